@@ -1,0 +1,1 @@
+"""All that knows Kafka, Avro, HTTP, the command line and the settings."""

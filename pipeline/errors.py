@@ -1,0 +1,34 @@
+"""Errors, named by what the worker does with them.  Anything else that is raised is a bug and is loud."""
+
+from __future__ import annotations
+
+
+class RejectedError(Exception):
+    """The request itself is wrong: it goes to the dead letters and is never tried again.
+
+    The message is for the person who sent the request: what is wrong, and what would be right.
+    """
+
+
+class TransientError(Exception):
+    """A service did not answer; the same call may succeed later.  The worker waits and retries."""
+
+    def __init__(self, service: str, message: str) -> None:
+        super().__init__(f"{service}: {message}")
+        self.service = service
+
+
+class TrainingFailed(Exception):  # noqa: N818 - a verdict, not a malfunction of ours
+    """The training ended in an error that trying again would only repeat."""
+
+
+class SupersededError(Exception):
+    """A newer process runs under our worker_id: nothing that we still do may count.  Exit at once."""
+
+
+class CorruptArtifactError(Exception):
+    """Stored bytes do not have the sha256 that was recorded for them, or are no model file of ours."""
+
+
+class NotFoundError(Exception):
+    """What was asked for by name does not exist; the message lists what is near."""

@@ -1,0 +1,254 @@
+"""What flows through the worker: a request, and the outcome it ends in.
+
+Every record here is frozen.  Datetimes are aware, UTC, and cut to milliseconds, which is what Avro's
+`timestamp-millis` and BSON keep: a record that was stored and read back equals the one that was written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+from uuid import UUID, uuid5
+
+Scalar = bool | int | float | str | None
+HyperparameterValue = Scalar | Sequence[Scalar]
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+EVENTS = UUID("6f0f4f0c-6d39-5d4c-9b80-2f5ad1f0c9a1")
+
+
+def event_id(request_id: str, kind: str) -> str:
+    """The id of the one event of this kind about this request: redoing a step gives the same id."""
+    return str(uuid5(EVENTS, f"{request_id}/{kind}"))
+
+
+def milliseconds(moment: datetime) -> datetime:
+    """The same moment in UTC, cut to milliseconds."""
+    moment = moment.astimezone(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How the dataset is split, and whether folds are scored inside the training part."""
+
+    test_size: float = 0.2
+    stratify: bool = True
+    cv: int | None = None
+    group_column: str | None = None
+    time_column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """A training request, defaults resolved.  `consumer.events` reads it from Avro; see schemas/ for each field."""
+
+    request_id: str
+    job_name: str
+    algorithm: str
+    dataset_name: str
+    project: str = "default"
+    user: str = ""
+    model_name: str = ""
+    target_column: str | None = None
+    features: tuple[str, ...] | None = None
+    hyperparameters: Mapping[str, HyperparameterValue] = field(default_factory=dict)
+    evaluation: Evaluation = Evaluation()
+    seed: int = 42
+    max_training_time_s: float | None = None
+    max_memory_bytes: int | None = None
+    correlation_id: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    requested_at: datetime = datetime.fromtimestamp(0, UTC)
+    traceparent: str | None = None
+
+    @property
+    def model_key(self) -> str:
+        """`project/model_name`: what is trained in order and counts versions together."""
+        return f"{self.project}/{self.model_name}"
+
+    def to_document(self) -> dict[str, Any]:
+        """As plain JSON types, but for `requested_at`, which stays a datetime."""
+        document = asdict(self)
+        document["features"] = None if self.features is None else list(self.features)
+        return document
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        known = {f.name for f in fields(cls)}
+        values = {name: value for name, value in document.items() if name in known}
+        values["evaluation"] = Evaluation(**values["evaluation"])
+        if values["features"] is not None:
+            values["features"] = tuple(values["features"])
+        return cls(**values)
+
+
+class OutcomeKind(StrEnum):
+    REGISTERED = "REGISTERED"
+    REJECTED = "REJECTED"
+    FAILED = "FAILED"
+    TIMED_OUT = "TIMED_OUT"
+    CANCELLED = "CANCELLED"
+
+
+class ErrorKind(StrEnum):
+    """What went wrong, in the `error.kind` of an outcome and of its event."""
+
+    INVALID_REQUEST = "INVALID_REQUEST"
+    TRAINING_ERROR = "TRAINING_ERROR"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    TRAINER_CRASHED = "TRAINER_CRASHED"
+    WORKER_LOST = "WORKER_LOST"
+    TIME_LIMIT = "TIME_LIMIT"
+    CANCELLED = "CANCELLED"
+    RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request did not end in a model, for the person who sent it."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArtifact:
+    """Where a model file lies, under an immutable key.
+
+    Attributes:
+        uri: `gridfs://…`, `s3://…` or `file://…`; the store that wrote it reads it back.
+        sha256: of the whole file, hexadecimal; checked before anything in it is read.
+        size_bytes: of the whole file.
+        file_id: the GridFS `_id` as text, null where the file is elsewhere.
+    """
+
+    uri: str
+    sha256: str
+    size_bytes: int
+    file_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained and stored model: all that its event and its registry document hold, but the version.
+
+    `name` is the semantic name; `training_time` is in seconds; `signature` lists the input columns with their
+    types; `environment` is what the result depends on (library versions, threads, CPU).
+    """
+
+    model_id: str
+    name: str
+    project: str
+    user: str
+    model_name: str
+    algorithm: str
+    model_type: str
+    hyperparameters: Mapping[str, HyperparameterValue]
+    metrics: Mapping[str, float]
+    dataset_name: str
+    dataset_fingerprint: str
+    features: Sequence[str]
+    target_column: str
+    classes: Sequence[str]
+    artifact_uri: str
+    artifact_format: str
+    artifact_sha256: str
+    artifact_bytes: int
+    file_id: str | None
+    training_time: float
+    created_at: datetime
+    tags: Mapping[str, str]
+    seed: int
+    signature: Sequence[Mapping[str, str]]
+    environment: Mapping[str, str]
+    warnings: Sequence[str]
+
+    def to_document(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        return cls(**{f.name: document[f.name] for f in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended: written once, never changed, and the source of every terminal event.
+
+    Attributes:
+        attempt: 1 for the first training of the request.
+        sequence: the place of the terminal event among the request's progress events.
+        error: present unless the kind is REGISTERED.
+        model: present only if the kind is REGISTERED.
+    """
+
+    request_id: str
+    kind: OutcomeKind
+    at: datetime
+    correlation_id: str
+    project: str
+    model_name: str
+    worker_id: str
+    attempt: int = 1
+    sequence: int = 0
+    error: Failure | None = None
+    model: Model | None = None
+    traceparent: str | None = None
+
+    @property
+    def dead_lettered(self) -> bool:
+        """Whether the request's bytes also go to the dead-letter topic."""
+        crash = (ErrorKind.TRAINER_CRASHED, ErrorKind.WORKER_LOST)
+        return self.kind is OutcomeKind.REJECTED or (self.error is not None and self.error.kind in crash)
+
+    def to_document(self) -> dict[str, Any]:
+        document = {f.name: getattr(self, f.name) for f in fields(self)}
+        document["kind"] = self.kind.value
+        document["error"] = None if self.error is None else asdict(self.error)
+        document["model"] = None if self.model is None else self.model.to_document()
+        return document
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        values = {f.name: document[f.name] for f in fields(cls)}
+        values["kind"] = OutcomeKind(values["kind"])
+        values["error"] = None if values["error"] is None else Failure(**values["error"])
+        values["model"] = None if values["model"] is None else Model.from_document(values["model"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A model with its version: what one registry document holds."""
+
+    request_id: str
+    correlation_id: str
+    worker_id: str
+    version_number: int
+    model: Model
+    traceparent: str | None = None
+
+    @property
+    def version(self) -> str:
+        return f"v{self.version_number}"
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            **self.model.to_document(),
+            "request_id": self.request_id,
+            "correlation_id": self.correlation_id,
+            "worker_id": self.worker_id,
+            "traceparent": self.traceparent,
+            "version": self.version,
+            "version_number": self.version_number,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        own = ("request_id", "correlation_id", "worker_id", "version_number", "traceparent")
+        return cls(model=Model.from_document(document), **{name: document[name] for name in own})
