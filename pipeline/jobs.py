@@ -168,6 +168,13 @@ class Model:
     environment: Mapping[str, str]
     warnings: Sequence[str]
 
+    def __post_init__(self) -> None:
+        """Sequences become tuples: stores give lists back, and a model read back equals the one that was written."""
+        for name in ("features", "classes", "signature", "warnings"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
+        object.__setattr__(self, "hyperparameters", values)
+
     def to_document(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
@@ -232,6 +239,14 @@ class RegisteredModel:
     version_number: int
     model: Model
     traceparent: str | None = None
+
+    @classmethod
+    def of(cls, outcome: Outcome, version_number: int) -> Self:
+        """What a REGISTERED outcome becomes with its version."""
+        if outcome.model is None:
+            raise ValueError(f"{outcome.request_id} ended {outcome.kind}: there is no model to register")
+        about = (outcome.request_id, outcome.correlation_id, outcome.worker_id)
+        return cls(*about, version_number, outcome.model, outcome.traceparent)
 
     @property
     def version(self) -> str:

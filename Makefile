@@ -1,0 +1,72 @@
+# Every target does its own set-up. Needed: Python 3.11 or later; for the real servers of `make test` also Java 17,
+# Maven and Node 20. ARGS goes to pytest or to the command, as in: make test ARGS="-k offsets".
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit lint types contracts bench services-up services-down clean
+
+# Without .pyc files each of the many short-lived Python processes would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
+BIN := .venv/bin
+SYNCED := .venv/.synced
+ARGS ?=
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(SYNCED) ## Train models on this machine, with no server at all
+	@$(BIN)/tensorfleet demo $(ARGS)
+
+test: $(SYNCED) ## Run all tests, on real servers, with coverage
+	@$(BIN)/python -m tests.services install
+	@$(BIN)/coverage erase
+	@$(BIN)/pytest --cov --cov-report=term $(ARGS)
+
+unit: $(SYNCED) ## Run the tests that need no server and kill nothing
+	@$(BIN)/pytest -m "not services and not chaos" $(ARGS)
+
+lint: $(SYNCED) ## Check style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(SYNCED) ## Check types
+	@$(BIN)/mypy
+
+contracts: $(SYNCED) ## Check which package may import which
+	@$(BIN)/lint-imports
+
+bench: $(SYNCED) ## Measure, on real servers
+	@$(BIN)/python -m tests.services install
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+services-up: $(SYNCED) ## Start Kafka, MongoDB, S3 and a schema registry, and print the settings to paste
+	@$(BIN)/python -m tests.services up
+
+services-down: $(SYNCED) ## Stop what services-up has started
+	@$(BIN)/python -m tests.services down
+
+clean: ## Stop servers, and remove the virtual environment, downloads and caches
+	@if [[ -e .services/run.json && -e $(SYNCED) ]]; then $(BIN)/python -m tests.services down; fi
+	@rm -rf .venv .services .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+		.import_linter_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The lock was made with: uv pip compile -q --generate-hashes --python-version 3.11 --no-header --no-emit-index-url
+# pyproject.toml --group dev -o requirements-dev.txt
+$(SYNCED): requirements-dev.txt pyproject.toml
+	@find_python() { \
+		for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+			if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+				echo "$$python"; return; \
+			fi; \
+		done; \
+		echo "Python 3.11 or later is needed, and none is installed" >&2; return 1; \
+	}; \
+	if [[ ! -x $(BIN)/python ]]; then "$$(find_python)" -m venv .venv; fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--requirement <(sed -n '/^uv==/,/# via/p' requirements-dev.txt)
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,287 @@
+"""The composition root of the worker: reads the settings, builds every part, runs it, and takes it down in order."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from consumer import kafka_config
+from consumer.cancellation import ControlGroup, ControlTail
+from consumer.claims import Claims, Steady
+from consumer.committer import Committer
+from consumer.events.codec import Codec
+from consumer.events.schema_registry import SchemaRegistry
+from consumer.events.topics import Topics
+from consumer.health import Prober, service_probes
+from consumer.heartbeat import Heartbeat
+from consumer.http import Health, HttpServer
+from consumer.intake import Intake
+from consumer.logs import MongoCommandLog
+from consumer.metrics import Metrics, MongoCommandCount
+from consumer.preparation import Preparation
+from consumer.progress import Progress
+from consumer.registrar import Registrar
+from consumer.settings import Settings
+from consumer.stores import Stores, open_cache, open_stores
+from consumer.trainers.lanes import Lanes
+from consumer.transactions import Announcer, AtLeastOnce, ExactlyOnce
+from consumer.waiting import Breakers, Stopped, until_answered
+from consumer.worker import Inbox, Limits, Worker
+from pipeline.errors import SupersededError, TransientError
+from pipeline.ledger import Owner
+
+log = structlog.get_logger(__name__)
+
+LOOP_TURNS_WITHIN_S = 30.0
+JOIN_S = 15.0
+EXIT_SUPERSEDED = 75
+
+
+class MissingTopicsError(Exception):
+    """Topics that the worker needs do not exist; the message names them and the remedy."""
+
+
+def run_worker(settings: Settings) -> None:
+    """Run a worker until SIGTERM or SIGINT has drained it.
+
+    Raises MissingTopicsError, and whatever a part could not go on from.
+    """
+    lanes = Lanes(settings.worker_concurrency, settings.cpus_per_training)
+    lanes.start()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        parts = _build(settings, lanes, stop)
+    except Stopped:
+        lanes.stop()
+        return
+    threading.Thread(target=_drain_when, args=(stop, parts.worker), name="signals", daemon=True).start()
+    try:
+        parts.run()
+    except SupersededError as error:
+        # Not in doubt: a newer process has our name. Nothing that we still do may count, so nothing is finished.
+        log.critical("superseded", why=str(error))
+        os._exit(EXIT_SUPERSEDED)
+
+
+def _drain_when(stop: threading.Event, worker: Worker) -> None:
+    stop.wait()
+    worker.drain()
+
+
+@dataclass(slots=True)
+class _Parts:
+    """Everything that runs, in the order in which it is started."""
+
+    me: Owner
+    stores: Stores
+    worker: Worker
+    intake: Intake
+    claims: Claims
+    preparation: Preparation
+    lanes: Lanes
+    registrar: Registrar
+    committer: Committer
+    heartbeat: Heartbeat
+    control: tuple[ControlGroup, ControlTail]
+    prober: Prober
+    http: HttpServer
+
+    def run(self) -> None:
+        self.http.start()
+        threads = (self.prober, self.claims, self.registrar, self.committer, self.heartbeat, *self.control, self.intake)
+        for thread in threads:
+            thread.start()
+        log.info("worker started", worker_id=self.me.worker_id, boot=self.me.boot)
+        try:
+            self.worker.run()
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        """From the source to the sinks; what does not end in time is left, since all of it can be done again."""
+        self.intake.leave()
+        for reader in self.control:
+            reader.stop()
+        self.lanes.stop()
+        for part in (self.claims, self.registrar):
+            part.stop()
+            part.join(JOIN_S)
+            part.give_up()
+        self.intake.join(JOIN_S)
+        self.committer.stop()
+        self.committer.join(JOIN_S)
+        self.preparation.stop()
+        self.heartbeat.stop()
+        self.heartbeat.join(JOIN_S)
+        for reader in self.control:
+            reader.join(JOIN_S)
+        self.prober.stop()
+        try:
+            self.stores.ledger.leave(self.me)
+        except TransientError as error:
+            log.info("the lease is left to run out", why=str(error))
+        self.http.stop()
+        log.info("worker stopped", worker_id=self.me.worker_id)
+
+
+def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
+    metrics = Metrics()
+    metrics.lanes.set(settings.worker_concurrency)
+    breakers = Breakers(metrics)
+    steady = Steady()
+    topics = Topics(settings.topic_prefix)
+    registry_url = settings.schema_registry_url
+    codec = Codec(SchemaRegistry(registry_url) if registry_url else None, settings.topic_prefix)
+    stores = open_stores(settings, [MongoCommandLog(), MongoCommandCount(metrics)])
+    admin = AdminClient(kafka_config.kafka_client_config(settings))
+
+    def wait_for(operation: Callable[[], object]) -> None:
+        until_answered(operation, breakers=breakers, stop=stop)
+
+    wait_for(lambda: require_topics(admin, topics))
+    wait_for(stores.prepare)
+    wait_for(codec.prepare)
+    me = until_answered(lambda: stores.ledger.boot(settings.worker_id), breakers=breakers, stop=stop)
+    shutil.rmtree(settings.spool_dir, ignore_errors=True)
+    settings.spool_dir.mkdir(parents=True, exist_ok=True)
+
+    inbox = Inbox()
+    intake = Intake(Consumer(kafka_config.consumer_config(settings)), topics.training_requests, inbox.put)
+    progress = Progress(Producer(kafka_config.producer_config(settings)), codec, topics)
+    claims = Claims(me, stores.ledger, codec, steady=steady, metrics=metrics, breakers=breakers, deliver=inbox.put)
+    preparation = Preparation(
+        me,
+        stores.ledger,
+        open_cache(settings, stores.datasets),
+        is_alone=lambda: is_alone(admin, settings.kafka_group_id),
+        steady=steady,
+        breakers=breakers,
+        deliver=inbox.put,
+    )
+    registrar = Registrar(
+        me,
+        stores.ledger,
+        stores.registry,
+        stores.artifacts,
+        codec,
+        topics,
+        steady=steady,
+        metrics=metrics,
+        breakers=breakers,
+        deliver=inbox.put,
+    )
+    announcer = _announcer(settings, admin, intake)
+    committer = Committer(announcer, progress, codec, topics, breakers=breakers, metrics=metrics, deliver=inbox.put)
+    worker = Worker(
+        me,
+        inbox,
+        intake=intake,
+        claims=claims,
+        preparation=preparation,
+        lanes=lanes,
+        registrar=registrar,
+        committer=committer,
+        progress=progress,
+        breakers=breakers,
+        metrics=metrics,
+        limits=_limits(settings),
+        spool=settings.spool_dir,
+    )
+    heartbeat = Heartbeat(
+        me, stores.ledger, watched=worker.watched, steady=steady, breakers=breakers, deliver=inbox.put
+    )
+    group_consumer = Consumer(kafka_config.consumer_config(settings, f"{settings.kafka_group_id}-control"))
+    control = (
+        ControlGroup(
+            group_consumer, topics.training_control, codec, stores.ledger, breakers=breakers, deliver=inbox.put
+        ),
+        ControlTail(
+            Consumer(kafka_config.tail_config(settings)),
+            topics.training_control,
+            codec,
+            breakers=breakers,
+            deliver=inbox.put,
+        ),
+    )
+    prober = Prober(service_probes(admin, stores.ledger, stores.artifacts))
+
+    def health() -> Health:
+        return Health(
+            mongodb_connected=prober.connected["mongodb"],
+            kafka_connected=prober.connected["kafka"],
+            artifacts_connected=prober.connected["artifacts"],
+            active_jobs=worker.active,
+            models_trained=worker.trained,
+            assigned_partitions=len(worker.membership.epochs),
+        )
+
+    def alive() -> bool:
+        oldest = min(worker.turned_at, intake.turned_at)
+        return time.monotonic() - oldest < LOOP_TURNS_WITHIN_S and lanes.alive
+
+    http = HttpServer(settings.port, health, alive, metrics)
+    return _Parts(
+        me,
+        stores,
+        worker,
+        intake,
+        claims,
+        preparation,
+        lanes,
+        registrar,
+        committer,
+        heartbeat,
+        control,
+        prober,
+        http,
+    )
+
+
+def _announcer(settings: Settings, admin: AdminClient, intake: Intake) -> Announcer:
+    if settings.delivery == "exactly-once":
+        config = kafka_config.transactional_producer_config(settings)
+        return ExactlyOnce(config, admin, settings.kafka_group_id)
+    return AtLeastOnce(kafka_config.producer_config(settings), intake.commit)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        training_time_s=settings.max_training_time,
+        training_memory_bytes=settings.max_training_memory,
+        attempts=settings.max_attempts,
+        worker_losses=settings.max_worker_losses,
+        look_ahead=settings.look_ahead,
+        drain_timeout_s=settings.drain_timeout,
+    )
+
+
+def require_topics(admin: AdminClient, topics: Topics) -> None:
+    """Raises MissingTopicsError, or TransientError if no broker answers."""
+    try:
+        present = admin.list_topics(timeout=5).topics
+    except KafkaException as error:
+        raise TransientError("kafka", str(error)) from error
+    missing = [topic.name for topic in topics.all() if topic.name not in present]
+    if missing:
+        raise MissingTopicsError(f"topics are missing: {', '.join(missing)}; run `tensorfleet topics create`")
+
+
+def is_alone(admin: AdminClient, group_id: str) -> bool:
+    """Whether the group has at most one member; if nobody can tell, we behave as if we were alone."""
+    try:
+        described = admin.describe_consumer_groups([group_id], request_timeout=5)[group_id].result()
+    except KafkaException as error:
+        log.info("the group's members are not known", why=str(error))
+        return True
+    return len(described.members) <= 1

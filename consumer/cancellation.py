@@ -1,0 +1,165 @@
+"""Cancels come from the control topic, twice: once for certain, and once for speed.
+
+`ControlGroup`, one consumer group for all workers, writes each cancel into the ledger as a flag on the claim, or on a
+stub if the request is not known yet; heartbeats and claims read it back. `ControlTail`, in every worker, reads the end
+of the topic and tells its own worker at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+
+from consumer.committer import ThreadFailed
+from consumer.events.codec import Codec
+from consumer.events.control import CancelRequest, read_control
+from consumer.events.errors import UndecodableError
+from consumer.waiting import Breakers, Stopped, until_answered
+from pipeline.errors import TransientError
+from pipeline.ledger import Cancel, Ledger
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+POLL_S = 0.2
+METADATA_TIMEOUT_S = 5.0
+REFRESH_S = 300.0
+"""How often the tail looks for partitions that were added."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelSeen:
+    request_id: str
+    cancel: Cancel
+
+
+class _ControlReader(threading.Thread):
+    """Owns one consumer of the control topic."""
+
+    def __init__(self, name: str, consumer: Consumer, topic: str, codec: Codec, breakers: Breakers) -> None:
+        super().__init__(name=name, daemon=True)
+        self._consumer = consumer
+        self._topic = topic
+        self._codec = codec
+        self._breakers = breakers
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _read(self, message: Message) -> CancelRequest | None:
+        """The cancel in a record; what is no command is logged and passed over, since nobody waits for an answer."""
+        try:
+            return self._answered(
+                lambda: read_control(self._codec, message.value(), timestamp_ms=message.timestamp()[1])
+            )
+        except UndecodableError as error:
+            log.warning("control record ignored", offset=message.offset(), why=str(error))
+            return None
+
+    def _answered(self, operation: Callable[[], T]) -> T:
+        return until_answered(operation, breakers=self._breakers, stop=self._stopping)
+
+
+class ControlGroup(_ControlReader):
+    """Writes cancels into the ledger; the offset is committed after that."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topic: str,
+        codec: Codec,
+        ledger: Ledger,
+        *,
+        breakers: Breakers,
+        deliver: Callable[[ThreadFailed], None],
+    ) -> None:
+        super().__init__("control-group", consumer, topic, codec, breakers)
+        self._ledger = ledger
+        self._deliver = deliver
+
+    def run(self) -> None:
+        try:
+            self._consumer.subscribe([self._topic])
+            while not self._stopping.is_set():
+                message = self._consumer.poll(POLL_S)
+                if message is not None and message.error() is None:
+                    self._note(message)
+        except Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
+            self._deliver(ThreadFailed(self.name, error))
+        finally:
+            self._consumer.close()
+
+    def _note(self, message: Message) -> None:
+        wanted = self._read(message)
+        if wanted is not None:
+            noted = self._answered(lambda: self._ledger.cancel(wanted.request_id, wanted.cancel))
+            log.info("cancel noted" if noted else "cancel came too late", request_id=wanted.request_id)
+        try:
+            self._consumer.commit(message=message, asynchronous=False)
+        except KafkaException as error:
+            log.info("a cancel may be noted again", error=str(error))
+
+
+class ControlTail(_ControlReader):
+    """Tells the worker of cancels as they are published; misses none for long, since heartbeats read the flags."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topic: str,
+        codec: Codec,
+        *,
+        breakers: Breakers,
+        deliver: Callable[[CancelSeen | ThreadFailed], None],
+    ) -> None:
+        super().__init__("control-tail", consumer, topic, codec, breakers)
+        self._deliver = deliver
+        self._partitions = 0
+        self._refresh_at = 0.0
+
+    def run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._refresh()
+                message = self._consumer.poll(POLL_S)
+                if message is None or message.error() is not None:
+                    continue
+                wanted = self._read(message)
+                if wanted is not None:
+                    self._deliver(CancelSeen(wanted.request_id, wanted.cancel))
+        except Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
+            self._deliver(ThreadFailed(self.name, error))
+        finally:
+            self._consumer.close()
+
+    def _refresh(self) -> None:
+        """Read all partitions from their end; again when partitions were added."""
+        if time.monotonic() < self._refresh_at:
+            return
+        count = self._answered(self._count_partitions)
+        if count > self._partitions:
+            fresh = [TopicPartition(self._topic, number, OFFSET_END) for number in range(self._partitions, count)]
+            self._consumer.incremental_assign(fresh)
+            self._partitions = count
+        self._refresh_at = time.monotonic() + REFRESH_S
+
+    def _count_partitions(self) -> int:
+        try:
+            known = self._consumer.list_topics(self._topic, timeout=METADATA_TIMEOUT_S).topics[self._topic]
+        except KafkaException as error:
+            raise TransientError("kafka", f"topic {self._topic}: {error}") from error
+        if not known.partitions:
+            raise TransientError("kafka", f"topic {self._topic} is missing")
+        return len(known.partitions)

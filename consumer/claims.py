@@ -1,0 +1,328 @@
+"""Makes the requests of a polled batch ours in the ledger, or finds out whose they are.
+
+The hot path is one insert for the whole batch; only what was there already is looked at one by one. Everything that
+is said to the ledger about claims is said by this thread, in order, so that nothing is claimed or adopted before an
+earlier release has been answered.
+
+What a record can turn out to be, and what the worker does then, is `Standing`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
+
+import structlog
+
+from consumer.committer import ThreadFailed
+from consumer.events.codec import Codec
+from consumer.events.errors import UndecodableError
+from consumer.events.requests import Malformed, read_request
+from consumer.intake import Record
+from consumer.metrics import Metrics
+from consumer.waiting import Breakers, Stopped, until_answered
+from pipeline import validation
+from pipeline.errors import RejectedError, TransientError
+from pipeline.jobs import Outcome, TrainingRequest
+from pipeline.ledger import Claim, Entry, Home, Ledger, NewClaim, Owner
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+LEASE_S = 10.0
+SUSPECT_S = 60.0
+"""How long a write that was not answered may still be applied."""
+
+
+class Standing(Enum):
+    MINE = "mine"
+    """Ours to train, or to end with what its claim says (closing, cancel)."""
+    FOUND = "found"
+    """In our name before we asked: it runs here, or an answer was lost. If nobody here has it, look again."""
+    SETTLED = "settled"
+    """It has an outcome, and this record is its home: announce it."""
+    PARKED = "parked"
+    """Somebody alive has it: wait, and look again."""
+    DUPLICATE = "duplicate"
+    """Its home is elsewhere, and it has no outcome yet: look again."""
+    DONE = "done"
+    """Its home is elsewhere, and it has an outcome: nothing to say."""
+    CONFLICT = "conflict"
+    """The request_id is taken by other content: a dead letter."""
+    UNREADABLE = "unreadable"
+    """No request_id can be read: a dead letter."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A record that was decoded: who asks for what, and what is wrong with it."""
+
+    record: Record
+    request: TrainingRequest
+    sha256: str
+    problem: str | None
+
+    @property
+    def home(self) -> Home:
+        return Home(self.record.partition.topic, self.record.partition.number, self.record.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """How one record stands."""
+
+    standing: Standing
+    record: Record
+    asked: Asked | None = None
+    claim: Claim | None = None
+    outcome: Outcome | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """The answer to one batch, in its order."""
+
+    rulings: Sequence[Ruling]
+
+
+@dataclass(slots=True)
+class Steady:
+    """Since when the ledger has answered without an error. Any thread may say that it broke."""
+
+    clock: Callable[[], float] = time.monotonic
+    since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.since = self.clock()
+
+    def broke(self, _: TransientError | None = None) -> None:
+        self.since = self.clock()
+
+    def for_a_lease(self) -> bool:
+        """Else the others' leases may have run out only because nobody could extend them."""
+        return self.clock() - self.since >= LEASE_S
+
+
+class Claims(threading.Thread):
+    """Owns what is said to the ledger about claims."""
+
+    def __init__(
+        self,
+        me: Owner,
+        ledger: Ledger,
+        codec: Codec,
+        *,
+        steady: Steady,
+        breakers: Breakers,
+        metrics: Metrics,
+        deliver: Callable[[Ruled | ThreadFailed], None],
+    ) -> None:
+        super().__init__(name="claims", daemon=True)
+        self._me = me
+        self._ledger = ledger
+        self._codec = codec
+        self._steady = steady
+        self._breakers = breakers
+        self._metrics = metrics
+        self._deliver = deliver
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._stop_waiting = threading.Event()
+        self._suspects: dict[str, float] = {}
+        """Requests whose take-over was not answered, until when it may still be applied."""
+
+    def claim(self, records: Sequence[Record]) -> None:
+        """Read a batch and claim it; the rulings come with a Ruled."""
+        self._orders.put(lambda: self._deliver(Ruled(self._claim(records))))
+
+    def look_again(self, asked: Sequence[Asked]) -> None:
+        """How do these stand now?"""
+        self._orders.put(lambda: self._deliver(Ruled(self._examine(asked))))
+
+    def release(self, request_ids: Collection[str]) -> None:
+        """Give up claims, so that another worker may have them at once."""
+        ids = frozenset(request_ids)
+        self._orders.put(lambda: self._answered(lambda: self._ledger.release(self._me, ids)))
+
+    def sweep(self, held: Collection[str]) -> None:
+        """Give up what a late write may have put into our name although nobody here has it."""
+        ids = frozenset(held)
+        self._orders.put(lambda: self._sweep(ids))
+
+    def stop(self) -> None:
+        """End when all orders so far are answered, or at once if the ledger does not answer."""
+        self._orders.put(None)
+
+    def give_up(self) -> None:
+        self._stop_waiting.set()
+
+    def run(self) -> None:
+        try:
+            while (order := self._orders.get()) is not None:
+                order()
+        except Stopped:
+            log.info("stopped while the ledger did not answer")
+        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
+            self._deliver(ThreadFailed(self.name, error))
+
+    def _claim(self, records: Sequence[Record]) -> Sequence[Ruling]:
+        rulings: dict[Record, Ruling] = {}
+        first: dict[str, Asked] = {}
+        again: list[Asked] = []
+        for record in records:
+            try:
+                asked = self._read(record)
+            except UndecodableError as error:
+                rulings[record] = Ruling(Standing.UNREADABLE, record, message=str(error))
+                continue
+            if first.setdefault(asked.request.request_id, asked) is not asked:
+                again.append(asked)
+        new = [self._new_claim(asked) for asked in first.values()]
+        mine = self._answered(lambda: self._ledger.claim(self._me, new)) if new else frozenset()
+        for request_id, asked in first.items():
+            if request_id in mine:
+                rulings[asked.record] = Ruling(Standing.MINE, asked.record, asked, _fresh(asked, self._me))
+            else:
+                again.append(asked)
+        for ruling in self._examine(again):
+            rulings[ruling.record] = ruling
+        self._count(rulings.values())
+        return [rulings[record] for record in records]
+
+    def _read(self, record: Record) -> Asked:
+        found = until_answered(
+            lambda: read_request(self._codec, record.value, headers=record.headers, timestamp_ms=record.timestamp_ms),
+            breakers=self._breakers,
+            stop=self._stop_waiting,
+        )
+        problem = found.message if isinstance(found, Malformed) else None
+        if problem is None:
+            try:
+                validation.check(found.request)
+            except RejectedError as error:
+                problem = str(error)
+        return Asked(record, found.request, found.sha256, problem)
+
+    def _examine(self, asked: Sequence[Asked]) -> Sequence[Ruling]:
+        if not asked:
+            return ()
+        ids = {one.request.request_id for one in asked}
+        entries = self._answered(lambda: self._ledger.read(ids))
+        return [self._rule(one, entries[one.request.request_id]) for one in asked]
+
+    def _rule(self, asked: Asked, entry: Entry) -> Ruling:
+        claim = entry.claim
+        if claim is None:
+            return self._ruling(asked, self._claim_anew(asked))
+        if claim.home is None:
+            return self._ruling(
+                asked, self._adopt(asked, lambda: self._ledger.fill_stub(self._me, self._new_claim(asked)))
+            )
+        if claim.request_sha256 != asked.sha256:
+            message = (
+                f"request_id {claim.request_id!r} was used before with other content, at "
+                f"{claim.home.topic}/{claim.home.partition} offset {claim.home.offset}; that request stands. "
+                "Send this one under an id of its own"
+            )
+            return Ruling(Standing.CONFLICT, asked.record, asked, message=message)
+        if claim.home != asked.home:
+            standing = Standing.DUPLICATE if entry.outcome is None else Standing.DONE
+            return Ruling(standing, asked.record, asked)
+        if entry.outcome is not None:
+            return Ruling(Standing.SETTLED, asked.record, asked, claim, entry.outcome)
+        if claim.owner == self._me:
+            return Ruling(Standing.FOUND, asked.record, asked, claim)
+        return self._ruling(asked, self._take_over(asked, claim, entry.owner_lives))
+
+    def _take_over(self, asked: Asked, claim: Claim, owner_lives: bool) -> Claim | None:
+        owner = claim.owner
+        lost = owner is not None
+        if (
+            owner is not None
+            and owner.worker_id != self._me.worker_id
+            and (owner_lives or not self._steady.for_a_lease())
+        ):
+            return None
+        blame = lost and claim.started == owner
+        taken = self._adopt(asked, lambda: self._ledger.take_over(self._me, claim, lost_worker=lost, blame=blame))
+        if taken is not None and lost:
+            self._metrics.takeovers.inc()
+            log.warning(
+                "request taken over from a worker that died",
+                request_id=claim.request_id,
+                owner=owner and owner.worker_id,
+                worker_losses=taken.worker_losses,
+            )
+        return taken
+
+    def _claim_anew(self, asked: Asked) -> Claim | None:
+        """The claim that stood in the way has expired meanwhile."""
+        mine = self._answered(lambda: self._ledger.claim(self._me, [self._new_claim(asked)]))
+        return _fresh(asked, self._me) if mine else None
+
+    def _adopt(self, asked: Asked, operation: Callable[[], Claim | None]) -> Claim | None:
+        """A write that, if it is not answered, must not put a request into our name behind our back."""
+
+        def suspect(error: TransientError) -> None:
+            self._steady.broke(error)
+            self._suspects[asked.request.request_id] = time.monotonic() + SUSPECT_S
+
+        return until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=suspect)
+
+    def _ruling(self, asked: Asked, claim: Claim | None) -> Ruling:
+        standing = Standing.PARKED if claim is None else Standing.MINE
+        return Ruling(standing, asked.record, asked, claim)
+
+    def _sweep(self, held: Collection[str]) -> None:
+        now = time.monotonic()
+        self._suspects = {request_id: until for request_id, until in self._suspects.items() if until > now}
+        if orphans := self._suspects.keys() - held:
+            self._answered(lambda: self._ledger.release(self._me, orphans))
+
+    def _answered(self, operation: Callable[[], T]) -> T:
+        return until_answered(
+            operation,
+            breakers=self._breakers,
+            stop=self._stop_waiting,
+            on_retry=self._steady.broke,
+        )
+
+    def _new_claim(self, asked: Asked) -> NewClaim:
+        request = asked.request
+        summary = {
+            "job_name": request.job_name,
+            "project": request.project,
+            "model_name": request.model_name,
+            "user": request.user,
+            "algorithm": request.algorithm,
+            "dataset_name": request.dataset_name,
+            "correlation_id": request.correlation_id,
+            "requested_at": request.requested_at,
+        }
+        return NewClaim(request.request_id, asked.sha256, asked.home, summary)
+
+    def _count(self, rulings: Collection[Ruling]) -> None:
+        for ruling in rulings:
+            self._metrics.requests.labels(_COUNTED[ruling.standing]).inc()
+
+
+_COUNTED = {
+    Standing.MINE: "new",
+    Standing.FOUND: "adopted",
+    Standing.SETTLED: "adopted",
+    Standing.PARKED: "adopted",
+    Standing.DUPLICATE: "duplicate",
+    Standing.DONE: "duplicate",
+    Standing.CONFLICT: "duplicate",
+    Standing.UNREADABLE: "undecodable",
+}
+
+
+def _fresh(asked: Asked, me: Owner) -> Claim:
+    return Claim(asked.request.request_id, asked.sha256, asked.home, me)

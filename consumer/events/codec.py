@@ -1,0 +1,150 @@
+"""Records to bytes and back, in either framing.
+
+fastavro's schemaless reader and writer on schemas parsed once: 3-4 µs a record.  A message written with another
+version of a schema is resolved to this release's version, as the Avro specification says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+from fastavro import schemaless_reader, schemaless_writer
+from fastavro.read import SchemaResolutionError
+
+from consumer.events.errors import UndecodableError
+from consumer.events.framing import Fingerprint, SchemaId, SchemaReference, fingerprint_of, header, reference_in
+from consumer.events.schema_registry import SchemaRegistry
+from consumer.events.writer_schema import UnusableSchemaError, WriterSchema
+from schemas import Record, released, schema
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+
+_UNREADABLE = (
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    SchemaResolutionError,
+)
+
+
+class Codec:
+    """Encodes in the Confluent wire format where there is a registry, else in single-object encoding; decodes both.
+
+    Any thread may use it once `prepare()` has returned.
+    """
+
+    def __init__(self, registry: SchemaRegistry | None = None, topic_prefix: str = "") -> None:
+        self.registry = registry
+        self._topic_prefix = topic_prefix
+        self._writers: dict[SchemaReference, WriterSchema] = {
+            fingerprint_of(one): WriterSchema.of(one) for record in Record for one in released(record)
+        }
+        current = {record: fingerprint_of(schema(record)) for record in Record}
+        self._readers = {record: self._writers[reference].parsed for record, reference in current.items()}
+        self._headers = {record: header(reference) for record, reference in current.items()}
+        self._prepared = registry is None
+
+    def prepare(self) -> None:
+        """Publish our schemas to the registry and learn their ids; safe to call again.
+
+        Raises TransientError, and IncompatibleSchemaError if the registry refuses a schema.
+        """
+        if self.registry is None:
+            return
+        for record in Record:
+            reference = SchemaId(self.registry.publish(self.subject(record), schema(record)))
+            self._headers[record] = header(reference)
+            self._writers[reference] = self._writers[fingerprint_of(schema(record))]
+        self._prepared = True
+
+    def subject(self, record: Record) -> str:
+        """The registry's subject for a record: `<topic>-value`, topic prefix included."""
+        return f"{self._topic_prefix}{record.topic}-value"
+
+    def encode(self, record: Record, value: Mapping[str, Any]) -> bytes:
+        """The framed bytes of a record; fields with a default may be left out.
+
+        Raises ValueError or TypeError if the value does not fit the schema.
+        """
+        if not self._prepared:
+            raise RuntimeError("Codec.prepare() comes first: ids of the schema registry are not known yet")
+        buffer = BytesIO()
+        buffer.write(self._headers[record])
+        schemaless_writer(buffer, self._readers[record], value, strict_allow_default=True, disable_tuple_notation=True)
+        return buffer.getvalue()
+
+    def decode(self, value: bytes | None, record: Record) -> dict[str, Any]:
+        """The record in these bytes, in this release's schema, timestamps as aware datetimes.
+
+        Raises UndecodableError if they are none, and TransientError if the registry must be asked and is down.
+        """
+        if value is None:
+            raise UndecodableError("the value is null")
+        if len(value) > MAX_MESSAGE_BYTES:
+            raise UndecodableError(f"the value has {len(value):,} bytes; at most {MAX_MESSAGE_BYTES:,} are read")
+        reference = reference_in(value)
+        writer = self._writer(reference)
+        if writer.name != record.full_name:
+            raise UndecodableError(f"{reference} is a {writer.name[:100]}; expected {record.full_name}")
+        return self._resolved(value, reference, writer, self._readers[record])
+
+    def _writer(self, reference: SchemaReference) -> WriterSchema:
+        writer = self._writers.get(reference)
+        if writer is not None:
+            return writer
+        if isinstance(reference, Fingerprint):
+            known = ", ".join(f"{one.number:016x} ({self._writers[one].name})" for one in self._fingerprints())
+            raise UndecodableError(f"unknown schema {reference}; known are {known}")
+        if self.registry is None:
+            raise UndecodableError(f"{reference} cannot be looked up: SCHEMA_REGISTRY_URL is not set")
+        written = self.registry.schema_by_id(reference.number)
+        try:
+            writer = WriterSchema.of(written)
+        except UnusableSchemaError as error:
+            raise UndecodableError(f"{reference} is not usable: {error}") from error
+        self._writers[reference] = writer
+        return writer
+
+    def _fingerprints(self) -> list[Fingerprint]:
+        return [reference for reference in self._writers if isinstance(reference, Fingerprint)]
+
+    def _resolved(
+        self, value: bytes, reference: SchemaReference, writer: WriterSchema, reader: dict[str, Any]
+    ) -> dict[str, Any]:
+        try:
+            return _read(value, reference.header_bytes, writer.parsed, reader)
+        except _UNREADABLE as error:
+            raise UndecodableError(
+                f"not a {writer.name} by {reference}: {_reason(error)}", self._as_written(value, reference, writer)
+            ) from error
+
+    def _as_written(self, value: bytes, reference: SchemaReference, writer: WriterSchema) -> dict[str, Any] | None:
+        try:
+            return _read(value, reference.header_bytes, writer.plain, None)
+        except _UNREADABLE:
+            return None
+
+
+def _read(value: bytes, start: int, writer: Any, reader: Any) -> dict[str, Any]:
+    buffer = BytesIO(value)
+    buffer.seek(start)
+    record: Any = schemaless_reader(buffer, writer, None if reader is writer else reader)
+    if rest := len(value) - buffer.tell():
+        raise ValueError(f"{rest} bytes are left over behind the record")
+    return dict(record)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, EOFError):
+        return "it ends in the middle of the record"
+    if isinstance(error, OverflowError):
+        return f"a value is out of range ({error})"
+    if isinstance(error, UnicodeDecodeError):
+        return "a string is not UTF-8"
+    if isinstance(error, IndexError):
+        return "a union or enum has no such branch or symbol"
+    return str(error)[:500] or type(error).__name__

@@ -1,0 +1,21 @@
+"""The one error of bytes that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import RejectedError
+
+
+class UndecodableError(RejectedError):
+    """The bytes of a message cannot be read as the record expected: a dead letter, never tried again.
+
+    Attributes:
+        written: what the bytes say by their writer's own schema, with timestamps as plain numbers, where that could
+            be read to the last byte although this release's schema does not fit; else None.
+    """
+
+    def __init__(self, message: str, written: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.written = written

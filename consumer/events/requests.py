@@ -1,0 +1,267 @@
+"""Training requests: from the bytes of a record to `pipeline.jobs.TrainingRequest`, and back for producers.
+
+Three things can come of a record.  `Received` is a request with its defaults resolved; whether its names, algorithm
+and values exist is for pipeline.validation to say.  `Malformed` is wrong in itself but says whose request it is, so
+that it gets its REJECTED outcome.  UndecodableError has no request_id to answer to: a dead letter only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from consumer.events.codec import Codec
+from consumer.events.errors import UndecodableError
+from pipeline.errors import RejectedError
+from pipeline.jobs import Evaluation, HyperparameterValue, TrainingRequest
+from schemas import Record
+
+Headers = Sequence[tuple[str, bytes | str | None]]
+
+MAX_REQUEST_ID_CHARACTERS = 120
+MAX_ECHOED_CHARACTERS = 256
+"""Of what every event about a request repeats: longer ones could make an outcome too large to publish."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_INT64 = range(-(2**63), 2**63)
+_NOT_CONTENT = ("requested_at", "correlation_id")
+_ECHOED = ("project", "model_name", "job_name", "user")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request that says what it wants; `sha256` is that of its content, see content_sha256."""
+
+    request: TrainingRequest
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A request that can only be REJECTED, with `message`.
+
+    Of `request` the request_id is sure and the other fields are as far as they could be read, overlong ones cut.
+    """
+
+    request: TrainingRequest
+    sha256: str
+    message: str
+
+
+def read_request(
+    codec: Codec, value: bytes | None, *, headers: Headers | None, timestamp_ms: int
+) -> Received | Malformed:
+    """The request in a record of the topic training-requests; `timestamp_ms` is the record's, as Kafka gives it.
+
+    Raises UndecodableError, and TransientError if the schema registry must be asked and is down.
+    """
+    try:
+        record = codec.decode(value, Record.TRAINING_REQUEST)
+        written: Mapping[str, Any] = record
+        problem = None
+    except UndecodableError as error:
+        if error.written is None or not isinstance(error.written.get("request_id"), str):
+            raise
+        written, problem = error.written, str(error)
+        record = _readable_part(written)
+    check_request_id(record["request_id"])
+    problems = [problem] if problem else _problems(record)
+    request = _request(record, _texts(headers), timestamp_ms)
+    sha256 = content_sha256(written)
+    return Malformed(request, sha256, "; ".join(problems)) if problems else Received(request, sha256)
+
+
+def content_sha256(record: Mapping[str, Any]) -> str:
+    """What makes two records with one request_id the same request: a sha256 over the decoded record, hexadecimal.
+
+    Everything counts that the result depends on, and its names, user and tags.  Not counted: the framing,
+    requested_at, correlation_id and headers; whether hyperparameters came as a map or as JSON; a null model_name
+    against the equal job_name; fields that are null, so that fields of later releases do not change the sum of
+    earlier requests.  Never change this: sums are compared with those that other releases stored.
+    """
+    content = {name: value for name, value in record.items() if name not in _NOT_CONTENT}
+    content["model_name"] = content.get("model_name") or content.get("job_name")
+    try:
+        content["hyperparameters"] = merged_hyperparameters(record)
+        content.pop("hyperparameters_json", None)
+    except (RejectedError, TypeError, ValueError):
+        pass  # then both count as they are
+    for name in ("search", "evaluation"):
+        if isinstance(content.get(name), Mapping):
+            content[name] = _without_nulls(content[name])
+    canonical = json.dumps(_without_nulls(content), sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def merged_hyperparameters(record: Mapping[str, Any]) -> dict[str, HyperparameterValue]:
+    """`hyperparameters` and `hyperparameters_json` as one; raises RejectedError for what is not one or names twice."""
+    merged = dict(record.get("hyperparameters") or {})
+    text = record.get("hyperparameters_json")
+    if text is None:
+        return merged
+    try:
+        given = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise RejectedError(f"hyperparameters_json is not valid JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise RejectedError('hyperparameters_json must be a JSON object, such as {"n_estimators": 200}')
+    if twice := sorted(merged.keys() & given.keys()):
+        raise RejectedError(f"given both in hyperparameters and in hyperparameters_json: {', '.join(twice)[:500]}")
+    return merged | {name: _hyperparameter(name, value) for name, value in given.items()}
+
+
+def to_avro(request: TrainingRequest) -> dict[str, Any]:
+    """The record that a producer sends for this request: read_request gives the request back.
+
+    The header traceparent travels beside it; a requested_at that was never set is left to the record's timestamp.
+    Raises RejectedError for a hyperparameter that has no Avro form.
+    """
+    return {
+        "request_id": request.request_id,
+        "job_name": request.job_name,
+        "project": request.project,
+        "user": request.user,
+        "model_name": request.model_name or None,
+        "algorithm": request.algorithm,
+        "dataset_name": request.dataset_name,
+        "target_column": request.target_column,
+        "features": None if request.features is None else list(request.features),
+        "hyperparameters": {name: _hyperparameter(name, value) for name, value in request.hyperparameters.items()},
+        "hyperparameters_json": None,
+        "search": None,
+        "evaluation": asdict(request.evaluation),
+        "seed": request.seed,
+        "max_training_time_s": request.max_training_time_s,
+        "max_memory_bytes": request.max_memory_bytes,
+        "reuse": False,
+        "correlation_id": request.correlation_id or None,
+        "tags": dict(request.tags),
+        "requested_at": None if request.requested_at == _EPOCH else request.requested_at,
+    }
+
+
+def moment(timestamp_ms: int) -> datetime:
+    """A record's timestamp; the epoch for none (-1) and for those that no calendar holds."""
+    try:
+        return _EPOCH + timedelta(milliseconds=max(timestamp_ms, 0))
+    except OverflowError:
+        return _EPOCH
+
+
+def check_request_id(request_id: str) -> None:
+    if not 1 <= len(request_id) <= MAX_REQUEST_ID_CHARACTERS:
+        raise UndecodableError(
+            f"request_id must have 1 to {MAX_REQUEST_ID_CHARACTERS} characters, this one has {len(request_id)}"
+        )
+    if _CONTROL.search(request_id):
+        raise UndecodableError(f"request_id must have no control characters, this one is {request_id!r}")
+
+
+def _problems(record: Mapping[str, Any]) -> list[str]:
+    problems = [
+        f"{name} has {len(record[name]):,} characters; at most {MAX_ECHOED_CHARACTERS} are allowed"
+        for name in (*_ECHOED, "correlation_id")
+        if len(record[name] or "") > MAX_ECHOED_CHARACTERS
+    ]
+    if _CONTROL.search(record["correlation_id"] or ""):
+        problems.append("correlation_id must have no control characters")
+    if record["search"] is not None:
+        problems.append("search is not supported by this release; leave it null and set hyperparameters")
+    if record["reuse"]:
+        problems.append("reuse=true is not supported by this release; leave it false")
+    try:
+        merged_hyperparameters(record)
+    except RejectedError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _request(record: Mapping[str, Any], headers: Mapping[str, str], timestamp_ms: int) -> TrainingRequest:
+    evaluation, features, traceparent = record["evaluation"], record["features"], headers.get("traceparent", "")
+    try:
+        hyperparameters = merged_hyperparameters(record)
+    except RejectedError:
+        hyperparameters = dict(record["hyperparameters"])
+    project, model_name, job_name, user = (_cut(record[name] or "") for name in _ECHOED)
+    return TrainingRequest(
+        request_id=record["request_id"],
+        job_name=job_name,
+        algorithm=record["algorithm"],
+        dataset_name=record["dataset_name"],
+        project=project,
+        user=user,
+        model_name=model_name or job_name,
+        target_column=record["target_column"],
+        features=None if features is None else tuple(features),
+        hyperparameters=hyperparameters,
+        evaluation=Evaluation() if evaluation is None else Evaluation(**evaluation),
+        seed=record["seed"],
+        max_training_time_s=record["max_training_time_s"],
+        max_memory_bytes=record["max_memory_bytes"],
+        correlation_id=_correlation_id(record, headers),
+        tags=dict(record["tags"]),
+        requested_at=record["requested_at"] or moment(timestamp_ms),
+        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+    )
+
+
+def _correlation_id(record: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    for candidate in (record["correlation_id"], headers.get("correlation_id")):
+        if candidate and len(candidate) <= MAX_ECHOED_CHARACTERS and not _CONTROL.search(candidate):
+            return str(candidate)
+    return str(record["request_id"])
+
+
+def _texts(headers: Headers | None) -> dict[str, str]:
+    """The headers that are text, the first of each name."""
+    texts: dict[str, str] = {}
+    for name, value in headers or ():
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if text:
+            texts.setdefault(name, text)
+    return texts
+
+
+def _readable_part(written: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record that does not fit our schema says in its text fields; the others as if they were not given."""
+    texts = ("job_name", "algorithm", "dataset_name", *_ECHOED, "correlation_id", "request_id")
+    readable = {name: written[name] for name in texts if isinstance(written.get(name), str)}
+    return {**_NOTHING_GIVEN, **readable}
+
+
+_NOTHING_GIVEN: dict[str, Any] = {
+    **to_avro(TrainingRequest(request_id="", job_name="", algorithm="", dataset_name="")),
+    "evaluation": None,
+}
+
+
+def _hyperparameter(name: str, value: Any, *, inside: bool = False) -> Any:
+    if value is None or isinstance(value, (bool, str, float)):
+        return value
+    if isinstance(value, int):
+        if value not in _INT64:
+            raise RejectedError(f"hyperparameter {name[:100]}: {value:.3e} does not fit into 64 bits")
+        return value
+    if isinstance(value, (list, tuple)) and not inside:
+        return [_hyperparameter(name, one, inside=True) for one in value]
+    raise RejectedError(
+        f"hyperparameter {name[:100]}: must be null, a boolean, a number, a string or a list of these, "
+        f"not {'a list in a list' if inside and isinstance(value, (list, tuple)) else type(value).__name__}"
+    )
+
+
+def _without_nulls(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_ECHOED_CHARACTERS else text[: MAX_ECHOED_CHARACTERS - 1] + "…"

@@ -1,0 +1,87 @@
+"""The topics: their names, and the configuration that `tensorfleet topics create` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from consumer.events.codec import MAX_MESSAGE_BYTES
+from schemas import Record
+
+_DAY_MS = 24 * 60 * 60 * 1000
+_ROOM_FOR_HEADERS_BYTES = 64 * 1024
+
+DEAD_LETTERS = "training-requests.dlq"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic to be: `name` with its prefix, Kafka's own configuration keys, and what its values are.
+
+    `record` is None where the values are other topics' original bytes.
+    """
+
+    name: str
+    record: Record | None
+    partitions: int
+    config: Mapping[str, str]
+
+
+class Topics:
+    """The names of all topics under one TOPIC_PREFIX, which is put before them as it is."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self.training_requests = prefix + Record.TRAINING_REQUEST.topic
+        self.training_control = prefix + Record.TRAINING_CONTROL.topic
+        self.training_progress = prefix + Record.TRAINING_PROGRESS.topic
+        self.model_registered = prefix + Record.MODEL_REGISTERED.topic
+        self.model_aliases = prefix + Record.MODEL_ALIAS_CHANGED.topic
+        self.dead_letters = prefix + DEAD_LETTERS
+
+    def of(self, record: Record) -> str:
+        """The topic whose values are these records."""
+        return self.prefix + record.topic
+
+    def all(self) -> tuple[Topic, ...]:
+        """Every topic with its default partitions and configuration."""
+        return tuple(
+            Topic(self.prefix + name, record, partitions, MappingProxyType(config))
+            for name, record, partitions, config in _TOPICS
+        )
+
+
+def _deleted_after(days: int) -> dict[str, str]:
+    return {"cleanup.policy": "delete", "retention.ms": str(days * _DAY_MS)}
+
+
+# A request larger than its topic's limit never reaches us; one that does fits into the dead letters, headers included.
+_TOPICS: tuple[tuple[str, Record | None, int, dict[str, str]], ...] = (
+    (
+        Record.TRAINING_REQUEST.topic,
+        Record.TRAINING_REQUEST,
+        12,
+        _deleted_after(30) | {"max.message.bytes": str(MAX_MESSAGE_BYTES + _ROOM_FOR_HEADERS_BYTES)},
+    ),
+    (
+        Record.TRAINING_CONTROL.topic,
+        Record.TRAINING_CONTROL,
+        3,
+        {"cleanup.policy": "compact,delete", "retention.ms": str(7 * _DAY_MS)},
+    ),
+    (Record.TRAINING_PROGRESS.topic, Record.TRAINING_PROGRESS, 12, _deleted_after(7)),
+    (
+        Record.MODEL_REGISTERED.topic,
+        Record.MODEL_REGISTERED,
+        6,
+        {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"},
+    ),
+    (Record.MODEL_ALIAS_CHANGED.topic, Record.MODEL_ALIAS_CHANGED, 3, {"cleanup.policy": "compact"}),
+    (
+        DEAD_LETTERS,
+        None,
+        3,
+        _deleted_after(30) | {"max.message.bytes": str(MAX_MESSAGE_BYTES + 4 * _ROOM_FOR_HEADERS_BYTES)},
+    ),
+)

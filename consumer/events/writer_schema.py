@@ -1,0 +1,89 @@
+"""The schema a message was written with: ours, or one that a producer put into the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastavro import parse_schema
+from fastavro.schema import SchemaParseException, UnknownType
+
+MAX_NODES = 10_000
+"""Types in a schema with every name written out; ours have under 100."""
+
+
+class UnusableSchemaError(Exception):
+    """A schema that is not valid Avro, or one by which few bytes could stand for endless work."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSchema:
+    """A schema parsed once: `parsed` as it is, and `plain` without logical types, by which a bad date can be read."""
+
+    name: str
+    parsed: Any
+    plain: Any
+
+    @classmethod
+    def of(cls, written: Mapping[str, Any]) -> WriterSchema:
+        """Raises UnusableSchemaError."""
+        try:
+            parsed: Any = parse_schema(dict(written))
+            plain = parse_schema(_without_logical_types(written))
+        except _INVALID as error:
+            raise UnusableSchemaError(f"it is not valid Avro: {str(error)[:500] or type(error).__name__}") from error
+        if "fields" not in parsed:
+            raise UnusableSchemaError("it is not a record")
+        for count, _ in enumerate(_types(parsed, parsed["__named_schemas"], ())):
+            if count == MAX_NODES:
+                raise UnusableSchemaError(f"it has more than {MAX_NODES:,} types")
+        return cls(str(parsed["name"]), parsed, plain)
+
+
+_INVALID = (SchemaParseException, UnknownType, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+
+def _without_logical_types(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _without_logical_types(value) for key, value in node.items() if key != "logicalType"}
+    if isinstance(node, list):
+        return [_without_logical_types(one) for one in node]
+    return node
+
+
+def _types(node: Any, named: Mapping[str, Any], enclosing: tuple[str, ...]) -> Iterator[None]:
+    """One item for each type below this one, names followed; refuses recursion and arrays of nothing."""
+    yield
+    if isinstance(node, list):
+        for branch in node:
+            yield from _types(branch, named, enclosing)
+    elif isinstance(node, str) and node in named:
+        if node in enclosing:
+            raise UnusableSchemaError(f"it is recursive in {node}")
+        yield from _types(named[node], named, enclosing)
+    elif isinstance(node, Mapping):
+        if "fields" in node:
+            for field in node["fields"]:
+                yield from _types(field["type"], named, (*enclosing, node["name"]))
+        elif node["type"] == "array":
+            yield from _types(node["items"], named, enclosing)
+            if _takes_no_bytes(node["items"], named):
+                raise UnusableSchemaError("it has an array whose items take no bytes")
+        elif node["type"] == "map":
+            yield from _types(node["values"], named, enclosing)
+        elif not isinstance(node["type"], str):
+            yield from _types(node["type"], named, enclosing)
+
+
+def _takes_no_bytes(node: Any, named: Mapping[str, Any]) -> bool:
+    """Whether a value of this type may be written in zero bytes; a name within itself takes none by this measure."""
+    if isinstance(node, str):
+        return node == "null" or (node in named and _takes_no_bytes(named[node], {**named, node: "null"}))
+    if not isinstance(node, Mapping):
+        return False
+    if "fields" in node:
+        return all(_takes_no_bytes(field["type"], named) for field in node["fields"])
+    if node["type"] == "fixed":
+        return bool(node["size"] == 0)
+    return _takes_no_bytes(node["type"], named)

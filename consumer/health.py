@@ -1,0 +1,64 @@
+"""Asks every service now and then whether it answers, so that /health can say so without asking."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from pipeline.artifacts import ArtifactStore
+from pipeline.errors import TransientError
+from pipeline.ledger import Ledger
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_S = 5.0
+KAFKA_TIMEOUT_S = 3.0
+
+
+class Prober(threading.Thread):
+    """`connected[name]` tells whether the last probe of a service went well."""
+
+    def __init__(self, probes: Mapping[str, Callable[[], object]]) -> None:
+        super().__init__(name="prober", daemon=True)
+        self._probes = probes
+        self._stopping = threading.Event()
+        self.connected = dict.fromkeys(probes, False)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        while True:
+            for name, probe in self._probes.items():
+                self.connected[name] = _answers(probe)
+            if self._stopping.wait(INTERVAL_S):
+                return
+
+
+def service_probes(admin: AdminClient, ledger: Ledger, artifacts: ArtifactStore) -> dict[str, Callable[[], object]]:
+    """Each asks for next to nothing."""
+
+    def kafka() -> object:
+        try:
+            return admin.list_topics(timeout=KAFKA_TIMEOUT_S)
+        except KafkaException as error:
+            raise TransientError("kafka", str(error)) from error
+
+    return {
+        "kafka": kafka,
+        "mongodb": lambda: ledger.read(("",)),
+        "artifacts": lambda: artifacts.list("~health/"),
+    }
+
+
+def _answers(probe: Callable[[], object]) -> bool:
+    try:
+        probe()
+    except TransientError as error:
+        log.debug("no answer", why=str(error))
+        return False
+    return True

@@ -1,0 +1,157 @@
+"""The only port: /health, /livez and /metrics, served from a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from consumer.metrics import Metrics
+
+SERVICE = "ml-worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the worker knows of itself at one moment, without asking any service.
+
+    Attributes:
+        models_trained: by this process, since it started.
+        assigned_partitions: how many of training-requests it owns; none is healthy, there may be more workers.
+    """
+
+    mongodb_connected: bool
+    kafka_connected: bool
+    artifacts_connected: bool
+    active_jobs: int
+    models_trained: int
+    assigned_partitions: int
+
+    @property
+    def healthy(self) -> bool:
+        return self.mongodb_connected and self.kafka_connected and self.artifacts_connected
+
+
+class HttpServer:
+    """Serves until stopped.
+
+    Args:
+        port: 0 takes a free one.
+        health: a snapshot that somebody else keeps; called at each GET /health, in the server's thread: it must not
+            block.
+        alive: whether the worker's loops still turn; called likewise at each GET /livez.
+        metrics: shown at GET /metrics.
+        host: all interfaces, version 4 and 6, unless one is named.
+        clock: the time that /health reports.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        health: Callable[[], Health],
+        alive: Callable[[], bool],
+        metrics: Metrics,
+        *,
+        host: str | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._port = port
+        self._host = host
+        self._health = health
+        self._alive = alive
+        self._metrics = metrics
+        self._clock = clock
+        self._version = _version()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    def start(self) -> int:
+        """Returns the port, which is open then.  Raises OSError where it is taken."""
+        self._listening = _listen(self._host, self._port)
+        self._thread.start()
+        self._ready.result()
+        return int(self._listening.getsockname()[1])
+
+    def stop(self) -> None:
+        """Closes the port and ends the thread.  May be called twice, and if never started."""
+        if self._thread.is_alive():
+            loop, stopping = self._ready.result()
+            with suppress(RuntimeError):  # the loop has closed meanwhile
+                loop.call_soon_threadsafe(stopping.set)
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def _serve(self) -> None:
+        app = web.Application()
+        app.router.add_get("/health", self._get_health, allow_head=False)
+        app.router.add_get("/livez", self._get_livez, allow_head=False)
+        app.router.add_get("/metrics", self._get_metrics, allow_head=False)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        stopping = asyncio.Event()
+        try:
+            await runner.setup()
+            await web.SockSite(runner, self._listening).start()
+            self._ready.set_result((asyncio.get_running_loop(), stopping))
+            await stopping.wait()
+        finally:
+            await runner.cleanup()
+
+    async def _get_health(self, _: web.Request) -> web.Response:
+        health = self._health()
+        body = {
+            "status": "healthy" if health.healthy else "unhealthy",
+            "service": SERVICE,
+            "mongodb_connected": health.mongodb_connected,
+            "kafka_connected": health.kafka_connected,
+            "artifacts_connected": health.artifacts_connected,
+            "timestamp": self._clock().isoformat(timespec="milliseconds"),
+            "active_jobs": health.active_jobs,
+            "models_trained": health.models_trained,
+            "assigned_partitions": health.assigned_partitions,
+            "version": self._version,
+        }
+        return _json(200 if health.healthy else 503, body)
+
+    async def _get_livez(self, _: web.Request) -> web.Response:
+        alive = self._alive()
+        return _json(200 if alive else 503, {"status": "alive" if alive else "stuck"})
+
+    async def _get_metrics(self, _: web.Request) -> web.Response:
+        text = generate_latest(self._metrics.registry)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _listen(host: str | None, port: int) -> socket.socket:
+    if host is not None:
+        return socket.create_server((host, port))
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
+
+
+def _version() -> str:
+    try:
+        return version("tensorfleet-worker")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _json(status: int, body: Mapping[str, object]) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")

@@ -1,0 +1,88 @@
+"""A request on its way through the worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+from consumer.claims import Asked
+from consumer.intake import Record
+from pipeline.datasets import Dataset
+from pipeline.jobs import TrainingRequest
+from pipeline.ledger import Claim
+
+
+class State(Enum):
+    """Where a job is; each has one place that moves it on."""
+
+    PARKED = auto()
+    """Another worker has it: looked at again now and then."""
+    WAITING = auto()
+    """Ours, in its model's line."""
+    PREPARING = auto()
+    """Its turn has come: its dataset is made ready."""
+    READY = auto()
+    """Waits for room in a lane."""
+    FED = auto()
+    """Given to a lane; no trainer has taken it yet."""
+    TRAINING = auto()
+    """In a trainer's hands."""
+    STORING = auto()
+    """Its result, or its negative outcome, is being made durable."""
+    STORED = auto()
+    """Durable; to be announced."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Owned by the worker's thread.
+
+    Attributes:
+        record: the request's home, None once its partition is not ours any more: then nothing is announced.
+        claim: as last seen in the ledger; None while another worker has it.
+        sequence: of the last progress event of this attempt.
+        spool: the folder that the trainer writes to.
+        cancelled: a cancel has come that could not be carried out yet.
+    """
+
+    request: TrainingRequest
+    asked: Asked
+    record: Record | None
+    state: State
+    claim: Claim | None = None
+    sequence: int = 0
+    dataset: Dataset | None = None
+    spool: Path | None = None
+    cancelled: bool = False
+    taken_at: float = 0.0
+    finished_at: float = 0.0
+    look_at: float = 0.0
+    line: tuple[Any, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.record is not None:
+            self.stand_in_line(self.record)
+
+    def stand_in_line(self, record: Record) -> None:
+        """Belong to this assignment of the record's partition."""
+        self.record = record
+        self.line = (record.partition, record.epoch, self.request.model_key)
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    @property
+    def project(self) -> str:
+        return self.request.project
+
+    @property
+    def attempt(self) -> int:
+        return 1 if self.claim is None else 1 + self.claim.trainer_crashes + self.claim.worker_losses
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """What every log line of the job carries."""
+        return {"request_id": self.request_id, "correlation_id": self.request.correlation_id}

@@ -1,0 +1,151 @@
+"""Logs: one JSON object a line in production, readable on a terminal.
+
+`configure` once, in the composition root (and in each trainer); then `structlog.get_logger(__name__)` everywhere.
+`with bound(request_id=…, correlation_id=…):` puts a job's ids into every line of its thread, those of libraries too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from types import TracebackType
+from typing import Any, Literal, TextIO
+
+import orjson
+import structlog
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
+from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.typing import EventDict, Processor
+
+bound = bound_contextvars
+
+# These say at DEBUG what a message or a document holds, and at INFO every request to /metrics.
+_QUIET = {"pymongo": logging.WARNING, "aiohttp.access": logging.WARNING, "asyncio": logging.WARNING}
+
+
+def configure(
+    level: str = "INFO", fmt: Literal["auto", "json", "console"] = "auto", stream: TextIO | None = None
+) -> None:
+    """Sends structlog's and the standard library's records of `level` and above to `stream` (standard error).
+
+    `auto` is `console` where `stream` is a terminal, else `json`.  May be called again; the last call holds.
+    """
+    stream = stream if stream is not None else sys.stderr
+    readable = fmt == "console" or (fmt == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(readable, stream)],
+        )
+    )
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(max(least, root.level))
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _shared() -> list[Processor]:
+    return [
+        merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+    ]
+
+
+def _rendering(readable: bool, stream: TextIO) -> list[Processor]:
+    if readable:
+        plain = structlog.dev.plain_traceback  # the pretty one shows local variables, secrets among them
+        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
+    return [structlog.processors.format_exc_info, _ordered, structlog.processors.JSONRenderer(serializer=_json)]
+
+
+def _ordered(_: object, __: str, event: EventDict) -> EventDict:
+    """Time, level and message first: that is what one looks for in a line."""
+    first = {name: event.pop(name) for name in ("timestamp", "level", "logger", "event") if name in event}
+    return {**first, **event}
+
+
+def _json(event: EventDict, **_: Any) -> str:
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY).decode()
+    except TypeError:  # integers beyond 64 bits, text that is no Unicode
+        return json.dumps(event, default=str)
+
+
+def log_uncaught() -> None:
+    """An exception that ends the process or a thread becomes a line like any other."""
+
+    def uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None and issubclass(kind, Exception):
+            structlog.get_logger("consumer").critical("uncaught exception", exc_info=(kind, error, trace))
+        else:
+            sys.__excepthook__(kind, error or kind(), trace)
+
+    sys.excepthook = uncaught
+    threading.excepthook = lambda ended: uncaught(ended.exc_type, ended.exc_value, ended.exc_traceback)
+
+
+class MongoCommandLog(CommandListener):
+    """Logs at DEBUG every MongoDB command with its collection and its time, and no value that it carries.
+
+    Give it to a MongoClient: `event_listeners=[MongoCommandLog()]`.
+    """
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("mongodb")
+        self._level = logging.getLogger("mongodb")
+        self._collections: dict[int, str] = {}
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if self._level.isEnabledFor(logging.DEBUG):
+            named = event.command.get("collection") or event.command.get(event.command_name)
+            self._collections[event.request_id] = named if isinstance(named, str) else ""
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        self._ended(event)
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        # Only the code: the error's text may quote the values of a duplicate key.
+        self._ended(event, code=event.failure.get("code"))
+
+    def _ended(self, event: CommandSucceededEvent | CommandFailedEvent, **more: Any) -> None:
+        collection = self._collections.pop(event.request_id, None)
+        if collection is not None:
+            self._log.debug(
+                "mongodb command",
+                command=event.command_name,
+                database=event.database_name,
+                collection=collection,
+                duration_ms=event.duration_micros / 1000,
+                **more,
+            )
+
+
+def kafka_callbacks() -> dict[str, Any]:
+    """What sends librdkafka's logs and errors to these logs: to be merged into any client's configuration."""
+    return {"logger": logging.getLogger("librdkafka"), "error_cb": _kafka_error}
+
+
+def _kafka_error(error: Any) -> None:
+    """A broker that does not answer is librdkafka's to repair; only what it gives up on is an error of ours."""
+    log = structlog.get_logger("librdkafka")
+    (log.error if error.fatal() else log.warning)("kafka client", error=error.str(), code=error.name())

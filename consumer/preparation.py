@@ -1,0 +1,129 @@
+"""What a job needs from slow places before it can be trained: its dataset, and a note in the ledger where one is due.
+
+A few threads, since one dataset that takes minutes must not hold up another that is at hand.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from consumer.claims import Steady
+from consumer.committer import ThreadFailed
+from consumer.job import Job
+from consumer.waiting import Breakers, Stopped, until_answered
+from pipeline.datasets import Dataset
+from pipeline.datasets.builtin import BUILTINS
+from pipeline.datasets.cache import DatasetCache
+from pipeline.errors import RejectedError
+from pipeline.ledger import Ledger, Owner
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A dataset, or what is wrong with the request; `lost` means that its claim is not ours any more."""
+
+    job: Job
+    dataset: Dataset | None = None
+    problem: str | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """A crash of a trainer is counted; None means that the claim is not ours any more."""
+
+    job: Job
+    count: int | None
+    message: str
+
+
+class Preparation:
+    """Orders come from the worker's thread."""
+
+    def __init__(
+        self,
+        me: Owner,
+        ledger: Ledger,
+        datasets: DatasetCache,
+        *,
+        is_alone: Callable[[], bool],
+        steady: Steady,
+        breakers: Breakers,
+        deliver: Callable[[Prepared | Crashed | ThreadFailed], None],
+    ) -> None:
+        self._me = me
+        self._ledger = ledger
+        self._datasets = datasets
+        self._is_alone = is_alone
+        self._steady = steady
+        self._breakers = breakers
+        self._deliver = deliver
+        self._stop_waiting = threading.Event()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="preparation")
+
+    def at_once(self, job: Job) -> Dataset | None:
+        """The dataset, if nothing slow is needed for it."""
+        if job.request.dataset_name in BUILTINS and not _accused(job):
+            return self._datasets.ensure(job.request.dataset_name)
+        return None
+
+    def submit(self, job: Job) -> None:
+        """Answered with a Prepared."""
+        self._threads.submit(self._guarded, lambda: self._prepare(job))
+
+    def count_crash(self, job: Job, message: str) -> None:
+        """Answered with a Crashed."""
+        self._threads.submit(
+            self._guarded,
+            lambda: self._deliver(
+                Crashed(job, self._answered(lambda: self._ledger.crashed(self._me, job.request_id)), message)
+            ),
+        )
+
+    def ask_if_alone(self, answer: Callable[[bool], None]) -> None:
+        """Whether we are the group's only member; `answer` is called by a thread of ours."""
+        self._threads.submit(self._guarded, lambda: answer(self._is_alone()))
+
+    def stop(self) -> None:
+        self._stop_waiting.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _prepare(self, job: Job) -> None:
+        request = job.request
+        if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id)):
+            self._deliver(Prepared(job, lost=True))
+            return
+        try:
+            dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name))
+        except RejectedError as error:
+            self._deliver(Prepared(job, problem=str(error)))
+        else:
+            self._deliver(Prepared(job, dataset))
+
+    def _answered(self, operation: Callable[[], T]) -> T:
+        return until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=self._steady.broke)
+
+    def _guarded(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
+            self._deliver(ThreadFailed("preparation", error))
+
+
+def _accused(job: Job) -> bool:
+    """Whether a worker has died under this request: then it is written down before it is fed again."""
+    return job.claim is not None and job.claim.worker_losses > 0

@@ -1,0 +1,385 @@
+"""Every setting of the worker: its name, its default, what it takes.
+
+`load_settings` is the one reader of the environment; a `Settings` made directly reads nothing.
+`python -m consumer.settings` prints the table that docs/settings.md shows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic.config import JsonDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+WORKER_NEEDS = ("MONGODB_URL", "KAFKA_BOOTSTRAP_SERVERS")
+
+
+class SettingsError(Exception):
+    """One line for each missing or wrong setting: its name, and what it takes."""
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None,
+    env_file: Path | None = Path(".env"),
+    *,
+    needs: Collection[str] = WORKER_NEEDS,
+    **overrides: Any,
+) -> Settings:
+    """Reads the settings: `overrides` (by field name) before the environment before the file before the defaults.
+
+    Args:
+        environ: in place of the process's environment.
+        env_file: may be missing.
+        needs: names that have no default and must be set; the embedded worker needs none.
+
+    Raises:
+        SettingsError: something is missing or wrong.
+    """
+    environment = EnvSettingsSource(Settings)
+    if environ is not None:
+        environment.env_vars = {name.lower(): value for name, value in environ.items() if value}
+    values = {**DotEnvSettingsSource(Settings, env_file=env_file)(), **environment(), **overrides}
+    lines = [f"{name} is not set; it takes {_takes(name)}" for name in needs if not values.get(name.lower())]
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        # What pydantic could not derive because of another's error is no error of its own.
+        wrong = [detail for detail in error.errors() if detail["type"] != "default_factory_not_called"]
+        raise SettingsError("\n".join([*lines, *map(_line, wrong)])) from None
+    if lines:
+        raise SettingsError("\n".join(lines))
+    return settings
+
+
+_UNITS_BYTES = {
+    "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+}  # fmt: skip
+_UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def size_bytes(text: object) -> object:
+    """`512MiB`, `2GB` or plain bytes, as bytes.  K, M and G alone count as Kubernetes' Ki, Mi and Gi do."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return text
+    number, unit = match[1], match[2].upper()
+    unit = f"{unit}B" if unit in ("KI", "MI", "GI", "TI") else unit
+    return int(float(number) * _UNITS_BYTES[unit]) if unit in _UNITS_BYTES else text
+
+
+def duration_s(text: object) -> object:
+    """`90d`, `10m`, `1h30m` or plain seconds, as seconds."""
+    if not isinstance(text, str) or not re.fullmatch(r"(\d+(?:\.\d+)?\s*(ms|[smhd])?\s*)+", text.strip()):
+        return text
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|[smhd])?", text)
+    if len(parts) > 1 and not all(unit for _, unit in parts):
+        return text
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def _upper(text: object) -> object:
+    return text.upper() if isinstance(text, str) else text
+
+
+Size = Annotated[int, BeforeValidator(size_bytes)]
+Duration = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(duration_s)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
+SecurityProtocol = Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)]
+SaslMechanism = Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], BeforeValidator(_upper)]
+
+
+def available_cpus() -> int:
+    """CPUs this process may use: its affinity, within its cgroup's quota (version 2)."""
+    cpus = len(os.sched_getaffinity(0))
+    for quota, period in (text.split() for text in _cgroup_limits("cpu.max")):
+        cpus = min(cpus, max(1, int(quota) // int(period)))
+    return cpus
+
+
+def available_memory_bytes() -> int:
+    """Memory this process may use: the machine's, within its cgroup's limit (version 2)."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *(int(text) for text in _cgroup_limits("memory.max"))])
+
+
+def _cgroup_limits(name: str, root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[str]:
+    """The limits set on this process's cgroup and on those around it; the tightest holds."""
+    try:
+        path = next(line[3:].strip("/") for line in own.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return []
+    groups = [root / path, *(root / path).parents] if path else [root]
+    files = [group / name for group in groups if group.is_relative_to(root)]
+    texts = [file.read_text().strip() for file in files if file.is_file()]
+    return [text for text in texts if not text.startswith("max")]
+
+
+def _folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"tensorfleet-{os.getuid()}"
+
+
+def _hostname(_: dict[str, Any]) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:128] or "worker"
+
+
+def _concurrency(values: dict[str, Any]) -> int:
+    return max(1, available_cpus() // int(values.get("cpus_per_training", 1)))
+
+
+def _training_memory(values: dict[str, Any]) -> int:
+    return available_memory_bytes() * 8 // 10 // int(values.get("worker_concurrency", 1))
+
+
+def _drain_timeout(values: dict[str, Any]) -> float:
+    return float(values.get("max_training_time", 0)) + 30
+
+
+def _spool(values: dict[str, Any]) -> Path:
+    return _folder() / f"spool-{values.get('worker_id', 'worker')}"
+
+
+class Shown(NamedTuple):
+    """A default that differs from machine to machine: the words for it, and what finds it from the settings above."""
+
+    words: str
+    found: Callable[[dict[str, Any]], Any]
+
+
+def _setting(default: Any, meaning: str, takes: str, **limits: Any) -> Any:
+    extra: JsonDict = {"takes": takes, "shown": default.words if isinstance(default, Shown) else _words(default)}
+    if isinstance(default, Shown):
+        return Field(default_factory=default.found, description=meaning, json_schema_extra=extra, **limits)
+    return Field(default, description=meaning, json_schema_extra=extra, validate_default=True, **limits)
+
+
+def _words(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default is None or default == SecretStr("") else str(default)
+
+
+_SIZE = "a size such as 512MiB, 2GB or plain bytes"
+_DURATION = "a duration such as 90d, 10m or plain seconds"
+_NAME = "1 to 128 of the characters A-Z a-z 0-9 . _ -"
+_NAME_PATTERN = r"^[A-Za-z0-9._-]{1,128}$"
+_BROKER = r"(\[[0-9A-Fa-f:]+\]|[^\s,/:]+):\d+"
+_COUNT = "a whole number from 1"
+
+
+class Settings(BaseSettings):
+    """What the worker was told.  Immutable; secrets do not show in its text.  The names are the environment's, in
+    lower case."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, env_file_encoding="utf-8")
+
+    port: int = _setting(
+        8000, "HTTP port for /health, /livez and /metrics; 0 takes a free one.", "a port, 0 to 65535", ge=0, le=65535
+    )
+    log_level: LogLevel = _setting(
+        "INFO", "Least severe level that is logged; DEBUG includes every MongoDB command, without values.",
+        "DEBUG, INFO, WARNING, ERROR or CRITICAL",
+    )  # fmt: skip
+    log_format: Literal["auto", "json", "console"] = _setting(
+        "auto", "One JSON object a line, or text for people; auto looks whether a terminal reads.",
+        "auto, json or console",
+    )  # fmt: skip
+
+    mongodb_url: SecretStr = _setting(
+        SecretStr(""), "MongoDB with the model registry, the ledger, small artifacts and datasets. Required.",
+        "mongodb://… or mongodb+srv://…",
+    )  # fmt: skip
+    mongodb_db: str = _setting(
+        "tensorfleet", "Database in it.", "a name of 1 to 63 letters, digits, _ and -", pattern=r"^[A-Za-z0-9_-]{1,63}$"
+    )
+    model_registry_collection: str = _setting(
+        "model_registry", "Collection of the registered models.", _NAME, pattern=_NAME_PATTERN
+    )
+
+    kafka_bootstrap_servers: str = _setting(
+        "", "Brokers to start from. Required.", "host:port, several with commas between",
+        pattern=rf"^$|^{_BROKER}(\s*,\s*{_BROKER})*$",
+    )  # fmt: skip
+    kafka_group_id: str = _setting(
+        "ml-worker", "Consumer group that all workers of one fleet share.", _NAME, pattern=_NAME_PATTERN
+    )
+    kafka_group_protocol: Literal["classic", "consumer"] = _setting(
+        "classic", "Group protocol: classic (cooperative-sticky) or consumer (KIP-848, Kafka 4).", "classic or consumer"
+    )
+    kafka_session_timeout_ms: int = _setting(
+        10_000, "A worker silent for so long loses its partitions (classic only; else the broker decides).",
+        "milliseconds, 1000 to 1800000", ge=1_000, le=1_800_000,
+    )  # fmt: skip
+    kafka_max_poll_interval_ms: int = _setting(
+        300_000, "A poll loop that stands still for so long is taken for dead; trainings may take longer.",
+        "milliseconds, 10000 to 86400000", ge=10_000, le=86_400_000,
+    )  # fmt: skip
+    kafka_security_protocol: SecurityProtocol = _setting(
+        "PLAINTEXT", "How brokers are spoken to.", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+    )
+    kafka_sasl_mechanism: SaslMechanism | None = _setting(
+        None, "With SASL: the mechanism.", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    )
+    kafka_sasl_username: str | None = _setting(None, "With SASL: the user.", "text")
+    kafka_sasl_password: SecretStr | None = _setting(None, "With SASL: the password.", "text")
+    kafka_ssl_ca_location: Path | None = _setting(
+        None, "With SSL: a file of trusted certificates, in place of the system's.", "the path of a PEM file"
+    )
+    topic_prefix: str = _setting(
+        "", "Put before every topic's name, so that fleets can share a cluster.",
+        "up to 100 of the characters A-Z a-z 0-9 . _ -", pattern=r"^[A-Za-z0-9._-]{0,100}$",
+    )  # fmt: skip
+    schema_registry_url: str | None = _setting(
+        None, "Confluent-compatible schema registry; without it events carry Avro single-object encoding.",
+        "http://… or https://…", pattern=r"^https?://\S+$", repr=False,
+    )  # fmt: skip
+
+    minio_endpoint: str | None = _setting(
+        None, "MinIO or another S3 for large artifacts; without it everything goes to GridFS.",
+        "host or host:port, without http://", pattern=r"^[^\s/]+$",
+    )  # fmt: skip
+    minio_access_key: SecretStr | None = _setting(None, "With MINIO_ENDPOINT: the access key.", "text")
+    minio_secret_key: SecretStr | None = _setting(None, "With MINIO_ENDPOINT: the secret key.", "text")
+    minio_bucket: str = _setting(
+        "models", "Bucket of the artifacts.", "3 to 63 of the characters a-z 0-9 . -",
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+    )  # fmt: skip
+    minio_secure: bool = _setting(False, "Whether MinIO is spoken to with TLS.", "true or false")
+    artifact_gridfs_limit: Size = _setting(
+        "4MiB", "Artifacts up to this size go to GridFS, larger ones to MinIO.", _SIZE, ge=0
+    )
+
+    worker_id: str = _setting(
+        Shown("the host's name", _hostname),
+        "Names this worker; must be its own among all workers, and should survive a restart.",
+        _NAME,
+        pattern=_NAME_PATTERN,
+    )
+    cpus_per_training: int = _setting(1, "CPU threads that one training may use.", _COUNT, ge=1)
+    worker_concurrency: int = _setting(
+        Shown("CPUs ÷ CPUS_PER_TRAINING", _concurrency), "Trainings at the same time.", "a whole number from 1 to 1024",
+        ge=1, le=1024,
+    )  # fmt: skip
+    max_training_time: Duration = _setting(
+        "300", "Seconds a training may take, unless its request says otherwise.", _DURATION, gt=0
+    )
+    max_training_memory: Size = _setting(
+        Shown("80 % of the memory ÷ WORKER_CONCURRENCY", _training_memory),
+        "Memory a training may take, unless its request says otherwise.",
+        _SIZE + ", from 64MiB",
+        ge=64 * 2**20,
+    )
+    max_attempts: int = _setting(3, "Trainings of a request whose trainer crashes.", _COUNT, ge=1)
+    max_worker_losses: int = _setting(10, "Workers that may die under a request.", _COUNT, ge=1)
+    look_ahead: int = _setting(
+        10_000, "Requests delivered and unfinished, before a worker stops reading.", "a whole number from 1 to 16000",
+        ge=1, le=16_000,
+    )  # fmt: skip
+    ledger_retention: Duration = _setting(
+        "90d", "How long a request_id is remembered after its outcome.", _DURATION + ", from 1h", ge=3600
+    )
+    delivery: Literal["exactly-once", "at-least-once"] = _setting(
+        "exactly-once",
+        "Kafka transactions, or plain commits that may repeat an event.",
+        "exactly-once or at-least-once",
+    )
+    drain_timeout: Duration = _setting(
+        Shown("MAX_TRAINING_TIME + 30", _drain_timeout),
+        "After SIGTERM, how long running trainings may go on.",
+        _DURATION,
+        ge=0,
+    )
+
+    dataset_cache_dir: Path = _setting(
+        Shown("tensorfleet-UID/datasets in the system's temporary folder", lambda _: _folder() / "datasets"),
+        "Datasets that were read, for all trainers of the machine.",
+        "a folder",
+    )
+    dataset_cache_bytes: Size = _setting("5GiB", "Size that cache is kept to.", _SIZE, ge=0)
+    spool_dir: Path = _setting(
+        Shown("tensorfleet-UID/spool-WORKER_ID in the system's temporary folder", _spool),
+        "Model files between trainer and artifact store; best on a disk that survives a restart.",
+        "a folder",
+    )
+    data_dir: Path = _setting(
+        Path("tensorfleet-data"), "What `tensorfleet demo` and `tensorfleet dev` keep.", "a folder"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if wrong := _contradictions(self):
+            raise ValueError("\n".join(wrong))
+        return self
+
+    def topic(self, name: str) -> str:
+        """A topic's name in the cluster, from its name in the design."""
+        return f"{self.topic_prefix}{name}"
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    together: list[tuple[str, tuple[str, ...]]] = []
+    if settings.kafka_security_protocol.startswith("SASL"):
+        sasl = ("KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
+        together.append((f"KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol}", sasl))
+    if settings.minio_endpoint:
+        together.append(("MINIO_ENDPOINT", ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")))
+    lines = [
+        f"{name} is not set; {cause} needs it; it takes {_takes(name)}"
+        for cause, names in together
+        for name in names
+        if not getattr(settings, name.lower())
+    ]
+    if settings.mongodb_url and not re.match(r"mongodb(\+srv)?://\S+$", settings.mongodb_url.get_secret_value()):
+        lines.append(f"MONGODB_URL takes {_takes('MONGODB_URL')}")
+    classic = settings.kafka_group_protocol == "classic"
+    if classic and settings.kafka_session_timeout_ms > settings.kafka_max_poll_interval_ms:
+        lines.append("KAFKA_SESSION_TIMEOUT_MS takes milliseconds up to KAFKA_MAX_POLL_INTERVAL_MS")
+    return lines
+
+
+def _takes(name: str) -> str:
+    extra = Settings.model_fields[name.lower()].json_schema_extra
+    return str(extra["takes"]) if isinstance(extra, dict) else ""
+
+
+def _line(error: Mapping[str, Any]) -> str:
+    if not error["loc"]:
+        return str(error["ctx"]["error"])
+    name = str(error["loc"][0]).upper()
+    secret = "Secret" in str(Settings.model_fields[name.lower()].annotation)
+    return f"{name} takes {_takes(name)}" + ("" if secret else f"; it is {str(error['input'])!r}")
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table."""
+    rows = ["| name | default | takes | meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        shown = str(extra["shown"]) if isinstance(extra, dict) else ""
+        default = shown if field.default_factory or not shown else f"`{shown}`"
+        rows.append(f"| `{name.upper()}` | {default} | {_takes(name)} | {field.description} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_table() + "\n")

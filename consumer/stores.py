@@ -1,0 +1,80 @@
+"""Which adapter serves each port of the pipeline: MongoDB and S3 in production, SQLite and folders when embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pymongo.monitoring import CommandListener
+
+from consumer.settings import Settings
+from pipeline import mongodb
+from pipeline.artifacts import ArtifactStore
+from pipeline.artifacts.directory import DirectoryStore
+from pipeline.artifacts.gridfs import GridFSStore
+from pipeline.artifacts.hybrid import HybridStore
+from pipeline.artifacts.s3 import S3Store
+from pipeline.datasets import DatasetSource
+from pipeline.datasets.cache import DatasetCache
+from pipeline.datasets.directory import DirectorySource
+from pipeline.datasets.mongodb import MongoSource
+from pipeline.ledger import Ledger
+from pipeline.ledger.mongodb import MongoLedger
+from pipeline.ledger.sqlite import SqliteLedger
+from pipeline.registry import Registry
+from pipeline.registry.mongodb import MongoRegistry
+from pipeline.registry.sqlite import SqliteRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    ledger: Ledger
+    registry: Registry
+    artifacts: ArtifactStore
+    datasets: DatasetSource
+
+    def prepare(self) -> None:
+        """Create what is missing; raises TransientError while a service is away."""
+        self.ledger.prepare()
+        self.registry.prepare()
+        self.artifacts.prepare()
+
+
+def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -> Stores:
+    """The stores that the settings name; nothing is asked of them yet. Without MONGODB_URL the embedded ones."""
+    if not settings.mongodb_url.get_secret_value():
+        return _embedded(settings)
+    client = mongodb.connect(settings.mongodb_url.get_secret_value(), listeners=listeners)
+    database = client[settings.mongodb_db]
+    artifacts: ArtifactStore = GridFSStore(database)
+    if settings.minio_endpoint and settings.minio_access_key and settings.minio_secret_key:
+        large = S3Store(
+            settings.minio_endpoint,
+            settings.minio_access_key.get_secret_value(),
+            settings.minio_secret_key.get_secret_value(),
+            settings.minio_bucket,
+            settings.minio_secure,
+        )
+        artifacts = HybridStore(GridFSStore(database), large, settings.artifact_gridfs_limit)
+    return Stores(
+        MongoLedger(database, settings.ledger_retention),
+        MongoRegistry(database, settings.model_registry_collection),
+        artifacts,
+        MongoSource(database),
+    )
+
+
+def open_cache(settings: Settings, source: DatasetSource) -> DatasetCache:
+    """The datasets of this machine, shared by all its workers."""
+    return DatasetCache(settings.dataset_cache_dir, settings.dataset_cache_bytes, source)
+
+
+def _embedded(settings: Settings) -> Stores:
+    folder = settings.data_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    return Stores(
+        SqliteLedger(folder / "ledger.sqlite", retention_s=settings.ledger_retention),
+        SqliteRegistry(folder / "registry.sqlite"),
+        DirectoryStore(folder / "artifacts"),
+        DirectorySource(folder / "datasets"),
+    )

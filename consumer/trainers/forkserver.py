@@ -1,0 +1,127 @@
+"""A small process that has imported the libraries and forks a trainer in milliseconds.
+
+It speaks JSON datagrams over one socket. In: `{"spawn": lane}` with two descriptors (inbox, outbox), `{"kill": lane}`.
+Out: `{"ready": true}`, `{"spawned": lane, "pid": …}`, `{"exited": lane, "signal": …, "code": …}`.
+It is the only one to reap children, so a process group that it kills is never a stranger that got the same number.
+
+It is a process of our own and not multiprocessing's, because that one is a single one per process, runs the caller's
+main module again in each child, and cannot kill a group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+
+import orjson
+
+CONTROL_LIMIT_BYTES = 4_096
+
+
+def main() -> None:
+    """Serve until the worker's end of the control socket closes; argv[1] is its descriptor."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from consumer.trainers import child
+
+    control = socket.socket(fileno=int(sys.argv[1]))
+    child.warm_up()
+    ForkServer(control).serve()
+
+
+class ForkServer:
+    """Single-threaded: forking is safe."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._lanes: dict[int, int] = {}
+        """pid → lane"""
+        wake_read, wake_write = socket.socketpair()
+        wake_read.setblocking(False)
+        wake_write.setblocking(False)
+        self._wake = wake_read
+        self._wake_write = wake_write
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        selector = selectors.DefaultSelector()
+        selector.register(self._control, selectors.EVENT_READ)
+        selector.register(self._wake, selectors.EVENT_READ)
+        self._send({"ready": True})
+        try:
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is self._wake:
+                        self._reap()
+                    elif not self._obey():
+                        return
+        finally:
+            for pid in self._lanes:
+                _kill_group(pid)
+
+    def _obey(self) -> bool:
+        message, descriptors, _, _ = socket.recv_fds(self._control, CONTROL_LIMIT_BYTES, 2)
+        if not message:
+            return False
+        command = orjson.loads(message)
+        if "spawn" in command:
+            self._spawn(command["spawn"], *descriptors)
+        else:
+            for pid, lane in self._lanes.items():
+                if lane == command["kill"]:
+                    _kill_group(pid)
+        return True
+
+    def _spawn(self, lane: int, inbox: int, outbox: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(inbox, outbox)
+        os.close(inbox)
+        os.close(outbox)
+        self._lanes[pid] = lane
+        self._send({"spawned": lane, "pid": pid})
+
+    def _become_child(self, inbox: int, outbox: int) -> None:
+        from consumer.trainers import child
+
+        code = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for own in (self._control, self._wake, self._wake_write):
+                own.close()
+            code = child.run(socket.socket(fileno=inbox), socket.socket(fileno=outbox))
+        finally:
+            os._exit(code)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake.recv(4_096):
+                pass
+        for pid, lane in list(self._lanes.items()):
+            state = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if state is None:
+                continue
+            _kill_group(pid)
+            _, status = os.waitpid(pid, 0)
+            del self._lanes[pid]
+            code = os.waitstatus_to_exitcode(status)
+            self._send({"exited": lane, "signal": -code if code < 0 else None, "code": code if code >= 0 else None})
+
+    def _send(self, message: dict[str, object]) -> None:
+        self._control.send(orjson.dumps(message))
+
+
+def _kill_group(pid: int) -> None:
+    """The child leads a session, so its number is its group's; or it has not got that far, or is gone."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""How a group of announcements becomes visible: two ways, one contract.
+
+`ExactlyOnce` puts terminal events and input offsets into one Kafka transaction. `AtLeastOnce` flushes the events and
+then commits the offsets, for brokers without transactions. Both are called by the committer's thread alone.
+
+The end of a transaction can be *in doubt*: the broker did not answer in time, and calling again is not safe
+(librdkafka has no client side of KIP-890). Then a new producer with the same transactional.id first makes the broker
+decide, and the tag in the committed metadata tells what it decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol, cast
+
+import structlog
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from consumer.events.messages import Message
+from consumer.intake import Membership, Partition, kafka_offsets
+from consumer.offsets import Commit, read_metadata
+from pipeline.errors import SupersededError, TransientError
+
+log = structlog.get_logger(__name__)
+
+CALL_TIMEOUT_S = 10.0
+INIT_TIMEOUT_S = 30.0
+
+_STALE = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.STALE_MEMBER_EPOCH,
+)
+_FENCED = (
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.FENCED_INSTANCE_ID,
+)
+_REFUSED = (
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_MSG,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.INVALID_RECORD,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """What to commit, with the membership under which it was put together."""
+
+    commits: Mapping[Partition, Commit]
+    membership: Membership
+    tag: str
+
+
+class Verdict(Enum):
+    COMMITTED = "committed"
+    STALE = "stale"
+    """The group has moved on: nothing was committed; look again at what is ours."""
+    REFUSED = "refused"
+    """The broker will not take one of the records: nothing was committed."""
+
+
+class Announcer(Protocol):
+    def prepare(self) -> None:
+        """Get ready; may raise TransientError."""
+        ...
+
+    def announce(self, records: Sequence[Message], offsets: Offsets) -> Verdict:
+        """Make the records visible and commit the offsets.
+
+        Raises TransientError if the broker did not answer and nothing was committed: the same call may be made again.
+        Raises SupersededError if another process has taken our place.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class ExactlyOnce:
+    """Owned by the committer's thread."""
+
+    def __init__(self, producer_config: Mapping[str, Any], admin: AdminClient, group_id: str) -> None:
+        self._config = dict(producer_config)
+        self._admin = admin
+        self._group_id = group_id
+        self._producer: Producer | None = None
+        self._doubtful: Offsets | None = None
+
+    def prepare(self) -> None:
+        if self._producer is not None:
+            return
+        producer = Producer(self._config)
+        try:
+            producer.init_transactions(INIT_TIMEOUT_S)
+        except KafkaException as error:
+            _raise_if_fenced(error)
+            raise TransientError("kafka", f"init_transactions: {error}") from error
+        self._producer = producer
+
+    def announce(self, records: Sequence[Message], offsets: Offsets) -> Verdict:
+        self.prepare()
+        if self._doubtful is not None and self._took_place(self._doubtful):
+            happened, self._doubtful = self._doubtful, None
+            if happened.tag == offsets.tag:
+                return Verdict.COMMITTED
+        self._doubtful = None
+        producer = cast(Producer, self._producer)
+        refused: list[KafkaError] = []
+        try:
+            producer.begin_transaction()
+            for record in records:
+                produce(producer, record, refused)
+            if offsets.commits:
+                positions = kafka_offsets(offsets.commits)
+                producer.send_offsets_to_transaction(positions, offsets.membership.proof, CALL_TIMEOUT_S)
+            producer.flush(CALL_TIMEOUT_S)
+        except KafkaException as error:
+            return self._give_up(error, refused)
+        if refused:
+            return self._give_up(KafkaException(refused[0]), refused)
+        return self._end(producer, offsets, refused)
+
+    def close(self) -> None:
+        self._producer = None
+
+    def _end(self, producer: Producer, offsets: Offsets, refused: Sequence[KafkaError]) -> Verdict:
+        try:
+            producer.commit_transaction(CALL_TIMEOUT_S)
+        except KafkaException as error:
+            kafka = _kafka_error(error)
+            if kafka.txn_requires_abort():
+                return self._give_up(error, refused)
+            self._doubtful, self._producer = offsets, None
+            _raise_if_fenced(error)
+            raise TransientError("kafka", f"the end of a transaction is in doubt: {kafka.str()}") from error
+        return Verdict.COMMITTED
+
+    def _give_up(self, error: KafkaException, refused: Sequence[KafkaError]) -> Verdict:
+        """Before the commit was asked for: abort where that is safe, else start afresh, which aborts too."""
+        kafka = _kafka_error(error)
+        log.info("transaction aborted", error=kafka.str(), code=kafka.name())
+        producer, self._producer = cast(Producer, self._producer), None
+        _raise_if_fenced(error)
+        verdict = _verdict(kafka, refused)
+        if verdict is None:
+            raise TransientError("kafka", f"transaction: {kafka.str()}") from error
+        try:
+            producer.abort_transaction(CALL_TIMEOUT_S)
+        except KafkaException as failed:
+            log.info("abort did not go through; a new producer will do it", error=str(failed))
+        else:
+            self._producer = producer
+        return verdict
+
+    def _took_place(self, offsets: Offsets) -> bool:
+        """Ask the broker, which has decided since init_transactions, what is committed."""
+        wanted = [TopicPartition(*partition) for partition in offsets.commits]
+        query = [ConsumerGroupTopicPartitions(self._group_id, wanted)]
+        try:
+            futures = self._admin.list_consumer_group_offsets(
+                query, require_stable=True, request_timeout=CALL_TIMEOUT_S
+            )
+            found = futures[self._group_id].result()
+        except KafkaException as error:
+            raise TransientError("kafka", f"committed offsets: {error}") from error
+        tags = {read_metadata(part.offset, part.metadata).tag for part in found.topic_partitions}
+        log.info("transaction was in doubt", took_place=offsets.tag in tags)
+        return offsets.tag in tags
+
+
+class AtLeastOnce:
+    """Owned by the committer's thread; the offsets go through the thread that owns the consumer."""
+
+    def __init__(
+        self,
+        producer_config: Mapping[str, Any],
+        commit: Callable[[Mapping[Partition, tuple[int, Commit]]], Future[bool]],
+    ) -> None:
+        self._config = dict(producer_config)
+        self._commit = commit
+        self._producer: Producer | None = None
+
+    def prepare(self) -> None:
+        if self._producer is None:
+            self._producer = Producer(self._config)
+
+    def announce(self, records: Sequence[Message], offsets: Offsets) -> Verdict:
+        self.prepare()
+        producer = cast(Producer, self._producer)
+        refused: list[KafkaError] = []
+        try:
+            for record in records:
+                produce(producer, record, refused)
+            left = producer.flush(CALL_TIMEOUT_S)
+            if refused and all(error.code() in _REFUSED for error in refused):
+                return Verdict.REFUSED
+            if left or refused:
+                producer.purge()
+                raise TransientError("kafka", refused[0].str() if refused else f"{left} events were not acknowledged")
+            owned = {partition: (offsets.membership.epochs[partition], c) for partition, c in offsets.commits.items()}
+            return Verdict.COMMITTED if self._commit(owned).result(INIT_TIMEOUT_S) else Verdict.STALE
+        except KafkaException as error:
+            kafka = _kafka_error(error)
+            if kafka.code() in _STALE:
+                return Verdict.STALE
+            if kafka.code() in _REFUSED:
+                return Verdict.REFUSED
+            raise TransientError("kafka", kafka.str()) from error
+        except TimeoutError as error:
+            raise TransientError("kafka", "the offsets were not committed in time") from error
+
+    def close(self) -> None:
+        if self._producer is not None:
+            self._producer.flush(CALL_TIMEOUT_S)
+        self._producer = None
+
+
+def produce(producer: Producer, record: Message, refused: list[KafkaError]) -> None:
+    """Hand a record to librdkafka, waiting while its queue is full; an error that it meets is added to `refused`."""
+
+    def delivered(error: KafkaError | None, _: object) -> None:
+        if error is not None:
+            refused.append(error)
+
+    while True:
+        try:
+            producer.produce(
+                record.topic,
+                key=record.key,
+                value=record.value,
+                headers=list(record.headers),
+                on_delivery=delivered,
+            )
+        except BufferError:
+            producer.poll(0.1)
+        else:
+            return
+
+
+def _verdict(kafka: KafkaError, refused: Sequence[KafkaError]) -> Verdict | None:
+    if kafka.code() in _STALE:
+        return Verdict.STALE
+    if kafka.code() in _REFUSED or any(error.code() in _REFUSED for error in refused):
+        return Verdict.REFUSED
+    return None
+
+
+def _raise_if_fenced(error: KafkaException) -> None:
+    if _kafka_error(error).code() in _FENCED:
+        raise SupersededError(f"another process runs under our transactional.id: {error}") from error
+
+
+def _kafka_error(error: KafkaException) -> KafkaError:
+    return cast(KafkaError, error.args[0])

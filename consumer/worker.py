@@ -1,0 +1,731 @@
+"""The way of a request through the worker, top to bottom, in one thread that owns all state and waits for nothing.
+
+    polled ─▶ claimed ─▶ its model's line ─▶ dataset ready ─▶ lane ─▶ trained ─▶ stored ─▶ announced
+    (intake)  (claims)   (dispatch)          (preparation)    (lanes)  (child)    (registrar) (committer)
+
+Each neighbour in brackets is a thread or process with one client of its own; it gets orders and answers with a
+message in our inbox. A request that cannot or need not be trained leaves the way early: unreadable bytes and
+conflicts become dead letters, what already has an outcome is announced, negative outcomes go straight to the
+registrar.
+
+What we own can go at any moment. A job that is not in a trainer's hands is then released, for the new owner to train;
+one that is goes on without its record, ends in the ledger and the registry, and is announced by the new owner.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from consumer.assignment import Announcement, Assignment
+from consumer.cancellation import CancelSeen
+from consumer.claims import Asked, Claims, Ruled, Ruling, Standing
+from consumer.committer import Committer, GroupSettled, ThreadFailed
+from consumer.dead_letters import CONFLICT, UNREADABLE
+from consumer.dispatch import Dispatch
+from consumer.events.outgoing import ProgressState, progress_event
+from consumer.heartbeat import Beat
+from consumer.intake import Intake, IntakeFailed, Membership, Partition, Polled, Record
+from consumer.job import Job, State
+from consumer.metrics import Metrics
+from consumer.preparation import Crashed, Preparation, Prepared
+from consumer.progress import Progress
+from consumer.registrar import Found, Refused, Registrar, Result, Stored
+from consumer.trainers.child import JOB_LIMIT_BYTES
+from consumer.trainers.lanes import (
+    End,
+    Finished,
+    Killed,
+    LaneEvent,
+    Lanes,
+    Logged,
+    Reported,
+    Returned,
+    Spec,
+    Taken,
+)
+from consumer.waiting import Breakers
+from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, milliseconds
+from pipeline.ledger import Owner
+
+log = structlog.get_logger(__name__)
+
+TICK_S = 0.1
+LOOK_AGAIN_S = 1.0
+SWEEP_S = 3.0
+PREPARING_LIMIT = 16
+"""Requests whose datasets are fetched at once; those at hand do not wait behind them."""
+UNCLAIMED_LIMIT = 2_000
+STUCK_S = 60.0
+"""A thread that has not gone round for this long is stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a request or the worker, from the settings. Times in seconds, sizes in bytes."""
+
+    training_time_s: float
+    training_memory_bytes: int
+    attempts: int
+    worker_losses: int
+    look_ahead: int
+    drain_timeout_s: float
+
+
+class Inbox:
+    """Messages for the worker's thread; reading() is readable while there are any."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Any] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def put(self, message: Any) -> None:
+        self._messages.append(message)
+        os.eventfd_write(self._wake, 1)
+
+    def fileno(self) -> int:
+        return self._wake
+
+    def take(self) -> list[Any]:
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            return []
+        return [self._messages.popleft() for _ in range(len(self._messages))]
+
+    def close(self) -> None:
+        os.close(self._wake)
+
+
+class Worker:
+    """Owned by the thread that calls run(); only what is named below may be called from others."""
+
+    def __init__(
+        self,
+        me: Owner,
+        inbox: Inbox,
+        *,
+        intake: Intake,
+        claims: Claims,
+        preparation: Preparation,
+        lanes: Lanes,
+        registrar: Registrar,
+        committer: Committer,
+        progress: Progress,
+        breakers: Breakers,
+        metrics: Metrics,
+        limits: Limits,
+        spool: Path,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._me = me
+        self._inbox = inbox
+        self._intake = intake
+        self._claims = claims
+        self._preparation = preparation
+        self._lanes = lanes
+        self._registrar = registrar
+        self._committer = committer
+        self._progress = progress
+        self._breakers = breakers
+        self._metrics = metrics
+        self._limits = limits
+        self._spool = spool
+        self._clock = clock
+        self._assignment = Assignment(me.boot)
+        self._dispatch: Dispatch[Job] = Dispatch()
+        self._jobs: dict[str, Job] = {}
+        self._ready: deque[Job] = deque()
+        self._preparing = 0
+        self._fed = 0
+        self._duplicates: dict[Record, tuple[float, Asked]] = {}
+        self._unclaimed = 0
+        self._look_at = self._sweep_at = self._observe_at = 0.0
+        self._drain_by: float | None = None
+        self._drain_asked = threading.Event()
+        self._left = False
+        self.trained = 0
+        self.turned_at = time.monotonic()
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Polled: self._polled,
+            Ruled: self._ruled,
+            Prepared: self._prepared,
+            Crashed: self._counted_crash,
+            Stored: self._stored,
+            Refused: self._refused,
+            GroupSettled: self._settled,
+            Beat: self._beat,
+            CancelSeen: self._cancel_seen,
+            IntakeFailed: _raise,
+            ThreadFailed: _raise,
+        }
+
+    # From any thread ----------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Start no more, finish what runs, leave. A second call changes nothing."""
+        self._drain_asked.set()
+
+    def watched(self) -> Collection[str]:
+        """The requests whose cancel flags the heartbeat reads."""
+        return tuple(self._jobs)
+
+    @property
+    def active(self) -> int:
+        return self._lanes.busy
+
+    @property
+    def membership(self) -> Membership:
+        return self._assignment.membership
+
+    @property
+    def draining(self) -> bool:
+        return self._drain_asked.is_set()
+
+    # The loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until drained. Raises whatever a neighbour could not go on from."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._inbox, selectors.EVENT_READ)
+            watching: set[Any] = set()
+            while not self._done():
+                watching = _watch(selector, watching, set(self._lanes.descriptors()))
+                selector.select(TICK_S)
+                self._turn()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        for message in self._inbox.take():
+            self._handlers[type(message)](message)
+        for event in self._lanes.poll():
+            self._lane_event(event)
+        if self._drain_asked.is_set():
+            self._drain_further(now)
+        self._look_again(now)
+        self._start_jobs()
+        self._throttle()
+        group = self._assignment.next_group(now)
+        if group is not None:
+            self._committer.submit(group)
+        self._observe(now)
+        self.turned_at = now
+
+    # 1. A batch comes in ------------------------------------------------------------------------------------------
+
+    def _polled(self, polled: Polled) -> None:
+        gone = self._assignment.update(polled)
+        if gone:
+            self._let_go(gone)
+        batch = [record for record in polled.records if self._assignment.deliver(record)]
+        if batch and self._drain_by is None:
+            self._unclaimed += len(batch)
+            self._claims.claim(batch)
+
+    # 2. It is claimed ---------------------------------------------------------------------------------------------
+
+    def _ruled(self, ruled: Ruled) -> None:
+        for ruling in ruled.rulings:
+            self._follow(ruling)
+
+    def _follow(self, ruling: Ruling) -> None:
+        record, asked = ruling.record, ruling.asked
+        self._unclaimed = max(0, self._unclaimed - 1)
+        if not self._assignment.owns(record) or self._drain_by is not None:
+            self._decline(ruling)
+        elif asked is None:
+            log.warning(
+                "unreadable record", partition=record.partition.number, offset=record.offset, why=ruling.message
+            )
+            self._bury(record, UNREADABLE, ruling.message)
+        elif ruling.standing is Standing.CONFLICT:
+            log.warning("conflict", request_id=asked.request.request_id, why=ruling.message)
+            self._bury(record, CONFLICT, ruling.message)
+        elif ruling.standing is Standing.DONE:
+            self._duplicates.pop(record, None)
+            self._assignment.announce(Announcement(record))
+        elif ruling.standing is Standing.DUPLICATE:
+            self._duplicates[record] = (time.monotonic() + LOOK_AGAIN_S, asked)
+        else:
+            self._place(ruling, asked)
+
+    def _bury(self, record: Record, reason: str, message: str) -> None:
+        self._duplicates.pop(record, None)
+        self._metrics.dead_letters.labels(reason).inc()
+        self._assignment.announce(Announcement(record, dead_letter=(reason, message)))
+
+    def _decline(self, ruling: Ruling) -> None:
+        """The record went while it was being claimed: its new owner trains it, unless a trainer here has it."""
+        job = ruling.asked and self._jobs.get(ruling.asked.request.request_id)
+        if ruling.asked is not None and ruling.standing in (Standing.MINE, Standing.FOUND) and not job:
+            self._claims.release((ruling.asked.request.request_id,))
+
+    def _place(self, ruling: Ruling, asked: Asked) -> None:
+        """A request whose home this record is takes its place in its model's line."""
+        job = self._jobs.get(asked.request.request_id)
+        if job is None:
+            job = Job(asked.request, asked, ruling.record, State.PARKED)
+            self._jobs[job.request_id] = job
+            self._dispatch.join(job, waiting=False)
+        elif job.record is None:
+            job.stand_in_line(ruling.record)
+            self._dispatch.join(job, waiting=False)
+        if job.state is not State.PARKED:
+            return
+        if ruling.standing is Standing.SETTLED and ruling.outcome is not None:
+            job.state = State.STORING
+            self._registrar.submit(Found(ruling.outcome))
+        elif ruling.standing is Standing.MINE or (ruling.standing is Standing.FOUND and job.claim is not None):
+            assert ruling.claim is not None
+            job.claim = ruling.claim
+            self._adopt(job)
+        else:
+            # FOUND without a job of ours: it may have ended here a moment ago, so the ledger is asked once more.
+            job.claim = ruling.claim
+            job.look_at = 0.0 if ruling.standing is Standing.FOUND else time.monotonic() + LOOK_AGAIN_S
+
+    def _adopt(self, job: Job) -> None:
+        """It is ours: what does its claim say?"""
+        claim = job.claim
+        assert claim is not None
+        if claim.closing is not None:
+            job.state = State.STORING
+            self._registrar.submit(claim.closing)
+        elif job.asked.problem is not None:
+            self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, job.asked.problem)
+        elif claim.cancel is not None:
+            self._end(
+                job, OutcomeKind.CANCELLED, ErrorKind.CANCELLED, _cancel_text(claim.cancel.user, claim.cancel.reason)
+            )
+        elif claim.worker_losses >= self._limits.worker_losses:
+            message = f"{claim.worker_losses} workers died while this request was in their hands"
+            self._end(job, OutcomeKind.FAILED, ErrorKind.WORKER_LOST, message)
+        else:
+            job.state = State.WAITING
+            self._say(job, ProgressState.ACCEPTED)
+            log.info("request accepted", model=job.request.model_key, algorithm=job.request.algorithm, **job.ids)
+            self._dispatch.wait(job)
+
+    def _look_again(self, now: float) -> None:
+        """At what others have in hand, and at duplicates whose first is not finished."""
+        if now < self._look_at or self._drain_by is not None:
+            return
+        self._look_at = now + TICK_S
+        due = [job for job in self._jobs.values() if job.state is State.PARKED and job.look_at <= now]
+        for job in due:
+            job.look_at = float("inf")
+        again = [job.asked for job in due]
+        for record, (at, asked) in list(self._duplicates.items()):
+            if at <= now:
+                self._duplicates[record] = (float("inf"), asked)
+                again.append(asked)
+        if again:
+            self._unclaimed += len(again)
+            self._claims.look_again(again)
+
+    # 3. Its turn comes --------------------------------------------------------------------------------------------
+
+    def _start_jobs(self) -> None:
+        while (
+            len(self._ready) < self._lanes.room()
+            and self._preparing < PREPARING_LIMIT
+            and (job := self._dispatch.take()) is not None
+        ):
+            job.state = State.PREPARING
+            job.dataset = self._preparation.at_once(job)
+            if job.dataset is not None:
+                self._make_ready(job)
+            else:
+                self._preparing += 1
+                self._preparation.submit(job)
+        while self._ready and self._lanes.room():
+            self._feed(self._ready.popleft())
+
+    def _prepared(self, prepared: Prepared) -> None:
+        self._preparing -= 1
+        job = prepared.job
+        if job.state is not State.PREPARING or self._jobs.get(job.request_id) is not job:
+            return
+        if prepared.lost:
+            self._park(job)
+        elif prepared.problem is not None:
+            self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, prepared.problem)
+        else:
+            job.dataset = prepared.dataset
+            self._make_ready(job)
+
+    def _make_ready(self, job: Job) -> None:
+        job.state = State.READY
+        self._ready.append(job)
+
+    def _feed(self, job: Job) -> None:
+        spec = self._spec(job)
+        if len(spec.payload) > JOB_LIMIT_BYTES:
+            message = f"the request has {len(spec.payload):,} bytes as JSON; at most {JOB_LIMIT_BYTES:,} can be trained"
+            self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, message)
+            return
+        job.state = State.FED
+        self._lanes.feed(spec)
+
+    def _spec(self, job: Job) -> Spec:
+        request, dataset = job.request, job.dataset
+        assert dataset is not None
+        self._fed += 1
+        job.spool = self._spool / str(self._fed)
+        limits = self._limits
+        memory = min(request.max_memory_bytes or limits.training_memory_bytes, limits.training_memory_bytes)
+        payload = orjson.dumps(
+            {
+                "id": job.request_id,
+                "request": request.to_document(),
+                "dataset": {
+                    "name": dataset.name,
+                    "fingerprint": dataset.fingerprint,
+                    "path": dataset.path and str(dataset.path),
+                    "target_column": dataset.target_column,
+                },
+                "spool": str(job.spool),
+                "max_memory_bytes": memory,
+            }
+        )
+        return Spec(job.request_id, payload, request.max_training_time_s or limits.training_time_s, memory)
+
+    # 4. It is trained ---------------------------------------------------------------------------------------------
+
+    def _lane_event(self, event: LaneEvent) -> None:
+        job = self._jobs.get(event.job_id)
+        if job is None:
+            return
+        match event:
+            case Taken():
+                self._taken(job)
+            case Reported():
+                state = ProgressState(event.stage)
+                usage = {"cpu_s": event.cpu_s, "rss_bytes": event.rss_bytes}
+                self._say(job, state, fraction=event.fraction, message=event.message, **usage)
+            case Logged():
+                getattr(log, event.level, log.warning)(event.message, source="trainer", **job.ids)
+            case Returned():
+                self._start_over(job)
+            case Finished():
+                self._finished(job, event)
+            case Killed():
+                self._killed(job, event)
+
+    def _taken(self, job: Job) -> None:
+        job.state = State.TRAINING
+        job.taken_at = time.monotonic()
+        waited_s = (self._clock() - job.request.requested_at).total_seconds()
+        self._metrics.queue_wait_s.observe(max(0.0, waited_s))
+        self._say(job, ProgressState.STARTED)
+        log.info("training started", attempt=job.attempt, **job.ids)
+        if job.cancelled:
+            self._lanes.kill(job.request_id, End.CANCELLED, "cancelled")
+
+    def _finished(self, job: Job, event: Finished) -> None:
+        job.finished_at = time.monotonic()
+        self._metrics.training_duration_s.observe(job.finished_at - job.taken_at)
+        if event.verdict == "trained":
+            self._say(job, ProgressState.REGISTERING)
+            job.state = State.STORING
+            job.sequence += 1
+            now = milliseconds(self._clock())
+            assert job.spool is not None
+            self._registrar.submit(Result(job.request, job.spool, now, self._me.worker_id, job.attempt, job.sequence))
+        elif event.verdict == "rejected":
+            self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, event.message)
+        else:
+            self._end(job, OutcomeKind.FAILED, ErrorKind(event.kind), event.message)
+
+    def _killed(self, job: Job, event: Killed) -> None:
+        self._metrics.trainers_replaced.labels(_CAUSES[event.end]).inc()
+        if event.end is End.CRASHED:
+            job.state = State.PREPARING
+            self._preparation.count_crash(job, event.message)
+            return
+        kind, error = _ENDS[event.end]
+        self._end(job, kind, error, event.message)
+
+    def _counted_crash(self, crashed: Crashed) -> None:
+        """A trainer that dies is tried again, but not for ever."""
+        job = crashed.job
+        if job.state is not State.PREPARING or self._jobs.get(job.request_id) is not job:
+            return
+        if job.claim is None or crashed.count is None:
+            self._park(job)
+            return
+        job.claim = replace(job.claim, trainer_crashes=crashed.count)
+        log.warning("trainer crashed", crashes=crashed.count, why=crashed.message, **job.ids)
+        if crashed.count >= self._limits.attempts:
+            message = f"{crashed.message}; that was attempt {crashed.count} of {self._limits.attempts} (MAX_ATTEMPTS)"
+            self._end(job, OutcomeKind.FAILED, ErrorKind.TRAINER_CRASHED, message)
+            return
+        error = Failure(ErrorKind.TRAINER_CRASHED, crashed.message)
+        self._say(job, ProgressState.RETRYING, error=error)
+        self._start_over(job)
+
+    def _start_over(self, job: Job) -> None:
+        """It was fed, and comes back untrained."""
+        if job.record is None or self._drain_by is not None:
+            self._forget(job)
+            self._claims.release((job.request_id,))
+        elif job.cancelled:
+            self._end(job, OutcomeKind.CANCELLED, ErrorKind.CANCELLED, "cancelled")
+        else:
+            self._make_ready(job)
+
+    def _end(self, job: Job, kind: OutcomeKind, error: ErrorKind, message: str) -> None:
+        """Decide on a negative outcome; it counts once the ledger has taken it."""
+        if job.state is State.READY:
+            self._ready.remove(job)
+        if job.spool is not None:
+            shutil.rmtree(job.spool, ignore_errors=True)
+        job.state = State.STORING
+        job.sequence += 1
+        self._registrar.submit(
+            Outcome(
+                request_id=job.request_id,
+                kind=kind,
+                at=milliseconds(self._clock()),
+                correlation_id=job.request.correlation_id,
+                project=job.request.project,
+                model_name=job.request.model_name,
+                worker_id=self._me.worker_id,
+                attempt=job.attempt,
+                sequence=job.sequence,
+                error=Failure(error, message),
+                traceparent=job.request.traceparent,
+            )
+        )
+
+    # 5. It is stored ----------------------------------------------------------------------------------------------
+
+    def _stored(self, stored: Stored) -> None:
+        outcome = stored.outcome
+        job = self._jobs.pop(outcome.request_id, None)
+        if job is None:
+            return
+        job.state = State.STORED
+        if job.record is not None:
+            self._dispatch.leave(job)
+            self._assignment.announce(Announcement(job.record, outcome, stored.registered))
+        self._count(job, outcome)
+        self._log_outcome(job, stored)
+
+    def _count(self, job: Job, outcome: Outcome) -> None:
+        metrics, model = self._metrics, outcome.model
+        metrics.outcomes.labels(outcome.kind.value).inc()
+        if outcome.dead_lettered and outcome.error is not None:
+            metrics.dead_letters.labels(outcome.error.kind).inc()
+        if model is not None and job.finished_at:
+            self.trained += 1
+            metrics.models_trained.labels(model.algorithm).inc()
+            if (accuracy := model.metrics.get("test_accuracy")) is not None:
+                metrics.model_accuracy.labels(model.model_type).observe(accuracy)
+
+    def _log_outcome(self, job: Job, stored: Stored) -> None:
+        outcome, registered = stored.outcome, stored.registered
+        if registered is not None:
+            log.info("model registered", model=job.request.model_key, version=registered.version, **job.ids)
+        elif outcome.error is not None:
+            log.warning("request ended", kind=outcome.kind.value, why=outcome.error.message, **job.ids)
+
+    def _refused(self, refused: Refused) -> None:
+        job = self._jobs.get(refused.request_id)
+        if job is not None:
+            log.warning("another worker has taken this request over; its result counts", **job.ids)
+            self._park(job)
+
+    def _park(self, job: Job) -> None:
+        """Whatever we know of it is out of date: the ledger is asked."""
+        job.state = State.PARKED
+        job.claim = None
+        job.look_at = time.monotonic() + LOOK_AGAIN_S
+        if job.record is None:
+            self._forget(job)
+
+    # 6. It is announced -------------------------------------------------------------------------------------------
+
+    def _settled(self, settled: GroupSettled) -> None:
+        now = time.monotonic()
+        for announcement in self._assignment.settle(settled.group, settled.verdict, now):
+            if announcement.outcome is not None:
+                log.debug("announced", kind=announcement.outcome.kind.value, request_id=announcement.outcome.request_id)
+
+    # Cancel -------------------------------------------------------------------------------------------------------
+
+    def _beat(self, beat: Beat) -> None:
+        for request_id, cancel in beat.cancels.items():
+            self._cancel(request_id, _cancel_text(cancel.user, cancel.reason))
+        now = time.monotonic()
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_S
+            self._claims.sweep(tuple(self._jobs))
+
+    def _cancel_seen(self, seen: CancelSeen) -> None:
+        self._cancel(seen.request_id, _cancel_text(seen.cancel.user, seen.cancel.reason))
+
+    def _cancel(self, request_id: str, message: str) -> None:
+        """Stop it wherever it is; from STORING on the result counts."""
+        job = self._jobs.get(request_id)
+        if job is None or job.state is State.PARKED or job.cancelled:
+            return
+        if job.state in (State.STORING, State.STORED):
+            self._metrics.cancels.labels("late").inc()
+            return
+        if job.state is State.FED and not self._lanes.take_back(request_id):
+            job.state = State.TRAINING
+        job.cancelled = True
+        self._metrics.cancels.labels("stopped" if job.state is State.TRAINING else "waiting").inc()
+        log.info("cancel", state=job.state.name, **job.ids)
+        if job.state is State.TRAINING:
+            self._lanes.kill(request_id, End.CANCELLED, message)
+            return
+        if job.state is State.WAITING:
+            self._dispatch.hold(job)
+        self._end(job, OutcomeKind.CANCELLED, ErrorKind.CANCELLED, message)
+
+    # Partitions go ------------------------------------------------------------------------------------------------
+
+    def _let_go(self, gone: set[tuple[Partition, int]]) -> None:
+        """Release what no trainer has; the rest goes on without its record."""
+        self._duplicates = {r: due for r, due in self._duplicates.items() if (r.partition, r.epoch) not in gone}
+        released = []
+        for job in list(self._jobs.values()):
+            if job.record is None or (job.record.partition, job.record.epoch) not in gone:
+                continue
+            self._dispatch.leave(job)
+            job.record = None
+            if self._hand_back(job):
+                released.append(job.request_id)
+        if released:
+            self._claims.release(released)
+
+    def _hand_back(self, job: Job) -> bool:
+        """Give a job up if no trainer has it; True if its claim is to be released."""
+        if job.state is State.FED and not self._lanes.take_back(job.request_id):
+            job.state = State.TRAINING
+        if job.state in (State.TRAINING, State.STORING, State.STORED):
+            return False
+        if job.state is State.READY:
+            self._ready.remove(job)
+        del self._jobs[job.request_id]
+        return job.state is not State.PARKED
+
+    def _forget(self, job: Job) -> None:
+        self._jobs.pop(job.request_id, None)
+        if job.record is not None:
+            self._dispatch.leave(job)
+
+    # Draining -----------------------------------------------------------------------------------------------------
+
+    def _drain_further(self, now: float) -> None:
+        if self._drain_by is None:
+            self._drain_by = now + self._limits.drain_timeout_s
+            log.info("draining", running=self._lanes.busy, waiting=len(self._jobs) - self._lanes.busy)
+            released = []
+            for job in list(self._jobs.values()):
+                if job.state in (State.TRAINING, State.STORING, State.STORED):
+                    continue
+                record = job.record
+                if self._hand_back(job):
+                    released.append(job.request_id)
+                if record is not None and job.request_id not in self._jobs:
+                    self._dispatch.leave(job)
+            if released:
+                self._claims.release(released)
+            self._preparation.ask_if_alone(self._alone)
+        if now >= self._drain_by and self._jobs:
+            log.warning("drain timeout: trainings are given up", requests=sorted(self._jobs)[:20])
+            self._claims.release(tuple(self._jobs))
+            self._jobs.clear()
+
+    def _alone(self, alone: bool) -> None:
+        """Called by the preparation's thread: somebody else can have our partitions now, so leave at once."""
+        if not alone:
+            self._left = True
+            self._intake.leave()
+
+    def _done(self) -> bool:
+        return self._drain_by is not None and not self._jobs and (self._left or self._assignment.idle)
+
+    # Flow ---------------------------------------------------------------------------------------------------------
+
+    def _throttle(self) -> None:
+        """Read on only as fast as requests can be claimed and finished, and not while a service is away."""
+        if self._drain_by is not None:
+            self._intake.pause(True)
+            return
+        waiting = max(self._assignment.unfinished, self._unclaimed * (self._limits.look_ahead // UNCLAIMED_LIMIT or 1))
+        was = self._intake.paused
+        full = waiting >= self._limits.look_ahead * (0.8 if was else 1.0)
+        self._intake.pause(full or self._breakers.any_open(), self._assignment.crowded(self._limits.look_ahead))
+
+    def _say(self, job: Job, state: ProgressState, **more: Any) -> None:
+        job.sequence += 1
+        event = progress_event(
+            job.request,
+            state,
+            attempt=job.attempt,
+            sequence=job.sequence,
+            worker_id=self._me.worker_id,
+            occurred_at=self._clock(),
+            **more,
+        )
+        self._progress.publish(event, job.request.traceparent)
+
+    def _observe(self, now: float) -> None:
+        if now < self._observe_at:
+            return
+        self._observe_at = now + TICK_S
+        metrics = self._metrics
+        metrics.active_training_jobs.set(self._lanes.busy)
+        metrics.lanes_busy.set(self._lanes.busy)
+        metrics.unfinished.set(self._assignment.unfinished)
+        metrics.assigned_partitions.set(len(self.membership.epochs))
+        metrics.intake_paused.set(self._intake.paused)
+        metrics.trainer_memory_bytes.set(self._lanes.rss_bytes())
+        if now - self._intake.turned_at > STUCK_S:
+            raise RuntimeError(f"the poll loop has stood still for {now - self._intake.turned_at:.0f} s")
+
+
+_ENDS = {
+    End.TIMED_OUT: (OutcomeKind.TIMED_OUT, ErrorKind.TIME_LIMIT),
+    End.OUT_OF_MEMORY: (OutcomeKind.FAILED, ErrorKind.OUT_OF_MEMORY),
+    End.CANCELLED: (OutcomeKind.CANCELLED, ErrorKind.CANCELLED),
+}
+_CAUSES = {
+    End.TIMED_OUT: "timed_out",
+    End.OUT_OF_MEMORY: "memory",
+    End.CANCELLED: "cancelled",
+    End.CRASHED: "crashed",
+}
+
+
+def _cancel_text(user: str, reason: str) -> str:
+    return f"cancelled{' by ' + user if user else ''}{': ' + reason if reason else ''}"
+
+
+def _raise(failure: IntakeFailed | ThreadFailed) -> None:
+    raise failure.error
+
+
+def _watch(selector: selectors.BaseSelector, watching: set[Any], wanted: set[Any]) -> set[Any]:
+    """Select on these lane sockets and no others."""
+    for gone in watching - wanted:
+        selector.unregister(gone)
+    for new in wanted - watching:
+        selector.register(new, selectors.EVENT_READ)
+    return wanted

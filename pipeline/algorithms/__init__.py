@@ -1,0 +1,49 @@
+"""The catalogue of algorithms: one entry is one algorithm, and the only place that knows its estimator.
+
+Other packages add entries by the entry-point group `tensorfleet.algorithms`; each entry point names an `Algorithm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
+
+from pipeline.algorithms.algorithm import Algorithm, Task
+from pipeline.algorithms.classifiers import CLASSIFIERS
+from pipeline.algorithms.hyperparameters import shown
+from pipeline.errors import RejectedError
+
+__all__ = ["Algorithm", "Task", "catalogue", "find"]
+
+GROUP = "tensorfleet.algorithms"
+
+
+@cache
+def catalogue() -> Mapping[str, Algorithm]:
+    """All algorithms by name, in the order of names.
+
+    Raises RuntimeError if an installed package offers something that is no Algorithm, or a name that is taken.
+    """
+    found = {algorithm.name: algorithm for algorithm in CLASSIFIERS}
+    for point in entry_points(group=GROUP):
+        algorithm = point.load()
+        if not isinstance(algorithm, Algorithm):
+            raise RuntimeError(f"entry point {point.name} = {point.value} of {GROUP} is no Algorithm")
+        if algorithm.name in found:
+            raise RuntimeError(f"entry point {point.name} = {point.value}: there is an algorithm {algorithm.name} already")
+        found[algorithm.name] = algorithm
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def find(name: str) -> Algorithm:
+    """The algorithm of this name.  Raises RejectedError with the nearest names, and all of them."""
+    known = catalogue()
+    try:
+        return known[name]
+    except KeyError:
+        near = get_close_matches(name.lower(), known, n=2, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
+        raise RejectedError(f"there is no algorithm {shown(name)}{hint} There are {', '.join(known)}") from None

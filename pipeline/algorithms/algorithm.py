@@ -1,0 +1,132 @@
+"""One entry of the catalogue: an algorithm, what it takes, and how its estimator is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from pipeline.algorithms.hyperparameters import Hyperparameter, Integer, Kind, derive, shown
+from pipeline.errors import RejectedError
+from pipeline.jobs import HyperparameterValue
+
+Task = Literal["classification", "regression"]
+Resolved = Mapping[str, HyperparameterValue]
+
+SEED = Integer(0, 2**32 - 1)
+
+NOT_THE_USERS = {
+    "n_jobs": "the worker decides how many CPUs a training gets",
+    "verbose": "progress is reported by events",
+    "warm_start": "a training starts from nothing",
+    "memory": "the worker decides what is cached",
+}
+"""Refused for every algorithm, with the reason that the message gives."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An algorithm by name; another package offers one by an entry point of the group `tensorfleet.algorithms`.
+
+    Attributes:
+        task: what it learns; the data rules and the metrics follow from it.
+        estimator: makes an unfitted estimator from hyperparameters, a scikit-learn class or a function like one.
+        hyperparameters: what a request may set; `random_state` is added where the estimator has one.
+        refused: hyperparameters that the estimator has and a request may not set, with the reason.
+        seeded: whether the estimator takes a `random_state`.
+        check: raises ValueError for values that are right alone and wrong together.
+        adapt: the estimator for so many classes, where it depends on them.
+        needs_dense: whether the estimator cannot be fitted on a sparse matrix.
+        sliced: whether `warm_start` adds members one after another, so that a fit in slices can show its progress.
+        trusted_types: types in its fitted state beyond those every model file may hold (see pipeline.model_file).
+    """
+
+    name: str
+    description: str
+    task: Task
+    estimator: Callable[..., Any]
+    hyperparameters: Mapping[str, Hyperparameter]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    seeded: bool = True
+    check: Callable[[Resolved], None] | None = None
+    adapt: Callable[[Any, int], Any] | None = None
+    needs_dense: bool = False
+    sliced: bool = False
+    trusted_types: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        description: str,
+        task: Task,
+        estimator: Callable[..., Any],
+        *,
+        refused: Mapping[str, str] | None = None,
+        overrides: Mapping[str, Sequence[Kind]] | None = None,
+        caps: Mapping[str, int] | None = None,
+        **rest: Any,
+    ) -> Algorithm:
+        """An entry whose hyperparameters are derived from a scikit-learn estimator class."""
+        refusals = {**NOT_THE_USERS, **(refused or {})}
+        example = estimator()
+        hyperparameters = derive(example, refusals, overrides or {}, caps or {})
+        rest.setdefault("seeded", "random_state" in example.get_params(deep=False))
+        return cls(name, description, task, estimator, hyperparameters, refusals, **rest)
+
+    def resolve(self, hyperparameters: Resolved, seed: int) -> dict[str, HyperparameterValue]:
+        """All hyperparameters with their values: those given, checked, and the defaults of the others.
+
+        Raises RejectedError with what is wrong and what would be right.
+        """
+        resolved = {name: parameter.default for name, parameter in self.hyperparameters.items()}
+        for name, value in hyperparameters.items():
+            if name == "random_state" and self.seeded:
+                continue
+            resolved[name] = self._read(name, value)
+        if self.seeded:
+            resolved["random_state"] = self._random_state(hyperparameters.get("random_state"), seed)
+        if self.check is not None:
+            try:
+                self.check(resolved)
+            except ValueError as wrong:
+                raise RejectedError(f"{self.name}: {wrong}") from None
+        return resolved
+
+    def build(self, resolved: Resolved, n_classes: int = 2) -> Any:
+        """The unfitted estimator for hyperparameters that `resolve` gave; `n_classes` is of no matter to a regressor."""
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in resolved.items()}
+        estimator = self.estimator(**given)
+        return estimator if self.adapt is None else self.adapt(estimator, n_classes)
+
+    def to_document(self) -> dict[str, Any]:
+        """As `tensorfleet algorithms` shows it: name, description, type, hyperparameters."""
+        shown_as = {name: parameter.to_document() for name, parameter in self.hyperparameters.items()}
+        if self.seeded:
+            shown_as["random_state"] = {"default": "the request's seed", "accepts": str(SEED)}
+        return {"name": self.name, "description": self.description, "type": self.task, "hyperparameters": shown_as}
+
+    def _read(self, name: str, value: HyperparameterValue) -> HyperparameterValue:
+        parameter = self.hyperparameters.get(name)
+        if parameter is None:
+            raise RejectedError(self._unknown(name))
+        try:
+            return parameter.read(value)
+        except ValueError as wrong:
+            raise RejectedError(f"hyperparameter {name} of {self.name} {wrong}") from None
+
+    def _random_state(self, value: HyperparameterValue, seed: int) -> int:
+        try:
+            return SEED.read(seed if value is None else value)
+        except ValueError:
+            given = f"the seed {seed}" if value is None else shown(value)
+            raise RejectedError(f"hyperparameter random_state of {self.name} takes {SEED}, not {given}") from None
+
+    def _unknown(self, name: str) -> str:
+        if name in self.refused:
+            return f"hyperparameter {name} of {self.name} cannot be set: {self.refused[name]}"
+        names = sorted({*self.hyperparameters, *(["random_state"] if self.seeded else [])})
+        near = get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        return f"{self.name} has no hyperparameter {shown(name)}{hint} It takes {', '.join(names)}"

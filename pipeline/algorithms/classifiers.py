@@ -1,0 +1,109 @@
+"""The classifiers of scikit-learn that the catalogue offers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from pipeline.algorithms.algorithm import Algorithm, Resolved
+from pipeline.algorithms.hyperparameters import Choice, Integer, Integers
+
+PREPARED = "it would speak of columns as they are after preparation, which a request cannot know"
+LAYER = Integer(1, 10_000)
+
+
+def _solver_fits(resolved: Resolved) -> None:
+    """LogisticRegression finds these out only when it is fitted (sklearn.linear_model._logistic._check_solver)."""
+    solver, l1_ratio = resolved["solver"], resolved["l1_ratio"]
+    if l1_ratio not in (None, 0, 1) and solver != "saga":
+        raise ValueError(f"an l1_ratio between 0 and 1 needs solver saga, not {solver}")
+    if l1_ratio == 1 and solver not in ("saga", "liblinear"):
+        raise ValueError(f"l1_ratio 1 needs solver saga or liblinear, not {solver}")
+    if resolved["dual"] and (solver != "liblinear" or l1_ratio == 1):
+        raise ValueError("dual needs solver liblinear and l1_ratio 0")
+
+
+def _one_vs_rest(estimator: Any, n_classes: int) -> Any:
+    """liblinear tells two classes apart and no more."""
+    return OneVsRestClassifier(estimator) if estimator.solver == "liblinear" and n_classes > 2 else estimator
+
+
+def _network_fits(resolved: Resolved) -> None:
+    if resolved["early_stopping"] and resolved["validation_fraction"] == 0:
+        raise ValueError("early_stopping needs a validation_fraction above 0")
+    if resolved["early_stopping"] and resolved["solver"] == "lbfgs":
+        raise ValueError("early_stopping needs solver adam or sgd, not lbfgs")
+
+
+def _forest_fits(resolved: Resolved) -> None:
+    if not resolved["bootstrap"] and resolved["oob_score"]:
+        raise ValueError("oob_score needs bootstrap true")
+    if not resolved["bootstrap"] and resolved["max_samples"] is not None:
+        raise ValueError("max_samples needs bootstrap true")
+
+
+def _ties_break(resolved: Resolved) -> None:
+    if resolved["break_ties"] and resolved["decision_function_shape"] != "ovr":
+        raise ValueError("break_ties needs decision_function_shape ovr")
+
+
+CLASSIFIERS = (
+    Algorithm.of(
+        "random_forest",
+        "Many decision trees on random parts of the rows and columns, which vote; a good first choice.",
+        "classification",
+        RandomForestClassifier,
+        refused={"monotonic_cst": PREPARED},
+        caps={"n_estimators": 10_000},
+        check=_forest_fits,
+        sliced=True,
+    ),
+    Algorithm.of(
+        "logistic_regression",
+        "A linear model of the log-odds of each class; quick, and its weights can be read.",
+        "classification",
+        LogisticRegression,
+        refused={
+            "penalty": "it is deprecated; l1_ratio 0 is the l2 penalty and l1_ratio 1 the l1 penalty",
+            "intercept_scaling": "columns are scaled in preparation",
+        },
+        caps={"max_iter": 100_000},
+        check=_solver_fits,
+        adapt=_one_vs_rest,
+    ),
+    Algorithm.of(
+        "svm",
+        "A support vector machine: the widest margin between classes, with a kernel; for up to some ten thousand rows.",
+        "classification",
+        SVC,
+        refused={
+            "probability": "it is deprecated; ROC AUC is taken from the decision function",
+            "cache_size": "the worker decides how much memory a training gets",
+        },
+        overrides={"kernel": (Choice(frozenset({"linear", "poly", "rbf", "sigmoid"})),)},
+        caps={"degree": 100},
+        check=_ties_break,
+    ),
+    Algorithm.of(
+        "decision_tree",
+        "One tree of questions about the columns, which people can read.",
+        "classification",
+        DecisionTreeClassifier,
+        refused={"monotonic_cst": PREPARED},
+    ),
+    Algorithm.of(
+        "neural_network",
+        "A network of fully connected layers (multilayer perceptron).",
+        "classification",
+        MLPClassifier,
+        overrides={"hidden_layer_sizes": (Integers(LAYER, longest=20), LAYER)},
+        caps={"max_iter": 100_000, "max_fun": 10_000_000, "batch_size": 1_000_000},
+        check=_network_fits,
+    ),
+)

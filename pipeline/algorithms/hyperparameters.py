@@ -1,0 +1,209 @@
+"""What a hyperparameter takes, derived from the constraints that scikit-learn's estimators declare for themselves.
+
+Stricter than scikit-learn where JSON and Avro need it: `true` is no integer, an integer that arrives as the double
+10.0 is one, and what no request can express (callables, matrices, dictionaries) is not offered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, Protocol
+
+from sklearn.utils._param_validation import Hidden, Interval, RealNotInt, StrOptions, make_constraint
+
+from pipeline.jobs import HyperparameterValue
+
+LARGEST_INTEGER = 2**31 - 1
+"""Beyond a C int scikit-learn's compiled parts overflow."""
+
+
+class Kind(Protocol):
+    """One kind of value: reads what a request gave, or raises ValueError."""
+
+    def read(self, value: HyperparameterValue) -> HyperparameterValue: ...
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """A name, its default, and the kinds of value it takes; the first kind that reads a value decides."""
+
+    name: str
+    default: HyperparameterValue
+    kinds: Sequence[Kind]
+
+    def read(self, value: HyperparameterValue) -> HyperparameterValue:
+        """The value as the estimator wants it.  Raises ValueError with what would be right."""
+        for kind in self.kinds:
+            try:
+                return kind.read(value)
+            except ValueError:
+                continue
+        raise ValueError(f"takes {self.accepts}, not {shown(value)}")
+
+    @property
+    def accepts(self) -> str:
+        """In words: `an integer from 1 to 10,000, or null`."""
+        return ", or ".join(map(str, self.kinds))
+
+    def to_document(self) -> dict[str, Any]:
+        return {"default": self.default, "accepts": self.accepts}
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    def read(self, value: HyperparameterValue) -> None:
+        if value is not None:
+            raise ValueError
+
+    def __str__(self) -> str:
+        return "null"
+
+
+@dataclass(frozen=True, slots=True)
+class Boolean:
+    def read(self, value: HyperparameterValue) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError  # noqa: TRY004 - the value is wrong, whatever its type
+        return value
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    options: frozenset[str]
+
+    def read(self, value: HyperparameterValue) -> str:
+        if not isinstance(value, str) or value not in self.options:
+            raise ValueError
+        return value
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(sorted(self.options))
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """A whole number, both ends included."""
+
+    low: int
+    high: int = LARGEST_INTEGER
+
+    def read(self, value: HyperparameterValue) -> int:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value not in self:
+            raise ValueError
+        return int(value)
+
+    def __contains__(self, value: float) -> bool:
+        return math.isfinite(value) and value == int(value) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"an integer from {self.low:,}" + ("" if self.high >= LARGEST_INTEGER else f" to {self.high:,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A finite real number; `strict` takes no integers, where an integer would mean something else (`1` row, `1.0` of them)."""
+
+    low: float
+    high: float
+    low_open: bool = False
+    high_open: bool = False
+    strict: bool = False
+
+    def read(self, value: HyperparameterValue) -> float:
+        wanted = float if self.strict else (int, float)
+        if isinstance(value, bool) or not isinstance(value, wanted) or not self._holds(value):
+            raise ValueError
+        return float(value)
+
+    def _holds(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return math.isfinite(value) and above and below
+
+    def __str__(self) -> str:
+        low = None if math.isinf(self.low) else f"{'above' if self.low_open else 'from'} {self.low:g}"
+        high = None if math.isinf(self.high) else f"{'below' if self.high_open else 'to'} {self.high:g}"
+        return " ".join(part for part in ("a number", low, high) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Integers:
+    """A list of whole numbers, for instance the sizes of hidden layers."""
+
+    item: Integer
+    longest: int
+
+    def read(self, value: HyperparameterValue) -> list[int]:
+        if isinstance(value, str) or not isinstance(value, Sequence) or not 1 <= len(value) <= self.longest:
+            raise ValueError
+        return [self.item.read(item) for item in value]
+
+    def __str__(self) -> str:
+        return f"a list of 1 to {self.longest} numbers, each {self.item}"
+
+
+def derive(
+    estimator: Any, refused: Iterable[str], overrides: Mapping[str, Sequence[Kind]], caps: Mapping[str, int]
+) -> dict[str, Hyperparameter]:
+    """The hyperparameters of an estimator with its defaults, by name.
+
+    `refused` are left out; `overrides` replace what scikit-learn declares; `caps` bound counts from above.  One for
+    which nothing is left that a request can express is left out too.
+    """
+    found = {}
+    skipped = {*refused, "random_state"}
+    for name, default in sorted(estimator.get_params(deep=False).items()):
+        if name in skipped:
+            continue
+        kinds = overrides.get(name)
+        if kinds is None:
+            kinds = _kinds(estimator._parameter_constraints[name], caps.get(name, LARGEST_INTEGER))
+        if kinds:
+            found[name] = Hyperparameter(name, list(default) if isinstance(default, tuple) else default, kinds)
+    return found
+
+
+def _kinds(constraints: Any, cap: int) -> tuple[Kind, ...]:
+    """Reals before integers: for `max_features` 1.0 is all of them and 1 is one; null last, as people would say it."""
+    kinds = [_kind(constraint, cap) for constraint in constraints if not isinstance(constraint, Hidden)]
+    order = (Choice, Number, Integer, Boolean, Null)
+    return tuple(sorted((kind for kind in kinds if kind is not None), key=lambda kind: order.index(type(kind))))
+
+
+def _kind(constraint: Any, cap: int) -> Kind | None:
+    if constraint is None:
+        return Null()
+    if isinstance(constraint, str):
+        return Boolean() if constraint == "boolean" else None
+    constraint = make_constraint(constraint)
+    if isinstance(constraint, StrOptions):
+        return Choice(frozenset(constraint.options - constraint.deprecated))
+    if isinstance(constraint, Interval):
+        return _interval(constraint, cap)
+    return None
+
+
+def _interval(interval: Any, cap: int) -> Kind:
+    low = -math.inf if interval.left is None else interval.left
+    high = math.inf if interval.right is None else interval.right
+    low_open, high_open = interval.closed in ("right", "neither"), interval.closed in ("left", "neither")
+    if interval.type is Integral:
+        first = low + low_open if math.isfinite(low) else -LARGEST_INTEGER
+        last = min(high - high_open, cap) if math.isfinite(high) else cap
+        return Integer(int(first), int(last))
+    return Number(float(low), float(high), low_open, high_open, strict=interval.type is RealNotInt)
+
+
+def shown(value: object) -> str:
+    """A value in a message, as JSON would write it and at most 60 characters long."""
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,126 @@
+"""Artifacts in MinIO or any other S3 server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException, S3Error
+from urllib3.exceptions import HTTPError
+
+from pipeline.artifacts import NewArtifact
+from pipeline.artifacts.keys import folder_of, key_of, path_of
+from pipeline.errors import NotFoundError, RejectedError, TransientError
+from pipeline.jobs import StoredArtifact
+
+CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 30.0
+PARALLEL = 4
+PART_BYTES = 16 * 1024 * 1024  # held in memory, PARALLEL times
+
+
+class S3Store:
+    """Objects of one bucket; an object is visible only when all of it has arrived, so a put may be repeated.
+
+    A silent server costs at most two connection attempts: waiting longer is the caller's decision.  Thread-safe.
+    """
+
+    scheme = "s3"
+
+    def __init__(
+        self, endpoint: str, access_key: str, secret_key: str, bucket: str, secure: bool, region: str | None = None
+    ) -> None:
+        self._bucket = bucket
+        self._endpoint = endpoint
+        self._client = Minio(
+            endpoint,
+            access_key=access_key,
+            secret_key=secret_key,
+            secure=secure,
+            region=region,
+            http_client=urllib3.PoolManager(
+                maxsize=PARALLEL,
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
+                retries=urllib3.Retry(total=1, backoff_factor=0.1),  # a kept connection that the server has closed
+            ),
+        )
+
+    def prepare(self) -> None:
+        with self._service("creating the bucket"):
+            if self._client.bucket_exists(self._bucket):
+                return
+            try:
+                self._client.make_bucket(self._bucket)
+            except S3Error as error:
+                if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                    raise
+
+    def put(self, artifacts: Sequence[NewArtifact]) -> Mapping[str, StoredArtifact]:
+        with ThreadPoolExecutor(PARALLEL, "s3-put") as threads:
+            return dict(threads.map(self._put, artifacts))
+
+    def fetch(self, uri: str, target: Path) -> None:
+        path = self._path(uri)
+        with self._service("fetching an artifact"):
+            try:
+                response = self._client.get_object(self._bucket, path)
+            except S3Error as error:
+                if error.code == "NoSuchKey":
+                    raise NotFoundError(f"there is no artifact {uri}") from None
+                raise
+            try:
+                with target.open("wb") as copy:
+                    for piece in response.stream(1 << 20):
+                        copy.write(piece)
+            finally:
+                response.close()
+                response.release_conn()
+
+    def delete(self, uri: str) -> None:
+        with self._service("deleting an artifact"):
+            self._client.remove_object(self._bucket, self._path(uri))
+
+    def list(self, prefix: str = "") -> Sequence[str]:
+        with self._service("listing artifacts"):
+            objects = self._client.list_objects(self._bucket, folder_of(prefix), recursive=True)
+            paths = [str(item.object_name) for item in objects if not item.is_dir]
+        return [self._uri(path) for path in paths if key_of(path).startswith(prefix)]
+
+    def _put(self, artifact: NewArtifact) -> tuple[str, StoredArtifact]:
+        path = path_of(artifact.key)
+        with artifact.path.open("rb") as file, self._service("storing an artifact"):
+            self._client.put_object(
+                self._bucket,
+                path,
+                file,
+                artifact.size_bytes,
+                "application/zip",
+                {"sha256": artifact.sha256},
+                part_size=PART_BYTES,
+                num_parallel_uploads=1,
+            )
+        return artifact.key, StoredArtifact(self._uri(path), artifact.sha256, artifact.size_bytes)
+
+    def _uri(self, path: str) -> str:
+        return f"s3://{self._bucket}/{path}"
+
+    def _path(self, uri: str) -> str:
+        begin = f"s3://{self._bucket}/"
+        if not uri.startswith(begin) or uri == begin:
+            raise RejectedError(f"{uri} is no artifact of this store: its uris begin with {begin}")
+        return uri.removeprefix(begin)
+
+    @contextmanager
+    def _service(self, doing: str) -> Iterator[None]:
+        """The server's word is passed on by its code alone: messages may quote headers and keys."""
+        try:
+            yield
+        except S3Error as error:
+            raise TransientError("minio", f"{doing} in {self._bucket} at {self._endpoint}: {error.code}") from error
+        except (MinioException, HTTPError) as error:
+            what = type(error).__name__
+            raise TransientError("minio", f"{doing} in {self._bucket} at {self._endpoint}: {what}") from error

@@ -1,0 +1,134 @@
+"""Columns of raw rows: what role each plays, and how its values are read, in training and at prediction alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+IDENTIFIER = r"[0-9a-fA-F]{24}|[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
+"""A MongoDB ObjectId, or a UUID with or without hyphens."""
+MANY_VALUES = 100
+WORDS_OF_TEXT = 5
+
+
+class Role(StrEnum):
+    """What preparation does with a column."""
+
+    NUMERIC = "numeric"
+    BOOLEAN = "boolean"
+    CATEGORICAL = "categorical"
+    TEXT = "text"
+    DATE = "date"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """An input column of a model; `type` is MLflow's name for what its values are: double, long, boolean, string, datetime."""
+
+    name: str
+    role: Role
+    type: str
+
+    def to_document(self) -> dict[str, str]:
+        return {"name": self.name, "type": self.type}
+
+
+class UnusableColumnError(ValueError):
+    """A column that is left out, with the reason as its message."""
+
+
+def describe(values: pd.Series[Any], name: str, *, wanted: bool = False) -> Column:
+    """The role of a column, by its type and, for text, its values.
+
+    `wanted` is a column that the request names: identifiers are taken then, as categories.  Raises
+    UnusableColumnError for identifiers, columns without a value, and types that are no cells of a table.
+    """
+    kind = values.dtype.kind
+    if kind in "iu":
+        return Column(name, Role.NUMERIC, "long")
+    if kind == "f" and not np.isfinite(values.to_numpy(dtype=np.float64, na_value=np.nan)).any():
+        raise UnusableColumnError("has no value")
+    if kind in "fm":
+        return Column(name, Role.NUMERIC, "double")
+    if values.isna().all():
+        raise UnusableColumnError("has no value")
+    if kind == "b":
+        return Column(name, Role.BOOLEAN, "boolean")
+    if kind == "M":
+        return Column(name, Role.DATE, "datetime")
+    return _of_objects(values.dropna(), name, wanted)
+
+
+def read(values: pd.Series[Any], column: Column) -> NDArray[Any]:
+    """The values as preparation takes them: float64 with NaN, datetime64 with NaT, or str objects with NaN.
+
+    Raises ValueError if a value cannot be read as what the column holds.
+    """
+    try:
+        return _READERS[column.role](values)
+    except (ValueError, TypeError) as wrong:
+        raise ValueError(f"column {column.name!r} takes {column.role} values ({column.type}): {wrong}") from None
+
+
+def _of_objects(present: pd.Series[Any], name: str, wanted: bool) -> Column:
+    inferred = pd.api.types.infer_dtype(present, skipna=True)
+    if inferred == "boolean":
+        return Column(name, Role.BOOLEAN, "boolean")
+    if inferred in ("integer", "floating", "mixed-integer-float", "decimal"):
+        return Column(name, Role.NUMERIC, "double")
+    if inferred in ("datetime", "datetime64", "date"):
+        return Column(name, Role.DATE, "datetime")
+    if inferred == "bytes" or present.map(lambda value: isinstance(value, (list, dict, tuple, set, np.ndarray))).any():
+        raise UnusableColumnError("holds values that are no numbers, words or dates")
+    text = present.astype(str)
+    if not wanted and text.iloc[:100].str.fullmatch(IDENTIFIER).all() and text.str.fullmatch(IDENTIFIER).all():
+        raise UnusableColumnError("holds identifiers; name it in features to use it")
+    return Column(name, Role.TEXT if _reads_as_text(text) else Role.CATEGORICAL, "string")
+
+
+def _reads_as_text(values: pd.Series[str]) -> bool:
+    distinct = values.nunique()
+    many = distinct > MANY_VALUES or 2 * distinct > len(values)
+    return many and float((values.str.count(r"\s+") + 1).mean()) > WORDS_OF_TEXT
+
+
+def _numbers(values: pd.Series[Any]) -> NDArray[Any]:
+    if values.dtype.kind == "f" and isinstance(values.dtype, np.dtype):
+        return values.to_numpy(dtype=np.float64)
+    if values.dtype.kind == "m":
+        return values.dt.total_seconds().to_numpy(dtype=np.float64)
+    return pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _truths(values: pd.Series[Any]) -> NDArray[Any]:
+    numbers = pd.to_numeric(values.astype("object").where(values.notna(), np.nan)).to_numpy(dtype=np.float64)
+    if not np.isin(numbers[~np.isnan(numbers)], (0.0, 1.0)).all():
+        raise ValueError("neither true nor false")
+    return numbers
+
+
+def _words(values: pd.Series[Any]) -> NDArray[Any]:
+    missing = values.isna().to_numpy()
+    words = values.astype(str).to_numpy(dtype=object)
+    words[missing] = np.nan
+    return words
+
+
+def _dates(values: pd.Series[Any]) -> NDArray[Any]:
+    moments: Any = pd.to_datetime(values, utc=True, format=None if values.dtype.kind == "M" else "ISO8601")
+    return np.asarray(moments.dt.tz_localize(None).to_numpy(dtype="datetime64[us]"))
+
+
+_READERS: Mapping[Role, Callable[[pd.Series[Any]], NDArray[Any]]] = {
+    Role.NUMERIC: _numbers,
+    Role.BOOLEAN: _truths,
+    Role.CATEGORICAL: _words,
+    Role.TEXT: _words,
+    Role.DATE: _dates,
+}

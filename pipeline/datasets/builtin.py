@@ -1,0 +1,94 @@
+"""The datasets everybody knows, which come with scikit-learn, under the names people know.
+
+They need no store: a trainer loads them by itself.  Their names are reserved.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from sklearn import datasets
+
+from pipeline.datasets import DatasetSummary, Loaded
+from pipeline.errors import RejectedError
+
+BUILTINS = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+TARGETS = {
+    "breast_cancer": "diagnosis",
+    "diabetes": "progression",
+    "digits": "digit",
+    "iris": "species",
+    "wine": "class",
+}
+
+
+@cache
+def load_frame(name: str) -> pd.DataFrame:
+    """The rows of a built-in, the target as the last column.  Shared by all callers: not to be changed.
+
+    Raises RejectedError if there is no such built-in.
+    """
+    _known(name)
+    bunch = getattr(datasets, f"load_{name}")()
+    features = [_column(name) for name in bunch.feature_names]
+    frame = pd.DataFrame(bunch.data, columns=pd.Index(features))
+    labels = getattr(bunch, "target_names", None)
+    if labels is None or name == "digits":
+        frame[TARGETS[name]] = bunch.target
+    else:
+        frame[TARGETS[name]] = np.asarray(labels, dtype=object)[bunch.target]
+    return frame
+
+
+@cache
+def fingerprint(name: str) -> str:
+    """sha256 of names, types and values, hexadecimal; the same wherever scikit-learn brings the same data."""
+    digest = hashlib.sha256()
+    for column, values in load_frame(name).items():
+        kind = values.dtype.kind
+        digest.update(f"{column}\0{kind}\0".encode())
+        digest.update("\0".join(values).encode() if kind == "O" else values.to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+class BuiltinSource:
+    """The built-ins as a DatasetSource; they can be listed and read, never replaced."""
+
+    def revision(self, name: str) -> str | None:
+        return fingerprint(name)
+
+    def load(self, name: str) -> Loaded:
+        table = pa.Table.from_pandas(load_frame(name), preserve_index=False)
+        return Loaded(table, TARGETS[name], fingerprint(name))
+
+    def list(self) -> Sequence[DatasetSummary]:
+        return [_summary(name) for name in BUILTINS]
+
+    def add(self, name: str, table: pa.Table, target_column: str | None) -> None:
+        """Raises RejectedError: there is nothing to add to."""
+        raise RejectedError(f"the built-in datasets ({', '.join(BUILTINS)}) cannot be changed, nor added to")
+
+
+def _summary(name: str) -> DatasetSummary:
+    frame = load_frame(name)
+    target = frame[TARGETS[name]]
+    classes: builtins.list[str] | None = None
+    if target.dtype != "float64":
+        classes = [str(label) for label in sorted(target.unique())]
+    return DatasetSummary(name, len(frame), frame.shape[1], TARGETS[name], classes, "built-in")
+
+
+def _known(name: str) -> None:
+    if name not in BUILTINS:
+        raise RejectedError(f"there is no built-in dataset {name!r}; there are {', '.join(BUILTINS)}")
+
+
+def _column(name: str) -> str:
+    """scikit-learn writes `sepal length (cm)`."""
+    return name.removesuffix(" (cm)")

@@ -1,0 +1,43 @@
+"""Datasets as pandas frames, in the process that trains: built-ins by name, all others from the cache's Arrow files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from pipeline.datasets import Dataset
+from pipeline.datasets.builtin import load_frame
+from pipeline.errors import RejectedError
+
+
+def read_frame(dataset: Dataset) -> pd.DataFrame:
+    """All rows of a dataset, not to be changed: a built-in's frame is shared, an Arrow file's memory is mapped.
+
+    Raises RejectedError if there is no such built-in, or a column name comes twice.
+    """
+    if dataset.path is None:
+        return load_frame(dataset.name)
+    with pa.memory_map(str(dataset.path)) as source, pa.ipc.open_file(source) as reader:
+        return frame_of(reader.read_all())
+
+
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """An Arrow table as a frame; integers and booleans with gaps stay what they are instead of becoming floats or objects."""
+    names = table.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RejectedError(f"the dataset has more than one column named {', '.join(twice)}")
+    columns = {name: _series(column) for name, column in zip(names, table.columns, strict=True)}
+    return pd.DataFrame(columns, copy=False)
+
+
+def _series(column: pa.ChunkedArray) -> pd.Series[Any]:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if column.null_count and pa.types.is_integer(column.type):
+        return column.cast(pa.int64()).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    if column.null_count and pa.types.is_boolean(column.type):
+        return column.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
+    return column.to_pandas(date_as_object=False)

@@ -1,0 +1,114 @@
+"""Rows that come as dictionaries (MongoDB documents, lines of JSON) as a table, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from itertools import chain, islice
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+
+from pipeline.datasets.tables import MOMENT, TEXT, Chunk, Column, chunked
+from pipeline.errors import RejectedError
+
+BATCH_ROWS = 5_000
+LARGEST_INT = 2**63 - 1
+EXACT_INT = 2**53
+
+Row = Mapping[str, Any]
+
+
+def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
+    """All rows; columns in the order in which they first appear, missing where a row has none.
+
+    A column of integers and floats is float64; one of different kinds of value is text, the same text however the
+    rows fall into batches.  Raises RejectedError, naming the column, for nested values and bytes, and if the table
+    grows beyond max_bytes.
+    """
+    batches: list[pa.Table] = []
+    size = 0
+    for batch in _batches(rows):
+        columns = dict.fromkeys(chain.from_iterable(batch))
+        batches.append(pa.table({name: _array(name, [row.get(name) for row in batch]) for name in columns}))
+        size += batches[-1].nbytes
+        if max_bytes is not None and size > max_bytes:
+            raise RejectedError(f"it is larger than the dataset cache of {max_bytes:,} bytes, by its first rows alone")
+    names = dict.fromkeys(chain.from_iterable(batch.column_names for batch in batches))
+    return pa.table([_joined(name, batches) for name in names], names=list(names))
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
+    remaining = iter(rows)
+    while batch := list(islice(remaining, BATCH_ROWS)):
+        yield batch
+
+
+def _array(name: str, values: Sequence[Any]) -> Chunk:
+    kind = _kind(name, {type(value) for value in values})
+    if kind == TEXT:
+        return pa.array([_text(value) for value in values], TEXT)
+    if kind == MOMENT:
+        return pa.array([_moment(value) for value in values], MOMENT)
+    if kind == pa.int64() and any(value is not None and abs(value) > LARGEST_INT for value in values):
+        kind = pa.float64()
+    if kind == pa.float64():
+        return pa.array([None if value is None else float(value) for value in values], kind)
+    return pa.array(values, kind)
+
+
+def _kind(name: str, found: set[type]) -> pa.DataType:
+    kinds = {_kind_of(name, each) for each in found if each is not type(None)}
+    if not kinds:
+        return pa.null()
+    if kinds == {pa.int64(), pa.float64()}:
+        return pa.float64()
+    return kinds.pop() if len(kinds) == 1 else TEXT
+
+
+def _kind_of(name: str, each: type) -> pa.DataType:
+    for python, kind in (
+        (bool, pa.bool_()),  # before int, which it is too
+        (int, pa.int64()),
+        (float, pa.float64()),
+        (datetime, MOMENT),
+        ((str, Decimal, UUID, date), TEXT),
+    ):
+        if issubclass(each, python):
+            return kind
+    if issubclass(each, Mapping | list | tuple | bytes):
+        raise RejectedError(
+            f"column {name!r} holds values of type {each.__name__}; a column takes numbers, booleans, text or dates.  "
+            "Spread nested values over columns of their own"
+        )
+    return TEXT
+
+
+def _joined(name: str, batches: Sequence[pa.Table]) -> Column:
+    chunks: list[Chunk] = [
+        batch.column(name).chunk(0) if name in batch.column_names else pa.nulls(batch.num_rows) for batch in batches
+    ]
+    kinds = {chunk.type for chunk in chunks} - {pa.null()}
+    kind = kinds.pop() if len(kinds) == 1 else pa.float64() if kinds == {pa.int64(), pa.float64()} else TEXT
+    if kind == TEXT:
+        chunks = [chunk if chunk.type == TEXT else pa.array(map(_text, chunk.to_pylist()), TEXT) for chunk in chunks]
+    return chunked([chunk.cast(kind) for chunk in chunks], kind)
+
+
+def _moment(value: datetime | None) -> datetime | None:
+    return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
+
+
+def _text(value: Any) -> str | None:
+    """As JSON would write it; a whole float like an integer, for that is what it may have been."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT_INT:
+        return str(int(value))
+    if isinstance(value, float) and value != value:  # NaN is a missing value
+        return None
+    return str(_moment(value)) if isinstance(value, datetime) else str(value)

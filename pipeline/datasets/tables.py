@@ -1,0 +1,202 @@
+"""Tables in the one form in which they are fingerprinted, cached and trained on, whatever they were read from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import RejectedError
+
+Column: TypeAlias = Any  # a ChunkedArray, and an Array: the stubs of pyarrow know fewer calls than it has
+Chunk: TypeAlias = Any
+TEXT = pa.large_string()  # what pandas keeps text in, so it is mapped without a copy; has no limit of 2 GiB
+MOMENT = pa.timestamp("us")  # naive, UTC
+MAX_CLASSES = 50
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Say in a RejectedError which dataset it is about."""
+    try:
+        yield
+    except RejectedError as error:
+        raise RejectedError(f"dataset {name!r}: {error}") from error
+
+
+def canonical(table: pa.Table) -> pa.Table:
+    """The same rows with few types: bool, int64, float64, text, timestamp[us] in UTC, null, and tensors.
+
+    Dates become timestamps, decimals floats, NaN a missing value, a column without any value `null`, and lists of
+    one length fixed-size lists (tensors).  An index that pandas has written is no column.  Raises RejectedError,
+    naming the column, for what is no feature (nested values, bytes), and for a table without rows or columns.
+    """
+    names = [name for name in table.column_names if not PANDAS_INDEX.fullmatch(name)]
+    doubled = sorted(name for name, times in Counter(names).items() if times > 1)
+    if doubled:
+        raise RejectedError(f"column {doubled[0]!r} comes {Counter(names)[doubled[0]]} times; give each its own name")
+    if table.num_rows == 0:
+        raise RejectedError("it has no rows")
+    return pa.table([_column(name, table.column(name)) for name in names], names=names)
+
+
+def fingerprint(table: pa.Table) -> str:
+    """sha256, hexadecimal, of the names, types and values of a canonical table, however it is cut in chunks."""
+    digest = hashlib.sha256(f"tensorfleet table 1, {table.num_rows} rows".encode())
+    for name in table.column_names:
+        column = table.column(name)
+        digest.update(f"\0{name}\0{column.type}\0{column.null_count}\0".encode())
+        for part in _digests(column):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def chunked(chunks: Sequence[Chunk], kind: Any) -> Column:
+    """The chunks, all of this type, as one column."""
+    return pa.chunked_array(chunks, type=kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What lists of datasets show.  `columns` counts the target; `classes` are texts, None for a continuous target."""
+
+    rows: int
+    columns: int
+    target: str
+    classes: Sequence[str] | None
+
+
+def profile(table: pa.Table, target_column: str | None) -> Profile:
+    target = target_column or table.column_names[-1]
+    return Profile(table.num_rows, table.num_columns, target, _classes(table, target))
+
+
+def _classes(table: pa.Table, target: str) -> Sequence[str] | None:
+    if target not in table.column_names:
+        return None
+    column = table.column(target)
+    if not (pa.types.is_boolean(column.type) or pa.types.is_integer(column.type) or column.type == TEXT):
+        return None
+    labels = [label for label in pc.unique(column).to_pylist() if label is not None]
+    return [str(label) for label in sorted(labels)] if len(labels) <= MAX_CLASSES else None
+
+
+def _column(name: str, column: Column) -> Column:
+    try:
+        column = _plain(name, column)
+    except pa.ArrowInvalid as error:
+        raise RejectedError(f"column {name!r} of type {column.type} cannot be read: {error}") from error
+    return column if column.null_count < len(column) else chunked([pa.nulls(len(column))], pa.null())
+
+
+def _plain(name: str, column: Column) -> Column:
+    kind, types = column.type, pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain(name, chunked([chunk.storage for chunk in column.chunks], kind.storage_type))
+    if types.is_dictionary(kind):
+        return _plain(name, column.cast(kind.value_type))
+    if types.is_null(kind) or types.is_boolean(kind):
+        return column
+    if types.is_uint64(kind) and (pc.max(column).as_py() or 0) > np.iinfo(np.int64).max:
+        return column.cast(pa.float64(), safe=False)
+    if types.is_integer(kind):
+        return column.cast(pa.int64())
+    if types.is_floating(kind) or types.is_decimal(kind):
+        return _without_nan(column.cast(pa.float64(), safe=False))
+    if types.is_date(kind) or types.is_timestamp(kind):
+        return column.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(MOMENT)
+    if types.is_duration(kind):
+        return pc.divide(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
+    if types.is_time(kind) or _is_text(kind) or _is_bytes(kind):
+        return column.cast(TEXT)
+    return _tensor(name, column)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _without_nan(column: Column) -> Column:
+    missing = pc.is_nan(column)
+    return pc.if_else(missing, pa.scalar(None, column.type), column) if pc.any(missing).as_py() else column
+
+
+def _tensor(name: str, column: Column) -> Column:
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lengths: Any = pc.min_max(pc.list_value_length(column)).as_py()
+        if lengths["min"] != lengths["max"]:
+            raise RejectedError(
+                f"column {name!r} holds lists of {lengths['min']} to {lengths['max']} values; "
+                "a tensor column takes lists of one length"
+            )
+        kind = pa.list_(kind.value_type, lengths["max"] or 0)
+        column = column.cast(kind)
+    shape, inner = [], kind
+    while pa.types.is_fixed_size_list(inner):
+        shape.append(inner.list_size)
+        inner = inner.value_type
+    if not shape or not (pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)):
+        raise RejectedError(
+            f"column {name!r} holds values of type {kind}; a column takes numbers, booleans, text, dates, "
+            "or lists of numbers of one length.  Spread nested values over columns of their own"
+        )
+    for length in reversed(shape):  # without the names that writers give to the parts
+        inner = pa.list_(inner, length)
+    return column.cast(inner)
+
+
+def _digests(column: Column) -> Iterator[bytes]:
+    """One digest for which values are missing, then those of the values, each fed chunk after chunk."""
+    if column.null_count:
+        missing = hashlib.sha256()
+        for chunk in column.chunks:
+            missing.update(_array(pc.is_null(chunk)))
+        yield missing.digest()
+    if pa.types.is_fixed_size_list(column.type):
+        flat: Any = pc.list_flatten(column)
+        yield from _digests(flat)
+    elif column.type == TEXT:
+        lengths, texts = hashlib.sha256(), hashlib.sha256()
+        for chunk in column.chunks:
+            filled = pc.fill_null(chunk, "")
+            lengths.update(_array(pc.binary_length(filled).cast(pa.int64())))
+            texts.update(_characters(filled))
+        yield lengths.digest()
+        yield texts.digest()
+    elif not pa.types.is_null(column.type):
+        values = hashlib.sha256()
+        for chunk in column.chunks:
+            values.update(_array(chunk))
+        yield values.digest()
+
+
+def _array(chunk: Chunk) -> memoryview:
+    """Values of fixed width, zero where there is none."""
+    if pa.types.is_timestamp(chunk.type):
+        chunk = chunk.cast(pa.int64())
+    if chunk.null_count:
+        chunk = pc.fill_null(chunk, pa.scalar(0).cast(chunk.type))
+    return np.ascontiguousarray(chunk.to_numpy(zero_copy_only=False)).data
+
+
+def _characters(chunk: Chunk) -> memoryview:
+    """The UTF-8 of all values of a large_string array."""
+    _, offsets, characters = chunk.buffers()
+    if characters is None:
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, np.int64, len(chunk) + 1, chunk.offset * 8)
+    return memoryview(characters)[ends[0] : ends[-1]]

@@ -1,0 +1,59 @@
+"""Dates as numbers: the one transformer of preparation that stock scikit-learn does not have."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+PARTS = ("year", "month", "weekday", "hour", "days")
+DAY_US = 24 * 3600 * 1_000_000
+
+
+class DateFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Each date column becomes year, month, weekday (Monday is 0), hour, and days since the training minimum.
+
+    Takes a frame or array of shape (rows, columns) of datetimes or ISO 8601 text, UTC where there is no zone, and
+    gives float64 of shape (rows, 5 * columns) with NaN where a date is missing.
+    """
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        moments = _moments(X)
+        self.n_features_in_ = len(moments)
+        self.feature_names_in_ = np.asarray(getattr(X, "columns", range(len(moments))), dtype=object)
+        self.start_us_ = np.array([_start_us(column) for column in moments], dtype=np.float64)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        moments = _moments(X)
+        if len(moments) != self.n_features_in_:
+            raise ValueError(f"{self.n_features_in_} date columns are needed, not {len(moments)}")
+        blocks = [_parts(column, start) for column, start in zip(moments, self.start_us_, strict=True)]
+        return np.column_stack(blocks)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        names = self.feature_names_in_ if input_features is None else input_features
+        return np.array([f"{name}_{part}" for name in names for part in PARTS], dtype=object)
+
+
+def _moments(X: Any) -> list[pd.DatetimeIndex]:
+    frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(X)
+    columns = (pd.to_datetime(frame.iloc[:, place], utc=True) for place in range(frame.shape[1]))
+    return [pd.DatetimeIndex(column).tz_localize(None).as_unit("us") for column in columns]
+
+
+def _start_us(moments: pd.DatetimeIndex) -> float:
+    """Microseconds since 1970; a column without a date starts there."""
+    present = moments[~moments.isna()]
+    return float(present.min().value // 1000) if len(present) else 0.0
+
+
+def _parts(moments: pd.DatetimeIndex, start_us: float) -> NDArray[np.float64]:
+    since_us = moments.to_numpy().astype("int64").astype(np.float64)
+    days = np.where(moments.isna(), np.nan, (since_us - start_us) / DAY_US)
+    return np.column_stack([moments.year, moments.month, moments.weekday, moments.hour, days]).astype(np.float64)

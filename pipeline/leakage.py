@@ -1,0 +1,69 @@
+"""Whether a single column gives the target away, which makes a model look better than it will ever be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.columns import Role
+from pipeline.examples import Examples
+
+PURE = 0.99
+RUNS_A_CLASS = 2
+MOST_ROWS = 10_000
+
+
+def giveaway(examples: Examples, train: NDArray[np.intp]) -> str | None:
+    """The first column of which the target can be read off by itself, None if there is none.
+
+    A number gives it away if rows sorted by it come in hardly more runs of one class than there are classes; a
+    category if nearly all its rows are of one class.  Looks at MOST_ROWS training rows.
+    """
+    train = train[:MOST_ROWS]
+    codes = examples.codes[train]
+    for place, column in enumerate(examples.columns):
+        rows = examples.rows
+        values = rows[column.name].to_numpy()[train] if isinstance(rows, pd.DataFrame) else rows[train, place]
+        if _RULES[column.role](values, codes):
+            return column.name
+    return None
+
+
+def _sorts(values: NDArray[Any], codes: NDArray[np.intp]) -> bool:
+    """Rows of equal value are sorted by class both ways, so that ties cannot look like order."""
+    present = ~pd.isna(values)
+    values, codes = values[present], codes[present]
+    if len(values) < PURE * len(present):
+        return False
+    runs = max(_runs(values, codes), _runs(values, -codes))
+    return runs <= RUNS_A_CLASS * len(np.unique(codes))
+
+
+def _runs(values: NDArray[Any], codes: NDArray[np.intp]) -> int:
+    ordered = codes[np.lexsort((codes, values))]
+    return int((ordered[1:] != ordered[:-1]).sum()) + 1
+
+
+def _tells(values: NDArray[Any], codes: NDArray[np.intp]) -> bool:
+    """Values that come once tell nothing that can be learned."""
+    places, _ = pd.factorize(values, use_na_sentinel=False)
+    table = np.zeros((places.max() + 1, codes.max() + 1), dtype=np.int64)
+    np.add.at(table, (places, codes), 1)
+    return bool(2 * len(table) <= len(values) and table.max(axis=1).sum() >= PURE * len(values))
+
+
+def _never(_values: NDArray[Any], _codes: NDArray[np.intp]) -> bool:
+    return False
+
+
+_RULES: Mapping[Role, Any] = {
+    Role.NUMERIC: _sorts,
+    Role.DATE: _sorts,
+    Role.BOOLEAN: _tells,
+    Role.CATEGORICAL: _tells,
+    Role.TEXT: _never,
+}

@@ -1,0 +1,263 @@
+"""A model file: one zip archive that holds all that is needed to score raw rows, and nothing that is executed.
+
+    model.skops        the fitted pipeline: preparation and estimator
+    manifest.json      format, columns with their roles, target, classes, hyperparameters, environment, warnings
+    signature.json     input columns and output with their types
+    example.json       up to five raw rows
+    evaluation.json    metrics, confusion matrix, per class, test predictions
+    requirements.txt, MLmodel, python_env.yaml    so that the unpacked directory loads in MLflow
+
+The sha256 of the whole file is checked before anything in it is read, and only types of a fixed list are built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import orjson
+import pandas as pd
+import skops.io
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+from sklearn.tree._tree import Tree
+
+from pipeline.algorithms import catalogue
+from pipeline.columns import Column, Role, read
+from pipeline.environment import requirements
+from pipeline.errors import CorruptArtifactError, RejectedError
+from pipeline.mlflow_files import mlmodel, python_env
+from pipeline.preparation import as_rows, known_categories
+from pipeline.skops_writer import archive, dumps
+
+FORMAT = 1
+"""Rises with every change that an older reader would misread; readers of older formats stay, and stay tested."""
+ARTIFACT_FORMAT = "tensorfleet-model/1"
+
+TRUSTED_TYPES = (
+    "numpy.asarray",
+    "numpy.dtype",
+    "numpy.nan_to_num",
+    "numpy.ravel",
+    "pipeline.dates.DateFeatures",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.tree._tree.Tree",
+)
+"""What a model file may hold beyond what skops trusts by itself; reviewed, never taken from a file.
+
+The functions are pure; a Tree can hold places outside of itself, which `_check_trees` looks for.
+"""
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What goes into a model file.
+
+    Attributes:
+        pipeline: fitted on training rows.
+        target_type: MLflow's name for what is predicted: long, boolean, string, double.
+        example: raw rows.
+        evaluation: JSON types and numpy arrays.
+        manifest: what else is to be known, JSON types.
+    """
+
+    pipeline: Pipeline
+    columns: Sequence[Column]
+    target_column: str
+    target_type: str
+    classes: Sequence[str]
+    example: Sequence[Mapping[str, Any]]
+    evaluation: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    model_id: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+def write(content: Content, path: Path) -> Written:
+    """Write a model file; the same content gives the same bytes.  Not synced: the artifact store makes it durable."""
+    columns = content.columns
+    model = dumps(content.pipeline)
+    manifest = {
+        "format": FORMAT,
+        "columns": [{**column.to_document(), "role": column.role} for column in columns],
+        "features": [column.name for column in columns],
+        "target": content.target_column,
+        "target_type": content.target_type,
+        "classes": content.classes,
+        **content.manifest,
+    }
+    signature = {
+        "inputs": [column.to_document() for column in columns],
+        "outputs": [{"name": content.target_column, "type": content.target_type}],
+    }
+    needed = requirements() + (requirements(["tensorfleet-worker"]) if _needs_us(columns) else [])
+    data = archive(
+        {
+            "manifest.json": _json(manifest),
+            "model.skops": model,
+            "MLmodel": mlmodel(columns, content.target_type, trusted_types(), content.model_id, content.created),
+            "signature.json": _json(signature),
+            "example.json": _json(content.example),
+            "evaluation.json": _json(content.evaluation),
+            "requirements.txt": "".join(f"{line}\n" for line in needed),
+            "python_env.yaml": python_env(),
+        }
+    )
+    path.write_bytes(data)
+    return Written(path, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def load(path: Path, sha256: str) -> LoadedModel:
+    """Read a model file.
+
+    Raises CorruptArtifactError if its bytes do not have this sha256, if it is no model file, or if it was written by
+    a newer version; FileNotFoundError if it is not there.
+    """
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256.lower():
+        raise CorruptArtifactError(f"{path} has the sha256 {found}, but {sha256} was recorded for it")
+    return _parse(data, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a model says of some rows.
+
+    Attributes:
+        labels: one a row, of the type that the target had: int, bool, str, or float.
+        probabilities: shape (rows, len(classes)), or None where the model has none.
+        classes: the labels that the probabilities are of.
+        extra_columns: columns that came along and were not needed.
+        unseen: by column, how many rows had a category that training had not.
+    """
+
+    labels: Sequence[Any]
+    probabilities: NDArray[np.float64] | None
+    classes: Sequence[Any]
+    extra_columns: Sequence[str]
+    unseen: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that scores raw rows.  `evaluation` is what was measured when it was trained."""
+
+    manifest: Mapping[str, Any]
+    pipeline: Pipeline
+    columns: Sequence[Column]
+    example: Sequence[Mapping[str, Any]]
+    evaluation: Mapping[str, Any]
+    data: bytes
+
+    def predict(self, rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Predictions:
+        """Columns match by name, in any order.  Raises RejectedError that lists what is missing or cannot be read."""
+        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_records(list(rows))
+        names = [column.name for column in self.columns]
+        missing = [name for name in names if name not in frame.columns]
+        if missing:
+            raise RejectedError(f"the rows lack {len(missing)} of the model's columns: {', '.join(missing)}")
+        extra = tuple(str(name) for name in frame.columns if name not in names)
+        classes = getattr(self.pipeline, "classes_", np.array([])).tolist()
+        if frame.empty:
+            return Predictions([], None, classes, extra, {})
+        try:
+            values = {column.name: read(frame[column.name], column) for column in self.columns}
+        except ValueError as wrong:
+            raise RejectedError(str(wrong)) from None
+        prepared = self.pipeline[:-1].transform(_named(as_rows(list(values.values()), self.columns), names))
+        estimator = self.pipeline[-1]
+        probabilities = estimator.predict_proba(prepared) if hasattr(estimator, "predict_proba") else None
+        labels = estimator.predict(prepared).tolist()
+        return Predictions(labels, probabilities, classes, extra, self._unseen(values))
+
+    def unpack(self, directory: Path) -> None:
+        """Write the members into a directory, which MLflow then loads.  It is made if it is not there."""
+        directory.mkdir(parents=True, exist_ok=True)
+        with ZipFile(io.BytesIO(self.data)) as members:
+            for name in members.namelist():
+                (directory / PurePosixPath(name).name).write_bytes(members.read(name))
+
+    def _unseen(self, values: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        counts = {}
+        for name, seen in known_categories(self.pipeline).items():
+            count = sum(1 for value in values[name] if isinstance(value, str) and value not in seen)
+            if count:
+                counts[name] = count
+        return counts
+
+
+def trusted_types() -> list[str]:
+    """The fixed list, and what the installed algorithms add to it."""
+    return sorted({*TRUSTED_TYPES, *(name for entry in catalogue().values() for name in entry.trusted_types)})
+
+
+def _parse(data: bytes, name: str) -> LoadedModel:
+    try:
+        with ZipFile(io.BytesIO(data)) as members:
+            manifest = orjson.loads(members.read("manifest.json"))
+            _check_format(manifest, name)
+            pipeline = skops.io.loads(members.read("model.skops"), trusted=trusted_types())
+            example, evaluation = (orjson.loads(members.read(f"{part}.json")) for part in ("example", "evaluation"))
+            columns = [Column(c["name"], Role(c["role"]), c["type"]) for c in manifest["columns"]]
+    except (BadZipFile, KeyError, ValueError, TypeError, skops.io.exceptions.UntrustedTypesFoundException) as wrong:
+        raise CorruptArtifactError(f"{name} is no model file: {wrong}") from wrong
+    _check_trees(pipeline, name)
+    return LoadedModel(manifest, pipeline, columns, example, evaluation, data)
+
+
+def _check_format(manifest: Mapping[str, Any], name: str) -> None:
+    found = manifest.get("format")
+    if not isinstance(found, int) or found < 1:
+        raise ValueError(f"its format is {found!r}")
+    if found > FORMAT:
+        raise CorruptArtifactError(
+            f"{name} has the format {found}; this version reads formats up to {FORMAT}: upgrade tensorfleet-worker"
+        )
+
+
+def _check_trees(pipeline: Any, name: str) -> None:
+    """scikit-learn follows a tree's places without looking; one that leads outside would crash the process."""
+    model = pipeline[-1]
+    for estimator in (model, *np.ravel(getattr(model, "estimators_", []))):
+        tree = getattr(estimator, "tree_", None)
+        if isinstance(tree, Tree) and not _closed(tree):
+            raise CorruptArtifactError(f"{name} holds a decision tree that leads outside of itself")
+
+
+def _closed(tree: Any) -> bool:
+    inner = tree.children_left != -1
+    places = np.flatnonzero(inner)
+    children = np.stack([tree.children_left[inner], tree.children_right[inner]])
+    ahead = (children > places).all() and (children < tree.node_count).all()
+    return bool(ahead and (tree.feature[inner] >= 0).all() and (tree.feature[inner] < tree.n_features).all())
+
+
+def _named(rows: Any, names: Sequence[str]) -> pd.DataFrame:
+    """scikit-learn warns when a pipeline that knows names is given a bare matrix."""
+    return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, columns=pd.Index(names))
+
+
+def _needs_us(columns: Sequence[Column]) -> bool:
+    return any(column.role is Role.DATE for column in columns)
+
+
+def _json(value: Any) -> bytes:
+    return orjson.dumps(value, default=str, option=_OPTIONS)

@@ -1,0 +1,145 @@
+"""MongoDB as the worker uses it: durable writes, majority reads, bounded waits, errors by what to do with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC
+from typing import Any, TypeVar
+
+from bson.codec_options import CodecOptions
+from bson.dbref import DBRef
+from pymongo import MongoClient, ReadPreference, WriteConcern
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.monitoring import CommandListener
+from pymongo.read_concern import ReadConcern
+
+from pipeline.errors import TransientError
+
+Document = dict[str, Any]
+Answer = TypeVar("Answer")
+
+DUPLICATE_KEY = 11000
+TRANSIENT_CODES = frozenset(
+    {
+        *(6, 7, 89, 9001),  # host unreachable or unknown, network timeout, socket error
+        *(91, 189, 10058, 10107, 11600, 11602, 13435, 13436),  # shutting down, stepping down, not the primary
+        *(24, 46, 112, 262),  # locks, conflicting writes
+        *(43, 50, 136, 175, 237, 290),  # a cursor or an operation cut short
+        *(64, 79, 100, 133, 134),  # write or read concern not to be satisfied at present
+        *(14031, 365),  # no space left
+    }
+)
+
+
+def connect(
+    url: str,
+    *,
+    app: str = "tensorfleet",
+    timeout_s: float = 5.0,
+    selection_timeout_s: float = 3.0,
+    listeners: Sequence[CommandListener] = (),
+) -> MongoClient[Document]:
+    """A client whose every operation, retries by the driver included, ends within `timeout_s`.
+
+    Nothing is sent yet.  The driver's retries are left as the URL has them (on): it makes none where the server has
+    no sessions.  Raises ValueError, without credentials, if the URL is none.
+    """
+    try:
+        return MongoClient(
+            url,
+            appname=app,
+            tz_aware=True,
+            tzinfo=UTC,
+            w="majority",
+            journal=True,
+            readConcernLevel="majority",
+            timeoutMS=round(timeout_s * 1000),
+            connectTimeoutMS=round(selection_timeout_s * 1000),
+            serverSelectionTimeoutMS=round(selection_timeout_s * 1000),
+            event_listeners=list(listeners),
+        )
+    except (PyMongoError, ValueError) as error:
+        raise ValueError(f"not a MongoDB URL: {_without_credentials(str(error), url)}") from None
+
+
+def durable(database: Database[Document]) -> Database[Document]:
+    """The same database with majority-written, journalled writes, majority reads and aware datetimes in UTC."""
+    return database.with_options(
+        codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+        read_preference=ReadPreference.PRIMARY,
+        write_concern=WriteConcern("majority", j=True),
+        read_concern=ReadConcern("majority"),
+    )
+
+
+@contextmanager
+def transient(doing: str) -> Iterator[None]:
+    """Turn what waiting can heal into TransientError; duplicate keys and bugs pass.  Also a decorator."""
+    try:
+        yield
+    except PyMongoError as error:
+        if not _waiting_helps(error):
+            raise
+        raise TransientError("mongodb", f"{doing}: {type(error).__name__}: {_short(error)}") from error
+
+
+def insert_new(collection: Collection[Document], documents: Sequence[Document]) -> frozenset[int]:
+    """Insert in one unordered call; returns the positions of those whose unique key exists already.
+
+    After any other error nobody knows which were written: TransientError, and the caller reads back.
+    """
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        refused: Sequence[Mapping[str, Any]] = error.details["writeErrors"]
+        others = [e for e in (*refused, *error.details["writeConcernErrors"]) if e.get("code") != DUPLICATE_KEY]
+        if others:
+            why = f"{others[0].get('code')}: {str(others[0].get('errmsg'))[:300]}"
+            raise TransientError("mongodb", f"{len(others)} inserts into {collection.name} failed: {why}") from error
+        return frozenset(e["index"] for e in refused)
+    return frozenset()
+
+
+def upserted(write: Callable[[], Answer]) -> Answer:
+    """Do an upsert, again if another one inserted the document between its look and its insert.
+
+    DuplicateKeyError then means that the document exists and the query rules it out.
+    """
+    try:
+        return write()
+    except DuplicateKeyError:
+        return write()
+
+
+def plain(document: Mapping[str, Any]) -> Document:
+    """The document with maps only: the driver reads one that has the keys `$ref` and `$id` as a DBRef."""
+    return {key: value.as_doc() if isinstance(value, DBRef) else value for key, value in document.items()}
+
+
+def _short(error: PyMongoError) -> str:
+    return str(error).partition(" (configured timeouts:")[0].partition(", Timeout: ")[0][:300]
+
+
+def _waiting_helps(error: PyMongoError) -> bool:
+    if isinstance(error, ConnectionFailure) or error.timeout:
+        return True
+    if isinstance(error, BulkWriteError):
+        failed = (*error.details["writeErrors"], *error.details["writeConcernErrors"])
+        return any(e.get("code") in TRANSIENT_CODES for e in failed)
+    return isinstance(error, OperationFailure) and (
+        error.code in TRANSIENT_CODES or error.has_error_label("RetryableWriteError")
+    )
+
+
+def _without_credentials(message: str, url: str) -> str:
+    """The message, cut off where it begins to quote the part of the URL that may hold a user and password."""
+    secret, at, _ = url.partition("://")[2].rpartition("@")
+    if not at:
+        return message
+    for part in sorted(filter(None, {secret, *re.split(r"[:@/]", secret)}), key=len, reverse=True):
+        message = message.replace(part, "***")
+    return message

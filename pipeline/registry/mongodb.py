@@ -1,0 +1,189 @@
+"""The registry in MongoDB: one collection, which may already hold documents of the worker that this one replaced.
+
+Those lack `version_number` and `request_id`, which the unique indexes therefore leave out.  They are shown, never
+written: in project "default", their text version "v1700000000" as the number 1700000000, format "pickle", and blank
+what they do not say.  They take no part in versioning, and find() does not know them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pymongo
+from pymongo.database import Database
+
+from pipeline.jobs import Model, Outcome, RegisteredModel
+from pipeline.mongodb import Document, durable, insert_new, plain, transient
+from pipeline.registry.absent import no_such_model, no_such_version
+
+LEGACY_PROJECT = "default"
+NUMBERED = {"version_number": {"$gte": 1}}
+REMEMBERED = 10_000
+
+ModelKey = tuple[str, str]
+
+
+class MongoRegistry:
+    """Implements pipeline.registry.Registry; safe for several threads.
+
+    It remembers the highest version it has seen confirmed of each model.  As no document is ever deleted, the one
+    after that is either free or refused, so what is remembered saves a read and can never leave a gap.
+    """
+
+    def __init__(self, database: Database[Document], collection: str = "model_registry") -> None:
+        self._database = durable(database)
+        self._models = self._database[collection]
+        self._confirmed: dict[ModelKey, int] = {}
+
+    @transient("preparing the registry")
+    def prepare(self) -> None:
+        self._models.create_index("request_id", unique=True, partialFilterExpression={"request_id": {"$exists": True}})
+        self._models.create_index(
+            ["project", "model_name", "version_number"],
+            unique=True,
+            partialFilterExpression={"version_number": {"$exists": True}},
+        )
+        self._models.create_index([("created_at", pymongo.DESCENDING)])
+
+    @transient("registering models")
+    def register(self, outcomes: Sequence[Outcome]) -> Mapping[str, RegisteredModel]:
+        """One insert a round, of the first waiting outcome of each model: a write that is applied in part then
+        leaves no gap.  What is refused has a document, or its version was taken: the next round tries the next.
+        """
+        waiting = {outcome.request_id: outcome for outcome in outcomes}
+        standing: dict[str, RegisteredModel] = {}
+        while waiting:
+            turn: dict[ModelKey, Outcome] = {}
+            for outcome in waiting.values():
+                turn.setdefault(_model_key(outcome), outcome)
+            registered = self._insert_next(turn)
+            refused = [outcome.request_id for outcome in turn.values() if outcome.request_id not in registered]
+            if refused:
+                registered |= self.find(refused)
+            standing |= registered
+            waiting = {i: outcome for i, outcome in waiting.items() if i not in standing}
+        return standing
+
+    @transient("finding models")
+    def find(self, request_ids: Collection[str]) -> Mapping[str, RegisteredModel]:
+        rows = self._models.find({"request_id": {"$in": list(request_ids)}}) if request_ids else ()
+        return {row["request_id"]: _registered(row) for row in rows}
+
+    @transient("reading a model")
+    def get(self, project: str, model_name: str, version_number: int | None = None) -> RegisteredModel:
+        """The newest is the one with the highest version; a model that has only legacy documents shows those."""
+        model = {"project": project, "model_name": model_name}
+        newest = self._models.find_one({**model, **NUMBERED}, sort=[("version_number", pymongo.DESCENDING)])
+        if newest is not None and version_number in (None, newest["version_number"]):
+            return _registered(newest)
+        named = None if version_number is None else self._models.find_one({**model, "version_number": version_number})
+        if named is None and project == LEGACY_PROJECT:
+            version = {} if version_number is None else {"version": f"v{version_number}"}
+            legacy = {"model_name": model_name, "project": None, "version_number": None, **version}
+            named = self._models.find_one(legacy, sort=[("created_at", pymongo.DESCENDING)])
+        if named is not None:
+            return _registered(named)
+        if newest is not None and version_number is not None:
+            raise no_such_version(project, model_name, version_number, newest["version_number"])
+        raise no_such_model(project, model_name, self._models.distinct("model_name", _in_project(project)))
+
+    @transient("listing models")
+    def list(
+        self, *, project: str | None = None, model_name: str | None = None, limit: int = 100
+    ) -> Sequence[RegisteredModel]:
+        query = {} if project is None else _in_project(project)
+        if model_name is not None:
+            query["model_name"] = model_name
+        rows = self._models.find(query, sort=[("created_at", -1), ("version_number", -1)], limit=limit)
+        return [_registered(row) for row in rows]
+
+    @transient("counting models")
+    def count(self) -> int:
+        return self._models.count_documents({}, hint="_id_")
+
+    def _insert_next(self, turn: Mapping[ModelKey, Outcome]) -> dict[str, RegisteredModel]:
+        """Insert the next version of each model; returns what was not refused."""
+        self._confirm([key for key in turn if key not in self._confirmed])
+        versions = {key: self._confirmed.pop(key, 0) + 1 for key in turn}
+        models = [RegisteredModel.of(outcome, versions[key]) for key, outcome in turn.items()]
+        refused = insert_new(self._models, [model.to_document() for model in models])
+        inserted = [model for position, model in enumerate(models) if position not in refused]
+        self._confirmed |= {(r.model.project, r.model.model_name): r.version_number for r in inserted}
+        return {registered.request_id: registered for registered in inserted}
+
+    def _confirm(self, keys: Sequence[ModelKey]) -> None:
+        """Read the highest versions of these models: an index entry each, however many versions there are."""
+        if not keys:
+            return
+        if len(self._confirmed) + len(keys) > REMEMBERED:
+            self._confirmed = {}
+        same = [{"$eq": ["$project", "$$project"]}, {"$eq": ["$model_name", "$$model_name"]}]
+        highest = [
+            {"$match": {"$expr": {"$and": same}, **NUMBERED}},
+            {"$sort": {"version_number": pymongo.DESCENDING}},
+            {"$limit": 1},
+            {"$project": {"_id": 0, "version_number": 1}},
+        ]
+        names = {"project": "$project", "model_name": "$model_name"}
+        rows = self._database.aggregate(
+            [
+                {"$documents": [{"project": {"$literal": p}, "model_name": {"$literal": m}} for p, m in keys]},
+                {"$lookup": {"from": self._models.name, "let": names, "pipeline": highest, "as": "highest"}},
+            ]
+        )
+        for row in rows:
+            if row["highest"]:
+                self._confirmed[row["project"], row["model_name"]] = row["highest"][0]["version_number"]
+
+
+def _model_key(outcome: Outcome) -> ModelKey:
+    model = RegisteredModel.of(outcome, 1).model
+    return model.project, model.model_name
+
+
+def _in_project(project: str) -> Document:
+    return {"project": {"$in": [project, None]} if project == LEGACY_PROJECT else project}
+
+
+def _registered(row: Mapping[str, Any]) -> RegisteredModel:
+    return RegisteredModel.from_document(plain(row)) if "version_number" in row else _legacy(plain(row))
+
+
+def _legacy(row: Document) -> RegisteredModel:
+    """A document of the replaced worker, as far as it says."""
+    version, created_at, file_id = str(row.get("version")), row.get("created_at"), row.get("file_id")
+    number = int(version[1:]) if version[:1] == "v" and version[1:].isdecimal() else 0
+    metrics = row.get("metrics") or {}
+    name = str(row.get("name") or row.get("model_name") or "")
+    model = Model(
+        model_id=str(row["_id"]),
+        name=name,
+        project=LEGACY_PROJECT,
+        user="",
+        model_name=str(row.get("model_name") or name),
+        algorithm=str(row.get("algorithm") or ""),
+        model_type="",
+        hyperparameters=row.get("hyperparameters") or {},
+        metrics={k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and math.isfinite(v)},
+        dataset_name=str(row.get("dataset_name") or ""),
+        dataset_fingerprint="",
+        features=[str(feature) for feature in row.get("features") or ()],
+        target_column=str(row.get("target_column") or ""),
+        classes=(),
+        artifact_uri="" if file_id is None else f"gridfs://fs/{file_id}",
+        artifact_format="pickle",
+        artifact_sha256="",
+        artifact_bytes=0,
+        file_id=None if file_id is None else str(file_id),
+        training_time=float(row.get("training_time") or 0.0),
+        created_at=created_at if isinstance(created_at, datetime) else row["_id"].generation_time,
+        tags={},
+        seed=0,
+        signature=(),
+        environment={},
+        warnings=(),
+    )
+    return RegisteredModel("", "", "", number, model)

@@ -1,0 +1,132 @@
+"""The registry in one SQLite file, for a single machine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+
+from pipeline.jobs import Outcome, RegisteredModel
+from pipeline.registry.absent import no_such_model, no_such_version
+from pipeline.sqlite import SqliteFile
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS model_registry (
+    request_id TEXT PRIMARY KEY,
+    project TEXT NOT NULL,
+    model_name TEXT NOT NULL,
+    version_number INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    document TEXT NOT NULL,
+    UNIQUE (project, model_name, version_number)
+);
+CREATE INDEX IF NOT EXISTS newest_models ON model_registry (created_at DESC);
+"""
+
+
+class SqliteRegistry:
+    """Implements pipeline.registry.Registry; safe for several threads and processes."""
+
+    def __init__(self, path: Path, *, timeout_s: float = 5.0) -> None:
+        self._file = SqliteFile(path, timeout_s)
+
+    def disconnect(self) -> None:
+        self._file.close()
+
+    def prepare(self) -> None:
+        with self._file.writing() as db:
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+
+    def register(self, outcomes: Sequence[Outcome]) -> Mapping[str, RegisteredModel]:
+        with self._file.writing() as db:
+            standing = _find(db, [outcome.request_id for outcome in outcomes])
+            for outcome in outcomes:
+                if outcome.request_id not in standing:
+                    standing[outcome.request_id] = _insert_next(db, outcome)
+        return standing
+
+    def find(self, request_ids: Collection[str]) -> Mapping[str, RegisteredModel]:
+        with self._file.reading() as db:
+            return _find(db, request_ids)
+
+    def get(self, project: str, model_name: str, version_number: int | None = None) -> RegisteredModel:
+        with self._file.reading() as db:
+            highest = _highest(db, project, model_name)
+            if highest == 0:
+                names = db.execute("SELECT DISTINCT model_name FROM model_registry WHERE project = ?", (project,))
+                raise no_such_model(project, model_name, [name for (name,) in names])
+            version_number = highest if version_number is None else version_number
+            row = db.execute(
+                "SELECT document FROM model_registry WHERE project = ? AND model_name = ? AND version_number = ?",
+                (project, model_name, version_number),
+            ).fetchone()
+        if row is None:
+            raise no_such_version(project, model_name, version_number, highest)
+        return _read(row[0])
+
+    def list(
+        self, *, project: str | None = None, model_name: str | None = None, limit: int = 100
+    ) -> Sequence[RegisteredModel]:
+        with self._file.reading() as db:
+            rows = db.execute(
+                "SELECT document FROM model_registry WHERE (:project IS NULL OR project = :project)"
+                " AND (:model_name IS NULL OR model_name = :model_name)"
+                " ORDER BY created_at DESC, version_number DESC, request_id LIMIT :limit",
+                {"project": project, "model_name": model_name, "limit": limit},
+            )
+            return [_read(document) for (document,) in rows]
+
+    def count(self) -> int:
+        with self._file.reading() as db:
+            (count,) = db.execute("SELECT count(*) FROM model_registry").fetchone()
+        return int(count)
+
+
+def _insert_next(db: sqlite3.Connection, outcome: Outcome) -> RegisteredModel:
+    first = RegisteredModel.of(outcome, 1)
+    model = first.model
+    version = 1 + _highest(db, model.project, model.model_name)
+    registered = replace(first, version_number=version)
+    created_at, document = _milliseconds(model.created_at), _write(registered)
+    row = (registered.request_id, model.project, model.model_name, version, created_at, document)
+    db.execute("INSERT INTO model_registry VALUES (?, ?, ?, ?, ?, ?)", row)
+    return registered
+
+
+def _highest(db: sqlite3.Connection, project: str, model_name: str) -> int:
+    (highest,) = db.execute(
+        "SELECT coalesce(max(version_number), 0) FROM model_registry WHERE project = ? AND model_name = ?",
+        (project, model_name),
+    ).fetchone()
+    return int(highest)
+
+
+def _find(db: sqlite3.Connection, request_ids: Collection[str]) -> dict[str, RegisteredModel]:
+    rows = db.execute(
+        "SELECT request_id, document FROM model_registry WHERE request_id IN (SELECT value FROM json_each(?))",
+        (orjson.dumps(list(request_ids)).decode(),),
+    )
+    return {request_id: _read(document) for request_id, document in rows}
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+def _write(registered: RegisteredModel) -> str:
+    document = {**registered.to_document(), "created_at": _milliseconds(registered.model.created_at)}
+    return orjson.dumps(document).decode()
+
+
+def _read(text: str) -> RegisteredModel:
+    document = orjson.loads(text)
+    return RegisteredModel.from_document(
+        {**document, "created_at": EPOCH + timedelta(milliseconds=document["created_at"])}
+    )

@@ -1,0 +1,268 @@
+"""Train one model: load, prepare, fit, evaluate, write the model file.  Runs in a trainer process."""
+
+from __future__ import annotations
+
+import time
+import warnings as python_warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import numpy as np
+import orjson
+import sklearn
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from pipeline import algorithms, evaluation, model_file
+from pipeline.algorithms import Algorithm
+from pipeline.datasets import Dataset
+from pipeline.datasets.frames import read_frame
+from pipeline.environment import environment
+from pipeline.errors import RejectedError, TrainingFailed
+from pipeline.examples import Examples, examples
+from pipeline.jobs import HyperparameterValue, TrainingRequest, event_id
+from pipeline.leakage import giveaway
+from pipeline.preparation import preparation, remember_names, take
+from pipeline.recent import Recent
+from pipeline.splitting import Split, folds, split
+
+SUSPICIOUS_ACCURACY = 0.99
+SLICES = 20
+"""A large forest is fitted in so many slices, to show its progress."""
+WORTH_SLICING = 200_000
+"""Rows times trees, which take about half a second."""
+MOST_WARNINGS = 50
+
+_EXAMPLES: Recent[Examples] = Recent(64 * 1024 * 1024, lambda data: data.size_bytes)
+"""One a trainer process: requests in a row are often for the same small dataset."""
+
+
+class Stage(StrEnum):
+    """What a training is doing; the names are those of the progress events' states."""
+
+    LOADING = "LOADING"
+    TRAINING = "TRAINING"
+    EVALUATING = "EVALUATING"
+
+
+Report = Callable[[Stage, float | None, str], None]
+"""Called with the stage, how much of it is done (0 to 1, None where that is not known), and what is going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training leaves behind: a model file in the spool directory, and what events and documents say of it.
+
+    Attributes:
+        hyperparameters: all of them, defaults resolved.
+        metrics: on the test part, but for train_accuracy (or train_r2) and cv_*.
+        classes: as text, in the order of the model's; empty for a regressor.
+        training_time: seconds from the start of loading to the written file.
+        signature: input columns as {name, type}, in the order of `features`.
+    """
+
+    model_file: Path
+    sha256: str
+    size_bytes: int
+    artifact_format: str
+    model_type: str
+    hyperparameters: Mapping[str, HyperparameterValue]
+    metrics: Mapping[str, float]
+    dataset_fingerprint: str
+    features: Sequence[str]
+    target_column: str
+    classes: Sequence[str]
+    training_time: float
+    signature: Sequence[Mapping[str, str]]
+    environment: Mapping[str, str]
+    warnings: Sequence[str]
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        values: dict[str, Any] = orjson.loads(data)
+        return cls(**{**values, "model_file": Path(values["model_file"])})
+
+
+def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Report) -> Trained:
+    """Train `request` on `dataset` and write the model file into the directory `spool`, under a name of its own.
+
+    Raises RejectedError for what is wrong with request or data, TrainingFailed for what the estimator raised, and
+    MemoryError.  Equal request, data and environment give the same file, bit for bit, whatever `report` does.
+    """
+    started = time.perf_counter()
+    algorithm = algorithms.find(request.algorithm)
+    hyperparameters = algorithm.resolve(request.hyperparameters, request.seed)
+    report(Stage.LOADING, None, f"reading dataset {dataset.name}")
+    data = _examples(request, dataset, algorithm)
+    parts = split(data, request.evaluation, request.seed)
+    job = _Job(request, algorithm, hyperparameters, data, parts, report)
+    with python_warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
+        python_warnings.simplefilter("always")
+        pipeline, metrics, details = _failing_readably(job)
+    said = _distinct([*data.warnings, *parts.warnings, *_suspicions(job, metrics), *(str(w.message) for w in caught)])
+    written = model_file.write(_content(job, dataset, pipeline, details, said), spool / f"{uuid4().hex}.zip")
+    return Trained(
+        model_file=written.path,
+        sha256=written.sha256,
+        size_bytes=written.size_bytes,
+        artifact_format=model_file.ARTIFACT_FORMAT,
+        model_type=algorithm.task,
+        hyperparameters=hyperparameters,
+        metrics=metrics,
+        dataset_fingerprint=dataset.fingerprint,
+        features=[column.name for column in data.columns],
+        target_column=data.target_column,
+        classes=_texts(data.classes),
+        training_time=time.perf_counter() - started,
+        signature=[column.to_document() for column in data.columns],
+        environment=environment(),
+        warnings=said,
+    )
+
+
+def _examples(request: TrainingRequest, dataset: Dataset, algorithm: Algorithm) -> Examples:
+    asked = (request.target_column, request.features, request.evaluation.group_column, request.evaluation.time_column)
+    key = (dataset.fingerprint, dataset.target_column, algorithm.task, *asked)
+    return _EXAMPLES.get(key, lambda: examples(request, read_frame(dataset), dataset.target_column, algorithm))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    request: TrainingRequest
+    algorithm: Algorithm
+    hyperparameters: Mapping[str, HyperparameterValue]
+    data: Examples
+    parts: Split
+    report: Report
+
+
+def _failing_readably(job: _Job) -> tuple[Pipeline, dict[str, float], dict[str, Any]]:
+    try:
+        return _fit_and_evaluate(job)
+    except (RejectedError, MemoryError):
+        raise
+    except Exception as error:
+        raise TrainingFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _fit_and_evaluate(job: _Job) -> tuple[Pipeline, dict[str, float], dict[str, Any]]:
+    data, parts = job.data, job.parts
+    job.report(Stage.TRAINING, 0.0, f"fitting {job.algorithm.name} on {len(parts.train):,} rows")
+    rows = take(data.rows, parts.train)
+    steps = preparation(data.columns, rows, needs_dense=job.algorithm.needs_dense, algorithm=job.algorithm.name)
+    n_classes = len(np.unique(data.codes[parts.train])) if len(data.classes) else 0
+    pipeline = Pipeline([*steps, ("model", job.algorithm.build(job.hyperparameters, n_classes))])
+    in_folds = clone(pipeline) if job.request.evaluation.cv else None
+    prepared = rows
+    for _, step in steps:
+        prepared = step.fit_transform(prepared, data.target[parts.train])
+    _fit(job, pipeline[-1], prepared, data.target[parts.train])
+    remember_names(pipeline, data.columns)
+    job.report(Stage.EVALUATING, 0.0, f"testing on {len(parts.test):,} rows")
+    metrics, details = _evaluate(job, pipeline, prepared)
+    if in_folds is not None:
+        metrics.update(_in_folds(job, in_folds))
+    return pipeline, metrics, {"metrics": metrics, **details}
+
+
+def _fit(job: _Job, model: Any, prepared: Any, target: Any) -> None:
+    """A forest grows in slices, which gives the same trees as one fit: they are drawn one after another from the seed."""
+    trees = job.hyperparameters.get("n_estimators", 0)
+    small = not isinstance(trees, int) or trees <= SLICES or trees * len(target) < WORTH_SLICING
+    if small or not job.algorithm.sliced or job.hyperparameters.get("oob_score"):
+        model.fit(prepared, target)
+        return
+    model.set_params(warm_start=True)
+    for done in np.linspace(0, trees, SLICES + 1, dtype=int)[1:].tolist():
+        model.set_params(n_estimators=done).fit(prepared, target)
+        job.report(Stage.TRAINING, done / trees, f"{done:,} of {trees:,} trees")
+    model.set_params(warm_start=False)
+
+
+def _evaluate(job: _Job, pipeline: Pipeline, prepared: Any) -> tuple[dict[str, float], dict[str, Any]]:
+    data, parts, model = job.data, job.parts, pipeline[-1]
+    test: Any = take(data.rows, parts.test)
+    for _, step in pipeline.steps[:-1]:
+        test = step.transform(test)
+    if job.algorithm.task == "regression":
+        actual, predicted = data.target[parts.test], model.predict(test)
+        metrics = evaluation.regression(actual, predicted)
+        known = evaluation.regression(data.target[parts.train], model.predict(prepared))
+        pairs = {"train_r2": known.get("r2"), "test_r2": metrics.get("r2")}
+        return metrics | evaluation.defined(pairs), evaluation.regression_details(actual, predicted, parts.test)
+    train_codes, test_codes = data.codes[parts.train], data.codes[parts.test]
+    scored = evaluation.ask(model, test, data.classes)
+    metrics = evaluation.classification(test_codes, scored, len(data.classes))
+    metrics["baseline_accuracy"] = evaluation.baseline_accuracy(train_codes, test_codes)
+    metrics["train_accuracy"] = float((model.predict(prepared) == data.target[parts.train]).mean())
+    metrics["test_accuracy"] = metrics["accuracy"]
+    return metrics, evaluation.classification_details(test_codes, scored, _texts(data.classes), parts.test)
+
+
+def _in_folds(job: _Job, unfitted: Pipeline) -> dict[str, float]:
+    """Preparation and model fitted anew in every fold of the training part; the test part is not looked at."""
+    data, asked = job.data, job.request.evaluation
+    results = []
+    for fit, score in folds(data, asked, job.parts.train, job.request.seed):
+        pipeline = clone(unfitted).fit(take(data.rows, fit), data.target[fit])
+        rows = take(data.rows, score)
+        if job.algorithm.task == "regression":
+            results.append(evaluation.regression(data.target[score], pipeline.predict(rows)))
+        else:
+            scored = evaluation.ask(pipeline, rows, data.classes)
+            results.append(evaluation.classification(data.codes[score], scored, len(data.classes)))
+        job.report(Stage.EVALUATING, len(results) / (asked.cv or 1), f"fold {len(results)} of {asked.cv}")
+    return evaluation.over_folds(results)
+
+
+def _suspicions(job: _Job, metrics: Mapping[str, float]) -> list[str]:
+    accuracy = metrics.get("test_accuracy", 0.0)
+    if accuracy <= SUSPICIOUS_ACCURACY:
+        return []
+    column = giveaway(job.data, job.parts.train)
+    if column is None:
+        return [f"test accuracy is {accuracy:.3f}; no single column gives the target away, but check for repeated rows"]
+    return [f"test accuracy is {accuracy:.3f}, and column {column!r} alone gives the target away; is it known at prediction?"]
+
+
+def _content(
+    job: _Job, dataset: Dataset, pipeline: Pipeline, details: Mapping[str, Any], said: Sequence[str]
+) -> model_file.Content:
+    request, data = job.request, job.data
+    return model_file.Content(
+        pipeline=pipeline,
+        columns=data.columns,
+        target_column=data.target_column,
+        target_type={"i": "long", "b": "boolean", "f": "double"}.get(data.target.dtype.kind, "string"),
+        classes=_texts(data.classes),
+        example=data.sample,
+        evaluation=details,
+        manifest={
+            "algorithm": job.algorithm.name,
+            "task": job.algorithm.task,
+            "hyperparameters": job.hyperparameters,
+            "seed": request.seed,
+            "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+            "request_id": request.request_id,
+            "dropped_columns": data.dropped,
+            "environment": environment(),
+            "warnings": said,
+        },
+        model_id=event_id(request.request_id, "model"),
+        created=request.requested_at,
+    )
+
+
+def _texts(labels: Any) -> list[str]:
+    return [str(label) for label in labels.tolist()]
+
+
+def _distinct(messages: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(messages))[:MOST_WARNINGS]

@@ -1,0 +1,86 @@
+"""What can be said against a request before its data is seen.
+
+The parent checks a request with this before it is claimed, so that a hopeless one costs no trainer; everything that
+needs the rows is said by `pipeline.examples`, in the trainer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from pipeline import algorithms
+from pipeline.algorithms.hyperparameters import shown
+from pipeline.errors import RejectedError
+from pipeline.jobs import NAME, Evaluation, TrainingRequest
+
+LONGEST_REQUEST_ID = 120
+LONGEST_TAG = 1_000
+MOST_TAGS = 100
+FOLDS = range(2, 21)
+
+
+def check(request: TrainingRequest) -> None:
+    """Raises RejectedError with everything that is wrong with the request, and what would be right."""
+    wrong = [*_names(request), *_evaluation(request.evaluation), *_limits(request), *_tags(request.tags)]
+    wrong += _columns(request.target_column, request.features)
+    try:
+        algorithms.find(request.algorithm).resolve(request.hyperparameters, request.seed)
+    except RejectedError as rejected:
+        wrong.append(str(rejected))
+    if wrong:
+        raise RejectedError("; ".join(wrong))
+
+
+def _names(request: TrainingRequest) -> list[str]:
+    wrong = []
+    if not 1 <= len(request.request_id) <= LONGEST_REQUEST_ID:
+        wrong.append(f"request_id takes 1 to {LONGEST_REQUEST_ID} characters, not {len(request.request_id)}")
+    for field in ("project", "model_name", "job_name", "dataset_name"):
+        name = getattr(request, field)
+        if not NAME.fullmatch(name):
+            wrong.append(f"{field} takes 1 to 128 characters of A-Z a-z 0-9 . _ -, not {shown(name)}")
+    return wrong
+
+
+def _evaluation(evaluation: Evaluation) -> list[str]:
+    wrong = []
+    if not 0 < evaluation.test_size < 1:
+        wrong.append(f"evaluation.test_size takes a share above 0 and below 1, not {evaluation.test_size}")
+    if evaluation.cv is not None and evaluation.cv not in FOLDS:
+        wrong.append(f"evaluation.cv takes {FOLDS[0]} to {FOLDS[-1]} folds, not {evaluation.cv}")
+    if evaluation.group_column is not None and evaluation.time_column is not None:
+        wrong.append("evaluation takes a group_column or a time_column, not both")
+    return wrong
+
+
+def _limits(request: TrainingRequest) -> list[str]:
+    wrong = []
+    time_s, memory_bytes = request.max_training_time_s, request.max_memory_bytes
+    if time_s is not None and not (0 < time_s < math.inf):
+        wrong.append(f"max_training_time_s takes seconds above 0, not {time_s}")
+    if memory_bytes is not None and memory_bytes <= 0:
+        wrong.append(f"max_memory_bytes takes bytes above 0, not {memory_bytes}")
+    return wrong
+
+
+def _tags(tags: Mapping[str, str]) -> list[str]:
+    wrong = [f"tag {shown(name)} takes a name of A-Z a-z 0-9 . _ -" for name in tags if not NAME.fullmatch(name)]
+    wrong += [f"tag {name} takes at most {LONGEST_TAG:,} characters" for name, text in tags.items() if len(text) > LONGEST_TAG]
+    if len(tags) > MOST_TAGS:
+        wrong.append(f"a request takes at most {MOST_TAGS} tags, not {len(tags)}")
+    return wrong
+
+
+def _columns(target: str | None, features: Sequence[str] | None) -> list[str]:
+    if features is None:
+        return []
+    wrong = []
+    if not features:
+        wrong.append("features lists no column; leave it out to use all but the target")
+    if len(set(features)) < len(features):
+        twice = sorted({name for name in features if features.count(name) > 1})
+        wrong.append(f"features lists {', '.join(twice)} more than once")
+    if target is not None and target in features:
+        wrong.append(f"the target {shown(target)} is among the features; a model must not see what it is to predict")
+    return wrong

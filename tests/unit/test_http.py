@@ -1,0 +1,149 @@
+"""The port, over real connections."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from consumer.http import Health, HttpServer
+from consumer.metrics import Metrics
+
+HEALTHY = Health(
+    mongodb_connected=True,
+    kafka_connected=True,
+    artifacts_connected=True,
+    active_jobs=2,
+    models_trained=7,
+    assigned_partitions=3,
+)
+NOON = datetime(2026, 1, 31, 12, 0, 0, 5000, tzinfo=UTC)
+
+
+class Worker:
+    """What the server asks."""
+
+    def __init__(self) -> None:
+        self.health = HEALTHY
+        self.alive = True
+        self.metrics = Metrics()
+        self.server = HttpServer(
+            0, lambda: self.health, lambda: self.alive, self.metrics, host="127.0.0.1", clock=lambda: NOON
+        )
+        self.port = self.server.start()
+
+    def ask(self, path: str, method: str = "GET") -> tuple[int, str, bytes]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.headers["Content-Type"], answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers["Content-Type"], error.read()
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    worker = Worker()
+    yield worker
+    worker.server.stop()
+
+
+def test_a_healthy_worker_says_so_with_exactly_the_promised_fields(worker: Worker) -> None:
+    status, content_type, body = worker.ask("/health")
+    assert (status, content_type) == (200, "application/json")
+    answer = json.loads(body)
+    assert isinstance(answer.pop("version"), str)
+    assert answer == {
+        "status": "healthy",
+        "service": "ml-worker",
+        "mongodb_connected": True,
+        "kafka_connected": True,
+        "artifacts_connected": True,
+        "timestamp": "2026-01-31T12:00:00.005+00:00",
+        "active_jobs": 2,
+        "models_trained": 7,
+        "assigned_partitions": 3,
+    }
+
+
+@pytest.mark.parametrize("service", ["mongodb_connected", "kafka_connected", "artifacts_connected"])
+def test_a_worker_without_one_of_its_services_is_not_ready_but_alive(worker: Worker, service: str) -> None:
+    worker.health = replace(HEALTHY, **{service: False})
+    status, _, body = worker.ask("/health")
+    assert status == 503
+    assert json.loads(body)["status"] == "unhealthy"
+    assert json.loads(body)[service] is False
+    assert worker.ask("/livez")[0] == 200
+
+
+def test_a_worker_that_waits_for_partitions_is_healthy(worker: Worker) -> None:
+    worker.health = replace(HEALTHY, assigned_partitions=0)
+    assert worker.ask("/health")[0] == 200
+
+
+def test_a_worker_whose_loops_stand_still_is_not_alive(worker: Worker) -> None:
+    worker.alive = False
+    assert worker.ask("/livez")[0] == 503
+
+
+def test_metrics_are_shown_in_prometheus_own_words(worker: Worker) -> None:
+    worker.metrics.models_trained.labels("random_forest").inc()
+    status, content_type, body = worker.ask("/metrics")
+    assert (status, content_type) == (200, CONTENT_TYPE_LATEST)
+    assert b'ml_worker_models_trained_total{algorithm="random_forest"} 1.0' in body
+
+
+@pytest.mark.parametrize("path", ["/", "/health/", "/train", "/metrics/x", "/../health"])
+def test_anything_else_is_not_found(worker: Worker, path: str) -> None:
+    assert worker.ask(path)[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez", "/metrics"])
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_no_verb_but_get_is_taken(worker: Worker, path: str, method: str) -> None:
+    assert worker.ask(path, method)[0] == 405
+
+
+def test_a_snapshot_that_cannot_be_had_is_an_error_and_not_the_end(worker: Worker) -> None:
+    worker.health = None  # type: ignore[assignment]
+    assert worker.ask("/health")[0] == 500
+    worker.health = HEALTHY
+    assert worker.ask("/health")[0] == 200
+
+
+def test_a_port_that_is_taken_raises(worker: Worker) -> None:
+    second = HttpServer(worker.port, lambda: HEALTHY, lambda: True, Metrics(), host="127.0.0.1")
+    with pytest.raises(OSError, match="in use"):
+        second.start()
+
+
+def test_stopping_closes_the_port_and_ends_the_thread(worker: Worker) -> None:
+    worker.ask("/health")
+    worker.server.stop()
+    worker.server.stop()
+    assert "http" not in [thread.name for thread in threading.enumerate()]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", worker.port), timeout=5)
+
+
+def test_a_client_that_says_nothing_does_not_hold_up_the_stop(worker: Worker) -> None:
+    with socket.create_connection(("127.0.0.1", worker.port)):
+        worker.server.stop()
+
+
+def test_without_a_host_all_interfaces_are_served() -> None:
+    server = HttpServer(0, lambda: HEALTHY, lambda: True, Metrics())
+    port = server.start()
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    finally:
+        server.stop()

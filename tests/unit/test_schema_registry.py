@@ -1,0 +1,122 @@
+"""The registry's client where the registry misbehaves; the well-behaved one is in tests/contract/test_framings.py."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from consumer.events.errors import UndecodableError
+from consumer.events.schema_registry import SchemaRegistry
+from pipeline.errors import TransientError
+
+
+class Misbehaving:
+    """A server that gives one answer to everything, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.status, self.body = 200, b"{}"
+        self.seen: list[tuple[str, str | None]] = []
+        outer = self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.seen.append((self.path, self.headers["Authorization"]))
+                self.send_response(outer.status)
+                self.send_header("Content-Length", str(len(outer.body)))
+                self.end_headers()
+                self.wfile.write(outer.body)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing on stderr."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Misbehaving]:
+    server = Misbehaving()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, b"{}"),
+        (503, b"<html>"),
+        (429, b"{}"),
+        (401, b"{}"),
+        (403, b"{}"),
+        (200, b"<html>a proxy's page</html>"),
+        (200, b'{"no": "schema"}'),
+        (200, b"[]"),
+        (404, b'{"error": "no such path"}'),
+        (404, b"{}"),
+        (302, b"{}"),
+    ],
+)
+def test_an_answer_that_says_nothing_about_the_id_is_waited_out(server: Misbehaving, status: int, body: bytes) -> None:
+    server.status, server.body = status, body
+    with pytest.raises(TransientError, match=r"^schema registry: ") as caught:
+        SchemaRegistry(f"http://127.0.0.1:{server.port}").schema_by_id(7)
+    assert caught.value.service == "schema registry"
+
+
+def test_only_the_registrys_own_word_makes_an_id_unknown(server: Misbehaving) -> None:
+    server.status, server.body = 404, b'{"error_code": 40403, "message": "Schema 7 not found"}'
+    with pytest.raises(UndecodableError, match="knows no schema id 7"):
+        SchemaRegistry(f"http://127.0.0.1:{server.port}").schema_by_id(7)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"schema": "{", "x": 1}, {"schema": "{}", "schemaType": "PROTOBUF"}, {"schema": "{}", "references": [{}]}],
+    ids=str,
+)
+def test_a_schema_that_is_no_avro_in_one_piece_is_undecodable(server: Misbehaving, answer: dict[str, object]) -> None:
+    server.body = json.dumps(answer).encode()
+    with pytest.raises(UndecodableError, match="schema id 7"):
+        SchemaRegistry(f"http://127.0.0.1:{server.port}").schema_by_id(7)
+
+
+def test_an_id_is_asked_for_once(server: Misbehaving) -> None:
+    server.body = b'{"schema": "\\"string\\""}'
+    registry = SchemaRegistry(f"http://127.0.0.1:{server.port}/apis/ccompat/v7/")
+    assert registry.schema_by_id(7) == registry.schema_by_id(7) == {"type": "string"}
+    assert server.seen == [("/apis/ccompat/v7/schemas/ids/7", None)]
+
+
+def test_credentials_are_sent_and_never_shown(server: Misbehaving) -> None:
+    registry = SchemaRegistry(f"http://ada:s%40crt@127.0.0.1:{server.port}/base")
+    server.status = 503
+    with pytest.raises(TransientError) as caught:
+        registry.schema_by_id(7)
+    assert server.seen == [("/base/schemas/ids/7", "Basic " + base64.b64encode(b"ada:s@crt").decode())]
+    for shown in (registry.url, repr(registry), str(caught.value), str(caught.value.__cause__)):
+        assert "crt" not in shown
+        assert "ada" not in shown
+
+
+def test_a_registry_that_is_not_there_is_waited_for() -> None:
+    with pytest.raises(TransientError, match=r"no answer from http://127\.0\.0\.1:1"):
+        SchemaRegistry("http://ada:secret@127.0.0.1:1").versions("a-value")
+
+
+@pytest.mark.parametrize("url", ["", "registry:8081", "ftp://registry", "http://", "ada:secret@registry"])
+def test_a_url_that_is_none_is_told_without_showing_it(url: str) -> None:
+    with pytest.raises(ValueError, match="SCHEMA_REGISTRY_URL: expected") as caught:
+        SchemaRegistry(url)
+    assert "secret" not in str(caught.value)
