@@ -4,13 +4,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint types contracts bench services-up services-down clean
+.PHONY: help demo test unit lint types contracts bench services-up services-down lock clean
 
 # Without .pyc files each of the many short-lived Python processes would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 SYNCED := .venv/.synced
+LOCKED := pyproject.toml --quiet --generate-hashes --python-version 3.11 --no-header --no-emit-index-url
 ARGS ?=
 
 help: ## Show what can be made
@@ -47,14 +48,16 @@ services-up: $(SYNCED) ## Start Kafka, MongoDB, S3 and a schema registry, and pr
 services-down: $(SYNCED) ## Stop what services-up has started
 	@$(BIN)/python -m tests.services down
 
+lock: $(SYNCED) ## Pin anew, with hashes, what pyproject.toml asks for
+	@$(BIN)/uv pip compile $(LOCKED) --output-file requirements.txt
+	@$(BIN)/uv pip compile $(LOCKED) --group dev --output-file requirements-dev.txt
+
 clean: ## Stop servers, and remove the virtual environment, downloads and caches
 	@if [[ -e .services/run.json && -e $(SYNCED) ]]; then $(BIN)/python -m tests.services down; fi
 	@rm -rf .venv .services .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis \
 		.import_linter_cache build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The lock was made with: uv pip compile -q --generate-hashes --python-version 3.11 --no-header --no-emit-index-url
-# pyproject.toml --group dev -o requirements-dev.txt
 $(SYNCED): requirements-dev.txt pyproject.toml
 	@find_python() { \
 		for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
@@ -67,6 +70,6 @@ $(SYNCED): requirements-dev.txt pyproject.toml
 	if [[ ! -x $(BIN)/python ]]; then "$$(find_python)" -m venv .venv; fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 		--requirement <(sed -n '/^uv==/,/# via/p' requirements-dev.txt)
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from consumer.logs import kafka_callbacks
 from consumer.settings import Settings
 
 Config = dict[str, Any]
 
 
 def kafka_client_config(settings: Settings) -> Config:
-    """What every client needs: where the brokers are, how to speak to them, how soon to try again."""
+    """What every client needs: where the brokers are, how to speak to them, how soon to try again, where to log."""
     config: Config = {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "client.id": settings.worker_id,
@@ -23,6 +24,7 @@ def kafka_client_config(settings: Settings) -> Config:
         "statistics.interval.ms": 0,
         # Brokers close idle connections; that is no news.
         "log.connection.close": False,
+        **kafka_callbacks(),
     }
     if settings.kafka_security_protocol.startswith("SASL") and settings.kafka_sasl_password is not None:
         config["sasl.mechanism"] = settings.kafka_sasl_mechanism

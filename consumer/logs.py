@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import threading
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
@@ -141,11 +144,45 @@ class MongoCommandLog(CommandListener):
 
 
 def kafka_callbacks() -> dict[str, Any]:
-    """What sends librdkafka's logs and errors to these logs: to be merged into any client's configuration."""
-    return {"logger": logging.getLogger("librdkafka"), "error_cb": _kafka_error}
+    """What sends librdkafka's logs and errors to these logs: part of every client's configuration."""
+    logger = logging.getLogger("librdkafka")
+    if not logger.filters:
+        logger.addFilter(Repeats())
+    return {"logger": logger, "error_cb": _kafka_error}
+
+
+class Repeats(logging.Filter):
+    """Lets a client's lines of one kind through twice a minute: without a broker librdkafka writes twenty a second.
+
+    The next line that passes says in `repeated` how many did not.
+    """
+
+    def __init__(self, pause_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._pause_s = pause_s
+        self._clock = clock
+        self._passed: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.getMessage().partition("]")[0]  # "FAIL [worker#consumer-1"
+        now = self._clock()
+        at, repeated = self._passed.get(kind, (-math.inf, 0))
+        if now - at < self._pause_s:
+            self._passed[kind] = (at, repeated + 1)
+            return False
+        self._passed[kind] = (now, 0)
+        if repeated:
+            record.repeated = repeated
+        return True
 
 
 def _kafka_error(error: Any) -> None:
-    """A broker that does not answer is librdkafka's to repair; only what it gives up on is an error of ours."""
-    log = structlog.get_logger("librdkafka")
-    (log.error if error.fatal() else log.warning)("kafka client", error=error.str(), code=error.name())
+    """Only what librdkafka gives up on is an error of ours; lost connections it repairs, and logs by itself."""
+    log = structlog.get_logger("kafka")
+    if error.fatal():
+        write = log.error
+    elif error.name() in ("_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE"):
+        write = log.debug
+    else:
+        write = log.warning
+    write("kafka client", error=error.str(), code=error.name())

@@ -94,7 +94,9 @@ class Metrics:
         self.intake_paused = self._gauge("intake_paused", "1 while no new requests are read.")
         self.rebalances = self._counter("rebalances_total", "Rebalances: assigned, revoked, lost.", "event")
         self.takeovers = self._counter("takeovers_total", "Claims taken over from workers that died.")
-        self.dead_letters = self._counter("dead_letters_total", "Records sent to the dead-letter topic.", "reason")
+        self.dead_letters = self._counter(
+            "dead_letters_total", "Records sent to the dead-letter topic, by error kind.", "reason"
+        )
 
     def _commits(self) -> None:
         self.transactions = self._counter(

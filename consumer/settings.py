@@ -312,7 +312,7 @@ class Settings(BaseSettings):
     dataset_cache_bytes: Size = _setting("5GiB", "Size that cache is kept to.", _SIZE, ge=0)
     spool_dir: Path = _setting(
         Shown("tensorfleet-UID/spool-WORKER_ID in the system's temporary folder", _spool),
-        "Model files between trainer and artifact store; best on a disk that survives a restart.",
+        "Model files on their way from trainers to the artifact store. A folder of its own: emptied at the start.",
         "a folder",
     )
     data_dir: Path = _setting(

@@ -29,7 +29,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An input column of a model; `type` is MLflow's name for what its values are: double, long, boolean, string, datetime."""
+    """An input column of a model; `type` is what MLflow calls its values: double, long, boolean, string, datetime."""
 
     name: str
     role: Role
@@ -102,8 +102,8 @@ def _numbers(values: pd.Series[Any]) -> NDArray[Any]:
     if values.dtype.kind == "f" and isinstance(values.dtype, np.dtype):
         return values.to_numpy(dtype=np.float64)
     if values.dtype.kind == "m":
-        return values.dt.total_seconds().to_numpy(dtype=np.float64)
-    return pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.asarray(values.dt.total_seconds(), dtype=np.float64)
+    return np.asarray(pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def _truths(values: pd.Series[Any]) -> NDArray[Any]:

@@ -49,11 +49,11 @@ def _moments(X: Any) -> list[pd.DatetimeIndex]:
 
 def _start_us(moments: pd.DatetimeIndex) -> float:
     """Microseconds since 1970; a column without a date starts there."""
-    present = moments[~moments.isna()]
+    present = moments.dropna()
     return float(present.min().value // 1000) if len(present) else 0.0
 
 
 def _parts(moments: pd.DatetimeIndex, start_us: float) -> NDArray[np.float64]:
     since_us = moments.to_numpy().astype("int64").astype(np.float64)
     days = np.where(moments.isna(), np.nan, (since_us - start_us) / DAY_US)
-    return np.column_stack([moments.year, moments.month, moments.weekday, moments.hour, days]).astype(np.float64)
+    return np.column_stack([moments.year, moments.month, moments.day_of_week, moments.hour, days]).astype(np.float64)

@@ -14,10 +14,9 @@ LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops")
 
 @cache
 def environment() -> Mapping[str, str]:
-    """Versions of the libraries and of this worker, Python, threads, CPU and device, as text.  The same for a process's life."""
-    worker = {"tensorfleet-worker": _version("tensorfleet-worker")}
-    libraries = {name: _version(name) for name in LIBRARIES}
-    return {**worker, **libraries, "python": platform.python_version(), "threads": _threads(), "cpu": _cpu(), "device": "cpu"}
+    """Versions of this worker, its libraries and Python; threads, CPU and device.  The same for a process's life."""
+    versions = {name: _version(name) for name in ("tensorfleet-worker", *LIBRARIES)}
+    return {**versions, "python": platform.python_version(), "threads": _threads(), "cpu": _cpu(), "device": "cpu"}
 
 
 def requirements(names: Iterable[str] = ("scikit-learn", "skops", "numpy", "pandas")) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import rankdata  # type: ignore[import-untyped]
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 Metrics = dict[str, float]
@@ -135,7 +135,7 @@ def confusion(actual: Codes, predicted: Codes, n_classes: int) -> NDArray[np.int
 
 
 def per_class(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
-    """precision, recall, f1 (0 where nothing was predicted, or nothing is there) and support, each of shape (classes,)."""
+    """precision, recall, f1 (0 where there is nothing to divide by) and support, each of shape (classes,)."""
     hits = np.diagonal(counts).astype(np.float64)
     predicted, support = counts.sum(axis=0), counts.sum(axis=1)
     ratios = (hits / np.maximum(of, 1) for of in (predicted, support))
@@ -148,7 +148,7 @@ def defined(metrics: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Metrics:
 
 
 def _roc_auc(actual: Codes, scored: Scored) -> float | None:
-    """One-vs-rest, macro (Mann-Whitney, ties by mid-ranks); undefined unless the rows hold just the classes of training."""
+    """One-vs-rest, macro (Mann-Whitney); undefined unless the rows hold just the classes of training."""
     if scored.scores is None or not np.isfinite(scored.scores).all():
         return None
     is_class = actual[:, None] == scored.seen

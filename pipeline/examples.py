@@ -121,7 +121,9 @@ def _near(unknown: Iterable[str], names: Sequence[str]) -> str:
     return f"{', '.join(hints)}; its columns are {listed}"
 
 
-def _labels(values: pd.Series[Any], name: str, algorithm: Algorithm) -> tuple[NDArray[Any], NDArray[np.bool_], list[str]]:
+def _labels(
+    values: pd.Series[Any], name: str, algorithm: Algorithm
+) -> tuple[NDArray[Any], NDArray[np.bool_], list[str]]:
     """The target without its gaps, which rows have one, and the warning about those that have not."""
     present = values.notna().to_numpy()
     if values.dtype.kind == "f":
@@ -150,7 +152,7 @@ def _labels_of_a_classifier(values: pd.Series[Any], name: str, algorithm: Algori
     if kind == "b" or inferred == "boolean":
         return values.to_numpy(dtype=np.bool_)
     if kind in "mM" or not (kind == "O" and values.map(lambda value: isinstance(value, (str, bool, int))).all()):
-        raise RejectedError(f"the target {name!r} holds values that are no classes; words, integers or true and false are")
+        raise RejectedError(f"the target {name!r} holds neither words, nor integers, nor true and false")
     return values.astype(str).to_numpy(dtype=object)
 
 
@@ -158,7 +160,7 @@ def _numbers_of_a_regressor(values: pd.Series[Any], name: str, algorithm: Algori
     try:
         return pd.to_numeric(values).to_numpy(dtype=np.float64)
     except (ValueError, TypeError):
-        raise RejectedError(f"the target {name!r} holds values that are no numbers; {algorithm.name} needs numbers") from None
+        raise RejectedError(f"the target {name!r} holds no numbers, which {algorithm.name} needs") from None
 
 
 def _classes(target: NDArray[Any], name: str) -> tuple[NDArray[np.intp], NDArray[Any]]:
@@ -194,7 +196,8 @@ def _columns(frame: pd.DataFrame, names: Sequence[str], *, named: bool) -> tuple
 def _sample(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[dict[str, Any], ...]:
     """As JSON has it: a missing value is None."""
     head = frame[[column.name for column in columns]].head(5).astype(object)
-    return tuple(head.where(head.notna(), None).to_dict("records"))
+    records: Any = head.where(head.notna(), None).to_dict("records")
+    return tuple(records)
 
 
 def _read(values: pd.Series[Any], column: Column) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import sklearn
 
-from pipeline.columns import Column, Role
+from pipeline.columns import Column
 
 WRITTEN_FOR = "3.0.0"
 """The oldest MLflow whose scikit-learn flavour reads skops."""
@@ -23,8 +23,8 @@ WRITTEN_FOR = "3.0.0"
 def mlmodel(
     columns: Sequence[Column], target_type: str, trusted_types: Sequence[str], model_uuid: str, created: datetime
 ) -> bytes:
-    """The `MLmodel` file.  Numbers are `double`, so that a column of integers may have gaps at prediction."""
-    inputs = [{"type": _type(column), "name": column.name, "required": True} for column in columns]
+    """The `MLmodel` file."""
+    inputs = [{"type": column.type, "name": column.name, "required": True} for column in columns]
     outputs = [{"type": target_type, "required": True}]
     flavors = {
         "python_function": {
@@ -60,10 +60,6 @@ def python_env() -> bytes:
     return orjson.dumps(
         {"python": platform.python_version(), "build_dependencies": ["pip"], "dependencies": dependencies}
     )
-
-
-def _type(column: Column) -> str:
-    return "double" if column.role is Role.NUMERIC else column.type
 
 
 def _text(value: Any) -> str:

@@ -49,7 +49,7 @@ def preparation(columns: Sequence[Column], rows: Rows, *, needs_dense: bool, alg
 
 
 def as_rows(values: Sequence[NDArray[Any]], columns: Sequence[Column]) -> Rows:
-    """Read columns (see pipeline.columns) side by side: a matrix where all are numbers, which is far quicker; else a frame."""
+    """Columns, as pipeline.columns reads them, side by side: a matrix where all are numbers, which is far quicker."""
     if all(column.role is Role.NUMERIC for column in columns):
         return np.column_stack(values)
     return pd.DataFrame({column.name: column_values for column, column_values in zip(columns, values, strict=True)})
@@ -138,7 +138,7 @@ def _width(columns: Sequence[Column], rows: Rows) -> int:
     width = 0
     for column in columns:
         if column.role is Role.CATEGORICAL:
-            width += min(rows[column.name].nunique(dropna=False), MOST_CATEGORIES)
+            width += min(pd.Series(rows[column.name]).nunique(dropna=False), MOST_CATEGORIES)
         else:
             width += {Role.NUMERIC: 1, Role.BOOLEAN: 2, Role.DATE: len(PARTS), Role.TEXT: MOST_TERMS}[column.role]
     return width

@@ -54,7 +54,7 @@ class _Members:
 
 
 class _Numbered(SaveContext):  # type: ignore[misc]
-    """Numbers objects in the order in which they come; as SaveContext, it keeps them alive so that no id comes twice."""
+    """Numbers objects as they come; like SaveContext, it keeps them alive so that no id comes twice."""
 
     def memoize(self, obj: Any) -> int:
         known = self.memo.setdefault(id(obj), (len(self.memo), obj))

@@ -58,7 +58,7 @@ def split(examples: Examples, evaluation: Evaluation, seed: int) -> Split:
 
 
 def folds(examples: Examples, evaluation: Evaluation, train: Places, seed: int) -> Iterator[tuple[Places, Places]]:
-    """`evaluation.cv` folds inside the training part, made the way the split is made.  Raises RejectedError if it is too small."""
+    """`evaluation.cv` folds inside the training part, made as the split is.  Raises RejectedError if too small."""
     folds = evaluation.cv or 0
     codes = examples.codes[train] if len(examples.classes) else None
     groups = None if examples.groups is None else examples.groups[train]
@@ -75,7 +75,7 @@ def folds(examples: Examples, evaluation: Evaluation, train: Places, seed: int) 
     try:
         for fit, score in maker.split(train, codes, groups):
             if codes is not None and np.ptp(codes[fit]) == 0:
-                raise RejectedError(f"with {folds} folds one would be fitted on a single class; ask for fewer in evaluation.cv")
+                raise RejectedError(f"one of {folds} folds would be fitted on a single class; ask for fewer")
             yield train[fit], train[score]
     except ValueError as wrong:
         raise RejectedError(f"{len(train):,} training rows cannot be cut into {folds} folds: {wrong}") from None

@@ -105,6 +105,8 @@ def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Repor
     job = _Job(request, algorithm, hyperparameters, data, parts, report)
     with python_warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
         python_warnings.simplefilter("always")
+        for not_the_users in (DeprecationWarning, FutureWarning):
+            python_warnings.simplefilter("ignore", not_the_users)
         pipeline, metrics, details = _failing_readably(job)
     said = _distinct([*data.warnings, *parts.warnings, *_suspicions(job, metrics), *(str(w.message) for w in caught)])
     written = model_file.write(_content(job, dataset, pipeline, details, said), spool / f"{uuid4().hex}.zip")
@@ -173,14 +175,13 @@ def _fit_and_evaluate(job: _Job) -> tuple[Pipeline, dict[str, float], dict[str, 
 
 
 def _fit(job: _Job, model: Any, prepared: Any, target: Any) -> None:
-    """A forest grows in slices, which gives the same trees as one fit: they are drawn one after another from the seed."""
-    trees = job.hyperparameters.get("n_estimators", 0)
-    small = not isinstance(trees, int) or trees <= SLICES or trees * len(target) < WORTH_SLICING
-    if small or not job.algorithm.sliced or job.hyperparameters.get("oob_score"):
+    """A forest grows in slices: the same trees as in one fit, since the seed draws them one after another."""
+    trees: Any = job.hyperparameters["n_estimators"] if job.algorithm.sliced else 0
+    if trees <= SLICES or trees * len(target) < WORTH_SLICING or job.hyperparameters.get("oob_score"):
         model.fit(prepared, target)
         return
     model.set_params(warm_start=True)
-    for done in np.linspace(0, trees, SLICES + 1, dtype=int)[1:].tolist():
+    for done in (trees * part // SLICES for part in range(1, SLICES + 1)):
         model.set_params(n_estimators=done).fit(prepared, target)
         job.report(Stage.TRAINING, done / trees, f"{done:,} of {trees:,} trees")
     model.set_params(warm_start=False)
@@ -227,9 +228,10 @@ def _suspicions(job: _Job, metrics: Mapping[str, float]) -> list[str]:
     if accuracy <= SUSPICIOUS_ACCURACY:
         return []
     column = giveaway(job.data, job.parts.train)
-    if column is None:
-        return [f"test accuracy is {accuracy:.3f}; no single column gives the target away, but check for repeated rows"]
-    return [f"test accuracy is {accuracy:.3f}, and column {column!r} alone gives the target away; is it known at prediction?"]
+    why = "no single column gives the target away; are rows repeated?"
+    if column is not None:
+        why = f"column {column!r} alone gives the target away; is it known when predicting?"
+    return [f"a test accuracy of {accuracy:.3f} is suspicious: {why}"]
 
 
 def _content(

@@ -66,7 +66,8 @@ def _limits(request: TrainingRequest) -> list[str]:
 
 def _tags(tags: Mapping[str, str]) -> list[str]:
     wrong = [f"tag {shown(name)} takes a name of A-Z a-z 0-9 . _ -" for name in tags if not NAME.fullmatch(name)]
-    wrong += [f"tag {name} takes at most {LONGEST_TAG:,} characters" for name, text in tags.items() if len(text) > LONGEST_TAG]
+    too_long = [name for name, text in tags.items() if len(text) > LONGEST_TAG]
+    wrong += [f"tag {shown(name)} takes at most {LONGEST_TAG:,} characters" for name in too_long]
     if len(tags) > MOST_TAGS:
         wrong.append(f"a request takes at most {MOST_TAGS} tags, not {len(tags)}")
     return wrong

@@ -33,6 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _INT64 = range(-(2**63), 2**63)
+_CANONICAL_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)
 _NOT_CONTENT = ("requested_at", "correlation_id")
 _ECHOED = ("project", "model_name", "job_name", "user")
 
@@ -75,7 +76,12 @@ def read_request(
         record = _readable_part(written)
     check_request_id(record["request_id"])
     problems = [problem] if problem else _problems(record)
-    request = _request(record, _texts(headers), timestamp_ms)
+    try:
+        hyperparameters = merged_hyperparameters(record)
+    except RejectedError as error:
+        hyperparameters = dict(record["hyperparameters"])
+        problems.append(str(error))
+    request = _request(record, hyperparameters, _texts(headers), timestamp_ms)
     sha256 = content_sha256(written)
     return Malformed(request, sha256, "; ".join(problems)) if problems else Received(request, sha256)
 
@@ -98,7 +104,7 @@ def content_sha256(record: Mapping[str, Any]) -> str:
     for name in ("search", "evaluation"):
         if isinstance(content.get(name), Mapping):
             content[name] = _without_nulls(content[name])
-    canonical = json.dumps(_without_nulls(content), sort_keys=True, separators=(",", ":"), default=str)
+    canonical = _CANONICAL_JSON.encode(_without_nulls(content))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -178,19 +184,16 @@ def _problems(record: Mapping[str, Any]) -> list[str]:
         problems.append("search is not supported by this release; leave it null and set hyperparameters")
     if record["reuse"]:
         problems.append("reuse=true is not supported by this release; leave it false")
-    try:
-        merged_hyperparameters(record)
-    except RejectedError as error:
-        problems.append(str(error))
     return problems
 
 
-def _request(record: Mapping[str, Any], headers: Mapping[str, str], timestamp_ms: int) -> TrainingRequest:
+def _request(
+    record: Mapping[str, Any],
+    hyperparameters: Mapping[str, HyperparameterValue],
+    headers: Mapping[str, str],
+    timestamp_ms: int,
+) -> TrainingRequest:
     evaluation, features, traceparent = record["evaluation"], record["features"], headers.get("traceparent", "")
-    try:
-        hyperparameters = merged_hyperparameters(record)
-    except RejectedError:
-        hyperparameters = dict(record["hyperparameters"])
     project, model_name, job_name, user = (_cut(record[name] or "") for name in _ECHOED)
     return TrainingRequest(
         request_id=record["request_id"],

@@ -51,17 +51,15 @@ class SchemaRegistry:
     def publish(self, subject: str, schema: Mapping[str, Any]) -> int:
         """Make sure the subject holds this schema and is FULL_TRANSITIVE; returns the schema's id.
 
-        Writes nothing if the schema is there already, so that a worker may have read-only credentials where
+        Writes nothing if all is so already, so that a worker may have read-only credentials where
         `tensorfleet schemas register` ran before it.  Raises IncompatibleSchemaError.
         """
-        registered = self.lookup(subject, schema)
-        if registered is not None:
-            return registered
-        if exists := self.versions(subject):
-            self.set_compatibility(subject)
-        number = self.register(subject, schema)
-        if not exists:  # Apicurio knows no rule of a subject that is not there yet
-            self.set_compatibility(subject)
+        number = self.lookup(subject, schema)
+        if number is None:
+            if self.versions(subject):
+                self._hold_to_compatibility(subject)
+            number = self.register(subject, schema)
+        self._hold_to_compatibility(subject)  # after it, since Apicurio has no rules for a subject without versions
         return number
 
     def register(self, subject: str, schema: Mapping[str, Any]) -> int:
@@ -111,6 +109,10 @@ class SchemaRegistry:
     def set_compatibility(self, subject: str, level: str = COMPATIBILITY) -> None:
         status, answer = self._call("PUT", f"/config/{_path(subject)}", {"compatibility": level})
         self._expect(status, answer)
+
+    def _hold_to_compatibility(self, subject: str) -> None:
+        if self.compatibility(subject) != COMPATIBILITY:
+            self.set_compatibility(subject)
 
     def _fetch(self, number: int) -> dict[str, Any]:
         status, answer = self._call("GET", f"/schemas/ids/{number}")

@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 import time
-import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,6 @@ def run(inbox: socket.socket, outbox: socket.socket) -> int:
     reporter = Reporter(outbox)
     logging.basicConfig(handlers=[reporter], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
-    warnings.simplefilter("default")
     while job := inbox.recv(JOB_LIMIT_BYTES):
         if not _train(orjson.loads(job), reporter):
             return EXIT_OUT_OF_MEMORY

@@ -26,6 +26,7 @@ import orjson
 
 from consumer.trainers.child import JOB_LIMIT_BYTES
 from consumer.trainers.forkserver import CONTROL_LIMIT_BYTES
+from pipeline.jobs import ErrorKind
 
 RECYCLE_RSS_BYTES = 400 * 2**20
 """A trainer that has grown beyond this is replaced once it is idle; a fresh one takes about 130 MiB, mostly shared."""
@@ -121,6 +122,7 @@ class _Lane:
     """What we are killing it for; it is not fed any more."""
     rss_bytes: int = 0
     retiring: bool = False
+    """It ends by itself, and is not fed any more."""
     mute: bool = False
     """Its outbox is at its end."""
 
@@ -273,6 +275,7 @@ class Lanes:
             if (job_id := message.pop(verdict, None)) is not None:
                 lane.rss_bytes = message.get("rss_bytes", lane.rss_bytes)
                 lane.running, lane.ahead, lane.deadline = lane.ahead, None, float("inf")
+                lane.retiring = lane.retiring or message.get("kind") == ErrorKind.OUT_OF_MEMORY
                 return Finished(job_id, verdict, **message)
         raise ValueError(f"a trainer sent {sorted(message)}")
 

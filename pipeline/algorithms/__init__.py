@@ -25,15 +25,15 @@ GROUP = "tensorfleet.algorithms"
 def catalogue() -> Mapping[str, Algorithm]:
     """All algorithms by name, in the order of names.
 
-    Raises RuntimeError if an installed package offers something that is no Algorithm, or a name that is taken.
+    Raises TypeError if an installed package offers something that is no Algorithm, RuntimeError if a taken name.
     """
     found = {algorithm.name: algorithm for algorithm in CLASSIFIERS}
     for point in entry_points(group=GROUP):
         algorithm = point.load()
         if not isinstance(algorithm, Algorithm):
-            raise RuntimeError(f"entry point {point.name} = {point.value} of {GROUP} is no Algorithm")
+            raise TypeError(f"{point.value} is offered to {GROUP} and is no Algorithm")
         if algorithm.name in found:
-            raise RuntimeError(f"entry point {point.name} = {point.value}: there is an algorithm {algorithm.name} already")
+            raise RuntimeError(f"{point.value} is offered to {GROUP} as {algorithm.name}, which there is already")
         found[algorithm.name] = algorithm
     return MappingProxyType(dict(sorted(found.items())))
 

@@ -95,7 +95,7 @@ class Algorithm:
         return resolved
 
     def build(self, resolved: Resolved, n_classes: int = 2) -> Any:
-        """The unfitted estimator for hyperparameters that `resolve` gave; `n_classes` is of no matter to a regressor."""
+        """The unfitted estimator for what `resolve` gave; `n_classes` is of no matter to a regressor."""
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in resolved.items()}
         estimator = self.estimator(**given)
         return estimator if self.adapt is None else self.adapt(estimator, n_classes)

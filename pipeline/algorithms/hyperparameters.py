@@ -104,12 +104,12 @@ class Integer:
         return math.isfinite(value) and value == int(value) and self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"an integer from {self.low:,}" + ("" if self.high >= LARGEST_INTEGER else f" to {self.high:,}")
+        return f"an integer from {self.low:,}" + ("" if self.high == LARGEST_INTEGER else f" to {self.high:,}")
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A finite real number; `strict` takes no integers, where an integer would mean something else (`1` row, `1.0` of them)."""
+    """A finite real number; `strict` takes no integers, where `1` row and `1.0` of the rows are two things."""
 
     low: float
     high: float

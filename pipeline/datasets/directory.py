@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.datasets import DatasetSummary, Loaded
 from pipeline.datasets.files import parquet_of, read_table
 from pipeline.datasets.names import check_free, check_name, unknown
-from pipeline.datasets.tables import about, canonical, profile
+from pipeline.datasets.tables import about, canonical, check_target, profile
 from pipeline.errors import RejectedError, TransientError
 from pipeline.jobs import NAME
 
@@ -41,11 +42,12 @@ class DirectorySource:
             return _revision(self._file(name))
 
     def load(self, name: str) -> Loaded:
-        with _disk(), about(name):
+        with _disk():
             file = self._file(name)
             revision = _revision(file)  # before the content: a change between the two is read again by the next job
-            table = read_table(file.read_bytes(), file.name, self._max_bytes)
-            return Loaded(table, _described(file).get("target_column"), revision)
+            with about(name):
+                table = read_table(file.read_bytes(), file.name, self._max_bytes)
+                return Loaded(table, _described(file).get("target_column"), revision)
 
     def list(self) -> Sequence[DatasetSummary]:
         with _disk():
@@ -55,9 +57,8 @@ class DirectorySource:
         check_free(name)
         with about(name):
             table = canonical(table)
-            if target_column is not None and target_column not in table.column_names:
-                raise RejectedError(f"it has no column {target_column!r}; it has {', '.join(table.column_names)}")
-        own = {"target_column": target_column, "classes": profile(table, target_column).classes}
+            check_target(table, target_column)
+        own = {"target_column": target_column, "profile": asdict(profile(table, target_column))}
         content = parquet_of(table.replace_schema_metadata({METADATA: orjson.dumps(own)}))
         with _disk():
             self._root.mkdir(parents=True, exist_ok=True)
@@ -80,16 +81,17 @@ class DirectorySource:
         )
 
     def _summary(self, name: str) -> DatasetSummary:
+        """What `add` has stored, else what a small file tells."""
         file = self._file(name)
-        rows = columns = target = classes = None
-        with suppress(RejectedError):
+        target = None
+        with suppress(RejectedError, pa.ArrowException):
+            described = _described(file)
+            if "profile" in described:
+                return DatasetSummary(name, **described["profile"], source="directory")
+            target = described.get("target_column")
             if file.stat().st_size <= PROFILED_BYTES:
-                loaded = self.load(name)
-                found = profile(loaded.table, loaded.target_column)
-                rows, columns, target, classes = found.rows, found.columns, found.target, found.classes
-            else:
-                target, classes = (_described(file).get(field) for field in ("target_column", "classes"))
-        return DatasetSummary(name, rows, columns, target, classes, "directory")
+                return DatasetSummary(name, **asdict(profile(self.load(name).table, target)), source="directory")
+        return DatasetSummary(name, None, None, target, None, "directory")
 
 
 def _revision(file: Path) -> str:
@@ -116,7 +118,7 @@ def _described(file: Path) -> Mapping[str, Any]:
         raise RejectedError(f"{sidecar.name} is no JSON: {error}") from error
     if not isinstance(described, dict) or not isinstance(described.get("target_column"), str | None):
         raise RejectedError(f'{sidecar.name} is not of the form {{"target_column": "…"}}')
-    return described
+    return {"target_column": described.get("target_column")}
 
 
 def _replace(file: Path, content: bytes) -> None:

@@ -24,7 +24,7 @@ def read_frame(dataset: Dataset) -> pd.DataFrame:
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """An Arrow table as a frame; integers and booleans with gaps stay what they are instead of becoming floats or objects."""
+    """An Arrow table as a frame; integers and booleans with gaps stay what they are, not floats or objects."""
     names = table.column_names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -33,11 +33,14 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
     return pd.DataFrame(columns, copy=False)
 
 
-def _series(column: pa.ChunkedArray) -> pd.Series[Any]:
+def _series(column: Any) -> pd.Series[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    nullable: Any = None
     if column.null_count and pa.types.is_integer(column.type):
-        return column.cast(pa.int64()).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-    if column.null_count and pa.types.is_boolean(column.type):
-        return column.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
-    return column.to_pandas(date_as_object=False)
+        column, nullable = column.cast(pa.int64()), pd.Int64Dtype()
+    elif column.null_count and pa.types.is_boolean(column.type):
+        nullable = pd.BooleanDtype()
+    mapper = None if nullable is None else lambda _type: nullable
+    values: pd.Series[Any] = column.to_pandas(date_as_object=False, types_mapper=mapper)
+    return values

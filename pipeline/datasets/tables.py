@@ -21,6 +21,7 @@ Chunk: TypeAlias = Any
 TEXT = pa.large_string()  # what pandas keeps text in, so it is mapped without a copy; has no limit of 2 GiB
 MOMENT = pa.timestamp("us")  # naive, UTC
 MAX_CLASSES = 50
+MAX_SHOWN = 30
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -47,6 +48,12 @@ def canonical(table: pa.Table) -> pa.Table:
     if table.num_rows == 0:
         raise RejectedError("it has no rows")
     return pa.table([_column(name, table.column(name)) for name in names], names=names)
+
+
+def check_target(table: pa.Table, target_column: str | None) -> None:
+    """Raises RejectedError, listing the columns, if there is no such column."""
+    if target_column is not None and target_column not in table.column_names:
+        raise RejectedError(f"it has no column {target_column!r}; it has {', '.join(table.column_names[:MAX_SHOWN])}")
 
 
 def fingerprint(table: pa.Table) -> str:

@@ -7,7 +7,7 @@ next prepare().  Unfinished claims stay.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -223,9 +223,9 @@ class SqliteLedger:
         return _milliseconds(self._clock())
 
 
-def _select(db: sqlite3.Connection, what: str, request_ids: Collection[str]) -> sqlite3.Cursor:
-    ids = orjson.dumps(list(request_ids)).decode()
-    return db.execute(f"{what} WHERE request_id IN (SELECT value FROM json_each(?))", (ids,))
+def _select(db: sqlite3.Connection, what: str, request_ids: Collection[str]) -> Iterator[Sequence[Any]]:
+    for request_id in request_ids:
+        yield from db.execute(f"{what} WHERE request_id = ?", (request_id,))
 
 
 def _outcomes(db: sqlite3.Connection, request_ids: Collection[str]) -> dict[str, Outcome]:

@@ -34,8 +34,7 @@ class MongoRegistry:
     """
 
     def __init__(self, database: Database[Document], collection: str = "model_registry") -> None:
-        self._database = durable(database)
-        self._models = self._database[collection]
+        self._models = durable(database)[collection]
         self._confirmed: dict[ModelKey, int] = {}
 
     @transient("preparing the registry")
@@ -64,6 +63,7 @@ class MongoRegistry:
             if refused:
                 registered |= self.find(refused)
             standing |= registered
+            self._forget([key for key, outcome in turn.items() if outcome.request_id not in standing])
             waiting = {i: outcome for i, outcome in waiting.items() if i not in standing}
         return standing
 
@@ -107,19 +107,20 @@ class MongoRegistry:
     def _insert_next(self, turn: Mapping[ModelKey, Outcome]) -> dict[str, RegisteredModel]:
         """Insert the next version of each model; returns what was not refused."""
         self._confirm([key for key in turn if key not in self._confirmed])
-        versions = {key: self._confirmed.pop(key, 0) + 1 for key in turn}
-        models = [RegisteredModel.of(outcome, versions[key]) for key, outcome in turn.items()]
+        models = [RegisteredModel.of(outcome, self._confirmed.get(key, 0) + 1) for key, outcome in turn.items()]
         refused = insert_new(self._models, [model.to_document() for model in models])
         inserted = [model for position, model in enumerate(models) if position not in refused]
         self._confirmed |= {(r.model.project, r.model.model_name): r.version_number for r in inserted}
         return {registered.request_id: registered for registered in inserted}
 
     def _confirm(self, keys: Sequence[ModelKey]) -> None:
-        """Read the highest versions of these models: an index entry each, however many versions there are."""
+        """Read the highest versions of those of these models that have a first one, an index entry each."""
         if not keys:
             return
         if len(self._confirmed) + len(keys) > REMEMBERED:
             self._confirmed = {}
+        projects, names = {project for project, _ in keys}, {name for _, name in keys}
+        own = {"project": "$project", "model_name": "$model_name"}
         same = [{"$eq": ["$project", "$$project"]}, {"$eq": ["$model_name", "$$model_name"]}]
         highest = [
             {"$match": {"$expr": {"$and": same}, **NUMBERED}},
@@ -127,16 +128,20 @@ class MongoRegistry:
             {"$limit": 1},
             {"$project": {"_id": 0, "version_number": 1}},
         ]
-        names = {"project": "$project", "model_name": "$model_name"}
-        rows = self._database.aggregate(
+        rows = self._models.aggregate(
             [
-                {"$documents": [{"project": {"$literal": p}, "model_name": {"$literal": m}} for p, m in keys]},
-                {"$lookup": {"from": self._models.name, "let": names, "pipeline": highest, "as": "highest"}},
-            ]
+                {"$match": {"project": {"$in": [*projects]}, "model_name": {"$in": [*names]}, "version_number": 1}},
+                {"$project": {"_id": 0, "project": 1, "model_name": 1}},
+                {"$lookup": {"from": self._models.name, "let": own, "pipeline": highest, "as": "highest"}},
+            ],
+            batchSize=len(projects) * len(names) + 1,
         )
-        for row in rows:
-            if row["highest"]:
-                self._confirmed[row["project"], row["model_name"]] = row["highest"][0]["version_number"]
+        self._confirmed |= {(row["project"], row["model_name"]): row["highest"][0]["version_number"] for row in rows}
+
+    def _forget(self, keys: Sequence[ModelKey]) -> None:
+        """Another worker has registered these models since."""
+        for key in keys:
+            self._confirmed.pop(key, None)
 
 
 def _model_key(outcome: Outcome) -> ModelKey:

@@ -109,11 +109,11 @@ def _highest(db: sqlite3.Connection, project: str, model_name: str) -> int:
 
 
 def _find(db: sqlite3.Connection, request_ids: Collection[str]) -> dict[str, RegisteredModel]:
-    rows = db.execute(
-        "SELECT request_id, document FROM model_registry WHERE request_id IN (SELECT value FROM json_each(?))",
-        (orjson.dumps(list(request_ids)).decode(),),
-    )
-    return {request_id: _read(document) for request_id, document in rows}
+    found = {}
+    for request_id in request_ids:
+        for (document,) in db.execute("SELECT document FROM model_registry WHERE request_id = ?", (request_id,)):
+            found[request_id] = _read(document)
+    return found
 
 
 def _milliseconds(moment: datetime) -> int:

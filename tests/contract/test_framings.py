@@ -83,6 +83,13 @@ def test_every_subject_is_full_transitive(codec: Codec, registry: SchemaRegistry
     assert {registry.compatibility(codec.subject(record)) for record in Record} == {COMPATIBILITY}
 
 
+def test_a_subject_left_without_its_rule_gets_it(codec: Codec, registry: SchemaRegistry) -> None:
+    """A worker may have died between registering the schema and setting the rule."""
+    registry.set_compatibility(codec.subject(Record.TRAINING_REQUEST), "BACKWARD")
+    codec.prepare()
+    assert registry.compatibility(codec.subject(Record.TRAINING_REQUEST)) == COMPATIBILITY
+
+
 def test_preparing_again_changes_nothing(codec: Codec, registry: SchemaRegistry, prefix: str) -> None:
     again = Codec(registry, prefix)
     again.prepare()

@@ -174,7 +174,7 @@ class TestClaims:
             assert sum(entry.owner_lives for entry in entries.values()) == 5_000
             assert len(entries) == 10_000
 
-    @pytest.mark.parametrize("request_id", ["$r", "a.b", "é\n", "'; --", "x" * 120, "*", '"'])
+    @pytest.mark.parametrize("request_id", ["$r", "a.b", "é\n", "'; --", "x" * 120, "*", '"', "a\x00b"])
     def test_a_request_id_is_any_text(self, ledger: Ledger, request_id: str) -> None:
         me, other = living(ledger, f"${request_id}"), living(ledger, "$$NOW")
         assert ledger.claim(me, [new(request_id)]) == {request_id}

@@ -141,7 +141,7 @@ def test_any_sequence_of_calls_is_answered_as_by_a_dict(
         ledger.prepare()
         machine = type("Machine", (LedgerMachine,), {"ledger": ledger})
         checks = [HealthCheck.too_slow]
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             machine,
             settings=settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=checks),
         )

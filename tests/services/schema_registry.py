@@ -36,7 +36,7 @@ def start(*, detached: bool = False) -> SchemaRegistry:
         "quarkus.http.port": port,
         "quarkus.log.level": "WARN",
         # What was acknowledged is in the file, not half a second later.
-        "registry.datasource.url": f"jdbc:h2:file:{directory}/data;WRITE_DELAY=0",
+        "quarkus.datasource.jdbc.url": f"jdbc:h2:file:{directory}/data;WRITE_DELAY=0",
     }
     server = Server(
         PURPOSE,

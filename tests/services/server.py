@@ -46,7 +46,7 @@ class Server:
         environment: Mapping[str, str] | None = None,
         working_directory: Path | None = None,
         detached: bool = False,
-        ready_within_s: float = 60.0,
+        ready_within_s: float = 120.0,
     ) -> None:
         self.name = name
         self.directory = directory

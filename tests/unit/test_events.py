@@ -196,8 +196,13 @@ def test_progress_on_the_way_is_a_record_of_its_schema(state: ProgressState) -> 
 
 
 def test_progress_of_two_attempts_or_lives_of_a_worker_never_shares_an_id() -> None:
-    place = {"attempt": 1, "sequence": 1, "worker_id": "worker-1", "occurred_at": AT}
-    others = [{"attempt": 2}, {"sequence": 2}, {"worker_id": "worker-2"}, {"occurred_at": AT.replace(second=1)}]
+    place: dict[str, Any] = {"attempt": 1, "sequence": 1, "worker_id": "worker-1", "occurred_at": AT}
+    others: list[dict[str, Any]] = [
+        {"attempt": 2},
+        {"sequence": 2},
+        {"worker_id": "worker-2"},
+        {"occurred_at": AT.replace(second=1)},
+    ]
     events = [progress_event(REQUEST, ProgressState.TRAINING, **(place | other)) for other in ({}, *others)]
     events.append(progress_event(REQUEST, ProgressState.LOADING, **place))
     assert len({event["event_id"] for event in events}) == 6

@@ -188,6 +188,24 @@ def test_what_librdkafka_logs_is_a_line() -> None:
     producer = Producer(config)
     for _ in range(50):
         producer.poll(0.1)
-        if "librdkafka" in stream.getvalue():
+        if "refused" in stream.getvalue():
             break
-    assert {line["logger"] for line in lines(stream)} == {"librdkafka"}
+    assert {line["logger"] for line in lines(stream)} <= {"librdkafka", "kafka"}
+    assert "Connection refused" in stream.getvalue()
+
+
+def test_a_broker_that_is_away_does_not_fill_the_log() -> None:
+    now_s = 0.0
+    repeats = logs.Repeats(pause_s=30, clock=lambda: now_s)
+
+    def passes(message: str) -> logging.LogRecord | None:
+        record = logging.LogRecord("librdkafka", logging.ERROR, "", 0, message, (), None)
+        return record if repeats.filter(record) else None
+
+    assert passes("FAIL [w1#consumer-1] [thrd:a]: refused (after 0ms)")
+    assert [passes(f"FAIL [w1#consumer-1] [thrd:a]: refused (after {n}ms)") for n in (1, 2, 3)] == [None] * 3
+    assert passes("FAIL [w1#producer-2] [thrd:a]: refused")
+    now_s = 31.0
+    record = passes("FAIL [w1#consumer-1] [thrd:a]: refused (after 4ms)")
+    assert record is not None
+    assert vars(record)["repeated"] == 3

@@ -1,0 +1,494 @@
+"""One contract for every source of datasets: a directory and MongoDB; then what is each one's own."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+import orjson
+import pandas as pd
+import pyarrow as pa
+import pytest
+from bson import Binary, Decimal128, ObjectId
+from gridfs import GridFSBucket
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pymongo.database import Database
+
+from pipeline.datasets import DatasetSource, DatasetSummary, rows
+from pipeline.datasets.directory import DirectorySource
+from pipeline.datasets.files import read_table
+from pipeline.datasets.mongodb import MongoSource
+from pipeline.datasets.tables import canonical, fingerprint
+from pipeline.errors import RejectedError, TransientError
+from pipeline.mongodb import connect
+
+CSV = b"height,colour,tall\n1.5,red,no\n2.5,,yes\n,blue,no\n"
+ROWS: dict[str, list[Any]] = {"height": [1.5, 2.5, None], "colour": ["red", None, "blue"], "tall": ["no", "yes", "no"]}
+Mongo = Database[dict[str, Any]]
+
+
+class Seeded(Protocol):
+    """A source, and how people put files into it without us."""
+
+    source: DatasetSource
+
+    def put(self, name: str, content: bytes, file_name: str, target_column: str | None = None) -> None: ...
+
+
+class SeededDirectory:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.source: DatasetSource = DirectorySource(root)
+
+    def put(self, name: str, content: bytes, file_name: str, target_column: str | None = None) -> None:
+        self.root.mkdir(exist_ok=True)
+        (self.root / f"{name}{Path(file_name).suffix}").write_bytes(content)
+        if target_column is not None:
+            (self.root / f"{name}.json").write_bytes(orjson.dumps({"target_column": target_column}))
+
+
+class SeededMongo:
+    def __init__(self, database: Mongo) -> None:
+        self.database = database
+        self.source: DatasetSource = MongoSource(database)
+
+    def put(self, name: str, content: bytes, file_name: str, target_column: str | None = None) -> None:
+        file_id = GridFSBucket(self.database).upload_from_stream(file_name, content)
+        document = {"name": name, "file_id": file_id}
+        if target_column is not None:
+            document["target_column"] = target_column
+        self.database["datasets"].replace_one({"name": name}, document, upsert=True)
+
+
+@pytest.fixture(params=["directory", pytest.param("mongodb", marks=pytest.mark.services)])
+def seeded(request: pytest.FixtureRequest, tmp_path: Path) -> Seeded:
+    if request.param == "directory":
+        return SeededDirectory(tmp_path / "datasets")
+    return SeededMongo(request.getfixturevalue("mongo_database"))
+
+
+@pytest.fixture
+def source(seeded: Seeded) -> DatasetSource:
+    return seeded.source
+
+
+def _parquet(table: pa.Table | pd.DataFrame) -> bytes:
+    file = io.BytesIO()
+    (table.to_pandas() if isinstance(table, pa.Table) else table).to_parquet(file)
+    return file.getvalue()
+
+
+def _listed(source: DatasetSource) -> dict[str, DatasetSummary]:
+    return {summary.name: summary for summary in source.list()}
+
+
+def test_what_was_added_is_loaded(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    loaded = source.load("people")
+    assert loaded.table.to_pydict() == ROWS
+    assert loaded.target_column == "tall"
+    assert loaded.revision == source.revision("people")
+
+
+def test_a_dataset_without_a_target_of_its_own_says_so(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), None)
+    assert source.load("people").target_column is None
+    assert _listed(source)["people"].target == "tall"
+
+
+def test_a_csv_file_is_read_with_its_types_and_missing_values(seeded: Seeded) -> None:
+    seeded.put("people", CSV, "people.csv", "tall")
+    loaded = seeded.source.load("people")
+    assert loaded.table.to_pydict() == ROWS
+    assert (loaded.target_column, loaded.revision) == ("tall", seeded.source.revision("people"))
+
+
+def test_a_parquet_file_is_read(seeded: Seeded) -> None:
+    seeded.put("people", _parquet(pd.DataFrame(ROWS, index=[7, 8, 9])), "people.parquet")
+    assert seeded.source.load("people").table.to_pydict() == ROWS
+
+
+def test_lines_of_json_are_read(seeded: Seeded) -> None:
+    lines = b'{"height": 1.5, "colour": "red", "tall": "no"}\n{"height": 2.5, "tall": "yes"}\n\n'
+    seeded.put("people", lines + b'{"colour": "blue", "tall": "no"}', "people.jsonl")
+    assert seeded.source.load("people").table.to_pydict() == ROWS
+
+
+def test_equal_content_has_an_equal_fingerprint_whatever_it_was_read_from(seeded: Seeded) -> None:
+    frame = pd.DataFrame(ROWS)
+    seeded.put("csv", CSV, "x.csv")
+    seeded.put("parquet", _parquet(frame), "x.parquet")
+    seeded.put("json", frame.to_json(orient="records", lines=True).encode(), "x.jsonl")
+    seeded.source.add("added", pa.table(ROWS), None)
+    names = ("csv", "parquet", "json", "added")
+    assert len({fingerprint(seeded.source.load(name).table) for name in names}) == 1
+
+
+def test_a_replaced_dataset_has_another_revision_and_the_new_rows(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    before = source.revision("people")
+    assert source.revision("people") == before
+    source.add("people", pa.table({"x": [1], "y": [2]}), None)
+    assert source.revision("people") != before
+    loaded = source.load("people")
+    assert (loaded.table.to_pydict(), loaded.target_column) == ({"x": [1], "y": [2]}, None)
+    assert [summary.name for summary in source.list()] == ["people"]
+
+
+def test_an_added_dataset_replaces_a_file_that_somebody_put_there(seeded: Seeded) -> None:
+    seeded.put("people", CSV, "people.csv", "tall")
+    seeded.source.add("people", pa.table({"x": [1], "y": [2]}), None)
+    loaded = seeded.source.load("people")
+    assert (loaded.table.to_pydict(), loaded.target_column) == ({"x": [1], "y": [2]}, None)
+
+
+def test_a_file_that_somebody_changed_has_another_revision(seeded: Seeded) -> None:
+    seeded.put("people", CSV, "people.csv")
+    first = seeded.source.revision("people")
+    seeded.put("people", CSV + b"3,red,yes\n", "people.csv")
+    second = seeded.source.revision("people")
+    seeded.put("people", CSV + b"3,red,yes\n", "people.csv", "colour")
+    third = seeded.source.revision("people")
+    assert len({first, second, third}) == 3
+
+
+def test_the_list_shows_rows_columns_target_and_classes(seeded: Seeded) -> None:
+    seeded.source.add("added", pa.table(ROWS), "tall")
+    seeded.source.add("heights", pa.table(ROWS), "height")
+    seeded.put("seeded", CSV, "seeded.csv")
+    assert list(_listed(seeded.source)) == ["added", "heights", "seeded"]
+    added, heights, made = seeded.source.list()
+    assert (added.rows, added.columns, added.target, added.classes) == (3, 3, "tall", ["no", "yes"])
+    assert (heights.target, heights.classes) == ("height", None)
+    assert (made.rows, made.columns, made.target, made.classes) == (3, 3, "tall", ["no", "yes"])
+
+
+def test_a_file_that_cannot_be_read_is_listed_with_what_is_known(seeded: Seeded) -> None:
+    seeded.put("broken", b"PAR1 and nothing", "broken.parquet", "y")
+    listed = _listed(seeded.source)["broken"]
+    assert (listed.rows, listed.columns, listed.classes) == (None, None, None)
+
+
+def test_a_source_without_datasets_lists_none(source: DatasetSource) -> None:
+    assert list(source.list()) == []
+
+
+def test_an_unknown_name_is_rejected_with_the_names_that_are_near(source: DatasetSource) -> None:
+    source.add("customers", pa.table(ROWS), None)
+    for call in (source.revision, source.load):
+        with pytest.raises(RejectedError, match="there is no dataset 'custmers'; did you mean customers"):
+            call("custmers")
+        with pytest.raises(RejectedError, match="did you mean iris"):
+            call("Iris")
+        with pytest.raises(RejectedError, match=r"there are breast_cancer, customers, diabetes"):
+            call("zzzz")
+
+
+@pytest.mark.parametrize("name", ["../people", "a/b", "", "a\0", "a b", "$where", "x" * 129])
+def test_a_name_that_is_none_is_rejected(source: DatasetSource, name: str) -> None:
+    for call in (source.revision, source.load, lambda name: source.add(name, pa.table(ROWS), None)):
+        with pytest.raises(RejectedError, match="a name has 1 to 128"):
+            call(name)
+
+
+@pytest.mark.parametrize("name", [".", "..", ".hidden", "a.csv", "a.json", "-", "datasets"])
+def test_a_strange_but_good_name_is_a_name(source: DatasetSource, name: str, tmp_path: Path) -> None:
+    source.add(name, pa.table(ROWS), "tall")
+    assert source.load(name).table.to_pydict() == ROWS
+    assert [summary.name for summary in source.list()] == [name]
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
+
+
+def test_a_built_in_is_not_replaced(source: DatasetSource) -> None:
+    with pytest.raises(RejectedError, match="'iris' is built in"):
+        source.add("iris", pa.table(ROWS), None)
+
+
+def test_an_added_target_must_be_a_column(source: DatasetSource) -> None:
+    with pytest.raises(RejectedError, match="dataset 'people': it has no column 'size'; it has height, colour, tall"):
+        source.add("people", pa.table(ROWS), "size")
+
+
+def test_a_tensor_column_is_kept(source: DatasetSource) -> None:
+    images = pa.FixedSizeListArray.from_arrays(pa.array([float(n) for n in range(8)]), 4)
+    source.add("images", pa.table({"pixels": images, "digit": [1, 2]}), "digit")
+    kind = source.load("images").table.schema.field("pixels").type
+    assert (kind.list_size, kind.value_type) == (4, pa.float64())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "dataset 'people': the file is empty"),
+        (b" \n \n", "the file is empty"),
+        (b"a,b\n", "it has no rows"),
+        (b"a,b\n1,2\n3\n4,5,6\n", "line 3 of the CSV file has 1 values where the header has 2: '3'"),
+        (b'a,b\n1,"two\nlines"\n4,5,6\n', "row 3 of the CSV file has 3 values where the header has 2: '4,5,6'"),
+        (b"a,b,a\n1,2,3\n", "column 'a' comes 2 times"),
+        (b"a,b\n1,2\n3,\xff\n", "line 3 of the CSV file is not UTF-8 .byte 0xff."),
+        (b"\xff,b\n1,2\n", "line 1 of the CSV file is not UTF-8"),
+        (b"PK\x03\x04...", "the file is a zip or Excel file"),
+        (b"\x1f\x8b...", "the file is compressed with gzip"),
+    ],
+)
+def test_a_file_that_is_no_table_is_rejected_with_the_place(seeded: Seeded, content: bytes, says: str) -> None:
+    seeded.put("people", content, "people.csv")
+    assert seeded.source.revision("people") is not None
+    with pytest.raises(RejectedError, match=says):
+        seeded.source.load("people")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (pa.table({"a": [{"b": 1}]}), "column 'a' holds values of type struct<b: int64>"),
+        (pa.table({"a": [[1], [1, 2]]}), "column 'a' holds lists of 1 to 2 values"),
+        (pa.table({"a": [["x"], ["y"]]}), "column 'a' holds values of type"),
+        (pa.table({"a": [b"\xff"]}), "column 'a' of type binary cannot be read"),
+        (pa.table({"a": pa.array([], pa.int64())}), "it has no rows"),
+        (pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), "column 'a' comes 2 times"),
+    ],
+)
+def test_columns_that_are_no_features_are_rejected_by_name(source: DatasetSource, table: pa.Table, says: str) -> None:
+    with pytest.raises(RejectedError, match=says):
+        source.add("bad", table, None)
+    assert list(source.list()) == []
+
+
+def test_whoever_reads_while_a_dataset_is_replaced_gets_one_or_the_other(source: DatasetSource) -> None:
+    versions = [pa.table({"x": [n] * 2_000, "y": range(2_000)}) for n in range(2)]
+    source.add("people", versions[0], None)
+    done = threading.Event()
+
+    def replace() -> None:
+        for n in range(1, 21):
+            source.add("people", versions[n % 2], None)
+        done.set()
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    while not done.is_set():
+        column = source.load("people").table.column("x").to_pylist()
+        assert len(column) == 2_000
+        assert len(set(column)) == 1
+    replacing.join()
+
+
+# CSV, whatever it is stored in
+
+
+def _naive(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=UTC).replace(tzinfo=None)  # type: ignore[misc, arg-type]
+
+
+def _read(text: str) -> dict[str, list[Any]]:
+    return read_table(text.encode(), "x.csv").to_pydict()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a;b\n1;x\n", {"a": [1], "b": ["x"]}),
+        ("a\tb\n1\tx\n", {"a": [1], "b": ["x"]}),
+        ("a|b\r\n1|x\r\n", {"a": [1], "b": ["x"]}),
+        ("\ufeffa, b \n1,x\n", {"a": [1], "b": ["x"]}),
+        (",a\n0,x\n1,y\n", {"a": ["x", "y"]}),
+        (",a\n5,x\n1,y\n", {"column_1": [5, 1], "a": ["x", "y"]}),
+        ("a,b\nNA,null\n1,x\n", {"a": [None, 1], "b": [None, "x"]}),
+        ("a,b\n,1\n,2\n", {"a": [None, None], "b": [1, 2]}),
+        ("a,b\ntrue,1\nfalse,0\n", {"a": [True, False], "b": [1, 0]}),
+        ("a\n1\n2.5\n", {"a": [1.0, 2.5]}),
+        ("a\n1\nx\n", {"a": ["1", "x"]}),
+        ("a\n2020-01-31\n", {"a": [_naive(2020, 1, 31)]}),
+        ("a\n2020-01-31T10:00:00+02:00\n", {"a": [_naive(2020, 1, 31, 8)]}),
+        ('a,b\n"x\ny",1\n', {"a": ["x\ny"], "b": [1]}),
+        ("a\n99999999999999999999\n1\n", {"a": [1e20, 1.0]}),
+    ],
+)
+def test_a_csv_column_has_the_type_that_all_its_values_have(text: str, expected: dict[str, list[Any]]) -> None:
+    assert _read(text) == expected
+
+
+def test_the_type_of_a_csv_column_is_found_from_all_of_a_large_file() -> None:
+    table = read_table(b"a,b\n" + b"1,2\n" * 1_000_000 + b"x,2.5\n", "x.csv")
+    assert [str(kind) for kind in table.schema.types] == ["large_string", "double"]
+
+
+def test_a_parquet_file_that_unpacks_to_more_than_the_limit_is_not_unpacked() -> None:
+    content = _parquet(pa.table({"a": list(range(100_000))}))
+    with pytest.raises(RejectedError, match=r"bytes unpacked, more than the dataset cache of 1,000 bytes"):
+        read_table(content, "x.parquet", max_bytes=1_000)
+
+
+VALUES = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=3)
+DOCUMENTS = st.lists(st.dictionaries(st.sampled_from("abc"), VALUES), min_size=1, max_size=12)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(documents=DOCUMENTS, size=st.integers(1, 12))
+def test_rows_make_the_same_table_however_they_fall_into_batches(
+    documents: Sequence[dict[str, Any]], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rows.table_of(documents)
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "BATCH_ROWS", size)
+        parts = rows.table_of(documents)
+    assert whole.column_names == parts.column_names
+    if whole.num_columns:
+        assert fingerprint(canonical(whole)) == fingerprint(canonical(parts))
+
+
+# Only in a directory
+
+
+def test_a_wrong_file_beside_a_dataset_is_rejected_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_bytes(CSV)
+    for content in (b"{", b"[]", b'{"target_column": 3}'):
+        (tmp_path / "people.json").write_bytes(content)
+        with pytest.raises(RejectedError, match=r"dataset 'people': people\.json"):
+            DirectorySource(tmp_path).load("people")
+
+
+# Only in MongoDB
+
+
+@pytest.fixture
+def put(mongo_database: Mongo) -> Callable[..., DatasetSource]:
+    """Makes the collection `people` of these documents."""
+
+    def make(*documents: dict[str, Any]) -> DatasetSource:
+        mongo_database["people"].insert_many(documents)
+        return MongoSource(mongo_database)
+
+    return make
+
+
+Put = Callable[..., DatasetSource]
+
+
+def test_a_collection_is_a_dataset_of_its_documents_in_the_order_of_their_ids(put: Put) -> None:
+    source = put({"_id": 2, "x": 2, "y": "b"}, {"_id": 1, "x": 1, "y": "a"}, {"_id": 3, "y": "c", "z": True})
+    loaded = source.load("people")
+    assert loaded.table.to_pydict() == {"x": [1, 2, None], "y": ["a", "b", "c"], "z": [None, None, True]}
+    assert source.revision("people") is None
+    assert loaded.revision == fingerprint(loaded.table)
+    assert loaded.target_column is None
+
+
+def test_a_collection_has_the_fingerprint_of_a_file_with_the_same_rows(put: Put) -> None:
+    names = list(ROWS)
+    source = put(*(dict(zip(names, values, strict=True)) for values in zip(*ROWS.values(), strict=True)))
+    assert source.load("people").revision == fingerprint(read_table(CSV, "x.csv"))
+
+
+def test_the_types_of_mongodb_become_types_of_columns(put: Put) -> None:
+    moment, identity = datetime(2020, 1, 31, 10, tzinfo=UTC), UUID(int=7)
+    source = put(
+        {
+            "id": ObjectId("65f000000000000000000001"),
+            "uuid": Binary.from_uuid(identity),
+            "price": Decimal128("12.50"),
+            "when": moment,
+            "number": 1,
+            "mixed": 1,
+            "flag": True,
+            "nothing": None,
+            "nan": float("nan"),
+        },
+        {"number": 2.5, "mixed": "one"},
+    )
+    assert source.load("people").table.to_pydict() == {
+        "id": ["65f000000000000000000001", None],
+        "uuid": [str(identity), None],
+        "price": ["12.50", None],
+        "when": [_naive(2020, 1, 31, 10), None],
+        "number": [1.0, 2.5],
+        "mixed": ["1", "one"],
+        "flag": [True, None],
+        "nothing": [None, None],
+        "nan": [None, None],
+    }
+
+
+@pytest.mark.parametrize("value", [{"city": "Rome"}, [1, 2], b"bytes"])
+def test_nested_values_in_a_collection_are_rejected_by_the_name_of_their_column(put: Put, value: object) -> None:
+    source = put({"x": 1, "address": None}, {"x": 2, "address": value})
+    with pytest.raises(RejectedError, match="dataset 'people': column 'address' holds values of type"):
+        source.load("people")
+
+
+def test_a_collection_is_listed_with_its_rows_and_columns(put: Put) -> None:
+    (listed,) = put({"x": 1, "y": "a"}, {"x": 2, "y": "b"}).list()
+    assert listed == DatasetSummary("people", 2, 2, "y", ["a", "b"], "mongodb")
+
+
+def test_a_document_without_a_file_gives_a_collection_its_target(put: Put, mongo_database: Mongo) -> None:
+    source = put({"x": 1, "y": "a"}, {"x": 2, "y": "b"})
+    mongo_database["datasets"].insert_one({"name": "people", "target_column": "x"})
+    assert source.load("people").target_column == "x"
+    assert source.revision("people") is None
+    assert [(listed.name, listed.target) for listed in source.list()] == [("people", "x")]
+
+
+def test_collections_that_are_not_rows_are_no_datasets(mongo_database: Mongo) -> None:
+    own = ("training_requests", "training_outcomes", "workers", "model_registry", "datasets", "fs.files", "fs.chunks")
+    for name in own:
+        mongo_database[name].insert_one({"x": 1})
+    source = MongoSource(mongo_database)
+    assert list(source.list()) == []
+    for name in (*own, "system.views"):
+        with pytest.raises(RejectedError, match="there is no dataset"):
+            source.load(name)
+
+
+def test_the_id_of_a_file_may_be_written_as_text(mongo_database: Mongo) -> None:
+    file_id = GridFSBucket(mongo_database).upload_from_stream("without a suffix", CSV)
+    mongo_database["datasets"].insert_one({"name": "people", "file_id": str(file_id), "format": "csv"})
+    assert MongoSource(mongo_database).load("people").table.to_pydict() == ROWS
+
+
+def test_a_document_whose_file_is_gone_is_rejected(mongo_database: Mongo) -> None:
+    mongo_database["datasets"].insert_one({"name": "people", "file_id": ObjectId()})
+    with pytest.raises(RejectedError, match="dataset 'people': its file in GridFS cannot be read"):
+        MongoSource(mongo_database).load("people")
+
+
+def test_the_file_of_a_replaced_dataset_is_removed_unless_another_one_shares_it(mongo_database: Mongo) -> None:
+    source = MongoSource(mongo_database)
+    for n in range(3):
+        source.add("people", pa.table({"x": [n]}), None)
+    assert mongo_database["fs.files"].count_documents({}) == 1
+    document = mongo_database["datasets"].find_one({"name": "people"}) or {}
+    mongo_database["datasets"].insert_one({"name": "alias", "file_id": document["file_id"]})
+    source.add("people", pa.table({"x": [3]}), None)
+    assert source.load("alias").table.to_pydict() == {"x": [2]}
+
+
+def test_a_dataset_larger_than_the_limit_is_rejected_before_it_is_read_whole(mongo_database: Mongo) -> None:
+    source = MongoSource(mongo_database, max_bytes=1_000)
+    GridFSBucket(mongo_database).upload_from_stream_with_id(1, "large.csv", CSV * 100)
+    mongo_database["datasets"].insert_one({"name": "file", "file_id": 1})
+    mongo_database["rows"].insert_many([{"x": n} for n in range(6_000)])
+    with pytest.raises(RejectedError, match="its file of 4,900 bytes is larger than the dataset cache of 1,000 bytes"):
+        source.load("file")
+    with pytest.raises(RejectedError, match="it is larger than the dataset cache of 1,000 bytes"):
+        source.load("rows")
+
+
+def test_a_mongodb_that_is_not_there_is_an_error_that_waiting_may_heal() -> None:
+    with connect("mongodb://127.0.0.1:9", timeout_s=0.2, selection_timeout_s=0.1) as client:
+        source = MongoSource(client["tensorfleet"])
+        for call in (
+            source.list,
+            lambda: source.load("people"),
+            lambda: source.revision("people"),
+            lambda: source.add("people", pa.table(ROWS), None),
+        ):
+            with pytest.raises(TransientError, match="mongodb"):
+                call()

@@ -1,0 +1,80 @@
+"""Datasets and requests for tests of the pipeline, and a short way to train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pipeline import model_file, training
+from pipeline.datasets import Dataset
+from pipeline.datasets.builtin import BUILTINS, fingerprint
+from pipeline.jobs import Evaluation, TrainingRequest
+
+QUICK: dict[str, dict[str, Any]] = {"random_forest": {"n_estimators": 5}, "neural_network": {"max_iter": 20}}
+"""Hyperparameters that keep a test short."""
+
+
+def request(algorithm: str = "decision_tree", dataset: str = "iris", **changes: Any) -> TrainingRequest:
+    evaluation = {name: changes.pop(name) for name in list(changes) if name in Evaluation.__dataclass_fields__}
+    values = {"request_id": "r1", "job_name": "job", "model_name": "model", "evaluation": Evaluation(**evaluation)}
+    values["hyperparameters"] = QUICK.get(algorithm, {})
+    return TrainingRequest(**{**values, "algorithm": algorithm, "dataset_name": dataset, **changes})
+
+
+@dataclass
+class Bench:
+    """Trains in a directory of its own."""
+
+    directory: Path
+
+    def dataset(self, frame: pd.DataFrame | pa.Table, target_column: str | None = None) -> Dataset:
+        """The frame as an Arrow file, as the dataset cache would have written it."""
+        table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
+        path = self.directory / f"{len(list(self.directory.iterdir()))}.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return Dataset("rows", str(path), path, target_column)
+
+    def train(
+        self,
+        asked: TrainingRequest,
+        data: pd.DataFrame | pa.Table | Dataset | None = None,
+        report: Callable[..., None] = lambda *_: None,
+    ) -> training.Trained:
+        if data is None:
+            assert asked.dataset_name in BUILTINS
+            data = Dataset(asked.dataset_name, fingerprint(asked.dataset_name), None, None)
+        dataset = data if isinstance(data, Dataset) else self.dataset(data)
+        return training.train(asked, dataset, self.directory, report)
+
+    def load(self, trained: training.Trained) -> model_file.LoadedModel:
+        return model_file.load(trained.model_file, trained.sha256)
+
+
+def mixed_rows(rows: int = 120, classes: int = 2, seed: int = 0) -> pd.DataFrame:
+    """Numbers, words, truths, dates and text, with gaps and infinities; the target depends on the first column."""
+    random = np.random.default_rng(seed)
+    codes = np.arange(rows) % classes
+    words = ["good", "bad", "fine", "very", "much", "thing", "day", "night", "rain", "sun"]
+    frame = pd.DataFrame(
+        {
+            "size": codes + random.normal(scale=0.3, size=rows),
+            "count": random.integers(0, 50, rows),
+            "city": random.choice(["Ulm", "Bonn", "Kiel"], rows),
+            "paid": random.random(rows) < 0.5,
+            "seen": pd.date_range("2025-01-01", periods=rows, freq="7h"),
+            "note": [" ".join(random.choice(words, 8)) for _ in range(rows)],
+            "label": [f"class {code}" for code in codes],
+        }
+    )
+    frame["paid"] = frame["paid"].astype("boolean")
+    for place, column in enumerate(("size", "city", "paid", "seen", "note")):
+        frame.loc[place + 3, column] = None
+    frame.loc[10, "size"] = np.inf
+    return frame

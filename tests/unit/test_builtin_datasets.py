@@ -1,0 +1,66 @@
+"""The built-in datasets, under the names people know."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.datasets.builtin import BUILTINS, TARGETS, BuiltinSource, fingerprint, load_frame
+from pipeline.datasets.frames import frame_of
+from pipeline.errors import RejectedError
+
+
+def test_iris_has_the_names_people_know() -> None:
+    iris = load_frame("iris")
+    assert list(iris.columns) == ["sepal length", "sepal width", "petal length", "petal width", "species"]
+    assert list(iris["species"].unique()) == ["setosa", "versicolor", "virginica"]
+    assert iris.shape == (150, 5)
+
+
+def test_breast_cancer_tells_malignant_from_benign_as_scikit_learn_does() -> None:
+    cancer = load_frame("breast_cancer")
+    assert cancer["diagnosis"].value_counts().to_dict() == {"benign": 357, "malignant": 212}
+
+
+def test_digits_have_pixels_and_an_integer() -> None:
+    digits = load_frame("digits")
+    assert digits.columns[0] == "pixel_0_0"
+    assert list(digits.columns[-2:]) == ["pixel_7_7", "digit"]
+    assert digits["digit"].dtype == "int64"
+
+
+def test_diabetes_has_a_number_to_predict() -> None:
+    assert load_frame("diabetes")["progression"].dtype == "float64"
+
+
+@pytest.mark.parametrize("name", BUILTINS)
+def test_the_target_is_the_last_column(name: str) -> None:
+    assert load_frame(name).columns[-1] == TARGETS[name]
+
+
+@pytest.mark.parametrize("name", BUILTINS)
+def test_a_source_loads_the_frame_that_a_trainer_loads(name: str) -> None:
+    loaded = BuiltinSource().load(name)
+    assert frame_of(loaded.table).equals(load_frame(name))
+    assert (loaded.target_column, loaded.revision) == (TARGETS[name], BuiltinSource().revision(name))
+
+
+def test_fingerprints_differ_and_never_change() -> None:
+    assert len({fingerprint(name) for name in BUILTINS}) == len(BUILTINS)
+    assert fingerprint("iris") == "7c50b56768c10905e04b58a79ffe3c1a2819fb7c9c4dabdda7389134a0417263"
+
+
+def test_the_list_has_the_fields_of_the_replaced_worker() -> None:
+    by_name = {summary.name: summary for summary in BuiltinSource().list()}
+    assert list(by_name) == sorted(BUILTINS)
+    iris = by_name["iris"]
+    assert (iris.rows, iris.columns, iris.target, iris.source) == (150, 5, "species", "built-in")
+    assert iris.classes == ["setosa", "versicolor", "virginica"]
+    assert by_name["diabetes"].classes is None
+
+
+def test_the_names_are_reserved_and_others_unknown() -> None:
+    source = BuiltinSource()
+    with pytest.raises(RejectedError, match="cannot be changed"):
+        source.add("iris", source.load("iris").table, None)
+    with pytest.raises(RejectedError, match="no built-in dataset 'titanic'; there are breast_cancer"):
+        source.revision("titanic")

@@ -1,0 +1,233 @@
+"""Lanes with real trainer processes: what they report, and how they are ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from consumer.trainers.lanes import End, Finished, Killed, LaneEvent, Lanes, Logged, Reported, Returned, Spec, Taken
+from pipeline.datasets.builtin import BuiltinSource
+from pipeline.jobs import TrainingRequest
+
+PLUGINS = Path(__file__).parent.parent / "plugins"
+MEMORY_BYTES = 2**30
+
+
+class Bench:
+    """Two lanes, and what has happened in them so far."""
+
+    def __init__(self, lanes: Lanes, spool: Path) -> None:
+        self.spool = spool
+        self.lanes = lanes
+        self.events: list[LaneEvent] = []
+        self.fed: list[str] = []
+
+    def clear(self) -> None:
+        """Leave idle lanes to the next test."""
+        self.lanes.take_back()
+        for job_id in self.fed:
+            self.lanes.kill(job_id, End.CANCELLED, "the test is over")
+        deadline = time.monotonic() + 20
+        while self.lanes.busy or self.lanes.room() < 4:
+            assert time.monotonic() < deadline
+            self.lanes.poll()
+            time.sleep(0.01)
+
+    def feed(self, job_id: str, *, limit_s: float = 60, memory: int = MEMORY_BYTES, **hyperparameters: object) -> None:
+        self.fed.append(job_id)
+        request = TrainingRequest(
+            job_id,
+            "job",
+            "troublesome",
+            "iris",
+            model_name="m",
+            hyperparameters=hyperparameters,  # type: ignore[arg-type]
+        )
+        payload = {
+            "id": job_id,
+            "request": request.to_document(),
+            "dataset": {"name": "iris", "fingerprint": "f", "path": None, "target_column": "species"},
+            "spool": str(self.spool / job_id),
+            "max_memory_bytes": memory,
+        }
+        self.lanes.feed(Spec(job_id, orjson.dumps(payload), limit_s, memory))
+
+    def until(self, seen: Callable[[LaneEvent], bool], within_s: float = 30) -> LaneEvent:
+        """The first event that fits, of those so far or to come."""
+        deadline = time.monotonic() + within_s
+        looked = 0
+        while time.monotonic() < deadline:
+            for event in self.events[looked:]:
+                if seen(event):
+                    return event
+            looked = len(self.events)
+            select.select(list(self.lanes.descriptors()), [], [], 0.05)
+            self.events.extend(self.lanes.poll())
+        raise AssertionError(f"did not happen within {within_s} s; what did: {self.events}")
+
+    def ended(self, job_id: str, within_s: float = 30) -> LaneEvent:
+        return self.until(lambda e: isinstance(e, (Finished, Killed)) and e.job_id == job_id, within_s)
+
+    def taken(self, job_id: str) -> None:
+        self.until(lambda e: isinstance(e, Taken) and e.job_id == job_id)
+
+
+@pytest.fixture(scope="module")
+def lanes() -> Iterator[Lanes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(PLUGINS), os.environ.get("PYTHONPATH", ""))))
+        lanes = Lanes(2)
+        lanes.start()
+    yield lanes
+    lanes.stop()
+
+
+@pytest.fixture
+def bench(lanes: Lanes, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(lanes, tmp_path)
+    yield bench
+    bench.clear()
+
+
+def test_a_training_reports_its_stages_and_leaves_a_result(bench: Bench) -> None:
+    bench.feed("a", mode="warn")
+    event = bench.ended("a")
+    assert isinstance(event, Finished)
+    assert event.verdict == "trained"
+    stages = [e.stage for e in bench.events if isinstance(e, Reported)]
+    assert stages == ["LOADING", "TRAINING", "EVALUATING"]
+    result = orjson.loads((bench.spool / "a" / "result.json").read_bytes())
+    assert Path(result["model_file"]).stat().st_size == result["size_bytes"]
+    assert BuiltinSource().list()
+
+
+def test_an_exception_is_reported_and_the_trainer_goes_on(bench: Bench) -> None:
+    bench.feed("bad", mode="raise")
+    event = bench.ended("bad")
+    assert isinstance(event, Finished)
+    assert (event.verdict, event.kind) == ("failed", "TRAINING_ERROR")
+    assert "the data is cursed" in event.message
+    bench.feed("good")
+    assert bench.ended("good").verdict == "trained"  # type: ignore[union-attr]
+
+
+def test_a_fit_that_hangs_in_c_is_ended_at_its_time_limit(bench: Bench) -> None:
+    bench.feed("hang", limit_s=1, mode="hang", seconds=60)
+    bench.taken("hang")
+    begun = time.monotonic()
+    event = bench.ended("hang")
+    assert isinstance(event, Killed)
+    assert event.end is End.TIMED_OUT
+    assert "time limit of 1 s" in event.message
+    assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize("mode", ["swell", "swell_outside"])
+def test_a_training_that_swells_is_ended_at_its_memory_limit(bench: Bench, mode: str) -> None:
+    bench.feed("swell", memory=600 * 2**20, mode=mode)
+    event = bench.ended("swell")
+    assert "memory limit" in event.message or "its limit of 600 MiB" in event.message  # type: ignore[union-attr]
+    if isinstance(event, Killed):
+        assert event.end is End.OUT_OF_MEMORY
+    else:
+        assert event.kind == "OUT_OF_MEMORY"  # type: ignore[union-attr]
+    bench.feed("after")
+    assert bench.ended("after").verdict == "trained"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("mode", "how"), [("segfault", "signal 11"), ("exit", "exit code 3")])
+def test_a_trainer_that_dies_is_told_and_replaced(bench: Bench, mode: str, how: str) -> None:
+    bench.feed("dies", mode=mode)
+    event = bench.ended("dies")
+    assert isinstance(event, Killed)
+    assert event.end is End.CRASHED
+    assert how in event.message
+    bench.feed("x")
+    bench.feed("y")
+    assert {bench.ended("x").verdict, bench.ended("y").verdict} == {"trained"}  # type: ignore[union-attr]
+
+
+def test_a_kill_takes_the_whole_group_within_a_second(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    bench.feed("parent", mode="grandchild", path=str(path), seconds=60)
+    bench.taken("parent")
+    bench.until(lambda _: True)
+    deadline = time.monotonic() + 20
+    while not (path.exists() and path.read_text().strip().split("\n")[-1].isdigit()) and time.monotonic() < deadline:
+        bench.events.extend(bench.lanes.poll())
+        time.sleep(0.02)
+    assert bench.lanes.kill("parent", End.CANCELLED, "cancelled")
+    assert isinstance(bench.ended("parent", within_s=1), Killed)
+    grandchild = int(path.read_text().strip().split("\n")[-1])
+    _await_gone(grandchild)
+
+
+def test_what_waits_behind_a_dead_training_comes_back_blameless(bench: Bench) -> None:
+    for job_id in ("a", "b"):
+        bench.feed(job_id, mode="hang", seconds=60)
+        bench.taken(job_id)
+    bench.feed("c")
+    bench.lanes.kill("a", End.CANCELLED, "cancelled")
+    bench.lanes.kill("b", End.CANCELLED, "cancelled")
+    assert bench.until(lambda e: isinstance(e, Returned)) == Returned("c")
+
+
+def test_an_idle_lane_takes_over_what_waits_behind_a_long_training(bench: Bench) -> None:
+    bench.feed("long", mode="hang", seconds=60)
+    bench.feed("short", mode="sleep", seconds=1)
+    bench.feed("behind")
+    bench.taken("long")
+    bench.taken("short")
+    assert bench.ended("behind", within_s=20).verdict == "trained"  # type: ignore[union-attr]
+
+
+def test_what_was_not_taken_can_be_had_back(bench: Bench) -> None:
+    for job_id in ("a", "b"):
+        bench.feed(job_id, mode="hang", seconds=60)
+        bench.taken(job_id)
+    bench.feed("c")
+    bench.feed("d")
+    assert bench.lanes.room() == 0
+    assert bench.lanes.take_back("c") == ["c"]
+    assert bench.lanes.take_back() == ["d"]
+    assert bench.lanes.take_back("a") == []
+
+
+def test_warnings_of_libraries_reach_the_worker(bench: Bench) -> None:
+    bench.feed("w", mode="warn")
+    bench.ended("w")
+    result = orjson.loads((bench.spool / "w" / "result.json").read_bytes())
+    assert "the data is strange" in str(result["warnings"]) or any(isinstance(e, Logged) for e in bench.events)
+
+
+def test_no_trainer_outlives_its_forkserver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(PLUGINS), os.environ.get("PYTHONPATH", ""))))
+    bench = Bench(Lanes(2), tmp_path)
+    bench.lanes.start()
+    bench.feed("hang", mode="hang", seconds=60)
+    bench.taken("hang")
+    pids = [lane.pid for lane in bench.lanes._lanes.values()]
+    assert bench.lanes._server is not None
+    bench.lanes._server.kill()
+    bench.lanes._server.wait()
+    for pid in pids:
+        assert pid is not None
+        _await_gone(pid)
+
+
+def _await_gone(pid: int, within_s: float = 5) -> None:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] in "ZX":
+                return
+        except FileNotFoundError:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"process {pid} is still there")
