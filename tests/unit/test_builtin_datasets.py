@@ -46,7 +46,7 @@ def test_a_source_loads_the_frame_that_a_trainer_loads(name: str) -> None:
 
 def test_fingerprints_differ_and_never_change() -> None:
     assert len({fingerprint(name) for name in BUILTINS}) == len(BUILTINS)
-    assert fingerprint("iris") == "7c50b56768c10905e04b58a79ffe3c1a2819fb7c9c4dabdda7389134a0417263"
+    assert fingerprint("iris") == "49282f230fa31c59293a8e55c7f2ce6890889b162d470582cf9c88c7a5c3b995"
 
 
 def test_the_list_has_the_fields_of_the_replaced_worker() -> None:
