@@ -213,6 +213,8 @@ def test_no_trainer_outlives_its_forkserver(tmp_path: Path, monkeypatch: pytest.
     bench.lanes.start()
     bench.feed("hang", mode="hang", seconds=60)
     bench.taken("hang")
+    bench.feed("beside", mode="hang", seconds=60)
+    bench.taken("beside")
     pids = [lane.pid for lane in bench.lanes._lanes.values()]
     assert bench.lanes._server is not None
     bench.lanes._server.kill()
