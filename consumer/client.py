@@ -112,7 +112,9 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._producer.purge()
         self._producer.flush(1.0)
 
@@ -126,14 +128,14 @@ class Client:
 
     def submit_all(self, requests: Sequence[TrainingRequest]) -> list[str]:
         """Send requests, in their order, and wait for all of them; returns their request_ids."""
-        self._prepare()
+        self.prepare()
         self.send([self._request_message(request) for request in requests])
         return [request.request_id for request in requests]
 
     def cancel(self, request_id: str, reason: str = "", user: str = "") -> None:
         """Ask for a request to be stopped; it may be unknown yet.  Its terminal event tells who won."""
         _check(request_id)
-        self._prepare()
+        self.prepare()
         command = cancel_command(request_id, reason=reason, user=user, requested_at=milliseconds(datetime.now(UTC)))
         self.send([message(self.codec, self.topics, Record.TRAINING_CONTROL, command)])
 
@@ -146,7 +148,7 @@ class Client:
         that the topic keeps (7 days) is looked through.  Raises TimeoutError if there is no end within `timeout_s`.
         """
         waiting = {request_id, *more}
-        begin = since or min(filter(None, map(time_of, waiting)), default=None) if all(map(time_of, waiting)) else since
+        begin = since or _earliest(waiting)
         seen: set[str] = set()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for event in self._events(Record.TRAINING_PROGRESS, frozenset(waiting), begin):
@@ -196,7 +198,8 @@ class Client:
                 raise RejectedError(f"the request is larger than the topic takes: {why}")
             raise TransientError("kafka", f"{left + len(refused)} of {len(messages)} records were not taken: {why}")
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Learn the ids of the schema registry, where there is one; the other methods do it by themselves."""
         if not self._prepared:
             self.codec.prepare()
             self._prepared = True
@@ -258,7 +261,9 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._consumer.close()
 
     @property
@@ -349,6 +354,11 @@ def time_of(request_id: str) -> datetime | None:
     if value.version != 7 or str(value) != request_id:
         return None
     return min(datetime.fromtimestamp((value.int >> 80) / 1000, UTC), datetime.now(UTC))
+
+
+def _earliest(request_ids: Iterable[str]) -> datetime | None:
+    times = [time_of(request_id) for request_id in request_ids]
+    return min((one for one in times if one is not None), default=None) if all(times) else None
 
 
 def partition_of(key: bytes, partitions: int) -> int:

@@ -68,7 +68,7 @@ def describe(values: pd.Series[Any], name: str, *, wanted: bool = False) -> Colu
 def read(values: pd.Series[Any], column: Column) -> NDArray[Any]:
     """The values as preparation takes them: float64 with NaN, datetime64 with NaT, or str objects with NaN.
 
-    Raises ValueError if a value cannot be read as what the column holds.
+    Infinity is missing.  Raises ValueError if a value cannot be read as what the column holds.
     """
     try:
         return _READERS[column.role](values)
@@ -99,11 +99,12 @@ def _reads_as_text(values: pd.Series[str]) -> bool:
 
 
 def _numbers(values: pd.Series[Any]) -> NDArray[Any]:
-    if values.dtype.kind == "f" and isinstance(values.dtype, np.dtype):
-        return values.to_numpy(dtype=np.float64)
     if values.dtype.kind == "m":
         return np.asarray(values.dt.total_seconds(), dtype=np.float64)
-    return np.asarray(pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan))
+    numbers = values if values.dtype.kind in "iuf" else pd.to_numeric(values)
+    found = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
+    infinite = np.isinf(found)
+    return np.where(infinite, np.nan, found) if infinite.any() else found
 
 
 def _truths(values: pd.Series[Any]) -> NDArray[Any]:

@@ -34,26 +34,28 @@ def giveaway(examples: Examples, train: NDArray[np.intp]) -> str | None:
 
 
 def _sorts(values: NDArray[Any], codes: NDArray[np.intp]) -> bool:
-    """Rows of equal value are sorted by class both ways, so that ties cannot look like order."""
+    """Whether equal values have one class, and rows sorted by value change it about as seldom as they can."""
     present = ~pd.isna(values)
-    values, codes = values[present], codes[present]
-    if len(values) < PURE * len(present):
+    if present.mean() < PURE:
         return False
-    runs = max(_runs(values, codes), _runs(values, -codes))
-    return runs <= RUNS_A_CLASS * len(np.unique(codes))
-
-
-def _runs(values: NDArray[Any], codes: NDArray[np.intp]) -> int:
+    values, codes = values[present], codes[present]
     ordered = codes[np.lexsort((codes, values))]
-    return int((ordered[1:] != ordered[:-1]).sum()) + 1
+    runs = int((ordered[1:] != ordered[:-1]).sum()) + 1
+    return runs <= RUNS_A_CLASS * len(np.unique(codes)) and _purity(values, codes)[0] >= PURE
 
 
 def _tells(values: NDArray[Any], codes: NDArray[np.intp]) -> bool:
     """Values that come once tell nothing that can be learned."""
-    places, _ = pd.factorize(values, use_na_sentinel=False)
-    table = np.zeros((places.max() + 1, codes.max() + 1), dtype=np.int64)
+    purity, distinct = _purity(values, codes)
+    return purity >= PURE and 2 * distinct <= len(values)
+
+
+def _purity(values: NDArray[Any], codes: NDArray[np.intp]) -> tuple[float, int]:
+    """The share of rows that have the most frequent class of their value, and how many values there are."""
+    places, distinct = pd.factorize(values, use_na_sentinel=False)
+    table = np.zeros((len(distinct), codes.max() + 1), dtype=np.int64)
     np.add.at(table, (places, codes), 1)
-    return bool(2 * len(table) <= len(values) and table.max(axis=1).sum() >= PURE * len(values))
+    return float(table.max(axis=1).sum() / len(values)), len(distinct)
 
 
 def _never(_values: NDArray[Any], _codes: NDArray[np.intp]) -> bool:

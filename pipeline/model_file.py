@@ -44,7 +44,6 @@ ARTIFACT_FORMAT = "tensorfleet-model/1"
 TRUSTED_TYPES = (
     "numpy.asarray",
     "numpy.dtype",
-    "numpy.nan_to_num",
     "numpy.ravel",
     "pipeline.dates.DateFeatures",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",

@@ -87,16 +87,11 @@ def _by_role(columns: Sequence[Column], sparse: bool) -> ColumnTransformer:
             parts.append((str(role), Pipeline(steps(sparse)), names))
     texts = [column.name for column in columns if column.role is Role.TEXT]
     parts += [(f"text_{place}", Pipeline(_text()), [name]) for place, name in enumerate(texts)]
-    return ColumnTransformer(parts, sparse_threshold=1.0 if sparse else 0.0, verbose_feature_names_out=False)
+    return ColumnTransformer(parts, sparse_threshold=1.0 if sparse else 0.0)
 
 
 def _numeric(_sparse: bool = False) -> Steps:
-    infinity_is_missing = {"nan": np.nan, "posinf": np.nan, "neginf": np.nan}
-    return [
-        ("finite", FunctionTransformer(np.nan_to_num, kw_args=infinity_is_missing, feature_names_out="one-to-one")),
-        ("impute", SimpleImputer(strategy="median")),
-        ("scale", StandardScaler()),
-    ]
+    return [("impute", SimpleImputer(strategy="median")), ("scale", StandardScaler())]
 
 
 def _boolean(sparse: bool) -> Steps:
@@ -116,7 +111,7 @@ def _date(_sparse: bool) -> Steps:
 def _text() -> Steps:
     return [
         ("impute", SimpleImputer(strategy="constant", fill_value="")),
-        ("flat", FunctionTransformer(np.ravel)),
+        ("flat", FunctionTransformer(np.ravel, feature_names_out="one-to-one")),
         ("terms", TfidfVectorizer(max_features=MOST_TERMS)),
     ]
 

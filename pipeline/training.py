@@ -166,9 +166,9 @@ def _fit_and_evaluate(job: _Job) -> tuple[Pipeline, dict[str, float], dict[str, 
     for _, step in steps:
         prepared = step.fit_transform(prepared, data.target[parts.train])
     _fit(job, pipeline[-1], prepared, data.target[parts.train])
-    remember_names(pipeline, data.columns)
     job.report(Stage.EVALUATING, 0.0, f"testing on {len(parts.test):,} rows")
     metrics, details = _evaluate(job, pipeline, prepared)
+    remember_names(pipeline, data.columns)
     if in_folds is not None:
         metrics.update(_in_folds(job, in_folds))
     return pipeline, metrics, {"metrics": metrics, **details}
@@ -180,6 +180,7 @@ def _fit(job: _Job, model: Any, prepared: Any, target: Any) -> None:
     if trees <= SLICES or trees * len(target) < WORTH_SLICING or job.hyperparameters.get("oob_score"):
         model.fit(prepared, target)
         return
+    python_warnings.filterwarnings("ignore", "class_weight presets")  # of slices with other labels, which ours have not
     model.set_params(warm_start=True)
     for done in (trees * part // SLICES for part in range(1, SLICES + 1)):
         model.set_params(n_estimators=done).fit(prepared, target)

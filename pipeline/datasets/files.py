@@ -34,8 +34,10 @@ def read_table(content: bytes, file_name: str, max_bytes: int | None = None) -> 
     the types of its columns are found from all their values.  Raises RejectedError that says where the file is
     wrong, and if its rows would take more than max_bytes.
     """
-    if not content.strip():
+    if not content or content.isspace():
         raise RejectedError("the file is empty")
+    if max_bytes is not None and len(content) > max_bytes:
+        raise RejectedError(f"it has {len(content):,} bytes, more than the dataset cache of {max_bytes:,} bytes")
     for magic, what in OTHERS.items():
         if content.startswith(magic):
             raise RejectedError(f"the file is {what}; store it as plain CSV in UTF-8, Parquet or JSON lines")

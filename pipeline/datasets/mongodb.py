@@ -30,7 +30,7 @@ from pipeline.mongodb import Document, durable, transient
 OWN_COLLECTIONS = frozenset(
     {"datasets", "model_registry", "model_aliases", "training_requests", "training_outcomes", "workers"}
 )
-UPLOAD_TIMEOUT_S = 600.0
+UPLOAD_TIMEOUT_S = 120.0
 PROFILED_BYTES = 1024 * 1024
 PROFILED_ROWS = 5_000
 NEWEST = [("_id", pymongo.DESCENDING)]
@@ -90,6 +90,7 @@ class MongoSource:
         with about(name):
             table = canonical(table)
             check_target(table, target_column)
+        self._ensure_index()  # at once, whatever the size of what follows, if nobody answers
         with pymongo.timeout(UPLOAD_TIMEOUT_S):
             file_id = self._files.upload_from_stream(f"{name}.parquet", parquet_of(table), metadata={"dataset": name})
         before = self._replace(
@@ -111,12 +112,14 @@ class MongoSource:
         check_name(name)
         return self._documents.find_one({"name": name}, sort=NEWEST)
 
-    def _replace(self, document: Document) -> Document | None:
-        """Returns the document that was there.  The index makes two who add the same name one after another."""
+    def _ensure_index(self) -> None:
         with suppress(OperationFailure):  # documents that were there before us may share a name: the newest counts
             self._documents.create_index("name", unique=True)
+
+    def _replace(self, document: Document) -> Document | None:
+        """Returns the document that was there."""
         while True:
-            with suppress(DuplicateKeyError):
+            with suppress(DuplicateKeyError):  # two who add the same new name do it one after another
                 return self._documents.find_one_and_replace(
                     {"name": document["name"]}, document, sort=NEWEST, upsert=True
                 )

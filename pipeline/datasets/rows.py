@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import chain, islice
@@ -28,16 +29,22 @@ def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
     rows fall into batches.  Raises RejectedError, naming the column, for nested values and bytes, and if the table
     grows beyond max_bytes.
     """
-    batches: list[pa.Table] = []
+    batches: list[_Batch] = []
     size = 0
     for batch in _batches(rows):
-        columns = dict.fromkeys(chain.from_iterable(batch))
-        batches.append(pa.table({name: _array(name, [row.get(name) for row in batch]) for name in columns}))
-        size += batches[-1].nbytes
+        names = dict.fromkeys(chain.from_iterable(batch))
+        batches.append(_Batch(len(batch), {name: _array(name, [row.get(name) for row in batch]) for name in names}))
+        size += sum(chunk.nbytes for chunk in batches[-1].columns.values())
         if max_bytes is not None and size > max_bytes:
             raise RejectedError(f"it is larger than the dataset cache of {max_bytes:,} bytes, by its first rows alone")
-    names = dict.fromkeys(chain.from_iterable(batch.column_names for batch in batches))
+    names = dict.fromkeys(chain.from_iterable(batch.columns for batch in batches))
     return pa.table([_joined(name, batches) for name in names], names=list(names))
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    rows: int
+    columns: Mapping[str, Chunk]
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
@@ -47,14 +54,15 @@ def _batches(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
 
 
 def _array(name: str, values: Sequence[Any]) -> Chunk:
-    kind = _kind(name, {type(value) for value in values})
+    found = {type(value) for value in values}
+    kind = _kind(name, found)
     if kind == TEXT:
         return pa.array([_text(value) for value in values], TEXT)
     if kind == MOMENT:
         return pa.array([_moment(value) for value in values], MOMENT)
     if kind == pa.int64() and any(value is not None and abs(value) > LARGEST_INT for value in values):
         kind = pa.float64()
-    if kind == pa.float64():
+    if kind == pa.float64() and found - {float, type(None)}:  # Arrow refuses integers that a float rounds
         return pa.array([None if value is None else float(value) for value in values], kind)
     return pa.array(values, kind)
 
@@ -86,10 +94,8 @@ def _kind_of(name: str, each: type) -> pa.DataType:
     return TEXT
 
 
-def _joined(name: str, batches: Sequence[pa.Table]) -> Column:
-    chunks: list[Chunk] = [
-        batch.column(name).chunk(0) if name in batch.column_names else pa.nulls(batch.num_rows) for batch in batches
-    ]
+def _joined(name: str, batches: Sequence[_Batch]) -> Column:
+    chunks: list[Chunk] = [batch.columns.get(name, pa.nulls(batch.rows)) for batch in batches]
     kinds = {chunk.type for chunk in chunks} - {pa.null()}
     kind = kinds.pop() if len(kinds) == 1 else pa.float64() if kinds == {pa.int64(), pa.float64()} else TEXT
     if kind == TEXT:

@@ -267,9 +267,11 @@ def test_whoever_reads_while_a_dataset_is_replaced_gets_one_or_the_other(source:
     done = threading.Event()
 
     def replace() -> None:
-        for n in range(1, 21):
-            source.add("people", versions[n % 2], None)
-        done.set()
+        try:
+            for n in range(1, 21):
+                source.add("people", versions[n % 2], None)
+        finally:
+            done.set()
 
     replacing = threading.Thread(target=replace)
     replacing.start()
@@ -278,6 +280,7 @@ def test_whoever_reads_while_a_dataset_is_replaced_gets_one_or_the_other(source:
         assert len(column) == 2_000
         assert len(set(column)) == 1
     replacing.join()
+    assert source.load("people").table.equals(canonical(versions[0]))
 
 
 # CSV, whatever it is stored in
@@ -475,7 +478,7 @@ def test_a_dataset_larger_than_the_limit_is_rejected_before_it_is_read_whole(mon
     GridFSBucket(mongo_database).upload_from_stream_with_id(1, "large.csv", CSV * 100)
     mongo_database["datasets"].insert_one({"name": "file", "file_id": 1})
     mongo_database["rows"].insert_many([{"x": n} for n in range(6_000)])
-    with pytest.raises(RejectedError, match="its file of 4,900 bytes is larger than the dataset cache of 1,000 bytes"):
+    with pytest.raises(RejectedError, match="its file of 4,800 bytes is larger than the dataset cache of 1,000 bytes"):
         source.load("file")
     with pytest.raises(RejectedError, match="it is larger than the dataset cache of 1,000 bytes"):
         source.load("rows")

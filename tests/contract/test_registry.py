@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import random
 import threading
@@ -338,10 +339,10 @@ class TestMongoDB:
         with connect(mongodb.url) as client:
             registry = MongoRegistry(client[mongo_database.name])
             registry.prepare()
-            busy = threading.Event()
+            busy, stop = threading.Event(), threading.Event()
 
             def until_refused() -> list[str]:
-                for n in range(100_000):
+                for n in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
                     group = [registered(f"r-{n}-{m}", f"m-{m % 20}") for m in range(40)]
                     try:
                         registry.register(group)
@@ -352,9 +353,12 @@ class TestMongoDB:
 
             with ThreadPoolExecutor(1) as pool:
                 refused = pool.submit(until_refused)
-                assert busy.wait(10)
-                mongodb.kill()
-                last = refused.result(30)
+                try:
+                    assert busy.wait(10)
+                    mongodb.kill()
+                    last = refused.result(30)
+                finally:
+                    stop.set()
             mongodb.restart()
             again = [registered(i, f"m-{int(i.split('-')[2]) % 20}") for i in last]
             for _ in range(20):

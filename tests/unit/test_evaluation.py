@@ -49,9 +49,10 @@ def test_metrics_equal_those_of_scikit_learn(case: tuple[Any, Scored, int]) -> N
         scores = scored.scores if n_classes > 2 else scored.scores[:, 1]  # type: ignore[index]
         expected["roc_auc"] = reference.roc_auc_score(actual, scores, multi_class="ovr")
     assert found == pytest.approx(expected)
-    assert (evaluation.confusion(actual, scored.predicted, n_classes) == reference.confusion_matrix(
-        actual, scored.predicted, labels=range(n_classes)
-    )).all()
+    assert (
+        evaluation.confusion(actual, scored.predicted, n_classes)
+        == reference.confusion_matrix(actual, scored.predicted, labels=range(n_classes))
+    ).all()
 
 
 def test_roc_auc_is_absent_where_the_test_part_lacks_a_class() -> None:
@@ -76,7 +77,9 @@ def test_a_support_vector_machine_is_ranked_by_its_decision_function(classes: in
     assert not scored.probabilities
     found = evaluation.classification(codes, scored, classes)
     decision = model.decision_function(rows).reshape(80, -1)
-    areas = [reference.roc_auc_score(codes == place, decision[:, -1 if classes == 2 else place]) for place in range(classes)]
+    areas = [
+        reference.roc_auc_score(codes == place, decision[:, -1 if classes == 2 else place]) for place in range(classes)
+    ]
     assert found["roc_auc"] == pytest.approx(areas[1] if classes == 2 else np.mean(areas))
     assert "log_loss" not in found
 

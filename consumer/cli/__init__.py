@@ -1,0 +1,87 @@
+"""The command line, `tensorfleet`: one module a command or group of commands.
+
+The modules are light, since all of them are loaded for `--help`; what they need of Kafka, stores and models is
+imported where it is used, most of it in `consumer.cli.context`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from consumer.cli import algorithms, datasets, dlq, doctor, models, requests, schemas, submit, topics, worker
+from consumer.cli.output import Stop, complain
+
+PROGRAM = "tensorfleet"
+DONE, FAILED, WRONG_USE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    help="Train, version and register machine learning models, each exactly once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("worker", rich_help_panel="Run")(worker.worker)
+app.command("submit", rich_help_panel="Train")(submit.submit)
+app.command("watch", rich_help_panel="Train")(requests.watch)
+app.command("cancel", rich_help_panel="Train")(requests.cancel)
+app.command("requests", rich_help_panel="Train")(requests.requests)
+app.add_typer(models.app, name="models", rich_help_panel="Look and use")
+app.add_typer(datasets.app, name="datasets", rich_help_panel="Look and use")
+app.add_typer(algorithms.app, name="algorithms", rich_help_panel="Look and use")
+app.add_typer(dlq.app, name="dlq", rich_help_panel="Keep running")
+app.add_typer(topics.app, name="topics", rich_help_panel="Keep running")
+app.add_typer(schemas.app, name="schemas", rich_help_panel="Keep running")
+app.command("doctor", rich_help_panel="Keep running")(doctor.doctor)
+
+
+@app.callback()
+def _all(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and end.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        sys.stdout.write(f"{PROGRAM} {installed('tensorfleet-worker')}\n")
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 the job failed, 2 wrong use, 3 a service cannot be reached."""
+    try:
+        code = app(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except BrokenPipeError:  # whoever read the lines has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        stop = _explained(error)
+        if stop is None:
+            raise
+        complain(stop.message)
+        return stop.code
+
+
+def _explained(error: Exception) -> Stop | None:
+    """The line and the exit code for an error that is no bug."""
+    if isinstance(error, Stop):
+        return error
+    if isinstance(error, typer.TyperException):
+        path = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
+        return Stop(f"{error.format_message().rstrip('.')}; see `{path} --help`", WRONG_USE)
+    from consumer.client import MissingTopicError
+    from consumer.settings import SettingsError
+    from pipeline.errors import CorruptArtifactError, NotFoundError, RejectedError, TransientError
+
+    if isinstance(error, TransientError):
+        return Stop(f"{error}; `{PROGRAM} doctor` looks at all services", UNREACHABLE)
+    if isinstance(error, TimeoutError):
+        return Stop(str(error), UNREACHABLE)
+    if isinstance(error, SettingsError | MissingTopicError | RejectedError | NotFoundError):
+        return Stop("; ".join(str(error).splitlines()), WRONG_USE)
+    return Stop(str(error), FAILED) if isinstance(error, CorruptArtifactError) else None

@@ -1,0 +1,144 @@
+"""`tensorfleet dlq`: the dead letters, and sending them again."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from consumer.cli import context
+from consumer.cli.output import Column, Json, Stop, column, note, show_fields, show_rows, shown
+from consumer.cli.values import WRONG_USE
+
+if TYPE_CHECKING:
+    from consumer.cli.letters import Letter, Replay
+    from consumer.client import Client
+
+PLACE = re.compile(r"\d+:\d+")
+
+app = typer.Typer(help="Dead letters: list, show, replay.", no_args_is_help=True)
+
+Reason = Annotated[
+    list[str] | None,
+    typer.Option("--reason", metavar="REASON", help="Only those with this reason, such as INVALID_REQUEST; repeat it."),
+]
+
+
+@app.command("list")
+def list_letters(
+    reason: Reason = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 1000,
+    as_json: Json = False,
+) -> None:
+    """List the dead letters, the oldest first."""
+    settings = context.kafka_settings()
+
+    from consumer.cli.letters import read_letters
+
+    with context.client(settings) as client:
+        found = [one.to_document() for one in read_letters(client, settings) if not reason or one.reason in reason]
+    found.sort(key=lambda one: one["at"])
+    columns = (
+        column("PLACE", "place"),
+        column("SINCE", "at", style="dim"),
+        column("REASON", "reason", style="yellow"),
+        column("REQUEST", "request_id"),
+        column("WHY", "message", fold=True),
+    )
+    show_rows(found[-limit:], columns, as_json=as_json, none="There are no dead letters.")
+
+
+@app.command()
+def show(
+    which: Annotated[str, typer.Argument(metavar="WHICH", help="PARTITION:OFFSET or a request_id.")],
+    as_json: Json = False,
+) -> None:
+    """Show a dead letter: why it is one, what it says, and all its headers."""
+    settings = context.kafka_settings()
+
+    from consumer.cli.letters import read_letters
+
+    with context.client(settings) as client:
+        letter = _named(list(read_letters(client, settings)), which)[-1]
+    document = {**letter.to_document(), "record": letter.record, "headers": dict(letter.texts)}
+    lines = {name: shown(value) for name, value in letter.to_document().items() if value not in (None, "")}
+    given = {name: value for name, value in (letter.record or {}).items() if value not in (None, {}, "", [])}
+    lines["record"] = "\n".join(f"{name:<20}{shown(value)}" for name, value in given.items()) or _start(letter.value)
+    lines["headers"] = "\n".join(f"{name:<44}{value}" for name, value in letter.texts.items())
+    show_fields(document, lines, as_json=as_json)
+
+
+@app.command()
+def replay(
+    which: Annotated[
+        list[str] | None, typer.Argument(metavar="[WHICH]...", help="PARTITION:OFFSET or request_ids.")
+    ] = None,
+    reason: Reason = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Send dead letters again, as new requests REQUEST_ID.r1, .r2, …; the same one twice changes nothing.
+
+    Bytes that do not decode are sent as they are. The dead letters stay where they are.
+    """
+    if bool(which) + bool(reason) + everything != 1:
+        raise Stop("say which: PARTITION:OFFSET or request_ids, --reason REASON, or --all", WRONG_USE)
+    settings = context.kafka_settings()
+    ledger = context.stores().ledger
+
+    from consumer.cli.letters import planned, read_letters
+
+    with context.client(settings) as client:
+        letters = sorted(read_letters(client, settings), key=lambda one: one.at)
+        chosen = [one for one in letters if everything or (reason and one.reason in reason)]
+        for name in which or ():
+            chosen += _named(letters, name)
+        replays = list(planned(chosen, letters, ledger, client))
+        if not dry_run:
+            _send(client, replays)
+    columns = (
+        column("PLACE", "place"),
+        column("REQUEST", "request_id"),
+        Column("", _outcome, style=lambda one: "green" if one["sent"] else "yellow"),
+        column("AS", "replayed_as", style="bold"),
+        column("WHY", "why", fold=True),
+    )
+    show_rows((_document(one, dry_run) for one in replays), columns, as_json=as_json, none="There is none to replay.")
+    if not as_json:
+        note(f"{sum(one.sent is not None for one in replays)} {'would be' if dry_run else 'were'} sent")
+
+
+def _send(client: Client, replays: list[Replay]) -> None:
+    messages = [one.sent for one in replays if one.sent is not None]
+    if messages:
+        client.send(messages)
+
+
+def _named(letters: list[Letter], name: str) -> list[Letter]:
+    by_place = PLACE.fullmatch(name) is not None
+    found = [one for one in letters if name == (one.place if by_place else one.request_id)]
+    if not found:
+        what = "at" if by_place else "of the request"
+        raise Stop(f"there is no dead letter {what} {name}; see `tensorfleet dlq list`", WRONG_USE)
+    return found
+
+
+def _document(one: Replay, dry_run: bool) -> dict[str, Any]:
+    return {
+        "place": one.letter.place,
+        "request_id": one.letter.request_id,
+        "sent": one.sent is not None and not dry_run,
+        "would_be_sent": one.sent is not None,
+        "replayed_as": one.request_id,
+        "why": one.why,
+    }
+
+
+def _outcome(one: Any) -> str:
+    return "sent" if one["sent"] else "would be sent" if one["would_be_sent"] else "not sent"
+
+
+def _start(value: bytes | None) -> str:
+    return "" if value is None else repr(value[:200])

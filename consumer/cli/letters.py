@@ -1,0 +1,204 @@
+"""Dead letters: reading them, and what a replay sends for each.
+
+Replaying twice never doubles.  A letter whose bytes decode becomes the request `{request_id}.r{n}` with the least n
+that either nobody has claimed or whose claim holds this very content: the same letter always finds the same id, and
+a worker trains an id once.  Bytes that do not decode are sent as they are, with a header that names the first letter
+that held them; of all letters with one such name only the newest is sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from consumer.client import Client, Reader
+from consumer.dead_letters import PREFIX
+from consumer.events.codec import Codec
+from consumer.events.errors import UndecodableError
+from consumer.events.messages import Message, message
+from consumer.events.requests import MAX_REQUEST_ID_CHARACTERS, content_sha256
+from consumer.events.topics import Topics
+from consumer.settings import Settings
+from pipeline.ledger import Entry, Ledger
+from schemas import Record
+
+REPLAY_OF = "replay_of"
+"""The tag of a replayed request: the request_id that it began with."""
+FIRST_LETTER = "tensorfleet.replay_of"
+"""The header of replayed bytes that do not decode: where their first dead letter lies."""
+CANDIDATES = 10
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter.  `record` is what its bytes say, None where they do not decode; `request_id` may still be known."""
+
+    partition: int
+    offset: int
+    at: datetime
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    record: Mapping[str, Any] | None
+    request_id: str | None
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """The headers as text, the first of each name."""
+
+    @property
+    def place(self) -> str:
+        return f"{self.partition}:{self.offset}"
+
+    @property
+    def reason(self) -> str:
+        return self.texts.get(f"{PREFIX}exception.class.name", "")
+
+    @property
+    def why(self) -> str:
+        return self.texts.get(f"{PREFIX}exception.message", "")
+
+    @property
+    def origin(self) -> str:
+        """`topic:partition:offset` of the record that it was."""
+        return ":".join(self.texts.get(PREFIX + name, "?") for name in ("topic", "partition", "offset"))
+
+    @property
+    def first_letter(self) -> str:
+        return self.texts.get(FIRST_LETTER, self.place)
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "place": self.place,
+            "at": self.at,
+            "reason": self.reason,
+            "request_id": self.request_id,
+            "message": self.why,
+            "origin": self.origin,
+            "key": None if self.key is None else self.key.decode("utf-8", "replace"),
+            "bytes": len(self.value or b""),
+            "decodes": self.record is not None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What becomes of a letter: `sent` is what to send, None if nothing is to be sent, and `why` then tells."""
+
+    letter: Letter
+    request_id: str | None
+    sent: Message | None = None
+    why: str = ""
+
+
+def read_letters(client: Client, settings: Settings) -> Iterator[Letter]:
+    """All dead letters that there are now; raises TransientError and MissingTopicError."""
+    client.prepare()
+    with Reader(settings, client.topics.dead_letters, TIMEOUT_S) as reader:
+        reader.start(range(reader.partitions))
+        for delivered in reader:
+            if delivered is not None:
+                yield _letter(delivered, client.codec)
+            elif reader.at_end:
+                return
+
+
+def planned(chosen: Sequence[Letter], everything: Iterable[Letter], ledger: Ledger, client: Client) -> Iterator[Replay]:
+    """What to do for each letter chosen, the oldest first; `everything` is the whole topic."""
+    newest = {letter.first_letter: letter.place for letter in everything if letter.record is None}
+    taken: dict[str, str] = {}
+    for letter in chosen:
+        if letter.record is None:
+            yield _as_they_are(letter, client.topics, newest[letter.first_letter])
+        else:
+            yield _renamed(letter, letter.record, ledger, client, taken)
+
+
+def _letter(delivered: Any, codec: Codec) -> Letter:
+    record: Mapping[str, Any] | None = None
+    try:
+        record = written = codec.decode(delivered.value(), Record.TRAINING_REQUEST)
+    except UndecodableError as error:
+        written = dict(error.written or {})
+    request_id = written.get("request_id")
+    headers = delivered.headers() or []
+    texts: dict[str, str] = {}
+    for name, value in headers:
+        if value is not None:
+            texts.setdefault(name, value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+    return Letter(
+        partition=delivered.partition(),
+        offset=delivered.offset(),
+        at=datetime.fromtimestamp(max(delivered.timestamp()[1], 0) / 1000, UTC),
+        key=delivered.key(),
+        value=delivered.value(),
+        headers=headers,
+        record=record,
+        request_id=request_id if isinstance(request_id, str) else None,
+        texts=texts,
+    )
+
+
+def _as_they_are(letter: Letter, topics: Topics, newest: str) -> Replay:
+    if letter.request_id is not None:
+        why = "its bytes do not fit the schema, and its request_id has its outcome: correct it and submit it anew"
+        return Replay(letter, letter.request_id, why=why)
+    if letter.place != newest:
+        return Replay(letter, None, why=f"it was replayed, and is a dead letter again at {newest}")
+    kept = [one for one in letter.headers if not one[0].startswith(PREFIX) and one[0] != FIRST_LETTER]
+    headers = [*kept, (FIRST_LETTER, letter.first_letter.encode())]
+    return Replay(letter, None, Message(topics.training_requests, letter.key, letter.value, headers))
+
+
+def _renamed(
+    letter: Letter, record: Mapping[str, Any], ledger: Ledger, client: Client, taken: dict[str, str]
+) -> Replay:
+    first_id, number = _origin(record)
+    while True:
+        names = [f"{first_id}.r{n}" for n in range(number, number + CANDIDATES)]
+        if len(names[0]) > MAX_REQUEST_ID_CHARACTERS:
+            return Replay(letter, None, why=f"its request_id has no room for {names[0][len(first_id) :]}")
+        entries = ledger.read(names)
+        for name in names:
+            sent = _message(letter, record, first_id, name, client)
+            sha256 = content_sha256(client.codec.decode(sent.value, Record.TRAINING_REQUEST))
+            if taken.get(name) == sha256:
+                return Replay(letter, name, why=f"it holds what {name} holds, which is replayed now")
+            if name in taken:
+                continue
+            entry = entries[name]
+            if entry.claim is None and entry.outcome is None:
+                taken[name] = sha256
+                return Replay(letter, name, sent)
+            if entry.claim is not None and entry.claim.request_sha256 == sha256:
+                return Replay(letter, name, why=f"it was replayed as {name}, which {_state(entry)}")
+        number += CANDIDATES
+
+
+def _origin(record: Mapping[str, Any]) -> tuple[str, int]:
+    """The request_id that this one began with, and the least number for its next replay."""
+    request_id, first_id = record["request_id"], record["tags"].get(REPLAY_OF)
+    if first_id is not None and request_id.startswith(f"{first_id}.r"):
+        number = request_id.removeprefix(f"{first_id}.r")
+        if number.isascii() and number.isdigit():
+            return first_id, int(number) + 1
+    return request_id, 1
+
+
+def _message(letter: Letter, record: Mapping[str, Any], first_id: str, name: str, client: Client) -> Message:
+    correlation_id = record["correlation_id"] or letter.texts.get("correlation_id") or record["request_id"]
+    request = {
+        **record,
+        "request_id": name,
+        "correlation_id": correlation_id,
+        "tags": {**record["tags"], REPLAY_OF: first_id},
+        "requested_at": None,
+    }
+    return message(client.codec, client.topics, Record.TRAINING_REQUEST, request, letter.texts.get("traceparent"))
+
+
+def _state(entry: Entry) -> str:
+    if entry.outcome is None:
+        return "has not ended yet"
+    return f"ended {entry.outcome.kind}"

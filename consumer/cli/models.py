@@ -1,0 +1,254 @@
+"""`tensorfleet models`: list, show, download and use what is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from consumer.cli import context
+from consumer.cli.output import (
+    Column,
+    Document,
+    Json,
+    Stop,
+    column,
+    duration,
+    note,
+    show_fields,
+    show_rows,
+    shown,
+    size,
+    write,
+    write_json,
+)
+from consumer.cli.values import WRONG_USE, ModelReference, content_of, model_reference
+
+if TYPE_CHECKING:
+    from consumer.stores import Stores
+    from pipeline.jobs import RegisteredModel
+    from pipeline.model_file import LoadedModel, Predictions
+
+app = typer.Typer(help="Registered models: list, show, download and use them.", no_args_is_help=True)
+
+Reference = Annotated[
+    str, typer.Argument(metavar="MODEL", help="NAME (the newest version), NAME@v3 or PROJECT/NAME@v3.")
+]
+
+
+@app.command("list")
+def list_models(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="NAME or PROJECT/NAME.")] = None,
+    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """List versions, the newest first."""
+    name = None
+    if model is not None:
+        named = model_reference(model)
+        project, name = (named.project if "/" in model else project), named.model_name
+    found = context.stores().registry.list(project=project, model_name=name, limit=limit)
+    columns = (
+        Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
+        column("VERSION", "version", style="bold"),
+        column("ALGORITHM", "algorithm"),
+        Column("SCORE", _score, right=True, style="green"),
+        column("DATASET", "dataset_name"),
+        column("TRAINED", "created_at", style="dim"),
+        Column("TOOK", lambda one: duration(one["training_time"]), right=True, style="dim"),
+        Column("SIZE", lambda one: size(one["artifact_bytes"]), right=True, style="dim"),
+        column("USER", "user", style="dim"),
+    )
+    none = "No model is registered; `tensorfleet submit -a random_forest -d iris --watch` trains one."
+    show_rows((one.to_document() for one in found), columns, as_json=as_json, none=none)
+
+
+@app.command()
+def show(model: Reference, as_json: Json = False) -> None:
+    """Show one version: what it is, how good it is, what it was made of."""
+    registered = _find(context.stores(), model_reference(model))
+    document = registered.to_document()
+    heading = f"{registered.model.project}/{registered.model.model_name} {registered.version}"
+    show_fields(document, _lines(document), as_json=as_json, title=heading)
+
+
+@app.command()
+def download(
+    model: Reference,
+    target: Annotated[Path | None, typer.Argument(help="[default: NAME-v3, or NAME-v3.zip with --file]")] = None,
+    as_file: Annotated[bool, typer.Option("--file", help="Keep the one file instead of unpacking it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a model file, check its sha256, and unpack it to a directory that MLflow loads."""
+    stores = context.stores()
+    registered = _find(stores, model_reference(model))
+    name = f"{registered.model.model_name}-{registered.version}"
+    target = target or Path(f"{name}.zip" if as_file else name)
+    if target.exists():
+        raise Stop(f"{target} exists already; name another place", WRONG_USE)
+    with TemporaryDirectory(dir=_folder(target), prefix=".tensorfleet-") as folder:
+        file, made = Path(folder, "model.zip"), Path(folder, "model")
+        _fetch(stores, registered, file)
+        if as_file:
+            file.rename(target)
+        else:
+            _unpack(file, made)
+            made.rename(target)
+    if as_json:
+        write_json({"path": str(target), "sha256": registered.model.artifact_sha256, "version": registered.version})
+    else:
+        write(str(target))
+
+
+@app.command()
+def predict(
+    model: Reference,
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="CSV, JSON lines or Parquet.")] = "-",
+    as_json: Json = False,
+) -> None:
+    """Score raw rows: for each its label, and the probabilities of all where the model has them.
+
+    Columns match by name. Without a file, standard input is read.
+    """
+    from pipeline.datasets.files import read_table
+    from pipeline.datasets.frames import frame_of
+
+    frame = frame_of(read_table(content_of(file), "" if file == "-" else file))
+    stores = context.stores()
+    registered = _find(stores, model_reference(model))
+    with _loaded(stores, registered) as loaded:
+        predictions = loaded.predict(frame)
+    for warning in _warnings(predictions):
+        note(warning)
+    columns = [
+        Column("ROW", lambda one: str(one["row"]), right=True, style="dim"),
+        Column(registered.model.target_column, lambda one: shown(one["label"]), style="bold"),
+        *(_probability(position, str(name)) for position, name in enumerate(_scored(predictions))),
+    ]
+    documents = _predicted(predictions)
+    if as_json:
+        show_rows(_by_class(predictions, documents), columns, as_json=True)
+    else:
+        show_rows(documents, columns, as_json=False)
+
+
+@contextmanager
+def _loaded(stores: Stores, registered: RegisteredModel) -> Iterator[LoadedModel]:
+    from pipeline import model_file
+
+    with TemporaryDirectory(prefix="tensorfleet-") as folder:
+        file = Path(folder, "model.zip")
+        stores.artifacts.fetch(registered.model.artifact_uri, file)
+        yield model_file.load(file, registered.model.artifact_sha256)
+
+
+def _find(stores: Stores, reference: ModelReference) -> RegisteredModel:
+    return stores.registry.get(reference.project, reference.model_name, reference.version_number)
+
+
+def _fetch(stores: Stores, registered: RegisteredModel, file: Path) -> None:
+    """Raises CorruptArtifactError if it is not what was registered."""
+    from hashlib import file_digest
+
+    from pipeline.errors import CorruptArtifactError
+
+    model = registered.model
+    stores.artifacts.fetch(model.artifact_uri, file)
+    with file.open("rb") as content:
+        found = file_digest(content, "sha256").hexdigest()
+    if found != model.artifact_sha256:
+        raise CorruptArtifactError(f"{model.artifact_uri} has the sha256 {found}, not {model.artifact_sha256}")
+
+
+def _unpack(file: Path, folder: Path) -> None:
+    from zipfile import ZipFile
+
+    folder.mkdir()
+    with ZipFile(file) as archive:
+        archive.extractall(folder)
+
+
+def _folder(target: Path) -> Path:
+    """Where what is not whole yet lies: on the disk of the target, so that it gets there in one step."""
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise Stop(f"there is no directory {folder}", WRONG_USE)
+    return folder
+
+
+def _score(one: Document) -> str:
+    metrics = one["metrics"]
+    name = next((name for name in ("accuracy", "r2") if name in metrics), None)
+    return "" if name is None else f"{name} {metrics[name]:.3f}"
+
+
+def _lines(document: Document) -> dict[str, str]:
+    """What people look for in a model, in that order."""
+    lines = {
+        name.replace("_", " "): shown(document[name]) for name in _PLAIN if document[name] not in (None, "", [], ())
+    }
+    metrics = document["metrics"]
+    first = [name for name in _FIRST if name in metrics]
+    rest = sorted(name for name in metrics if name not in first)
+    lines["metrics"] = "\n".join(f"{name:<24}{metrics[name]:.4f}" for name in (*first, *rest))
+    lines["hyperparameters"] = "\n".join(
+        f"{name:<24}{_json(value)}" for name, value in sorted(document["hyperparameters"].items())
+    )
+    lines["training time"] = duration(document["training_time"])
+    lines["artifact"] = (
+        f"{document['artifact_uri']} ({size(document['artifact_bytes'])}, {document['artifact_format']})"
+    )
+    lines["sha256"] = document["artifact_sha256"]
+    lines["environment"] = shown(document["environment"])
+    return {name: value for name, value in lines.items() if value}
+
+
+_PLAIN = (
+    *("name", "algorithm", "dataset_name", "target_column", "features", "classes", "created_at", "user", "seed"),
+    *("request_id", "worker_id", "tags", "warnings", "dataset_fingerprint"),
+)
+_FIRST = (
+    *("accuracy", "precision", "recall", "f1", "balanced_accuracy", "roc_auc", "log_loss"),
+    *("r2", "rmse", "mae", "train_accuracy", "test_accuracy"),
+)
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value)
+
+
+def _scored(predictions: Predictions) -> list[Any]:
+    return [] if predictions.probabilities is None else list(predictions.classes)
+
+
+def _probability(position: int, name: str) -> Column:
+    return Column(f"P({name})", lambda one: f"{one['probabilities'][position]:.4f}", right=True)
+
+
+def _predicted(predictions: Predictions) -> list[dict[str, Any]]:
+    scores = predictions.probabilities
+    return [
+        {"row": row, "label": label, "probabilities": None if scores is None else scores[row - 1].tolist()}
+        for row, label in enumerate(predictions.labels, 1)
+    ]
+
+
+def _by_class(predictions: Predictions, documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    names = [str(name) for name in _scored(predictions)]
+    for document in documents:
+        scores = document["probabilities"]
+        yield {**document, "probabilities": None if scores is None else dict(zip(names, scores, strict=True))}
+
+
+def _warnings(predictions: Predictions) -> Iterator[str]:
+    if predictions.extra_columns:
+        yield f"not used: {', '.join(predictions.extra_columns)}"
+    for name, rows in predictions.unseen.items():
+        yield f"{name}: {rows} rows hold a category that training had not seen"

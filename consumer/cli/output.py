@@ -1,0 +1,192 @@
+"""How results are shown: tables on a terminal, plain lines in a pipe, one JSON object a line with --json."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Document = Mapping[str, Any]
+
+STYLES = {
+    "REGISTERED": "green",
+    "REJECTED": "yellow",
+    "FAILED": "red",
+    "TIMED_OUT": "red",
+    "CANCELLED": "magenta",
+}
+
+
+class Stop(Exception):  # noqa: N818 - the end of a command, with its exit code
+    """Ends the command with one line on standard error: what happened, to what, and what to do."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table: its heading, its text for a document, and how it looks on a terminal."""
+
+    heading: str
+    text: Callable[[Document], str]
+    right: bool = False
+    style: Callable[[Document], str] | str = ""
+    fold: bool = False
+
+
+def column(heading: str, name: str, **look: Any) -> Column:
+    """A column that shows a field as it is."""
+    return Column(heading, lambda document: shown(document.get(name)), **look)
+
+
+def show_rows(
+    documents: Iterable[Document], columns: Sequence[Column], *, as_json: bool, none: str = "There is none."
+) -> None:
+    """A list of documents; `none` is said, on standard error, if a person looks at an empty one."""
+    if as_json:
+        for document in documents:
+            write_json(document)
+    elif not on_terminal():
+        for document in documents:
+            write("\t".join(one_line(each.text(document)) for each in columns))
+    else:
+        _table(list(documents), columns, none)
+
+
+def show_fields(document: Document, lines: Mapping[str, str], *, as_json: bool, title: str = "") -> None:
+    """One document; `lines` is what people see of it."""
+    if as_json:
+        write_json(document)
+    elif not on_terminal():
+        for name, value in lines.items():
+            write(f"{name}: {one_line(value)}")
+    else:
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in lines.items():
+            grid.add_row(name, Text(value))
+        if title:
+            console().print(Text(title, "bold"))
+        console().print(grid)
+
+
+def write_json(document: Document) -> None:
+    import orjson
+
+    options = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    write(orjson.dumps(document, default=str, option=options).decode())
+
+
+def write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def note(line: str) -> None:
+    """Something beside the result, on standard error."""
+    sys.stderr.write(f"{one_line(line)}\n")
+
+
+def complain(message: str) -> None:
+    """What went wrong, in one line on standard error."""
+    if sys.stderr.isatty():
+        console(stderr=True).print("✗ ", message_text(message), sep="", style="red", highlight=False, soft_wrap=True)
+    else:
+        note(f"tensorfleet: {message}")
+
+
+def message_text(message: str) -> Any:
+    from rich.text import Text
+
+    return Text(one_line(message))
+
+
+def console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split("\n")).replace("\t", " ")
+
+
+def shown(value: object) -> str:
+    """A value for people: numbers with few digits, times in UTC, lists with commas, nothing for null."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={shown(one)}" for name, one in value.items())
+    return str(value)
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min {rest:02} s"
+
+
+def _table(documents: Sequence[Document], columns: Sequence[Column], none: str) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if not documents:
+        note(none)
+        return
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
+    for each in columns:
+        table.add_column(
+            each.heading,
+            justify="right" if each.right else "left",
+            overflow="fold" if each.fold else "ellipsis",
+            no_wrap=not each.fold,
+        )
+    for document in documents:
+        cells = [
+            Text(one_line(each.text(document)), each.style(document) if callable(each.style) else each.style)
+            for each in columns
+        ]
+        table.add_row(*cells)
+    console().print(table)

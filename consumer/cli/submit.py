@@ -1,0 +1,148 @@
+"""`tensorfleet submit`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from consumer.cli import context
+from consumer.cli.following import follow
+from consumer.cli.output import Json, Stop, write, write_json
+from consumer.cli.values import WRONG_USE, content_of, hyperparameter, pair, seconds, size_bytes, user_name
+
+
+def submit(
+    algorithm: Annotated[
+        str | None, typer.Option("--algorithm", "-a", help="See `tensorfleet algorithms list`.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="See `tensorfleet datasets list`.")] = None,
+    model_name: Annotated[
+        str | None, typer.Option("--model-name", "-m", help="Its versions count v1, v2, …  [default: the job's name]")
+    ] = None,
+    job_name: Annotated[str | None, typer.Option(help="[default: the model's name, else DATASET-ALGORITHM]")] = None,
+    project: Annotated[str | None, typer.Option(help="[default: default]")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The column to predict.  [default: the dataset's own, else its last]")
+    ] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="A column to learn from; repeat it.  [default: all]")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--param", metavar="NAME=VALUE", help="A hyperparameter; the value is JSON, else text."),
+    ] = None,
+    test_size: Annotated[float | None, typer.Option(help="The share of rows held out.  [default: 0.2]")] = None,
+    cv: Annotated[int | None, typer.Option(help="Folds scored inside the training part.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split and of the algorithm.  [default: 42]")] = None,
+    max_time: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Stop the training then: 90, 10m, 2h.")
+    ] = None,
+    max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Stop it beyond this: 512MiB, 2GB.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TEXT", help="Kept with the model and its event; repeat it.")
+    ] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="Your own id: the same one never trains twice.  [default: a new one]")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="Requests as JSON, one object a line; `-` is standard input."
+        ),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow to the end; exit 0 only if registered.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask for a model to be trained, or for many, and show the request's id.
+
+    Options given together with --file hold for every request in it.
+    """
+    evaluation = {"test_size": test_size, "cv": cv}
+    given: dict[str, Any] = {
+        "algorithm": algorithm,
+        "dataset_name": dataset,
+        "model_name": model_name,
+        "job_name": job_name,
+        "project": project,
+        "target_column": target,
+        "features": feature or None,
+        "hyperparameters": dict(map(hyperparameter, parameter or ())) or None,
+        "evaluation": {name: value for name, value in evaluation.items() if value is not None} or None,
+        "seed": seed,
+        "max_training_time_s": seconds(max_time, "--max-time"),
+        "max_memory_bytes": size_bytes(max_memory, "--max-memory"),
+        "tags": dict(pair(one, "--tag") for one in tag or ()) or None,
+        "request_id": request_id,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    _send(_requests(given, file), watch=watch, as_json=as_json)
+
+
+def _send(wanted: Sequence[Mapping[str, Any]], *, watch: bool, as_json: bool) -> None:
+    settings = context.kafka_settings()
+
+    from consumer.client import training_request
+
+    requests = [training_request({"user": user_name(), **one}) for one in wanted]
+    began = datetime.now(UTC)
+    with context.client(settings) as client:
+        request_ids = client.submit_all(requests)
+        if watch:
+            follow(client, request_ids, since=began, as_json=as_json)
+            return
+    for request in requests:
+        if as_json:
+            write_json({"request_id": request.request_id, "project": request.project, "model_name": request.model_name})
+        else:
+            write(request.request_id)
+
+
+def _requests(given: Mapping[str, Any], file: str | None) -> list[dict[str, Any]]:
+    """What is asked for, one dictionary a request: the file's with the options over them, or the options' own."""
+    if file is None:
+        missing = [
+            flag for flag, name in (("--algorithm", "algorithm"), ("--dataset", "dataset_name")) if name not in given
+        ]
+        if missing:
+            raise Stop(f"{' and '.join(missing)} must be given (or --file); see `tensorfleet submit --help`", WRONG_USE)
+        return [dict(given)]
+    found = _parsed(content_of(file), "standard input" if file == "-" else file)
+    if "request_id" in given and len(found) > 1:
+        raise Stop(f"--request-id names one request, but there are {len(found)}", WRONG_USE)
+    return [{**one, **given, **_merged(one, given)} for one in found]
+
+
+def _merged(one: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    maps = [name for name in ("hyperparameters", "evaluation", "tags") if one.get(name) and name in given]
+    return {name: {**one[name], **given[name]} for name in maps}
+
+
+def _parsed(content: bytes, place: str) -> list[dict[str, Any]]:
+    """One object, a list of them, or one a line."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise Stop(f"{place} is no JSON: it is not in UTF-8", WRONG_USE) from error
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        whole = [_line(line, f"{place}, line {number}") for number, line in lines]
+    found = whole if isinstance(whole, list) else [whole]
+    for number, one in enumerate(found, 1):
+        if not isinstance(one, dict):
+            raise Stop(f"{place}: request {number} is no JSON object", WRONG_USE)
+    if not found:
+        raise Stop(f"{place} holds no request", WRONG_USE)
+    return found
+
+
+def _line(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise Stop(f"{place} is no JSON: {error}", WRONG_USE) from error

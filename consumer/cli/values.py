@@ -1,0 +1,92 @@
+"""Reading what options say; what is wrong ends the command with exit code 2 and says what would be right."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from getpass import getuser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from consumer.cli.output import Stop
+
+WRONG_USE = 2
+DEFAULT_PROJECT = "default"
+
+
+class ModelReference(NamedTuple):
+    """A model by name, and its version; None is the newest."""
+
+    project: str
+    model_name: str
+    version_number: int | None
+
+    def __str__(self) -> str:
+        project = "" if self.project == DEFAULT_PROJECT else f"{self.project}/"
+        version = "" if self.version_number is None else f"@v{self.version_number}"
+        return f"{project}{self.model_name}{version}"
+
+
+def model_reference(text: str) -> ModelReference:
+    """`NAME`, `NAME@v3` or `PROJECT/NAME@v3`."""
+    match = re.fullmatch(r"(?:([^/@\s]+)/)?([^/@\s]+)(?:@v(\d+))?", text)
+    if match is None:
+        raise Stop(f"a model is NAME, NAME@v3 or PROJECT/NAME@v3, not {text!r}", WRONG_USE)
+    return ModelReference(match[1] or DEFAULT_PROJECT, match[2], int(match[3]) if match[3] else None)
+
+
+def hyperparameter(text: str) -> tuple[str, Any]:
+    """`name=value`, the value as JSON if it is some, else as text."""
+    name, value = pair(text, "-p")
+    try:
+        return name, json.loads(value, parse_constant=_no_constant)
+    except ValueError:
+        return name, value
+
+
+def pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise Stop(f"{option} takes name=value, not {text!r}", WRONG_USE)
+    return name, value
+
+
+def seconds(text: str | None, option: str) -> float | None:
+    from consumer.settings import duration_s
+
+    return None if text is None else _positive(duration_s(text), f"{option} takes seconds, or such as 10m or 2h", text)
+
+
+def size_bytes(text: str | None, option: str) -> int | None:
+    from consumer.settings import size_bytes
+
+    return None if text is None else int(_positive(size_bytes(text), f"{option} takes such as 512MiB or 2GB", text))
+
+
+def content_of(file: str) -> bytes:
+    """The bytes of a file; `-` is standard input."""
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise Stop(f"{file} cannot be read: {error.strerror}", WRONG_USE) from error
+
+
+def user_name() -> str:
+    """Who runs this, as the machine says."""
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(word)  # NaN and Infinity are no JSON
+
+
+def _positive(value: object, takes: str, text: str) -> float:
+    if not isinstance(value, int | float) or value <= 0:
+        raise Stop(f"{takes}, not {text!r}", WRONG_USE)
+    return value

@@ -1,0 +1,24 @@
+"""`tensorfleet worker`."""
+
+from __future__ import annotations
+
+from consumer.cli import context
+from consumer.cli.output import Stop
+
+
+def worker() -> None:
+    """Run a worker, until SIGTERM or Ctrl-C has drained it.
+
+    Its settings come from the environment and from `.env`; docs/settings.md lists them.
+    """
+    settings = context.worker_settings()
+
+    from consumer import logs
+    from consumer.app import MissingTopicsError, run_worker
+
+    logs.configure(settings.log_level, settings.log_format)
+    logs.log_uncaught()
+    try:
+        run_worker(settings)
+    except MissingTopicsError as error:
+        raise Stop(str(error), 2) from error

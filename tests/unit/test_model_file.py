@@ -1,0 +1,248 @@
+"""Model files: checked before they are read, complete, and unable to execute anything."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import orjson
+import pandas as pd
+import pytest
+import skops.io
+import yaml
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.tree import DecisionTreeClassifier
+
+from pipeline import model_file, skops_writer
+from pipeline.algorithms import catalogue
+from pipeline.datasets.builtin import load_frame
+from pipeline.errors import CorruptArtifactError, RejectedError
+from pipeline.model_file import LoadedModel, load
+from pipeline.training import Trained
+from tests.training_data import Bench, mixed_rows, request
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("spool"))
+
+
+@pytest.fixture(scope="module")
+def iris(bench: Bench) -> Trained:
+    return bench.train(request())
+
+
+@pytest.fixture(scope="module")
+def mixed(bench: Bench) -> LoadedModel:
+    return bench.load(bench.train(request("logistic_regression"), mixed_rows()))
+
+
+@pytest.fixture
+def rewritten(iris: Trained, tmp_path: Path) -> Callable[..., LoadedModel]:
+    """Loads the iris model with some members replaced, under the sha256 that it then has."""
+
+    def rewrite(without: str = "", **members: bytes) -> LoadedModel:
+        with ZipFile(iris.model_file) as source:
+            content = {name: source.read(name) for name in source.namelist() if name != without}
+        data = skops_writer.archive(content | {name.replace("_", "."): data for name, data in members.items()})
+        path = tmp_path / "rewritten.zip"
+        path.write_bytes(data)
+        return load(path, hashlib.sha256(data).hexdigest())
+
+    return rewrite
+
+
+def test_other_bytes_than_recorded_are_refused_before_anything_is_read(iris: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "model.zip"
+    path.write_bytes(b"no zip archive at all")
+    with pytest.raises(CorruptArtifactError, match=f"has the sha256 .*, but {iris.sha256} was recorded for it"):
+        load(path, iris.sha256)
+    data = bytearray(iris.model_file.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptArtifactError):
+        load(path, iris.sha256)
+
+
+def test_a_file_that_is_not_there_is_not_called_corrupt(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nothing.zip", "0" * 64)
+
+
+def test_what_is_no_model_file_is_refused(rewritten: Callable[..., LoadedModel], tmp_path: Path) -> None:
+    path = tmp_path / "text.zip"
+    path.write_bytes(b"text")
+    with pytest.raises(CorruptArtifactError, match="is no model file: File is not a zip file"):
+        load(path, hashlib.sha256(b"text").hexdigest())
+    with pytest.raises(CorruptArtifactError, match="no item named"):
+        rewritten(without="model.skops")
+    with pytest.raises(CorruptArtifactError, match="its format is None"):
+        rewritten(manifest_json=b"{}")
+
+
+def test_a_newer_format_asks_for_an_upgrade(rewritten: Callable[..., LoadedModel]) -> None:
+    with pytest.raises(CorruptArtifactError, match="has the format 2; this version reads formats up to 1: upgrade"):
+        rewritten(manifest_json=orjson.dumps({"format": 2}))
+
+
+def test_a_file_that_brings_a_function_along_is_refused_and_runs_nothing(
+    rewritten: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    trap = make_pipeline(FunctionTransformer(os.mkdir), DecisionTreeClassifier())
+    with pytest.raises(CorruptArtifactError, match="mkdir"):
+        rewritten(model_skops=skops.io.dumps(trap))
+
+
+@pytest.mark.parametrize("part", ["left_child", "feature"])
+def test_a_tree_that_leads_outside_of_itself_is_refused(rewritten: Callable[..., LoadedModel], part: str) -> None:
+    tree = DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1])
+    state = tree.tree_.__getstate__()
+    state["nodes"][part][0] = 10**6
+    tree.tree_.__setstate__(state)
+    with pytest.raises(CorruptArtifactError, match="a decision tree that leads outside of itself"):
+        rewritten(model_skops=skops.io.dumps(make_pipeline(tree)))
+
+
+def test_the_trusted_types_are_all_needed_by_some_algorithm(bench: Bench) -> None:
+    used = set()
+    asked = [request(name) for name in catalogue()]
+    asked += [request("neural_network", hyperparameters={"solver": "sgd", "max_iter": 5})]
+    asked += [request("logistic_regression", hyperparameters={"solver": "liblinear"})]
+    for one in asked:
+        trained = bench.train(one, mixed_rows(classes=3))
+        with ZipFile(trained.model_file) as members:
+            used |= set(skops.io.get_untrusted_types(data=members.read("model.skops")))
+    assert used == set(model_file.TRUSTED_TYPES)
+
+
+def test_a_missing_column_is_listed(mixed: LoadedModel) -> None:
+    with pytest.raises(RejectedError, match="the rows lack 2 of the model's columns: city, paid"):
+        mixed.predict(mixed_rows().drop(columns=["paid", "city"]))
+
+
+def test_columns_match_by_name_in_any_order(mixed: LoadedModel) -> None:
+    frame = mixed_rows().drop(columns="label")
+    shuffled = frame[frame.columns[::-1]]
+    assert mixed.predict(shuffled).labels == mixed.predict(frame).labels
+
+
+def test_extra_columns_and_unseen_categories_are_counted(mixed: LoadedModel) -> None:
+    frame = mixed_rows().assign(more=1)
+    frame.loc[:2, "city"] = "Rom"
+    predictions = mixed.predict(frame)
+    assert predictions.extra_columns == ("label", "more")
+    assert predictions.unseen == {"city": 3}
+
+
+def test_a_value_that_cannot_be_read_names_its_column(mixed: LoadedModel) -> None:
+    with pytest.raises(RejectedError, match="column 'size' takes numeric values"):
+        mixed.predict(mixed_rows().assign(size="large"))
+
+
+def test_probabilities_are_of_the_classes_in_order(mixed: LoadedModel) -> None:
+    predictions = mixed.predict(mixed_rows())
+    assert predictions.classes == ["class 0", "class 1"]
+    assert predictions.probabilities is not None
+    assert predictions.probabilities.shape == (120, 2)
+    best = predictions.probabilities.argmax(axis=1)
+    assert [predictions.classes[place] for place in best] == predictions.labels
+
+
+def test_a_model_without_probabilities_gives_none(bench: Bench) -> None:
+    model = bench.load(bench.train(request("svm")))
+    assert model.predict(model.example).probabilities is None
+
+
+def test_no_rows_are_no_predictions(mixed: LoadedModel) -> None:
+    assert mixed.predict(mixed_rows().iloc[:0]).labels == []
+    with pytest.raises(RejectedError, match="the rows lack 6"):
+        mixed.predict([])
+
+
+def test_example_rows_score_as_they_lie_in_the_file(mixed: LoadedModel) -> None:
+    assert len(mixed.example) == 5
+    assert mixed.predict(mixed.example).labels == mixed.predict(mixed_rows().head(5)).labels
+
+
+def test_dates_and_numbers_may_come_as_text(mixed: LoadedModel) -> None:
+    frame = mixed_rows().drop(columns="label")
+    texts = frame.assign(seen=frame["seen"].map(lambda at: None if pd.isna(at) else at.isoformat()))
+    texts["count"] = texts["count"].astype(str)
+    assert mixed.predict(texts).labels == mixed.predict(frame).labels
+
+
+def test_an_unpacked_model_is_a_directory_for_mlflow(mixed: LoadedModel, tmp_path: Path) -> None:
+    """Tried with MLflow 3.17: mlflow.pyfunc.load_model predicts the same."""
+    mixed.unpack(tmp_path / "model")
+    described = yaml.safe_load((tmp_path / "model" / "MLmodel").read_text())
+    flavor = described["flavors"]["sklearn"]
+    assert flavor["serialization_format"] == "skops"
+    pipeline = skops.io.load(tmp_path / "model" / flavor["pickled_model"], trusted=flavor["skops_trusted_types"])
+    frame = mixed_rows().drop(columns="label")
+    paid = frame["paid"].astype(object).where(frame["paid"].notna(), None)
+    plain = frame.assign(size=frame["size"].replace(np.inf, np.nan), paid=paid)
+    assert pipeline.predict(plain).tolist() == mixed.predict(frame).labels
+    inputs = orjson.loads(described["signature"]["inputs"])
+    assert {entry["name"]: entry["type"] for entry in inputs} == {
+        "size": "double", "count": "long", "city": "string", "paid": "boolean", "seen": "datetime", "note": "string",
+    }  # fmt: skip
+    requirements = (tmp_path / "model" / "requirements.txt").read_text()
+    assert "scikit-learn==" in requirements
+    assert "tensorfleet-worker" in requirements
+    assert yaml.safe_load((tmp_path / "model" / "python_env.yaml").read_text())["dependencies"]
+
+
+def test_a_model_of_numbers_needs_nothing_of_ours_and_knows_its_columns(iris: Trained, tmp_path: Path) -> None:
+    load(iris.model_file, iris.sha256.upper()).unpack(tmp_path)
+    assert "tensorfleet" not in (tmp_path / "requirements.txt").read_text()
+    trusted = [name for name in model_file.TRUSTED_TYPES if not name.startswith("pipeline")]
+    pipeline = skops.io.load(tmp_path / "model.skops", trusted=trusted)
+    frame = load_frame("iris").drop(columns="species")
+    assert list(pipeline.feature_names_in_) == list(frame.columns)
+    assert set(pipeline.predict(frame)) == {"setosa", "versicolor", "virginica"}
+    with pytest.raises(ValueError, match="feature names should match"):
+        pipeline.predict(frame[frame.columns[::-1]])
+
+
+def test_signature_manifest_and_evaluation_say_what_the_model_is(mixed: LoadedModel, tmp_path: Path) -> None:
+    mixed.unpack(tmp_path)
+    signature = orjson.loads((tmp_path / "signature.json").read_bytes())
+    assert signature["outputs"] == [{"name": "label", "type": "string"}]
+    assert mixed.manifest["format"] == model_file.FORMAT
+    assert mixed.manifest["classes"] == ["class 0", "class 1"]
+    assert mixed.manifest["algorithm"] == "logistic_regression"
+    assert mixed.evaluation["metrics"]["accuracy"] > 0.5
+    assert len(mixed.evaluation["test_predictions"]["predicted"]) == mixed.evaluation["test_rows"] == 24
+
+
+def test_our_skops_archive_holds_what_skops_itself_would_write() -> None:
+    frame = load_frame("iris")
+    model = make_pipeline(DecisionTreeClassifier(random_state=0)).fit(frame.iloc[:, :4], frame["species"])
+    ours, theirs = (
+        skops.io.loads(data, trusted=list(model_file.TRUSTED_TYPES))
+        for data in (skops_writer.dumps(model), skops.io.dumps(model))
+    )
+    assert (ours.predict_proba(frame.iloc[:, :4]) == theirs.predict_proba(frame.iloc[:, :4])).all()
+    assert ours.get_params()["decisiontreeclassifier"].get_params() == model[-1].get_params()
+    assert skops_writer.dumps(model) == skops_writer.dumps(model)
+
+
+def test_time_does_not_change_the_bytes_of_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = skops_writer.archive({"a": b"1"})
+    monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
+    assert skops_writer.archive({"a": b"1"}) == first
+
+
+def test_members_cannot_be_unpacked_outside_of_the_directory(mixed: LoadedModel, tmp_path: Path) -> None:
+    evil: Any = LoadedModel(**{
+        name: getattr(mixed, name) for name in mixed.__dataclass_fields__ if name != "data"
+    }, data=skops_writer.archive({"../../evil": b"x"}))  # fmt: skip
+    evil.unpack(tmp_path / "deep" / "model")
+    assert [path.name for path in (tmp_path / "deep" / "model").iterdir()] == ["evil"]

@@ -1,0 +1,356 @@
+"""Training: laws that hold for every algorithm, and every rule about data."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import Ridge
+
+from pipeline import training
+from pipeline.algorithms import Algorithm, catalogue
+from pipeline.errors import RejectedError, TrainingFailed
+from pipeline.training import Stage, Trained
+from tests.training_data import QUICK, Bench, mixed_rows, request
+
+ALL = list(catalogue())
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def rows(target: Sequence[Any], **columns: Any) -> pd.DataFrame:
+    """One feature that follows the target, unless others are given; the target `y` comes last."""
+    features = columns or {"x": np.linspace(0, 1, len(target)) + pd.factorize(pd.Series(target))[0]}
+    return pd.DataFrame({**features, "y": target})
+
+
+def rejection(bench: Bench, frame: pd.DataFrame, **changes: Any) -> str:
+    with pytest.raises(RejectedError) as rejected:
+        bench.train(request(**changes), frame)
+    return str(rejected.value)
+
+
+# Laws of every algorithm.
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_a_stored_model_predicts_raw_rows_with_gaps(bench: Bench, algorithm: str) -> None:
+    frame = mixed_rows(classes=3)
+    trained = bench.train(request(algorithm), frame)
+    assert trained.metrics["accuracy"] > trained.metrics["baseline_accuracy"]
+    model = bench.load(trained)
+    raw = frame.drop(columns="label")
+    predictions = model.predict(raw)
+    assert set(predictions.labels) <= {"class 0", "class 1", "class 2"}
+    accuracy = np.mean(np.array(predictions.labels) == frame["label"])
+    assert min(trained.metrics["train_accuracy"], trained.metrics["test_accuracy"]) <= accuracy
+    as_documents = [{name: value for name, value in row.items() if value is not None} for row in raw.to_dict("records")]
+    assert model.predict(as_documents).labels == predictions.labels
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_the_same_request_gives_the_same_file_and_another_seed_another(bench: Bench, algorithm: str) -> None:
+    frame = mixed_rows(60)
+    data = bench.dataset(frame)
+    first, second = (bench.train(request(algorithm), data) for _ in range(2))
+    assert first.sha256 == second.sha256
+    assert bench.train(request(algorithm, seed=1), data).sha256 != first.sha256
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+@pytest.mark.parametrize("classes", [2, 3, 20])
+def test_two_to_twenty_classes_and_one_feature(bench: Bench, algorithm: str, classes: int) -> None:
+    trained = bench.train(request(algorithm), rows(list(np.arange(100) % classes)))
+    assert len(trained.classes) == classes
+    assert trained.features == ["x"]
+    model = bench.load(trained)
+    assert all(isinstance(label, int) for label in model.predict([{"x": 0.5}, {"x": None}]).labels)
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_wrong_hyperparameters_are_rejected(bench: Bench, algorithm: str) -> None:
+    with pytest.raises(RejectedError, match=f"{algorithm} has no hyperparameter 'depth'"):
+        bench.train(request(algorithm, hyperparameters={"depth": 1}))
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+@pytest.mark.parametrize("labels", [[True, False], [3, 7], ["yes", "no"]])
+def test_labels_keep_their_type(bench: Bench, algorithm: str, labels: list[Any]) -> None:
+    trained = bench.train(request(algorithm), rows(labels * 15))
+    predicted = bench.load(trained).predict([{"x": 0.0}, {"x": 1.9}]).labels
+    assert {type(label) for label in predicted} == {type(labels[0])}
+    assert trained.classes == sorted(map(str, labels))
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_folds_are_scored_inside_the_training_part(bench: Bench, algorithm: str) -> None:
+    plain, folded = (bench.train(request(algorithm, cv=cv)) for cv in (None, 3))
+    assert plain.metrics.items() <= folded.metrics.items()
+    assert 0.3 < folded.metrics["cv_accuracy_mean"] <= 1
+    assert folded.metrics["cv_f1_macro_std"] >= 0
+    assert not any(name.startswith("cv_") for name in plain.metrics)
+
+
+# What a training tells.
+
+
+def test_a_training_tells_all_that_events_and_documents_need(bench: Bench) -> None:
+    trained = bench.train(request("decision_tree", "iris"))
+    assert trained.model_type == "classification"
+    assert trained.features == ["sepal length", "sepal width", "petal length", "petal width"]
+    assert trained.signature[0] == {"name": "sepal length", "type": "double"}
+    assert (trained.target_column, trained.classes) == ("species", ["setosa", "versicolor", "virginica"])
+    assert trained.hyperparameters["random_state"] == 42
+    assert {"scikit-learn", "python", "threads", "cpu"} <= set(trained.environment)
+    assert trained.size_bytes == trained.model_file.stat().st_size
+    assert trained.training_time > 0
+    assert Trained.from_json(trained.to_json()) == trained
+
+
+def test_the_metrics_of_the_replaced_worker_are_there(bench: Bench) -> None:
+    metrics = bench.train(request()).metrics
+    assert metrics["accuracy"] == metrics["test_accuracy"]
+    assert metrics["train_accuracy"] == 1.0
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_stages_are_reported_in_their_order(bench: Bench) -> None:
+    told: list[tuple[Stage, float | None, str]] = []
+    bench.train(request(cv=2), report=lambda *what: told.append(what))
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == list(Stage)
+    assert told[-1] == (Stage.EVALUATING, 1.0, "fold 2 of 2")
+
+
+def test_a_forest_that_grows_in_slices_is_the_forest_of_one_fit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request("random_forest", hyperparameters={"n_estimators": 45, "class_weight": "balanced"})
+    whole = bench.train(asked)
+    monkeypatch.setattr(training, "WORTH_SLICING", 0)
+    told: list[str] = []
+    sliced = bench.train(asked, report=lambda _stage, _fraction, message: told.append(message))
+    assert "2 of 45 trees" in told
+    assert "45 of 45 trees" in told
+    assert sliced.sha256 == whole.sha256
+
+
+def test_what_an_estimator_raises_fails_readably(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request("neural_network", hyperparameters={"early_stopping": True, "validation_fraction": 0.01})
+    with pytest.raises(TrainingFailed, match="ValueError: The validation set is too small"):
+        bench.train(asked, rows([0, 1, 2] * 5))
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(RandomForestClassifier, "fit", out_of_memory)
+    with pytest.raises(MemoryError):
+        bench.train(request("random_forest"))
+
+
+def test_what_a_library_warns_of_is_stored(bench: Bench) -> None:
+    trained = bench.train(request("neural_network", hyperparameters={"max_iter": 1}))
+    assert "Maximum iterations (1) reached" in trained.warnings[0]
+    assert bench.load(trained).manifest["warnings"] == trained.warnings
+
+
+def test_a_regressor_is_one_more_entry(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ridge = Algorithm.of("ridge", "A linear regression with shrinkage.", "regression", Ridge)
+    monkeypatch.setattr(training.algorithms, "find", lambda name: ridge)
+    trained = bench.train(request("ridge", "diabetes", cv=3))
+    assert trained.model_type == "regression"
+    assert trained.metrics["test_r2"] == trained.metrics["r2"] > 0.4
+    assert {"rmse", "mae", "train_r2", "cv_r2_mean"} <= set(trained.metrics)
+    assert trained.classes == []
+    model = bench.load(trained)
+    assert 50 < model.predict(model.example).labels[0] < 300
+    with pytest.raises(RejectedError, match="holds no numbers, which ridge needs"):
+        bench.train(request("ridge", "iris"))
+
+
+# Rules about the target.
+
+
+def test_the_target_is_the_requests_else_the_datasets_else_the_last_column(bench: Bench) -> None:
+    frame = pd.DataFrame({"a": [0, 1] * 10, "b": ["u", "v"] * 10, "c": ["w", "z"] * 10})
+    assert bench.train(request(), frame).target_column == "c"
+    assert bench.train(request(), bench.dataset(frame, "b")).target_column == "b"
+    assert bench.train(request(target_column="a"), bench.dataset(frame, "b")).target_column == "a"
+
+
+def test_an_unknown_target_is_rejected_with_the_near_column(bench: Bench) -> None:
+    message = rejection(bench, rows([0, 1] * 5, price=[0.0] * 10), target_column="prize")
+    assert message == "dataset iris has no target column 'prize' (did you mean 'price'?); its columns are price, y"
+
+
+def test_unknown_features_are_rejected_with_the_near_columns(bench: Bench) -> None:
+    message = rejection(bench, rows([0, 1] * 5), features=("x", "xs", "nothing"))
+    assert "no column 'xs' (did you mean 'x'?), 'nothing'; its columns are x, y" in message
+
+
+def test_the_target_among_the_features_is_rejected(bench: Bench) -> None:
+    assert "the target 'y' is among the features" in rejection(bench, rows([0, 1] * 5), features=("x", "y"))
+
+
+def test_features_are_used_in_the_order_asked_for(bench: Bench) -> None:
+    frame = rows([0, 1] * 10, a=range(20), b=range(20), c=range(20))
+    assert bench.train(request(features=("c", "a")), frame).features == ["c", "a"]
+
+
+def test_rows_without_a_target_are_left_out_and_counted(bench: Bench) -> None:
+    trained = bench.train(request(), rows(pd.array([0, 1, None] * 10, dtype="Int64"), x=range(30)))
+    assert "10 of 30 rows have no target and are left out" in trained.warnings
+    assert trained.classes == ["0", "1"]
+    assert bench.load(trained).predict([{"x": 0}]).labels == [0]
+
+
+def test_a_target_that_is_missing_in_more_than_half_of_the_rows_is_rejected(bench: Bench) -> None:
+    assert "missing in 12 of 20 rows; more than half" in rejection(bench, rows(["a", "b"] * 4 + [None] * 12))
+
+
+def test_a_target_without_any_value_is_rejected(bench: Bench) -> None:
+    assert "'y' has no value in any of 4 rows" in rejection(bench, rows([None] * 4))
+
+
+def test_a_target_of_one_class_is_rejected(bench: Bench) -> None:
+    assert "one class only, 'a'; two or more" in rejection(bench, rows(["a"] * 10))
+
+
+def test_a_classifier_on_real_numbers_is_rejected_and_the_regressor_named(bench: Bench) -> None:
+    message = rejection(bench, rows(list(np.linspace(0, 1, 20))))
+    assert "'y' holds real numbers and decision_tree tells classes apart; it needs a regressor" in message
+
+
+def test_a_classifier_on_more_than_fifty_integers_is_rejected(bench: Bench) -> None:
+    assert "holds 51 different integers" in rejection(bench, rows(list(range(51)) * 2))
+    assert len(bench.train(request(), rows(list(range(50)) * 4)).classes) == 50
+
+
+def test_a_target_of_dates_or_lists_is_rejected(bench: Bench) -> None:
+    assert "neither words, nor integers" in rejection(
+        bench, rows([dt.date(2026, 1, 1), dt.date(2026, 1, 2)] * 5)
+    )
+    assert "neither words, nor integers" in rejection(bench, rows([[1], [2]] * 5, x=range(10)))
+
+
+# Rules about features.
+
+
+def test_columns_that_are_no_features_are_left_out_with_a_warning(bench: Bench) -> None:
+    frame = rows(["a", "b"] * 10, x=range(20), empty=[None] * 20, key=[f"{n:024x}" for n in range(20)])
+    trained = bench.train(request(), frame)
+    assert trained.features == ["x"]
+    assert any("'key' holds identifiers; name it in features to use it" in warning for warning in trained.warnings)
+    assert bench.load(trained).manifest["dropped_columns"]["empty"] == "has no value"
+    assert bench.train(request(features=("key", "x")), frame).features == ["key", "x"]
+
+
+def test_a_dataset_without_a_usable_feature_is_rejected(bench: Bench) -> None:
+    assert "no column to learn from ('x' has no value)" in rejection(bench, rows([0, 1] * 5, x=[None] * 10))
+    assert "the target is the only one" in rejection(bench, pd.DataFrame({"y": [0, 1] * 5}))
+
+
+def test_a_column_name_that_comes_twice_is_rejected(bench: Bench) -> None:
+    import pyarrow as pa
+
+    table = pa.table([[1, 2], [3, 4], [0, 1]], names=["x", "x", "y"])
+    with pytest.raises(RejectedError, match="more than one column named x"):
+        bench.train(request(), table)
+
+
+def test_a_giveaway_is_named(bench: Bench) -> None:
+    random = np.random.default_rng(0)
+    labels = ["a", "b"] * 100
+    numbers = rows(labels, noise=random.normal(size=200), score=[0.0, 1.0] * 100 + random.normal(scale=0.01, size=200))
+    assert any(
+        "column 'score' alone gives the target away" in said for said in bench.train(request(), numbers).warnings
+    )
+    words = rows(labels, noise=random.normal(size=200), code=["x", "y"] * 100)
+    assert any("column 'code' alone gives the target away" in said for said in bench.train(request(), words).warnings)
+
+
+def test_a_score_above_099_without_a_giveaway_is_still_suspicious(bench: Bench) -> None:
+    a, b = (np.repeat([0.0, 1.0], 100), np.tile([0.0, 1.0], 100))
+    trained = bench.train(request(), rows((a == b).tolist(), a=a, b=b))
+    assert trained.metrics["test_accuracy"] == 1.0
+    assert any("no single column gives the target away" in said for said in trained.warnings)
+
+
+# Rules about the split.
+
+
+def test_the_split_is_stratified_by_class(bench: Bench) -> None:
+    details = bench.load(bench.train(request(test_size=0.3))).evaluation
+    assert [entry["support"] for entry in details["per_class"].values()] == [15, 15, 15]
+
+
+def test_a_class_of_one_row_goes_to_training_with_a_warning(bench: Bench) -> None:
+    trained = bench.train(request(), rows(["a", "b"] * 10 + ["lone"]))
+    assert any("1 classes have one row only" in said and "'lone'" in said for said in trained.warnings)
+    assert trained.classes == ["a", "b", "lone"]
+    assert bench.load(trained).evaluation["per_class"]["lone"]["support"] == 0
+
+
+def test_a_target_whose_every_value_is_another_is_rejected(bench: Bench) -> None:
+    assert "every class has one row only" in rejection(bench, rows(["a", "b", "c", "d"]))
+
+
+def test_groups_are_in_one_part_only(bench: Bench) -> None:
+    frame = rows(["a", "b"] * 20, x=range(40), person=np.repeat(range(10), 4))
+    trained = bench.train(request(group_column="person", test_size=0.3, cv=3), frame)
+    assert trained.features == ["x"]
+    tested = frame["person"].iloc[bench.load(trained).evaluation["test_predictions"]["row"]]
+    assert tested.value_counts().tolist() == [4, 4, 4]
+    assert "one group only" in rejection(bench, frame.assign(person=1)[["x", "person", "y"]], group_column="person")
+
+
+def test_the_last_rows_by_time_are_the_test(bench: Bench) -> None:
+    moments = pd.Series(pd.date_range("2026-01-01", periods=40)).sample(frac=1, random_state=0).tolist()
+    frame = rows(["a", "b"] * 20, x=range(40), when=moments)
+    details = bench.load(bench.train(request(time_column="when", cv=3), frame)).evaluation
+    assert frame["when"].iloc[details["test_predictions"]["row"]].min() == pd.Timestamp("2026-02-02")
+    texts = frame.assign(when=[moment.isoformat() for moment in moments])[["x", "when", "y"]]
+    assert bench.train(request(time_column="when"), texts).features == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"time_column": "note"}, "time_column 'note' holds neither dates nor numbers"),
+        ({"time_column": "gap"}, "time_column 'gap' is missing in 1 rows"),
+        ({"time_column": "day"}, "has no column 'day'"),
+        ({"group_column": "y"}, "the target 'y' cannot be the column that the split goes by"),
+        ({"time_column": "x"}, "the training part would hold one class only, 'a'"),
+        ({"time_column": "x", "test_size": 0.99}, "leaves none of 20 rows for training"),
+        ({"group_column": "half", "test_size": 0.9}, "too few groups to split"),
+    ],
+)
+def test_a_split_that_cannot_be_made_is_rejected(bench: Bench, changes: dict[str, Any], message: str) -> None:
+    frame = rows(["a"] * 18 + ["b"] * 2, x=range(20), note=["n"] * 20, gap=[None, *range(19)], half=[0, 1] * 10)
+    assert message in rejection(bench, frame, **changes)
+
+
+def test_folds_that_cannot_be_cut_are_rejected(bench: Bench) -> None:
+    assert "of 2 folds would be fitted on a single class" in rejection(bench, rows(["a", "b"] * 2), cv=2, test_size=0.5)
+    assert "cannot be cut into 20 folds" in rejection(bench, rows(["a", "b"] * 5), cv=20)
+
+
+def test_a_dataset_of_one_row_is_rejected(bench: Bench) -> None:
+    assert rejection(bench, rows(["a"]))
+
+
+def test_a_plain_shuffle_where_asked_for(bench: Bench) -> None:
+    trained = bench.train(request(stratify=False, cv=3), rows(["a", "b"] * 20))
+    assert trained.metrics["accuracy"] > 0.5
+
+
+def test_quick_hyperparameters_are_of_algorithms_that_exist() -> None:
+    assert set(QUICK) <= set(catalogue())
+    assert replace(request(), seed=1).seed == 1
