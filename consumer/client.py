@@ -119,7 +119,7 @@ class Client:
         self._producer.flush(1.0)
 
     def submit(self, **request: Unpack[RequestFields]) -> str:
-        """Send one request and wait until all in-sync brokers have it; returns its request_id, a new one if none is given.
+        """Send one request and wait until the brokers have it; returns its request_id, a new one if none is given.
 
         Raises RejectedError for what no request can say, MissingTopicError, and TransientError if Kafka does not
         take it in time: sending it again with the same request_id never trains it twice.
@@ -212,7 +212,7 @@ class Client:
             raise RejectedError(f"request {request.request_id} cannot be written: {error}") from error
 
     def _events(self, record: Record, keys: frozenset[str], since: datetime | None) -> Iterator[Event | None]:
-        """Events with these keys, oldest first within a partition, without end; None now and then, to look at the clock."""
+        """Events with these keys, without end, oldest first in a partition; None now and then, to look at the clock."""
         topic = self.topics.of(record)
         wanted = {key.encode() for key in keys}
         with Reader(self._settings, topic, self._timeout_s) as reader:
@@ -312,9 +312,9 @@ class Reader:
             self._down = False
 
 
-def training_request(fields_given: RequestFields | Mapping[str, Any]) -> TrainingRequest:
+def training_request(given: Mapping[str, object]) -> TrainingRequest:
     """The request that says this, with a new request_id if it has none.  Raises RejectedError for unknown fields."""
-    values = {name: value for name, value in fields_given.items() if value is not None}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _known(values, _REQUEST_FIELDS, "a request")
     for name in ("algorithm", "dataset_name"):
         if not values.get(name):

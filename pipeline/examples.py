@@ -96,6 +96,7 @@ def _target(request: TrainingRequest, names: Sequence[str], own_target: str | No
 
 
 def _features(request: TrainingRequest, names: Sequence[str], target: str) -> list[str]:
+    """Those named, else all but the target and the column that the split goes by, which no new row shares."""
     split_by = {request.evaluation.group_column, request.evaluation.time_column} - {None}
     for column in split_by - set(names):
         raise RejectedError(f"dataset {request.dataset_name} has no column {_near([str(column)], names)}")

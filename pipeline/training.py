@@ -37,7 +37,7 @@ WORTH_SLICING = 200_000
 """Rows times trees, which take about half a second."""
 MOST_WARNINGS = 50
 
-_EXAMPLES: Recent[Examples] = Recent(64 * 1024 * 1024, lambda data: data.size_bytes)
+_EXAMPLES: Recent[Examples] = Recent(32 * 1024 * 1024, lambda data: data.size_bytes)
 """One a trainer process: requests in a row are often for the same small dataset."""
 
 

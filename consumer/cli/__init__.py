@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("worker", rich_help_panel="Run")(worker.worker)
+app.command("doctor", rich_help_panel="Run")(doctor.doctor)
 app.command("submit", rich_help_panel="Train")(submit.submit)
 app.command("watch", rich_help_panel="Train")(requests.watch)
 app.command("cancel", rich_help_panel="Train")(requests.cancel)
@@ -33,10 +34,9 @@ app.command("requests", rich_help_panel="Train")(requests.requests)
 app.add_typer(models.app, name="models", rich_help_panel="Look and use")
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Look and use")
 app.add_typer(algorithms.app, name="algorithms", rich_help_panel="Look and use")
-app.add_typer(dlq.app, name="dlq", rich_help_panel="Keep running")
-app.add_typer(topics.app, name="topics", rich_help_panel="Keep running")
-app.add_typer(schemas.app, name="schemas", rich_help_panel="Keep running")
-app.command("doctor", rich_help_panel="Keep running")(doctor.doctor)
+app.add_typer(dlq.app, name="dlq", rich_help_panel="Operate")
+app.add_typer(topics.app, name="topics", rich_help_panel="Operate")
+app.add_typer(schemas.app, name="schemas", rich_help_panel="Operate")
 
 
 @app.callback()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from consumer.cli.output import Column, Json, column, on_terminal, show_rows, write, write_json

@@ -34,7 +34,7 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter.  `record` is what its bytes say, None where they do not decode; `request_id` may still be known."""
+    """One dead letter.  `record` is what its bytes say; where they do not decode it is None, `request_id` maybe not."""
 
     partition: int
     offset: int

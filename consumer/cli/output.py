@@ -64,25 +64,22 @@ def show_rows(
         _table(list(documents), columns, none)
 
 
-def show_fields(document: Document, lines: Mapping[str, str], *, as_json: bool, title: str = "") -> None:
-    """One document; `lines` is what people see of it."""
+def show_fields(
+    document: Document, lines: Mapping[str, str | Mapping[str, str]], *, as_json: bool, title: str = ""
+) -> None:
+    """One document; `lines` is what people see of it, where a mapping is a small table of its own."""
     if as_json:
         write_json(document)
     elif not on_terminal():
         for name, value in lines.items():
-            write(f"{name}: {one_line(value)}")
+            for part, text in {"": value}.items() if isinstance(value, str) else value.items():
+                write(f"{name}{'.' if part else ''}{part}: {one_line(text)}")
     else:
-        from rich.table import Table
         from rich.text import Text
 
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for name, value in lines.items():
-            grid.add_row(name, Text(value))
         if title:
             console().print(Text(title, "bold"))
-        console().print(grid)
+        console().print(_grid(lines))
 
 
 def write_json(document: Document) -> None:
@@ -165,6 +162,18 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min {rest:02} s"
+
+
+def _grid(lines: Mapping[str, str | Mapping[str, str]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in lines.items():
+        grid.add_row(name, Text(value) if isinstance(value, str) else _grid(value))
+    return grid
 
 
 def _table(documents: Sequence[Document], columns: Sequence[Column], none: str) -> None:

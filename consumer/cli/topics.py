@@ -45,7 +45,7 @@ def create(
 def created(settings: Settings, partitions: int | None, replication_factor: int) -> Iterator[dict[str, Any]]:
     """Create what is missing; a line for each topic: topic, created, partitions, differences."""
     from confluent_kafka import KafkaError, KafkaException
-    from confluent_kafka.admin import NewTopic
+    from confluent_kafka.cimpl import NewTopic
 
     from consumer.events.topics import Topics
 
@@ -73,7 +73,8 @@ def admin_client(settings: Settings) -> AdminClient:
 
     from consumer import kafka_config
 
-    return AdminClient({**kafka_config.kafka_client_config(settings), "log_level": 0, "error_cb": lambda _: None})
+    config: dict[str, Any] = {**kafka_config.kafka_client_config(settings), "log_level": 0, "error_cb": lambda _: None}
+    return AdminClient(config)
 
 
 def present_topics(admin: AdminClient) -> Mapping[str, int]:
@@ -91,7 +92,8 @@ def present_topics(admin: AdminClient) -> Mapping[str, int]:
 def differences(admin: AdminClient, topic: Topic, partitions: int, wanted: int) -> list[dict[str, str]]:
     """How an existing topic differs from what it would be created as: {name, is, should_be}."""
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import ConfigResource, ResourceType
+    from confluent_kafka.admin._config import ConfigResource
+    from confluent_kafka.admin._resource import ResourceType
 
     found = [] if partitions == wanted else [_difference("partitions", partitions, wanted)]
     resource = ConfigResource(ResourceType.TOPIC, topic.name)

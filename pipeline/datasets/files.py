@@ -57,13 +57,16 @@ def parquet_of(table: pa.Table) -> bytes:
 
 
 def _parquet(content: bytes, max_bytes: int | None) -> pa.Table:
+    """Batch by batch, for a few bytes of Parquet may hold any number of equal values."""
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
-        parts = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
-        size = sum(part.total_byte_size for part in parts)
-        if max_bytes is not None and size > max_bytes:
-            raise RejectedError(f"it has {size:,} bytes unpacked, more than the dataset cache of {max_bytes:,} bytes")
-        return file.read()
+        batches, size = [], 0
+        for batch in file.iter_batches():
+            batches.append(batch)
+            size += batch.nbytes
+            if max_bytes is not None and size > max_bytes:
+                raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
+        return pa.Table.from_batches(batches, file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise RejectedError(f"the Parquet file cannot be read: {error}") from error
 

@@ -16,7 +16,7 @@ from pipeline.datasets.tables import MOMENT, TEXT, Chunk, Column, chunked
 from pipeline.errors import RejectedError
 
 BATCH_ROWS = 5_000
-LARGEST_INT = 2**63 - 1
+INT64 = range(-(2**63), 2**63)
 EXACT_INT = 2**53
 
 Row = Mapping[str, Any]
@@ -26,8 +26,8 @@ def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
     """All rows; columns in the order in which they first appear, missing where a row has none.
 
     A column of integers and floats is float64; one of different kinds of value is text, the same text however the
-    rows fall into batches.  Raises RejectedError, naming the column, for nested values and bytes, and if the table
-    grows beyond max_bytes.
+    rows fall into batches (but for integers beyond 2^53 among floats, which are rounded).  Raises RejectedError,
+    naming the column, for nested values and bytes, and if the table grows beyond max_bytes.
     """
     batches: list[_Batch] = []
     size = 0
@@ -60,7 +60,7 @@ def _array(name: str, values: Sequence[Any]) -> Chunk:
         return pa.array([_text(value) for value in values], TEXT)
     if kind == MOMENT:
         return pa.array([_moment(value) for value in values], MOMENT)
-    if kind == pa.int64() and any(value is not None and abs(value) > LARGEST_INT for value in values):
+    if kind == pa.int64() and any(value is not None and value not in INT64 for value in values):
         kind = pa.float64()
     if kind == pa.float64() and found - {float, type(None)}:  # Arrow refuses integers that a float rounds
         return pa.array([None if value is None else float(value) for value in values], kind)
@@ -100,7 +100,7 @@ def _joined(name: str, batches: Sequence[_Batch]) -> Column:
     kind = kinds.pop() if len(kinds) == 1 else pa.float64() if kinds == {pa.int64(), pa.float64()} else TEXT
     if kind == TEXT:
         chunks = [chunk if chunk.type == TEXT else pa.array(map(_text, chunk.to_pylist()), TEXT) for chunk in chunks]
-    return chunked([chunk.cast(kind) for chunk in chunks], kind)
+    return chunked([chunk.cast(kind, safe=False) for chunk in chunks], kind)
 
 
 def _moment(value: datetime | None) -> datetime | None:

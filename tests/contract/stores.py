@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+from pipeline.errors import TransientError
 from pipeline.jobs import ErrorKind, Failure, Model, Outcome, OutcomeKind
 from pipeline.ledger import Ledger
 from pipeline.ledger.mongodb import MongoLedger
@@ -21,6 +26,7 @@ from pipeline.registry.mongodb import MongoRegistry
 from pipeline.registry.sqlite import SqliteRegistry
 
 ADAPTERS = ["sqlite", pytest.param("mongodb", marks=pytest.mark.services)]
+T = TypeVar("T")
 AT = datetime(2026, 1, 31, 14, 15, 0, 123_000, tzinfo=UTC)
 
 
@@ -116,3 +122,37 @@ def failed(request_id: str, message: str = "y has NaN", attempt: int = 1) -> Out
         attempt=attempt,
         error=Failure(ErrorKind.TRAINING_ERROR, message),
     )
+
+
+def refused_when(interrupt: Callable[[], None], call: Callable[[int], object]) -> tuple[int, TransientError]:
+    """Make call(0), call(1), … without a pause, interrupt in the middle: which call was refused, and how."""
+    busy, stop = threading.Event(), threading.Event()
+
+    def until_refused() -> tuple[int, TransientError]:
+        for n in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
+            try:
+                call(n)
+            except TransientError as error:
+                return n, error
+            busy.set()
+        raise AssertionError("no call was refused")
+
+    with ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(until_refused)
+        try:
+            assert busy.wait(10)
+            interrupt()
+            return refused.result(30)
+        finally:
+            stop.set()
+
+
+def patiently(call: Callable[[], T], within_s: float = 10) -> T:
+    """As the worker does it: TransientError means to try again."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return call()
+        except TransientError:
+            if time.monotonic() > deadline:
+                raise

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from pymongo.database import Database
@@ -19,11 +17,9 @@ from pipeline.ledger import Claim, Owner
 from pipeline.ledger.mongodb import UNFINISHED_S, MongoLedger
 from pipeline.ledger.sqlite import SqliteLedger
 from pipeline.mongodb import connect
-from tests.contract.stores import AT, Place, failed, place_for
+from tests.contract.stores import AT, Place, failed, patiently, place_for, refused_when
 from tests.contract.test_ledger import CANCEL, claim_of, ended, living, new
 from tests.services.mongodb import MongoDB
-
-T = TypeVar("T")
 
 
 class TestSqlite:
@@ -157,22 +153,8 @@ class TestMongoDB:
     ) -> None:
         with place_on_mongodb.ledger() as ledger:
             me = living(ledger, "w-1")
-            done = threading.Event()
-
-            def until_refused() -> str:
-                try:
-                    for n in range(100_000):
-                        ledger.claim(me, [new(f"r-{n}.{m}") for m in range(50)])
-                        done.set()
-                except TransientError as error:
-                    return str(error)
-                return "never refused"
-
-            with ThreadPoolExecutor(1) as pool:
-                refused = pool.submit(until_refused)
-                assert done.wait(10)
-                mongodb.kill()
-                assert refused.result(30).startswith("mongodb: claiming: ")
+            _, refused = refused_when(mongodb.kill, lambda n: ledger.claim(me, [new(f"r-{n}.{m}") for m in range(50)]))
+            assert str(refused).startswith("mongodb: claiming: ")
             with pytest.raises(TransientError):
                 ledger.read(["r-0.0"])
             mongodb.restart()
@@ -215,14 +197,3 @@ class Commands(CommandListener):
 
     def failed(self, event: object) -> None:
         pass
-
-
-def patiently(call: Callable[[], T], within_s: float = 10) -> T:
-    """As the worker does it: TransientError means to try again."""
-    deadline = time.monotonic() + within_s
-    while True:
-        try:
-            return call()
-        except TransientError:
-            if time.monotonic() > deadline:
-                raise

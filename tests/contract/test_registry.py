@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import random
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +20,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from pipeline.errors import NotFoundError, TransientError
+from pipeline.errors import NotFoundError
 from pipeline.jobs import Outcome, RegisteredModel
 from pipeline.mongodb import connect
 from pipeline.registry import Registry
 from pipeline.registry.mongodb import MongoRegistry
-from tests.contract.stores import ADAPTERS, AT, Place, failed, place_for, registered
+from tests.contract.stores import ADAPTERS, AT, Place, failed, patiently, place_for, refused_when, registered
 from tests.services.mongodb import MongoDB
 
 
@@ -339,34 +337,13 @@ class TestMongoDB:
         with connect(mongodb.url) as client:
             registry = MongoRegistry(client[mongo_database.name])
             registry.prepare()
-            busy, stop = threading.Event(), threading.Event()
 
-            def until_refused() -> list[str]:
-                for n in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
-                    group = [registered(f"r-{n}-{m}", f"m-{m % 20}") for m in range(40)]
-                    try:
-                        registry.register(group)
-                    except TransientError:
-                        return [outcome.request_id for outcome in group]
-                    busy.set()
-                return []
+            def group(n: int) -> list[Outcome]:
+                return [registered(f"r-{n}-{m}", f"m-{m % 20}") for m in range(40)]
 
-            with ThreadPoolExecutor(1) as pool:
-                refused = pool.submit(until_refused)
-                try:
-                    assert busy.wait(10)
-                    mongodb.kill()
-                    last = refused.result(30)
-                finally:
-                    stop.set()
+            n, _ = refused_when(mongodb.kill, lambda n: registry.register(group(n)))
             mongodb.restart()
-            again = [registered(i, f"m-{int(i.split('-')[2]) % 20}") for i in last]
-            for _ in range(20):
-                try:
-                    assert set(registry.register(again)) == set(last)
-                    break
-                except TransientError:
-                    continue
+            assert len(patiently(lambda: registry.register(group(n)))) == 40
             numbers: dict[str, list[int]] = defaultdict(list)
             for model in registry.list(limit=1_000_000):
                 numbers[model.model.model_name].append(model.version_number)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from consumer.events.codec import Codec
@@ -161,7 +161,14 @@ class Fleet:
         return sum(future.result().offset - done.get(p.partition, 0) for p, future in ends.items())
 
     def await_lag(self, lag: int = 0, within_s: float = 240) -> None:
-        self.until(lambda: self.lag() <= lag, within_s, lambda: f"lag is {self.lag()}")
+
+        def reached() -> bool:
+            try:
+                return self.lag() <= lag
+            except KafkaException:
+                return False  # topics that were made a moment ago may have no leader yet
+
+        self.until(reached, within_s, lambda: f"lag is {self.lag()}")
 
     def until(self, condition: Callable[[], object], within_s: float = 60, why: Callable[[], str] = lambda: "") -> None:
         """Wait for a condition; a worker that has ended unasked fails at once."""

@@ -28,7 +28,7 @@ def verdicts(draw: st.DrawFn) -> tuple[Any, Scored, int]:
     return actual, Scored(scores.argmax(axis=1), scores, np.arange(n_classes), True), n_classes
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(verdicts())
 def test_metrics_equal_those_of_scikit_learn(case: tuple[Any, Scored, int]) -> None:
     actual, scored, n_classes = case

@@ -77,6 +77,22 @@ def test_two_to_twenty_classes_and_one_feature(bench: Bench, algorithm: str, cla
     assert all(isinstance(label, int) for label in model.predict([{"x": 0.5}, {"x": None}]).labels)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "hyperparameters"),
+    [
+        ("logistic_regression", {"solver": "liblinear"}),
+        ("neural_network", {"solver": "sgd", "early_stopping": True, "hidden_layer_sizes": [6, 4]}),
+        ("svm", {"kernel": "linear", "decision_function_shape": "ovo"}),
+        ("random_forest", {"n_estimators": 8, "oob_score": True, "max_samples": 0.8}),
+    ],
+)
+def test_other_ways_of_fitting_are_stored_and_load_too(
+    bench: Bench, algorithm: str, hyperparameters: dict[str, Any]
+) -> None:
+    model = bench.load(bench.train(request(algorithm, hyperparameters=hyperparameters), mixed_rows(classes=3)))
+    assert set(model.predict(mixed_rows(classes=3)).labels) <= {"class 0", "class 1", "class 2"}
+
+
 @pytest.mark.parametrize("algorithm", ALL)
 def test_wrong_hyperparameters_are_rejected(bench: Bench, algorithm: str) -> None:
     with pytest.raises(RejectedError, match=f"{algorithm} has no hyperparameter 'depth'"):
@@ -234,9 +250,7 @@ def test_a_classifier_on_more_than_fifty_integers_is_rejected(bench: Bench) -> N
 
 
 def test_a_target_of_dates_or_lists_is_rejected(bench: Bench) -> None:
-    assert "neither words, nor integers" in rejection(
-        bench, rows([dt.date(2026, 1, 1), dt.date(2026, 1, 2)] * 5)
-    )
+    assert "neither words, nor integers" in rejection(bench, rows([dt.date(2026, 1, 1), dt.date(2026, 1, 2)] * 5))
     assert "neither words, nor integers" in rejection(bench, rows([[1], [2]] * 5, x=range(10)))
 
 

@@ -1,0 +1,91 @@
+"""`python -m benchmarks [PART …] [--quick] [--json] [--output FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+from rich.console import Console
+
+from consumer.trainers.lanes import THREAD_VARIABLES
+
+if TYPE_CHECKING:
+    from benchmarks.fleet import Servers
+    from benchmarks.report import Result
+    from benchmarks.workloads import Workload
+
+PARTS = ("tiny", "small", "medium", "latency", "memory")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if unknown := sorted(set(asked.parts) - set(PARTS)):
+        parser.error(f"there is no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
+    # Before numpy is loaded anywhere: bare processes train with as many threads as trainers do.
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"), OMP_WAIT_POLICY="PASSIVE")
+    from benchmarks import report
+    from benchmarks.fleet import BenchmarkError
+    from tests.services.server import UnavailableError
+
+    console, begun = Console(width=None if sys.stdout.isatty() else 120), time.monotonic()
+    whole: list[dict[str, object]] = []
+    try:
+        for result in _results(asked.parts or PARTS, asked.quick):
+            whole.append({**report.to_json(result), "loadavg": os.getloadavg()})
+            if asked.json:
+                sys.stdout.write(orjson.dumps(whole[-1]).decode() + "\n")
+                sys.stdout.flush()
+            else:
+                console.print(report.table(result), "")
+    except (BenchmarkError, UnavailableError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    finally:
+        if asked.output:
+            asked.output.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2) + b"\n")
+    if not asked.json:
+        load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+        console.print(f"{time.monotonic() - begun:.0f} s; load averages {load} on {os.cpu_count()} cores")
+    return 0
+
+
+def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
+    from benchmarks import latency, memory, throughput, workloads
+    from benchmarks.fleet import servers
+
+    def shares(workload: Workload) -> Callable[[Servers, Path], Result]:
+        if quick:
+            return lambda servers, folder: throughput.measure(servers, folder, workload.shortened(3), rounds=1)
+        return lambda servers, folder: throughput.measure(servers, folder, workload, rounds=3)
+
+    measures: dict[str, Callable[[Servers, Path], Result]] = {w.name: shares(w) for w in workloads.WORKLOADS}
+    measures["latency"] = lambda servers, folder: latency.measure(servers, folder, 30 if quick else 100)
+    measures["memory"] = (
+        (lambda servers, folder: memory.measure(servers, folder, 500, 20_000, watch_s=5.0))
+        if quick
+        else (lambda servers, folder: memory.measure(servers, folder, 3_000, 100_000, watch_s=30.0))
+    )
+    with servers() as started, tempfile.TemporaryDirectory(prefix="tensorfleet-bench-") as folder:
+        for part in parts:
+            yield measures[part](started, Path(folder))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the worker on real servers.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all")
+    parser.add_argument("--quick", action="store_true", help="one short round of everything, within two minutes")
+    parser.add_argument("--json", action="store_true", help="one object a part in place of tables")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything that was measured there, as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""From submit to model-registered with an idle worker, one tiny job at a time, and where the time goes."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.fleet import Fleet, Registered, Servers
+from benchmarks.limit import BareProcesses, Order
+from benchmarks.workloads import TINY
+from schemas import Record
+
+TARGET_P50_MS = 50.0
+WARM_UP = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds. `stages` are means and add up to the mean: see `_stages`. `bare_*` is one bare process alone."""
+
+    jobs: int
+    target_p50_ms: float
+    p50_ms: float
+    p99_ms: float
+    bare_p50_ms: float
+    bare_p99_ms: float
+    stages_ms: Mapping[str, float]
+
+
+def measure(servers: Servers, folder: Path, jobs: int) -> Latency:
+    with BareProcesses(folder, 1) as bare:
+        done = bare.run(Order(TINY, "latency-bare", jobs + WARM_UP, synced=True))
+    alone = [(one.ended - one.begun) * 1e3 for one in done[WARM_UP:]]
+    with Fleet(servers, folder) as fleet:
+        _one_at_a_time(fleet, "warm", WARM_UP)
+        before = fleet.metrics()
+        times = _one_at_a_time(fleet, "latency", jobs)
+        after = fleet.metrics()
+        stages = _stages(_progress(fleet, jobs + WARM_UP), times, before, after)
+    took = sorted(ended - begun for begun, ended, _ in times.values())
+    in_ms = [one * 1e3 for one in took]
+    return Latency(jobs, TARGET_P50_MS, *_p50_p99(in_ms), *_p50_p99(alone), stages)
+
+
+def _one_at_a_time(fleet: Fleet, series: str, jobs: int) -> Mapping[str, tuple[float, float, float]]:
+    """(submitted, seen) by the monotonic clock and submitted by the wall clock, of each request."""
+    times = {}
+    for number in range(jobs):
+        # The pause is uneven, so that no timer of the worker is always met at the same moment.
+        time.sleep(random.uniform(0.05, 0.15))
+        message = fleet.message(TINY, series, number)
+        wall, begun = time.time(), time.monotonic()
+        fleet.send([message])
+        (seen,) = fleet.registered.take(1)
+        times[f"{series}-{number}"] = (begun, seen.at, wall)
+    return times
+
+
+def _progress(fleet: Fleet, jobs: int) -> Mapping[str, Mapping[str, float]]:
+    """When each state of each request began, by the wall clock."""
+    reader = Registered(fleet, Record.TRAINING_PROGRESS)
+    found: dict[str, dict[str, float]] = {}
+    ended = 0
+    while ended < jobs:
+        for seen in reader.take(1):
+            event = fleet.decode(Record.TRAINING_PROGRESS, seen.value)
+            found.setdefault(event["request_id"], {})[event["state"]] = event["occurred_at"].timestamp()
+            ended += event["state"] == "REGISTERED"
+    reader.close()
+    return found
+
+
+def _stages(
+    progress: Mapping[str, Mapping[str, float]],
+    times: Mapping[str, tuple[float, float, float]],
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+) -> Mapping[str, float]:
+    """The first three from the events' timestamps, the next two from /metrics; the rest is on the way between them."""
+    claimed, taken, trained, total = [], [], [], []
+    for request_id, (begun, seen_at, wall) in times.items():
+        states = progress[request_id]
+        claimed.append(states["ACCEPTED"] - wall)
+        taken.append(states["STARTED"] - states["ACCEPTED"])
+        trained.append(states["REGISTERING"] - states["STARTED"])
+        total.append(seen_at - begun)
+
+    def mean_of(name: str) -> float:
+        count, total_s = (after.get(f"{name}_{part}", 0) - before.get(f"{name}_{part}", 0) for part in ("count", "sum"))
+        return total_s / count if count else 0.0
+
+    def stage(name: str) -> float:
+        counts, sums = (f"stage_duration_seconds_{part}.{name}" for part in ("count", "sum"))
+        count = after.get(counts, 0) - before.get(counts, 0)
+        return (after.get(sums, 0) - before.get(sums, 0)) / count if count else 0.0
+
+    parts = {
+        "produced, polled, claimed": statistics.mean(claimed),
+        "to a trainer": statistics.mean(taken),
+        "trained": statistics.mean(trained),
+        "stored": stage("register"),
+        "transaction": mean_of("transaction_duration_seconds"),
+    }
+    parts["between, and to the subscriber"] = statistics.mean(total) - sum(parts.values())
+    return {name: seconds * 1e3 for name, seconds in parts.items()}
+
+
+def _p50_p99(values: Sequence[float]) -> tuple[float, float]:
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    return cuts[49], cuts[98]

@@ -1,0 +1,133 @@
+"""Results as tables for people, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.fleet import Cpu
+from benchmarks.latency import Latency
+from benchmarks.memory import FLAT_MIB_PER_1000_JOBS, FLAT_MIB_PER_MINUTE, Memory, Sample
+from benchmarks.throughput import Rate, Throughput
+
+Result = Throughput | Latency | Memory
+
+
+def table(result: Result) -> RenderableType:
+    match result:
+        case Throughput():
+            return Group(_rates(result), _cpu(result))
+        case Latency():
+            return _latency(result)
+        case Memory():
+            return _memory(result)
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """All that was measured, with the medians and slopes that the tables show."""
+    return {"part": type(result).__name__.lower(), **asdict(result), **_derived(result)}
+
+
+def _derived(result: Result) -> Mapping[str, Any]:
+    match result:
+        case Throughput():
+            return {
+                "of_synced": result.of_synced,
+                "of_unsynced": result.of_unsynced,
+                "cpu_ms": asdict(result.cpu_ms()),
+                "bare_cpu_ms": result.bare_cpu_ms(),
+            }
+        case Memory():
+            return {
+                "mib_per_1000_jobs": result.mib_per_1000_jobs,
+                "mib_per_minute_waiting": result.mib_per_minute_waiting,
+                "most_rss": result.most_rss,
+                "most_pss": result.most_pss,
+            }
+        case Latency():
+            return {}
+
+
+def _rates(result: Throughput) -> Table:
+    shown = _table(
+        f"{result.workload}: jobs a second, {result.jobs:,} jobs a round",
+        "round", "limit, synced", "limit, unsynced", "worker", "of synced", "of unsynced", "cores of others",
+    )  # fmt: skip
+    for number, one in enumerate(result.rounds, 1):
+        others = " / ".join(f"{rate.others_cores:.1f}" for rate in (one.synced, one.worker, one.unsynced))
+        shown.add_row(
+            str(number),
+            *(_rate(rate) for rate in (one.synced, one.unsynced, one.worker)),
+            f"{one.of_synced:.0%}",
+            f"{one.of_unsynced:.0%}",
+            others,
+        )
+    target = _judged(f"{result.of_synced:.0%} (target {result.target:.0%})", result.of_synced >= result.target)
+    shown.add_section()
+    shown.add_row("median", "", "", "", target, f"{result.of_unsynced:.0%}", "")
+    return shown
+
+
+def _rate(rate: Rate) -> str:
+    return f"{rate.jobs_per_s:,.1f}"
+
+
+def _cpu(result: Throughput) -> Table:
+    names = [f.name for f in fields(Cpu)]
+    shown = _table(f"{result.workload}: CPU milliseconds a job", *names, "all", "bare process", "idle, cores")
+    cpu = result.cpu_ms()
+    values = (*(getattr(cpu, name) for name in names), cpu.total, result.bare_cpu_ms())
+    shown.add_row(*(f"{value:,.2f}" for value in values), f"{result.idle_cores:.3f}")
+    return shown
+
+
+def _latency(result: Latency) -> Table:
+    shown = _table(f"idle latency of {result.jobs} tiny jobs, milliseconds", "", "p50", "p99")
+    p50 = _judged(f"{result.p50_ms:.1f} (target {result.target_p50_ms:.0f})", result.p50_ms <= result.target_p50_ms)
+    shown.add_row("submit to model-registered", p50, f"{result.p99_ms:.1f}")
+    shown.add_row("a bare process, synced", f"{result.bare_p50_ms:.1f}", f"{result.bare_p99_ms:.1f}")
+    shown.add_section()
+    for name, mean_ms in result.stages_ms.items():
+        shown.add_row(f"mean: {name}", f"{mean_ms:.1f}", "")
+    return shown
+
+
+def _memory(result: Memory) -> Table:
+    shown = _table("memory, MiB", "", "worker RSS", "trainers RSS", "with forkserver RSS", "PSS", "slope of PSS")
+    flat = result.mib_per_1000_jobs <= FLAT_MIB_PER_1000_JOBS
+    still = result.mib_per_minute_waiting <= FLAT_MIB_PER_MINUTE
+    shown.add_row("at the start", *_sizes(result.start), "")
+    shown.add_row(
+        f"after {result.jobs:,} tiny jobs",
+        *_sizes(result.busy[-1]),
+        _judged(f"{result.mib_per_1000_jobs:+.1f} a 1,000 jobs", flat),
+    )
+    shown.add_row(
+        f"{result.waiting_requests:,} requests waiting",
+        *_sizes(result.waiting[-1]),
+        _judged(f"{result.mib_per_minute_waiting:+.1f} a minute", still),
+    )
+    shown.add_section()
+    most = _judged(f"{result.most_rss:.0f} (target {result.target_mib:.0f})", result.most_rss <= result.target_mib)
+    shown.add_row("most", "", "", most, f"{result.most_pss:.0f}", "")
+    return shown
+
+
+def _sizes(sample: Sample) -> Sequence[str]:
+    return [f"{size:.0f}" for size in (sample.parent_rss, sample.trainers_rss, sample.all_rss, sample.all_pss)]
+
+
+def _table(title: str, *columns: str) -> Table:
+    shown = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        shown.add_column(column, justify="left" if number == 0 and not column else "right")
+    return shown
+
+
+def _judged(text: str, good: bool) -> Text:
+    return Text(text, style="green" if good else "bold red")
