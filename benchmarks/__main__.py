@@ -7,7 +7,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,7 @@ from rich.console import Console
 from consumer.trainers.lanes import THREAD_VARIABLES
 
 if TYPE_CHECKING:
-    from benchmarks.fleet import Servers
     from benchmarks.report import Result
-    from benchmarks.workloads import Workload
 
 PARTS = ("tiny", "small", "medium", "latency", "memory")
 
@@ -58,24 +57,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
-    from benchmarks import latency, memory, throughput, workloads
-    from benchmarks.fleet import servers
+    """One worker serves all parts but `memory`, which has one of its own."""
+    from benchmarks import latency, memory, throughput
+    from benchmarks.fleet import CONCURRENCY, Fleet, servers
+    from benchmarks.limit import BareProcesses
+    from benchmarks.workloads import WORKLOADS
 
-    def shares(workload: Workload) -> Callable[[Servers, Path], Result]:
-        if quick:
-            return lambda servers, folder: throughput.measure(servers, folder, workload.shortened(3), rounds=1)
-        return lambda servers, folder: throughput.measure(servers, folder, workload, rounds=3)
-
-    measures: dict[str, Callable[[Servers, Path], Result]] = {w.name: shares(w) for w in workloads.WORKLOADS}
-    measures["latency"] = lambda servers, folder: latency.measure(servers, folder, 30 if quick else 100)
-    measures["memory"] = (
-        (lambda servers, folder: memory.measure(servers, folder, 500, 20_000, watch_s=5.0))
-        if quick
-        else (lambda servers, folder: memory.measure(servers, folder, 3_000, 100_000, watch_s=30.0))
-    )
-    with servers() as started, tempfile.TemporaryDirectory(prefix="tensorfleet-bench-") as folder:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tensorfleet-bench-")))
+        started = stack.enter_context(servers())
+        if parts != ["memory"]:
+            bare = stack.enter_context(BareProcesses(folder, CONCURRENCY))
+            fleet = stack.enter_context(Fleet(started, folder))
         for part in parts:
-            yield measures[part](started, Path(folder))
+            if part == "latency":
+                yield latency.measure(fleet, bare, 30 if quick else 100)
+            elif part == "memory":
+                sizes = (500, 20_000, 5.0) if quick else (3_000, 100_000, 30.0)
+                yield memory.measure(started, folder, *sizes)
+            else:
+                (workload,) = (one for one in WORKLOADS if one.name == part)
+                yield throughput.measure(fleet, bare, workload, *((1, 2.5) if quick else (4, 5.0)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -107,14 +107,14 @@ class Fleet:
         self.settings: Settings = load_settings(self._environment, env_file=None)
         self.topics = Topics(self.settings.topic_prefix)
         self._codec = Codec()
-        self._producer = Producer({**kafka_config.producer_config(self.settings), "linger.ms": 0})
+        self._producer = Producer({**kafka_config.producer_config(self.settings), "linger.ms": 0, "log_level": 0})
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self._create_topics()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.run_worker"],
+                [sys.executable, "-m", "consumer.cli", "worker"],
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -125,7 +125,7 @@ class Fleet:
         except BaseException:
             self.__exit__()
             raise
-        self.registered = Registered(self, Record.MODEL_REGISTERED)
+        self.registered = Subscriber(self, Record.MODEL_REGISTERED)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -231,7 +231,7 @@ class Seen:
     value: bytes
 
 
-class Registered:
+class Subscriber:
     """A read_committed subscriber of one of the event topics, from the first event on."""
 
     def __init__(self, fleet: Fleet, record: Record) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from uuid import uuid4
 
-from benchmarks.fleet import Fleet, Registered, Servers
+from benchmarks.fleet import Fleet, Subscriber
 from benchmarks.limit import BareProcesses, Order
 from benchmarks.workloads import TINY
 from schemas import Record
@@ -31,19 +32,16 @@ class Latency:
     stages_ms: Mapping[str, float]
 
 
-def measure(servers: Servers, folder: Path, jobs: int) -> Latency:
-    with BareProcesses(folder, 1) as bare:
-        done = bare.run(Order(TINY, "latency-bare", jobs + WARM_UP, synced=True))
+def measure(fleet: Fleet, bare: BareProcesses, jobs: int) -> Latency:
+    series = f"latency-{uuid4().hex[:6]}"
+    done = bare.run(Order(TINY, f"{series}-bare", jobs + WARM_UP, synced=True), processes=1)
     alone = [(one.ended - one.begun) * 1e3 for one in done[WARM_UP:]]
-    with Fleet(servers, folder) as fleet:
-        _one_at_a_time(fleet, "warm", WARM_UP)
-        before = fleet.metrics()
-        times = _one_at_a_time(fleet, "latency", jobs)
-        after = fleet.metrics()
-        stages = _stages(_progress(fleet, jobs + WARM_UP), times, before, after)
-    took = sorted(ended - begun for begun, ended, _ in times.values())
-    in_ms = [one * 1e3 for one in took]
-    return Latency(jobs, TARGET_P50_MS, *_p50_p99(in_ms), *_p50_p99(alone), stages)
+    _one_at_a_time(fleet, f"{series}-warm", WARM_UP)
+    before = fleet.metrics()
+    times = _one_at_a_time(fleet, series, jobs)
+    stages = _stages(_progress(fleet, times.keys()), times, before, fleet.metrics())
+    took = [(ended - begun) * 1e3 for begun, ended, _ in times.values()]
+    return Latency(jobs, TARGET_P50_MS, *_p50_p99(took), *_p50_p99(alone), stages)
 
 
 def _one_at_a_time(fleet: Fleet, series: str, jobs: int) -> Mapping[str, tuple[float, float, float]]:
@@ -60,17 +58,15 @@ def _one_at_a_time(fleet: Fleet, series: str, jobs: int) -> Mapping[str, tuple[f
     return times
 
 
-def _progress(fleet: Fleet, jobs: int) -> Mapping[str, Mapping[str, float]]:
-    """When each state of each request began, by the wall clock."""
-    reader = Registered(fleet, Record.TRAINING_PROGRESS)
-    found: dict[str, dict[str, float]] = {}
-    ended = 0
-    while ended < jobs:
-        for seen in reader.take(1):
-            event = fleet.decode(Record.TRAINING_PROGRESS, seen.value)
-            found.setdefault(event["request_id"], {})[event["state"]] = event["occurred_at"].timestamp()
-            ended += event["state"] == "REGISTERED"
-    reader.close()
+def _progress(fleet: Fleet, request_ids: Collection[str]) -> Mapping[str, Mapping[str, float]]:
+    """When each state of these requests began, by the wall clock."""
+    found: dict[str, dict[str, float]] = {request_id: {} for request_id in request_ids}
+    with closing(Subscriber(fleet, Record.TRAINING_PROGRESS)) as reader:
+        while not all("REGISTERED" in states for states in found.values()):
+            for seen in reader.take(1):
+                event = fleet.decode(Record.TRAINING_PROGRESS, seen.value)
+                if event["request_id"] in found:
+                    found[event["request_id"]][event["state"]] = event["occurred_at"].timestamp()
     return found
 
 

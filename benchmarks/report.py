@@ -39,6 +39,7 @@ def _derived(result: Result) -> Mapping[str, Any]:
             return {
                 "of_synced": result.of_synced,
                 "of_unsynced": result.of_unsynced,
+                "by_cpu": result.by_cpu,
                 "cpu_ms": asdict(result.cpu_ms()),
                 "bare_cpu_ms": result.bare_cpu_ms(),
             }
@@ -79,10 +80,10 @@ def _rate(rate: Rate) -> str:
 
 def _cpu(result: Throughput) -> Table:
     names = [f.name for f in fields(Cpu)]
-    shown = _table(f"{result.workload}: CPU milliseconds a job", *names, "all", "bare process", "idle, cores")
+    shown = _table(f"{result.workload}: CPU milliseconds a job", *names, "all", "bare process", "by CPU", "idle, cores")
     cpu = result.cpu_ms()
     values = (*(getattr(cpu, name) for name in names), cpu.total, result.bare_cpu_ms())
-    shown.add_row(*(f"{value:,.2f}" for value in values), f"{result.idle_cores:.3f}")
+    shown.add_row(*(f"{value:,.2f}" for value in values), f"{result.by_cpu:.0%}", f"{result.idle_cores:.3f}")
     return shown
 
 

@@ -7,12 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
+from uuid import uuid4
 
-from benchmarks.fleet import CONCURRENCY, BenchmarkError, Cpu, Fleet, Servers
+from benchmarks.fleet import BenchmarkError, Cpu, Fleet
 from benchmarks.limit import BareProcesses, Order
 from benchmarks.processes import machine_cpu_s
 from benchmarks.workloads import Workload
+
+LATE = 6.0
+"""A round takes about three times round_s when the worker is near the limit; twice that is a slow machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,13 @@ class Throughput:
     def of_unsynced(self) -> float:
         return statistics.median(one.of_unsynced for one in self.rounds)
 
+    @property
+    def by_cpu(self) -> float:
+        """The share that CPU time alone allows on a machine that is busy with nothing else: what others do to the
+        rates hardly touches it. The subscriber's and submitter's own time is not counted."""
+        cpu = self.cpu_ms()
+        return self.bare_cpu_ms() / (cpu.total - cpu.bench)
+
     def cpu_ms(self) -> Cpu:
         """Medians over the rounds."""
         spent = [one.worker.cpu_ms for one in self.rounds if one.worker.cpu_ms is not None]
@@ -70,15 +80,19 @@ class Throughput:
         return statistics.median(one.synced.bare_cpu_ms for one in self.rounds)
 
 
-def measure(servers: Servers, folder: Path, workload: Workload, rounds: int) -> Throughput:
-    """Rounds of limit, worker and limit again, the two limits changing places from round to round."""
-    with Fleet(servers, folder) as fleet, BareProcesses(folder, CONCURRENCY) as bare:
-        contest = _Contest(fleet, bare, workload)
-        contest.worker("warm")
-        contest.bare("warm", synced=False)
-        contest.idle.clear()
-        found = [contest.round(number) for number in range(rounds)]
-        return Throughput(workload.name, workload.jobs, workload.target, found, statistics.median(contest.idle))
+def measure(fleet: Fleet, bare: BareProcesses, workload: Workload, rounds: int, round_s: float) -> Throughput:
+    """Rounds of limit, worker and limit again, the two limits changing places from round to round.
+
+    A round has as many jobs as bare processes do in `round_s`, and no new one begins when the time for all is over.
+    """
+    begun = time.monotonic()
+    speed = _Contest(fleet, bare, workload.of(round(workload.jobs / 4))).bare("warm", synced=False).jobs_per_s
+    contest = _Contest(fleet, bare, workload.of(round(speed * round_s)))
+    contest.worker("warm")
+    found: list[Round] = []
+    while len(found) < rounds and (not found or time.monotonic() - begun < rounds * round_s * LATE):
+        found.append(contest.round(len(found)))
+    return Throughput(workload.name, contest.jobs, workload.target, found, statistics.median(contest.idle))
 
 
 class _Contest:
@@ -86,19 +100,20 @@ class _Contest:
         self._fleet = fleet
         self._bare = bare
         self._workload = workload
+        self._series = f"{workload.name}-{uuid4().hex[:6]}"
+        self.jobs = workload.jobs
         self.idle: list[float] = []
 
     def round(self, number: int) -> Round:
-        series = f"{self._workload.name}-{number}"
         first = number % 2 == 0
-        before = self.bare(series, synced=first)
-        worker = self.worker(series)
-        after = self.bare(series, synced=not first)
+        before = self.bare(str(number), synced=first)
+        worker = self.worker(str(number))
+        after = self.bare(str(number), synced=not first)
         return Round(before, worker, after) if first else Round(after, worker, before)
 
-    def worker(self, series: str) -> Rate:
+    def worker(self, name: str) -> Rate:
         """All requests are on the topic before the first one counts."""
-        workload = self._workload
+        workload, series = self._workload, f"{self._series}-{name}"
         messages = [self._fleet.message(workload, series, number) for number in range(workload.jobs)]
         with self._spent() as spent:
             self._fleet.send(messages)
@@ -111,9 +126,10 @@ class _Contest:
         a_job = Cpu(*(getattr(cpu, f.name) / workload.jobs * 1e3 for f in fields(Cpu)))
         return Rate(rate, a_job, 0.0, spent.others_cores)
 
-    def bare(self, series: str, *, synced: bool) -> Rate:
+    def bare(self, name: str, *, synced: bool) -> Rate:
         jobs = self._workload.jobs
-        order = Order(self._workload, f"{series}-{'synced' if synced else 'unsynced'}", jobs, synced)
+        series = f"{self._series}-{name}-{'synced' if synced else 'unsynced'}"
+        order = Order(self._workload, series, jobs, synced)
         with self._spent() as spent:
             done = self._bare.run(order)
         self.idle.append(spent.fleet.total / spent.wall_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,9 @@ from pipeline.jobs import HyperparameterValue, TrainingRequest, milliseconds
 
 MODELS = 200
 """Names that requests are spread over: with 12 partitions, and never two of a lane's jobs in one model's line."""
+
+LEAST_JOBS = 24
+"""In a round: with fewer, the last job that ends alone counts for too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Workload:
 
     Attributes:
         kinds: taken in turns.
-        jobs: in a round, the first tenth of which is not counted.
+        jobs: in a round, at most; the first tenth is not counted.
         target: the least share of what bare processes reach with a synced file a job.
     """
 
@@ -58,16 +61,17 @@ class Workload:
             requested_at=milliseconds(datetime.now(UTC)),
         )
 
-    def shortened(self, divisor: int) -> Workload:
-        return Workload(self.name, self.kinds, max(16, self.jobs // divisor), self.target)
+    def of(self, jobs: int) -> Workload:
+        """The same with about so many jobs a round, within what a round must and may have."""
+        return replace(self, jobs=max(LEAST_JOBS, min(self.jobs, jobs)))
 
 
 def _digits(algorithm: str, **hyperparameters: Any) -> Kind:
     return Kind(algorithm, "digits", hyperparameters)
 
 
-TINY = Workload("tiny", (Kind("decision_tree", "iris", {}),), jobs=1500, target=0.60)
-SMALL = Workload("small", (Kind("random_forest", "wine", {"n_estimators": 100}),), jobs=160, target=0.90)
+TINY = Workload("tiny", (Kind("decision_tree", "iris", {}),), jobs=2_000, target=0.60)
+SMALL = Workload("small", (Kind("random_forest", "wine", {"n_estimators": 100}),), jobs=400, target=0.90)
 MEDIUM = Workload(
     "medium",
     (
@@ -76,7 +80,7 @@ MEDIUM = Workload(
         _digits("logistic_regression"),
         _digits("svm"),
     ),
-    jobs=48,
+    jobs=80,
     target=0.95,
 )
 WORKLOADS = (TINY, SMALL, MEDIUM)

@@ -153,11 +153,12 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     wait_for(stores.prepare)
     wait_for(codec.prepare)
     me = until_answered(lambda: stores.ledger.boot(settings.worker_id), breakers=breakers, stop=stop)
-    shutil.rmtree(settings.spool_dir, ignore_errors=True)
-    settings.spool_dir.mkdir(parents=True, exist_ok=True)
+    spool = settings.spool_dir / settings.worker_id
+    shutil.rmtree(spool, ignore_errors=True)
+    spool.mkdir(parents=True)
 
     inbox = Inbox()
-    intake = Intake(Consumer(kafka_config.consumer_config(settings)), topics.training_requests, inbox.put)
+    intake = Intake(Consumer(kafka_config.consumer_config(settings)), topics.training_requests, inbox.put, metrics)
     progress = Progress(Producer(kafka_config.producer_config(settings)), codec, topics)
     claims = Claims(me, stores.ledger, codec, steady=steady, metrics=metrics, breakers=breakers, deliver=inbox.put)
     preparation = Preparation(
@@ -166,6 +167,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         open_cache(settings, stores.datasets),
         is_alone=lambda: is_alone(admin, settings.kafka_group_id),
         steady=steady,
+        metrics=metrics,
         breakers=breakers,
         deliver=inbox.put,
     )
@@ -196,11 +198,12 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         breakers=breakers,
         metrics=metrics,
         limits=_limits(settings),
-        spool=settings.spool_dir,
+        spool=spool,
     )
     heartbeat = Heartbeat(
         me, stores.ledger, watched=worker.watched, steady=steady, breakers=breakers, deliver=inbox.put
     )
+    metrics.heartbeat_age_s.set_function(lambda: time.monotonic() - heartbeat.beat_at)
     group_consumer = Consumer(kafka_config.consumer_config(settings, f"{settings.kafka_group_id}-control"))
     control = (
         ControlGroup(

@@ -143,10 +143,14 @@ class Assignment:
             if owned.tracker.crowded or owned.tracker.unfinished >= look_ahead
         )
 
-    def lag_floor(self) -> Mapping[Partition, int]:
-        """The low-water offset of each partition with unfinished records."""
-        low = {partition: owned.tracker.lowest_unfinished for partition, owned in self._owned.items()}
-        return {partition: offset for partition, offset in low.items() if offset is not None}
+    def lags(self) -> Mapping[Partition, int]:
+        """For each partition that has delivered anything, the records from the low-water offset to the log's end."""
+        ends, positions = self.membership.ends, self.membership.positions
+        lags = {}
+        for partition in self._owned.keys() & ends.keys():
+            low = self._owned[partition].tracker.lowest_unfinished
+            lags[partition] = max(0, ends[partition] - (positions[partition] if low is None else low))
+        return lags
 
     def _take(self, now: float) -> Sequence[Announcement]:
         if self._refused and self._refused[0][0] <= now:

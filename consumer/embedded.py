@@ -1,20 +1,42 @@
-"""The embedded fleet of `tensorfleet dev`: where a running one is noted, and how other commands find it.
+"""The embedded fleet of `tensorfleet dev` and `tensorfleet demo`: a broker in this process, a worker in another.
 
-`DATA_DIR/dev.json` says where its broker listens and which process it is; everything else of it lies in DATA_DIR too.
+`DATA_DIR/dev.json` says where its broker listens and which process it is, so that other commands find it; everything
+else of it lies in DATA_DIR too. The broker is librdkafka's mock cluster: real clients speak to it, it has no
+transactions, keeps at most 5 MB a partition, and forgets everything when its process ends.
+
+`python -m consumer.embedded PID` is the worker: it reads its settings from standard input and ends with process PID.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 from pydantic import SecretStr
 
 from consumer.settings import Settings, SettingsError
 
+if TYPE_CHECKING:
+    from consumer.stores import Stores
+
 NOTE = "dev.json"
+LOCK = ".lock"
+WORKER_ID = "embedded"
+SESSION_MS = 6_000
+"""After kill -9 the next worker gets the partitions when the dead one's session has ended."""
+PR_SET_PDEATHSIG = 1
+TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +96,155 @@ def withdraw(data_dir: Path, dev: Dev) -> None:
         (data_dir / NOTE).unlink(missing_ok=True)
 
 
+@contextmanager
+def broker(settings: Settings) -> Iterator[Settings]:
+    """Run the broker of DATA_DIR in this process; gives the settings for its worker, and for clients.
+
+    Raises SettingsError if one runs there already.
+    """
+    folder = settings.data_dir.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            running = find(folder)
+            who = f"process {running.pid}" if running else "another process"
+            raise SettingsError(
+                f"a fleet runs in {settings.data_dir} already ({who}); stop it, or name another folder in DATA_DIR"
+            ) from None
+        with _mock_cluster(settings) as address:
+            dev = Dev(address, os.getpid())
+            announce(folder, dev)
+            try:
+                yield _for_worker(settings, folder)
+            finally:
+                withdraw(folder, dev)
+
+
+@contextmanager
+def _mock_cluster(settings: Settings) -> Iterator[str]:
+    """The address of a broker that has all topics, with 4 partitions each: to ask for a topic creates it."""
+    from confluent_kafka.admin import AdminClient
+
+    from consumer.events.topics import Topics
+
+    cluster = AdminClient({"test.mock.num.brokers": 1, "log_level": 0})
+    for topic in Topics(settings.topic_prefix).all():
+        cluster.list_topics(topic.name, timeout=TIMEOUT_S)
+    brokers = cluster.list_topics(timeout=TIMEOUT_S).brokers.values()
+    yield ",".join(f"{one.host}:{one.port}" for one in brokers)
+    del cluster
+
+
+def _for_worker(settings: Settings, folder: Path) -> Settings:
+    own = {
+        "data_dir": folder,
+        "kafka_bootstrap_servers": "",
+        "kafka_group_protocol": "classic",
+        "kafka_session_timeout_ms": SESSION_MS,
+        "minio_endpoint": None,
+        "spool_dir": folder / ".spool",
+        "worker_id": WORKER_ID,
+    }
+    return resolve(settings.model_copy(update=own))
+
+
+def settle_past(stores: Stores) -> int:
+    """End what an earlier fleet of this folder has left undone; returns how many requests were lost with its broker.
+
+    A model that was decided on is registered. A request that was waiting or in training is FAILED: its record is gone.
+    """
+    from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, milliseconds
+
+    now = milliseconds(datetime.now(UTC))
+    why = Failure(ErrorKind.WORKER_LOST, "the embedded broker ended, and this request with it; submit it anew")
+    lost = [
+        Outcome(
+            request_id=row.request_id,
+            kind=OutcomeKind.FAILED,
+            at=now,
+            correlation_id=str(row.summary["correlation_id"]),
+            project=str(row.summary["project"]),
+            model_name=str(row.summary["model_name"]),
+            worker_id=WORKER_ID,
+            error=why,
+        )
+        for row in stores.ledger.requests(unfinished=True, limit=10**6)
+        if row.summary
+    ]
+    stores.ledger.insert_outcomes(lost)
+    newest = [row.outcome for row in stores.ledger.requests(limit=1_000) if row.outcome and row.outcome.model]
+    registered = stores.registry.find([outcome.request_id for outcome in newest])
+    stores.registry.register([outcome for outcome in reversed(newest) if outcome.request_id not in registered])
+    return len(lost)
+
+
+class WorkerProcess:
+    """The worker of the embedded fleet. Start it in the main thread: it is killed when the thread that started it ends.
+
+    It has a session of its own, so that Ctrl-C on the terminal reaches only who started it. `log` is written on;
+    without one it has our standard error.
+    """
+
+    def __init__(self, settings: Settings, log: Path | None = None) -> None:
+        output = None if log is None else log.open("ab")
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "consumer.embedded", str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=sys.stderr if output is None else output,
+                stderr=output,
+                start_new_session=True,
+            )
+        finally:
+            if output is not None:
+                output.close()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError), self._process.stdin as told:
+            told.write(settings.model_dump_json().encode())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the signal that killed it."""
+        return self._process.poll()
+
+    def wait(self, within_s: float) -> int | None:
+        """The exit code, once it has ended or the time is over."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(within_s)
+        return None
+
+    def kill(self) -> None:
+        """SIGKILL; nothing happens if it has ended."""
+        self._process.kill()
+        self._process.wait()
+
+    def drain(self, within_s: float) -> None:
+        """SIGTERM, and SIGKILL if it has not finished by then."""
+        self._process.terminate()
+        if self.wait(within_s) is None:
+            self.kill()
+
+
+def run_worker(parent: int) -> None:
+    """Run the worker that `parent` has started, for as long as that lives."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    settings = Settings.model_validate_json(sys.stdin.buffer.read())
+
+    from consumer import app, logs
+
+    logs.configure(settings.log_level, settings.log_format)
+    logs.log_uncaught()
+    app.run_worker(settings)
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -82,3 +253,7 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+if __name__ == "__main__":
+    run_worker(int(sys.argv[1]))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer.metrics import Metrics
 from consumer.offsets import Commit, Progress, read_metadata
 
 log = structlog.get_logger(__name__)
@@ -57,11 +58,13 @@ class Membership:
     Attributes:
         epochs: of every partition that we own.
         positions: the next offset to be delivered, of the partitions that have delivered anything.
+        ends: the end of the log of those, as last heard from the broker.
         proof: the consumer group metadata, opaque; None until we have joined.
     """
 
     epochs: Mapping[Partition, int] = field(default_factory=lambda: MappingProxyType({}))
     positions: Mapping[Partition, int] = field(default_factory=lambda: MappingProxyType({}))
+    ends: Mapping[Partition, int] = field(default_factory=lambda: MappingProxyType({}))
     proof: Any = None
 
 
@@ -89,6 +92,7 @@ class Intake(threading.Thread):
         consumer: Consumer,
         topic: str,
         deliver: Callable[[Polled | IntakeFailed], None],
+        metrics: Metrics,
         *,
         poll_s: float = POLL_S,
     ) -> None:
@@ -96,6 +100,7 @@ class Intake(threading.Thread):
         self._consumer = consumer
         self._topic = topic
         self._deliver = deliver
+        self._metrics = metrics
         self._poll_s = poll_s
         self._orders: deque[Callable[[], None]] = deque()
         self._leaving = threading.Event()
@@ -110,7 +115,6 @@ class Intake(threading.Thread):
         self._opened: set[Partition] = set()
         self.turned_at = time.monotonic()
         """When the loop last went round, for /livez."""
-        self.rebalances = {"assigned": 0, "revoked": 0, "lost": 0}
 
     @property
     def paused(self) -> bool:
@@ -251,13 +255,19 @@ class Intake(threading.Thread):
     def _membership(self) -> Membership:
         if not self._epochs or not self._consumer.memberid():
             return Membership(MappingProxyType(dict(self._epochs)))
-        positions = {}
+        positions, ends = {}, {}
         owned = [TopicPartition(*partition) for partition in self._opened if partition not in self._unopened]
         for found in self._consumer.position(owned) if owned else ():
             if found.offset >= 0:
-                positions[Partition(found.topic, found.partition)] = found.offset
-        proof = self._consumer.consumer_group_metadata()
-        return Membership(MappingProxyType(dict(self._epochs)), MappingProxyType(positions), proof)
+                partition = Partition(found.topic, found.partition)
+                positions[partition] = found.offset
+                _, ends[partition] = self._consumer.get_watermark_offsets(found, cached=True)
+        return Membership(
+            MappingProxyType(dict(self._epochs)),
+            MappingProxyType(positions),
+            MappingProxyType(ends),
+            self._consumer.consumer_group_metadata(),
+        )
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         consumer.incremental_assign(partitions)
@@ -269,7 +279,7 @@ class Intake(threading.Thread):
         # A partition that was paused when it was taken away comes back paused.
         if partitions:
             consumer.resume([TopicPartition(found.topic, found.partition) for found in partitions])
-        self.rebalances["assigned"] += 1
+        self._metrics.rebalances.labels("assigned").inc()
         log.info("partitions assigned", partitions=sorted(found.partition for found in partitions))
         self._hold()
 
@@ -282,7 +292,7 @@ class Intake(threading.Thread):
     def _give_up(self, partitions: list[TopicPartition], how: str) -> None:
         for found in partitions:
             self._forget(Partition(found.topic, found.partition))
-        self.rebalances[how] += 1
+        self._metrics.rebalances.labels(how).inc()
         log.info(f"partitions {how}", partitions=sorted(found.partition for found in partitions))
 
     def _forget(self, partition: Partition) -> None:

@@ -56,6 +56,8 @@ class Job:
     dataset: Dataset | None = None
     spool: Path | None = None
     cancelled: bool = False
+    stage: str = ""
+    stage_at: float = 0.0
     taken_at: float = 0.0
     finished_at: float = 0.0
     look_at: float = 0.0

@@ -57,7 +57,7 @@ class Metrics:
         )
         self.stage_duration_s = self._histogram(
             "stage_duration_seconds",
-            "A stage of a job: load, prepare, fit, evaluate, write, upload, register, announce.",
+            "A stage of a training: LOADING, TRAINING, EVALUATING, REGISTERING.",
             _TRAINING_S,
             "stage",
         )
@@ -74,7 +74,6 @@ class Metrics:
         self.trainer_memory_bytes = self._gauge(
             "trainer_memory_bytes", "Resident memory of all trainer processes together."
         )
-        self.trainer_peak_bytes = self._gauge("trainer_memory_peak_bytes", "Most that one trainer process ever had.")
         self.cancels = self._counter(
             "cancels_total",
             "Cancel commands: stopped (a training), waiting (not started yet), late (already over).",
@@ -104,9 +103,6 @@ class Metrics:
         )
         self.transaction_s = self._histogram("transaction_duration_seconds", "A transaction, begin to end.", _CALL_S)
         self.group_size = self._histogram("commit_group_size", "Finished requests that share a transaction.", _COUNT)
-        self.announcement_s = self._histogram(
-            "announcement_delay_seconds", "From a training's result to its committed announcement.", _CALL_S
-        )
 
     def _services(self) -> None:
         self.retries = self._counter("retries_total", "Calls repeated because a service did not answer.", "service")
@@ -119,9 +115,7 @@ class Metrics:
 
     def _storage(self) -> None:
         self.cache_reads = self._counter("dataset_cache_reads_total", "Datasets asked for: hit, miss.", "result")
-        self.cache_bytes = self._gauge("dataset_cache_bytes", "Size of the dataset cache on disk.")
         self.artifact_bytes = self._counter("artifact_bytes_total", "Bytes of artifacts stored.", "store")
-        self.spool_bytes = self._gauge("spool_bytes", "Model files that wait for the artifact store.")
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(self._documented(name, "counter", meaning, labels), meaning, labels, registry=self.registry)

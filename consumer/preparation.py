@@ -16,6 +16,7 @@ import structlog
 from consumer.claims import Steady
 from consumer.committer import ThreadFailed
 from consumer.job import Job
+from consumer.metrics import Metrics
 from consumer.waiting import Breakers, Stopped, until_answered
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import BUILTINS
@@ -60,6 +61,7 @@ class Preparation:
         *,
         is_alone: Callable[[], bool],
         steady: Steady,
+        metrics: Metrics,
         breakers: Breakers,
         deliver: Callable[[Prepared | Crashed | ThreadFailed], None],
     ) -> None:
@@ -68,9 +70,12 @@ class Preparation:
         self._datasets = datasets
         self._is_alone = is_alone
         self._steady = steady
+        self._metrics = metrics
         self._breakers = breakers
         self._deliver = deliver
         self._stop_waiting = threading.Event()
+        self._counting = threading.Lock()
+        self._counted = (0, 0)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="preparation")
 
     def at_once(self, job: Job) -> Dataset | None:
@@ -96,6 +101,10 @@ class Preparation:
         """Whether we are the group's only member; `answer` is called by a thread of ours."""
         self._threads.submit(self._guarded, lambda: answer(self._is_alone()))
 
+    def done_with(self, dataset: Dataset) -> None:
+        """The job that this dataset was made ready for needs it no longer."""
+        self._datasets.release(dataset)
+
     def stop(self) -> None:
         self._stop_waiting.set()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -111,6 +120,14 @@ class Preparation:
             self._deliver(Prepared(job, problem=str(error)))
         else:
             self._deliver(Prepared(job, dataset))
+        self._count_reads()
+
+    def _count_reads(self) -> None:
+        with self._counting:
+            hits, misses = self._datasets.hits, self._datasets.misses
+            self._metrics.cache_reads.labels("hit").inc(hits - self._counted[0])
+            self._metrics.cache_reads.labels("miss").inc(misses - self._counted[1])
+            self._counted = (hits, misses)
 
     def _answered(self, operation: Callable[[], T]) -> T:
         return until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=self._steady.broke)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import shutil
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -158,7 +157,6 @@ class Registrar(threading.Thread):
         return group
 
     def _store(self, group: Sequence[Item]) -> None:
-        begun = time.perf_counter()
         results = [item for item in group if isinstance(item, Result)]
         trained = self._upload(results)
         negatives = [item for item in group if isinstance(item, Outcome)]
@@ -169,7 +167,6 @@ class Registrar(threading.Thread):
         standing = dict(self._answered(lambda: self._ledger.insert_outcomes(new))) if new else {}
         standing |= {item.outcome.request_id: item.outcome for item in group if isinstance(item, Found)}
         documents = self._register(list(standing.values()))
-        self._metrics.stage_duration_s.labels("register").observe(time.perf_counter() - begun)
         for request_id, outcome in standing.items():
             self._deliver(Stored(outcome, documents.get(request_id)))
         for outcome in negatives:

@@ -149,10 +149,6 @@ def _drain_timeout(values: dict[str, Any]) -> float:
     return float(values.get("max_training_time", 0)) + 30
 
 
-def _spool(values: dict[str, Any]) -> Path:
-    return _folder() / f"spool-{values.get('worker_id', 'worker')}"
-
-
 class Shown(NamedTuple):
     """A default that differs from machine to machine: the words for it, and what finds it from the settings above."""
 
@@ -311,8 +307,8 @@ class Settings(BaseSettings):
     )
     dataset_cache_bytes: Size = _setting("5GiB", "Size that cache is kept to.", _SIZE, ge=0)
     spool_dir: Path = _setting(
-        Shown("tensorfleet-UID/spool-WORKER_ID in the system's temporary folder", _spool),
-        "Model files on their way from trainers to the artifact store. A folder of its own: emptied at the start.",
+        Shown("tensorfleet-UID/spool in the system's temporary folder", lambda _: _folder() / "spool"),
+        "Model files on their way from trainers to the artifact store, a folder for each worker.",
         "a folder",
     )
     data_dir: Path = _setting(

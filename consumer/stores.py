@@ -17,7 +17,7 @@ from pipeline.artifacts.s3 import S3Store
 from pipeline.datasets import DatasetSource
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
-from pipeline.datasets.mongodb import MongoSource
+from pipeline.datasets.mongodb import OWN_COLLECTIONS, MongoSource
 from pipeline.ledger import Ledger
 from pipeline.ledger.mongodb import MongoLedger
 from pipeline.ledger.sqlite import SqliteLedger
@@ -60,7 +60,11 @@ def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -
         MongoLedger(database, settings.ledger_retention),
         MongoRegistry(database, settings.model_registry_collection),
         artifacts,
-        MongoSource(database),
+        MongoSource(
+            database,
+            OWN_COLLECTIONS | {settings.model_registry_collection},
+            max_bytes=settings.dataset_cache_bytes,
+        ),
     )
 
 
@@ -76,5 +80,5 @@ def _embedded(settings: Settings) -> Stores:
         SqliteLedger(folder / "ledger.sqlite", retention_s=settings.ledger_retention),
         SqliteRegistry(folder / "registry.sqlite"),
         DirectoryStore(folder / "artifacts"),
-        DirectorySource(folder / "datasets"),
+        DirectorySource(folder / "datasets", max_bytes=settings.dataset_cache_bytes),
     )

@@ -65,6 +65,7 @@ log = structlog.get_logger(__name__)
 TICK_S = 0.1
 LOOK_AGAIN_S = 1.0
 SWEEP_S = 3.0
+OBSERVE_S = 1.0
 PREPARING_LIMIT = 16
 """Requests whose datasets are fetched at once; those at hand do not wait behind them."""
 UNCLAIMED_LIMIT = 2_000
@@ -357,6 +358,8 @@ class Worker:
         self._preparing -= 1
         job = prepared.job
         if job.state is not State.PREPARING or self._jobs.get(job.request_id) is not job:
+            if prepared.dataset is not None:
+                self._preparation.done_with(prepared.dataset)
             return
         if prepared.lost:
             self._park(job)
@@ -412,6 +415,7 @@ class Worker:
             case Taken():
                 self._taken(job)
             case Reported():
+                self._enter_stage(job, event.stage)
                 state = ProgressState(event.stage)
                 usage = {"cpu_s": event.cpu_s, "rss_bytes": event.rss_bytes}
                 self._say(job, state, fraction=event.fraction, message=event.message, **usage)
@@ -437,7 +441,10 @@ class Worker:
     def _finished(self, job: Job, event: Finished) -> None:
         job.finished_at = time.monotonic()
         self._metrics.training_duration_s.observe(job.finished_at - job.taken_at)
+        self._enter_stage(job, "")
         if event.verdict == "trained":
+            self._enter_stage(job, ProgressState.REGISTERING)
+            self._put_down_dataset(job)
             self._say(job, ProgressState.REGISTERING)
             job.state = State.STORING
             job.sequence += 1
@@ -448,6 +455,19 @@ class Worker:
             self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, event.message)
         else:
             self._end(job, OutcomeKind.FAILED, ErrorKind(event.kind), event.message)
+
+    def _enter_stage(self, job: Job, stage: str) -> None:
+        """Time what a job does; an empty stage ends the one before."""
+        now = time.monotonic()
+        if job.stage and stage != job.stage:
+            self._metrics.stage_duration_s.labels(job.stage).observe(now - job.stage_at)
+        if stage != job.stage:
+            job.stage, job.stage_at = stage, now
+
+    def _put_down_dataset(self, job: Job) -> None:
+        if job.dataset is not None:
+            self._preparation.done_with(job.dataset)
+            job.dataset = None
 
     def _killed(self, job: Job, event: Killed) -> None:
         self._metrics.trainers_replaced.labels(_CAUSES[event.end]).inc()
@@ -492,6 +512,7 @@ class Worker:
             self._ready.remove(job)
         if job.spool is not None:
             shutil.rmtree(job.spool, ignore_errors=True)
+        self._put_down_dataset(job)
         job.state = State.STORING
         job.sequence += 1
         self._registrar.submit(
@@ -518,6 +539,7 @@ class Worker:
         if job is None:
             return
         job.state = State.STORED
+        self._enter_stage(job, "")
         if job.record is not None:
             self._dispatch.leave(job)
             self._assignment.announce(Announcement(job.record, outcome, stored.registered))
@@ -552,6 +574,7 @@ class Worker:
         """Whatever we know of it is out of date: the ledger is asked."""
         job.state = State.PARKED
         job.claim = None
+        self._put_down_dataset(job)
         job.look_at = time.monotonic() + LOOK_AGAIN_S
         if job.record is None:
             self._forget(job)
@@ -621,11 +644,13 @@ class Worker:
             return False
         if job.state is State.READY:
             self._ready.remove(job)
+        self._put_down_dataset(job)
         del self._jobs[job.request_id]
         return job.state is not State.PARKED
 
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.request_id, None)
+        self._put_down_dataset(job)
         if job.record is not None:
             self._dispatch.leave(job)
 
@@ -689,7 +714,7 @@ class Worker:
     def _observe(self, now: float) -> None:
         if now < self._observe_at:
             return
-        self._observe_at = now + TICK_S
+        self._observe_at = now + OBSERVE_S
         metrics = self._metrics
         metrics.active_training_jobs.set(self._lanes.busy)
         metrics.lanes_busy.set(self._lanes.busy)
@@ -697,6 +722,11 @@ class Worker:
         metrics.assigned_partitions.set(len(self.membership.epochs))
         metrics.intake_paused.set(self._intake.paused)
         metrics.trainer_memory_bytes.set(self._lanes.rss_bytes())
+        for partition, lag in self._assignment.lags().items():
+            metrics.lag.labels(str(partition.number)).set(lag)
+        oldest_ms = min((job.record.timestamp_ms for job in self._jobs.values() if job.record), default=None)
+        age_s = 0.0 if oldest_ms is None else self._clock().timestamp() - oldest_ms / 1000
+        metrics.oldest_unfinished_s.set(max(0.0, age_s))
         if now - self._intake.turned_at > STUCK_S:
             raise RuntimeError(f"the poll loop has stood still for {now - self._intake.turned_at:.0f} s")
 

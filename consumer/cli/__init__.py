@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from consumer.cli import algorithms, datasets, dlq, doctor, models, requests, schemas, submit, topics, worker
+from consumer.cli import algorithms, datasets, demo, dev, dlq, doctor, models, requests, schemas, submit, topics, worker
 from consumer.cli.output import Stop, complain
 
 PROGRAM = "tensorfleet"
@@ -25,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo", rich_help_panel="Run")(demo.demo)
+app.command("dev", rich_help_panel="Run")(dev.dev)
 app.command("worker", rich_help_panel="Run")(worker.worker)
 app.command("doctor", rich_help_panel="Run")(doctor.doctor)
 app.command("submit", rich_help_panel="Train")(submit.submit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,10 +63,12 @@ def show(
     with context.client(settings) as client:
         letter = _named(list(read_letters(client, settings)), which)[-1]
     document = {**letter.to_document(), "record": letter.record, "headers": dict(letter.texts)}
-    lines = {name: shown(value) for name, value in letter.to_document().items() if value not in (None, "")}
-    given = {name: value for name, value in (letter.record or {}).items() if value not in (None, {}, "", [])}
-    lines["record"] = "\n".join(f"{name:<20}{shown(value)}" for name, value in given.items()) or _start(letter.value)
-    lines["headers"] = "\n".join(f"{name:<44}{value}" for name, value in letter.texts.items())
+    given = {name: shown(value) for name, value in (letter.record or {}).items() if value not in (None, {}, "", [])}
+    lines: dict[str, str | Mapping[str, str]] = {
+        **{name: shown(value) for name, value in letter.to_document().items() if value not in (None, "")},
+        "record": given or _start(letter.value),
+        "headers": letter.texts,
+    }
     show_fields(document, lines, as_json=as_json)
 
 

@@ -161,9 +161,9 @@ def _clock(url: str) -> Iterator[Finding]:
 
     with mongodb.connect(url) as client:
         before = datetime.now(UTC)
-        theirs = client.admin.command("hello")["localTime"]
+        (answer,) = client.admin.aggregate([{"$documents": [{}]}, {"$project": {"now": "$$NOW"}}])
         after = datetime.now(UTC)
-    ahead = (theirs - (before + (after - before) / 2)).total_seconds()
+    ahead = (answer["now"] - (before + (after - before) / 2)).total_seconds()
     if abs(ahead) > SKEW_S:
         remedy = "let both machines keep their time by NTP"
         yield Finding("clock", False, f"MongoDB's is {ahead:+.1f} s from ours", remedy, warning=True)

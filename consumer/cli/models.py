@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -187,24 +187,20 @@ def _score(one: Document) -> str:
     return "" if name is None else f"{name} {metrics[name]:.3f}"
 
 
-def _lines(document: Document) -> dict[str, str]:
+def _lines(document: Document) -> dict[str, str | Mapping[str, str]]:
     """What people look for in a model, in that order."""
-    lines = {
-        name.replace("_", " "): shown(document[name]) for name in _PLAIN if document[name] not in (None, "", [], ())
-    }
     metrics = document["metrics"]
-    first = [name for name in _FIRST if name in metrics]
-    rest = sorted(name for name in metrics if name not in first)
-    lines["metrics"] = "\n".join(f"{name:<24}{metrics[name]:.4f}" for name in (*first, *rest))
-    lines["hyperparameters"] = "\n".join(
-        f"{name:<24}{_json(value)}" for name, value in sorted(document["hyperparameters"].items())
-    )
-    lines["training time"] = duration(document["training_time"])
-    lines["artifact"] = (
-        f"{document['artifact_uri']} ({size(document['artifact_bytes'])}, {document['artifact_format']})"
-    )
-    lines["sha256"] = document["artifact_sha256"]
-    lines["environment"] = shown(document["environment"])
+    ordered = sorted(metrics, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
+    kind = document["artifact_format"]
+    lines: dict[str, str | Mapping[str, str]] = {
+        **{name: shown(document[name]) for name in _PLAIN},
+        "training_time": duration(document["training_time"]),
+        "metrics": {name: f"{metrics[name]:.4f}" for name in ordered},
+        "hyperparameters": {name: _json(value) for name, value in sorted(document["hyperparameters"].items())},
+        "artifact": f"{document['artifact_uri']} ({size(document['artifact_bytes'])}, {kind})",
+        "sha256": document["artifact_sha256"],
+        "environment": {name: str(value) for name, value in document["environment"].items()},
+    }
     return {name: value for name, value in lines.items() if value}
 
 

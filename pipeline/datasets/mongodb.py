@@ -140,18 +140,25 @@ class MongoSource:
             return self._files.open_download_stream(ObjectId(file_id))
 
     def _load_collection(self, name: str, document: Document | None) -> Loaded:
-        self._check_collection(name)
+        if not self._may_be_rows(name):
+            raise self._unknown(name)
         options = self._database.codec_options.with_options(uuid_representation=UuidRepresentation.STANDARD)
         rows = self._database.get_collection(name, codec_options=options)
         with about(name), rows.find({}, {"_id": 0}).sort("_id") as cursor:
-            table = canonical(table_of(cursor, self._max_bytes))
+            table = table_of(cursor, self._max_bytes)
+        if not table.num_rows:
+            self._check_collection(name)
+        with about(name):
+            table = canonical(table)
         return Loaded(table, (document or {}).get("target_column"), fingerprint(table))
 
     def _check_collection(self, name: str) -> None:
-        names = self._database.list_collection_names()
-        if not self._may_be_rows(name) or name not in names:
-            known = self._documents.distinct("name", {"name": {"$type": "string"}})
-            raise unknown(name, [*known, *filter(self._may_be_rows, names)])
+        if not self._may_be_rows(name) or not self._database.list_collection_names(filter={"name": name}):
+            raise self._unknown(name)
+
+    def _unknown(self, name: str) -> RejectedError:
+        known = self._documents.distinct("name", {"name": {"$type": "string"}})
+        return unknown(name, [*known, *filter(self._may_be_rows, self._database.list_collection_names())])
 
     def _may_be_rows(self, collection: str) -> bool:
         return not (

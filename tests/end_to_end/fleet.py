@@ -97,7 +97,7 @@ class Fleet:
         path = os.pathsep.join(filter(None, (str(PLUGINS), os.environ.get("PYTHONPATH"))))
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "/tmp/w.py"],
+                [sys.executable, "-m", "consumer.cli", "worker"],
                 env={**os.environ, **self.environment, **settings, **environment, "PYTHONPATH": path},
                 cwd=ROOT,
                 stdout=output,
