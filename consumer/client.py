@@ -129,7 +129,16 @@ class Client:
     def submit_all(self, requests: Sequence[TrainingRequest]) -> list[str]:
         """Send requests, in their order, and wait for all of them; returns their request_ids."""
         self.prepare()
-        self.send([self._request_message(request) for request in requests])
+        messages = [self._request_message(request) for request in requests]
+        try:
+            self.send(messages)
+        except TransientError as error:
+            which = f"request {requests[0].request_id}" + (
+                f" or one of {len(requests) - 1} more" if requests[1:] else ""
+            )
+            why = str(error).removeprefix(f"{error.service}: ")
+            hint = "with the same request_id it may be sent again, and never trains twice"
+            raise TransientError(error.service, f"{which} was not taken ({why}); {hint}") from error
         return [request.request_id for request in requests]
 
     def cancel(self, request_id: str, reason: str = "", user: str = "") -> None:
@@ -180,7 +189,7 @@ class Client:
 
     def send(self, messages: Sequence[Message]) -> None:
         """Produce these and wait for their acknowledgement; see `submit` for what it raises."""
-        present = _present(self._producer, self._timeout_s)
+        present = self._present()
         for topic in sorted({one.topic for one in messages}):
             _require(topic, present)
         refused: list[KafkaError] = []
@@ -197,6 +206,9 @@ class Client:
             if refused and refused[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
                 raise RejectedError(f"the request is larger than the topic takes: {why}")
             raise TransientError("kafka", f"{left + len(refused)} of {len(messages)} records were not taken: {why}")
+
+    def _present(self) -> Mapping[str, Any]:
+        return _present(self._producer, self._settings.kafka_bootstrap_servers, self._timeout_s)
 
     def prepare(self) -> None:
         """Learn the ids of the schema registry, where there is one; the other methods do it by themselves."""
@@ -239,6 +251,7 @@ class Reader:
 
     def __init__(self, settings: Settings, topic: str, timeout_s: float) -> None:
         self._topic = topic
+        self._servers = settings.kafka_bootstrap_servers
         self._timeout_s = timeout_s
         self._down = False
         self._ended: set[int] = set()
@@ -253,7 +266,7 @@ class Reader:
             }
         )
         try:
-            self.partitions = _require(topic, _present(self._consumer, timeout_s))
+            self.partitions = _require(topic, _present(self._consumer, self._servers, timeout_s))
         except BaseException:
             self._consumer.close()
             raise
@@ -308,7 +321,7 @@ class Reader:
 
     def _check_answers(self) -> None:
         if self._down:
-            _present(self._consumer, self._timeout_s)
+            _present(self._consumer, self._servers, self._timeout_s)
             self._down = False
 
 
@@ -409,12 +422,13 @@ def _quiet() -> dict[str, Any]:
     return {"log_level": 0, "error_cb": lambda _: None}
 
 
-def _present(client: Producer | Consumer, timeout_s: float) -> Mapping[str, Any]:
+def _present(client: Producer | Consumer, servers: str, timeout_s: float) -> Mapping[str, Any]:
     """The topics that there are, with their metadata; raises TransientError if no broker answers."""
     try:
         return dict(client.list_topics(timeout=timeout_s).topics)
     except KafkaException as error:
-        raise _transient(error) from error
+        why = error.args[0].str().removeprefix("Failed to get metadata: ")
+        raise TransientError("kafka", f"no broker answers at {servers}: {why}") from error
 
 
 def _require(topic: str, present: Mapping[str, Any]) -> int:

@@ -136,7 +136,7 @@ def _waiting_helps(error: PyMongoError) -> bool:
 
 
 def _without_credentials(message: str, url: str) -> str:
-    """The message, cut off where it begins to quote the part of the URL that may hold a user and password."""
+    """The message, with stars for whatever in it may be the user or password of the URL."""
     secret, at, _ = url.partition("://")[2].rpartition("@")
     if not at:
         return message

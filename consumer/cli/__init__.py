@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stop = _explained(error)
         if stop is None:
             raise
-        complain(stop.message)
+        if stop.message:
+            complain(stop.message)
         return stop.code
 
 
@@ -74,6 +75,8 @@ def _explained(error: Exception) -> Stop | None:
     if isinstance(error, Stop):
         return error
     if isinstance(error, typer.TyperException):
+        if not error.format_message():  # help was asked for by saying nothing
+            return Stop("", WRONG_USE)
         path = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
         return Stop(f"{error.format_message().rstrip('.')}; see `{path} --help`", WRONG_USE)
     from consumer.client import MissingTopicError

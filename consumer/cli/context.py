@@ -51,12 +51,14 @@ def client(settings: Settings | None = None) -> Client:
 
 
 def stores(settings: Settings | None = None) -> Stores:
-    """The stores; the embedded ones are made if they are not there."""
+    """The stores; the embedded ones are made if they are not there.  Raises TransientError if they do not answer."""
     from consumer.stores import open_stores
 
     settings = settings or store_settings()
     opened = open_stores(settings)
-    if not settings.mongodb_url.get_secret_value():
+    if settings.mongodb_url.get_secret_value():
+        opened.ledger.read(("",))  # lists and uploads may take long, so they would wait long for a server that is away
+    else:
         opened.prepare()
     return opened
 

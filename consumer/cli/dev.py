@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from consumer.cli import context
+from consumer.cli.demo import named
 from consumer.cli.output import Stop, note
 
 if TYPE_CHECKING:
@@ -31,37 +32,37 @@ def dev() -> None:
     from consumer import embedded
     from consumer.stores import open_stores
 
-    settings = _checked(context.any_settings())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings = context.any_settings()
+    if settings.kafka_bootstrap_servers:
+        others = "other commands would go there and not to this fleet; take it away, or use `tensorfleet worker`"
+        raise Stop(f"KAFKA_BOOTSTRAP_SERVERS is set to {settings.kafka_bootstrap_servers}: {others}", WRONG_USE)
     try:
         with embedded.broker(settings) as settings:
+            _check_port(settings.port)
             stores = open_stores(settings)
             stores.prepare()
             if lost := embedded.settle_past(stores):
-                note(f"{lost} requests that waited when this ended last were lost: they are FAILED, submit them anew")
+                note(f"{lost} requests that waited when this ended last are lost and FAILED; submit them anew")
             _say_how_to_use(settings)
             _keep_running(settings)
+    except KeyboardInterrupt:
+        note("ended")
     except OSError as error:
         raise Stop(f"{error.filename or settings.data_dir} cannot be used: {error.strerror or error}", 2) from error
 
 
-def _checked(settings: Settings) -> Settings:
-    if settings.kafka_bootstrap_servers:
-        others = "other commands would go there and not to this fleet; take it away, or use `tensorfleet worker`"
-        raise Stop(f"KAFKA_BOOTSTRAP_SERVERS is set to {settings.kafka_bootstrap_servers}: {others}", WRONG_USE)
+def _check_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("", settings.port))
+            probe.bind(("", port))
         except OSError as error:
-            raise Stop(
-                f"port {settings.port}: {error.strerror}; PORT names another, 0 takes a free one", WRONG_USE
-            ) from error
-    return settings
+            raise Stop(f"port {port}: {error.strerror}; PORT names another, 0 takes a free one", WRONG_USE) from error
 
 
 def _say_how_to_use(settings: Settings) -> None:
-    note(f"TensorFleet runs here: broker {settings.kafka_bootstrap_servers}, everything else in {settings.data_dir}")
+    note(f"TensorFleet runs here: broker {settings.kafka_bootstrap_servers}, all else in {named(settings.data_dir)}/")
     note("From another terminal, in this folder:")
     note("  tensorfleet submit -a random_forest -d iris --watch")
     note("  tensorfleet requests; tensorfleet models list; tensorfleet datasets list")

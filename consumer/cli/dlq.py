@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Json, Stop, column, note, show_fields, show_rows, shown
+from consumer.cli.output import Column, Json, Stop, column, minute, note, show_fields, show_rows, shown
 from consumer.cli.values import WRONG_USE
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def list_letters(
         found = [one.to_document() for one in read_letters(client, settings) if not reason or one.reason in reason]
     found.sort(key=lambda one: one["at"])
     columns = (
-        column("PLACE", "place"),
-        column("SINCE", "at", style="dim"),
+        column("PLACE", "place", whole=True),
+        Column("SINCE", lambda one: minute(one["at"]), style="dim", whole=True),
         column("REASON", "reason", style="yellow"),
-        column("REQUEST", "request_id"),
+        column("REQUEST", "request_id", whole=True),
         column("WHY", "message", fold=True),
     )
     show_rows(found[-limit:], columns, as_json=as_json, none="There are no dead letters.")
@@ -102,7 +102,7 @@ def replay(
         if not dry_run:
             _send(client, replays)
     columns = (
-        column("PLACE", "place"),
+        column("PLACE", "place", whole=True),
         column("REQUEST", "request_id"),
         Column("", _outcome, style=lambda one: "green" if one["sent"] else "yellow"),
         column("AS", "replayed_as", style="bold"),

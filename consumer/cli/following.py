@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 REGISTERED = "REGISTERED"
 FIRST_METRICS = ("accuracy", "f1", "r2", "rmse", "train_accuracy", "test_accuracy")
 INTERRUPTED = 130
+NAMED = 10
+"""Requests whose ids are shown above the bars, which name their models."""
 
 
 class View(Protocol):
@@ -73,6 +75,9 @@ def _view(request_ids: Sequence[str], as_json: bool) -> Iterator[View]:
     if as_json:
         yield _Objects()
     elif on_terminal():
+        if len(request_ids) <= NAMED:
+            for request_id in request_ids:
+                console().print(f"request {request_id}", style="dim")
         with _progress() as progress:
             yield _Bars(progress, request_ids)
     else:
@@ -123,13 +128,21 @@ class _Bars:
             look |= {"total": 1.0, "completed": event["fraction"]}
         elif ended is not None:
             look |= {"total": 1.0}
-        self._progress.update(task, told=told, **look)
+        name = f"{event['project']}/{event['model_name']}"
+        self._progress.update(task, description=name, told=told, **look)
 
 
 def _progress() -> Progress:
+    from rich.console import RenderableType
     from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
     from rich.table import Column
     from rich.text import Text
+
+    class Sign(SpinnerColumn):
+        def render(self, task: Task) -> RenderableType:
+            if task.fields["ended"] is None:
+                return super().render(task)
+            return Text("✓" if task.fields["stage"] == REGISTERED else "✗", task.fields["style"])
 
     class Stage(ProgressColumn):
         def render(self, task: Task) -> Text:
@@ -158,7 +171,7 @@ def _progress() -> Progress:
             return Text(task.description, no_wrap=True, overflow="ellipsis")
 
     return Progress(
-        SpinnerColumn(finished_text=" "),
+        Sign(),
         Name(Column(min_width=8, max_width=36)),
         Stage(),
         BarColumn(bar_width=24),
@@ -217,8 +230,6 @@ def _why(event: Event) -> str:
 def _told(event: Event) -> str:
     if event["error"]:
         return str(event["error"]["message"])
-    if event["metrics"] and event["state"] == REGISTERED:
-        return " ".join(part for part in (event["message"], headline(event["metrics"])) if part)
     return str(event["message"])
 
 

@@ -18,6 +18,7 @@ from consumer.cli.output import (
     Stop,
     column,
     duration,
+    minute,
     note,
     show_fields,
     show_rows,
@@ -55,11 +56,11 @@ def list_models(
     found = context.stores().registry.list(project=project, model_name=name, limit=limit)
     columns = (
         Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
-        column("VERSION", "version", style="bold"),
+        column("VERSION", "version", style="bold", whole=True),
         column("ALGORITHM", "algorithm"),
         Column("SCORE", _score, right=True, style="green"),
         column("DATASET", "dataset_name"),
-        column("TRAINED", "created_at", style="dim"),
+        Column("TRAINED", lambda one: minute(one["created_at"]), style="dim", whole=True),
         Column("TOOK", lambda one: duration(one["training_time"]), right=True, style="dim"),
         Column("SIZE", lambda one: size(one["artifact_bytes"]), right=True, style="dim"),
         column("USER", "user", style="dim"),
@@ -71,7 +72,8 @@ def list_models(
 @app.command()
 def show(model: Reference, as_json: Json = False) -> None:
     """Show one version: what it is, how good it is, what it was made of."""
-    registered = _find(context.stores(), model_reference(model))
+    reference = model_reference(model)
+    registered = _find(context.stores(), reference)
     document = registered.to_document()
     heading = f"{registered.model.project}/{registered.model.model_name} {registered.version}"
     show_fields(document, _lines(document), as_json=as_json, title=heading)
@@ -85,8 +87,9 @@ def download(
     as_json: Json = False,
 ) -> None:
     """Fetch a model file, check its sha256, and unpack it to a directory that MLflow loads."""
+    reference = model_reference(model)
     stores = context.stores()
-    registered = _find(stores, model_reference(model))
+    registered = _find(stores, reference)
     name = f"{registered.model.model_name}-{registered.version}"
     target = target or Path(f"{name}.zip" if as_file else name)
     if target.exists():
@@ -119,8 +122,9 @@ def predict(
     from pipeline.datasets.frames import frame_of
 
     frame = frame_of(read_table(content_of(file), "" if file == "-" else file))
+    reference = model_reference(model)
     stores = context.stores()
-    registered = _find(stores, model_reference(model))
+    registered = _find(stores, reference)
     with _loaded(stores, registered) as loaded:
         predictions = loaded.predict(frame)
     for warning in _warnings(predictions):

@@ -36,13 +36,18 @@ class Stop(Exception):  # noqa: N818 - the end of a command, with its exit code
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table: its heading, its text for a document, and how it looks on a terminal."""
+    """One column of a table: its heading, its text for a document, and how it looks on a terminal.
+
+    Where a terminal is too narrow, `whole` columns keep their width, `fold` ones go over several lines, and the others
+    are cut.
+    """
 
     heading: str
     text: Callable[[Document], str]
     right: bool = False
     style: Callable[[Document], str] | str = ""
     fold: bool = False
+    whole: bool = False
 
 
 def column(heading: str, name: str, **look: Any) -> Column:
@@ -144,6 +149,11 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def minute(value: datetime | None) -> str:
+    """A time for a narrow column: day and minute, UTC."""
+    return "" if value is None else value.astimezone(UTC).strftime("%b %d %H:%M")
+
+
 def size(count: int) -> str:
     """Bytes for people."""
     amount = float(count)
@@ -191,11 +201,10 @@ def _table(documents: Sequence[Document], columns: Sequence[Column], none: str) 
             justify="right" if each.right else "left",
             overflow="fold" if each.fold else "ellipsis",
             no_wrap=not each.fold,
+            min_width=max(len(each.text(document)) for document in documents) if each.whole else None,
         )
     for document in documents:
-        cells = [
-            Text(one_line(each.text(document)), each.style(document) if callable(each.style) else each.style)
-            for each in columns
-        ]
-        table.add_row(*cells)
+        looks = [each.style(document) if callable(each.style) else each.style for each in columns]
+        texts = [one_line(each.text(document)) for each in columns]
+        table.add_row(*map(Text, texts, looks))
     console().print(table)

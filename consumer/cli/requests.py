@@ -8,7 +8,7 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.following import follow
-from consumer.cli.output import STYLES, Column, Document, Json, column, show_rows, write, write_json
+from consumer.cli.output import STYLES, Column, Document, Json, column, minute, show_rows, write, write_json
 from consumer.cli.values import model_reference, seconds, user_name
 
 if TYPE_CHECKING:
@@ -58,14 +58,12 @@ def requests(
     stores = context.stores()
     rows = stores.ledger.requests(project=project, model_name=model, unfinished=unfinished, limit=limit)
     columns = (
-        column("REQUEST", "request_id"),
-        Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
-        Column("STATE", lambda one: str(one["state"]), style=lambda one: STYLES.get(one["state"], "cyan")),
+        column("REQUEST", "request_id", whole=True),
+        column("STATE", "state", style=lambda one: STYLES.get(one["state"], "cyan"), whole=True),
+        Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}", style="bold"),
         column("ALGORITHM", "algorithm"),
         column("DATASET", "dataset_name"),
-        column("USER", "user"),
-        column("CLAIMED", "claimed_at", style="dim"),
-        column("WORKER", "worker_id", style="dim"),
+        Column("CLAIMED", lambda one: minute(one["claimed_at"]), style="dim", whole=True),
         Column("WHY", _why, fold=True),
     )
     none = "No worker has seen such a request; those that still wait on the topic are not known here."

@@ -50,7 +50,7 @@ def created(settings: Settings, partitions: int | None, replication_factor: int)
     from consumer.events.topics import Topics
 
     admin = admin_client(settings)
-    present = present_topics(admin)
+    present = present_topics(admin, settings.kafka_bootstrap_servers)
     for topic in Topics(settings.topic_prefix).all():
         number = partitions or topic.partitions
         made = topic.name not in present
@@ -62,7 +62,7 @@ def created(settings: Settings, partitions: int | None, replication_factor: int)
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise refused(topic.name, error) from error
                 made = False
-                present = present_topics(admin)
+                present = present_topics(admin, settings.kafka_bootstrap_servers)
         there = number if made else present.get(topic.name, number)
         different = [] if made else differences(admin, topic, there, number)
         yield {"topic": topic.name, "created": made, "partitions": there, "differences": different}
@@ -77,7 +77,7 @@ def admin_client(settings: Settings) -> AdminClient:
     return AdminClient(config)
 
 
-def present_topics(admin: AdminClient) -> Mapping[str, int]:
+def present_topics(admin: AdminClient, servers: str) -> Mapping[str, int]:
     """The number of partitions of every topic; raises TransientError if no broker answers."""
     from confluent_kafka import KafkaException
 
@@ -86,7 +86,8 @@ def present_topics(admin: AdminClient) -> Mapping[str, int]:
     try:
         return {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=10).topics.items()}
     except KafkaException as error:
-        raise TransientError("kafka", error.args[0].str()) from error
+        why = error.args[0].str().removeprefix("Failed to get metadata: ")
+        raise TransientError("kafka", f"no broker answers at {servers}: {why}") from error
 
 
 def differences(admin: AdminClient, topic: Topic, partitions: int, wanted: int) -> list[dict[str, str]]:

@@ -163,7 +163,7 @@ def test_durations_are_read_as_people_write_them(text: object, expected: object)
 def test_defaults_follow_from_other_settings() -> None:
     settings = load(WORKER_ID="w-1", MAX_TRAINING_TIME="4h", WORKER_CONCURRENCY="2", CPUS_PER_TRAINING="9999")
     assert settings.drain_timeout == 4 * 3600 + 30
-    assert settings.spool_dir.name == "spool-w-1"
+    assert settings.spool_dir.name == "spool"
     assert settings.max_training_memory == module.available_memory_bytes() * 8 // 10 // 2
     assert load(CPUS_PER_TRAINING="9999").worker_concurrency == 1
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.demo.customers import CUSTOMERS, ROWS
-from consumer.cli.demo.screen import Job, Screen, Show
+from consumer.cli.demo.screen import Job, Screen
 from consumer.cli.output import Stop, duration, shown, size
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ LANES = 4
 """Trainers at most: enough to watch, on a machine of any size."""
 SLOW = {"max_features": None, "max_depth": 8, "criterion": "entropy"}
 """A forest that takes some 15 ms a tree on digits, and stays small."""
-INTERRUPTED_AT = 0.05
+MOST_TREES = 10_000
+MIDDLE = 0.05
 INTERRUPTED = 130
 
 
@@ -102,37 +104,31 @@ def _reject(stage: Stage, screen: Screen) -> None:
 
 
 def _cancel(stage: Stage, screen: Screen) -> None:
-    screen.act(3, "Cancel", "a random forest of 2,000 trees, in the middle of its fit")
-    job = stage.submit("digits", "random_forest", n_estimators=2_000, **SLOW)
-    with screen.follow(job) as show:
-        reached = _reached(stage, job, show)
-        asked = datetime.now(UTC)
-        stage.client.cancel(job.request_id, reason="the demo shows how", user="demo")
-        stage.watch([job], show)
+    screen.act(3, "Cancel", "a forest of 2,000 trees, in the middle of its fit")
+    job = _in_the_middle(stage, screen, 2_000)
+    reached, asked = job.fraction or 0.0, datetime.now(UTC)
+    stage.client.cancel(job.request_id, reason="the demo shows how", user="demo")
+    stage.watch([job])
     _require([job], "CANCELLED")
+    screen.say(f"CANCELLED: {job.message}", "magenta")
     took = duration(max(0.0, (job.changed_at - asked).total_seconds()))
     screen.good(f"stopped at {reached:.0%}, {took} after it was asked for; no version was used up")
 
 
 def _kill(stage: Stage, screen: Screen) -> None:
     screen.act(4, "kill -9", "the worker dies in the middle of a training, and another one takes over")
-    job = stage.submit("digits", "random_forest", n_estimators=200, **SLOW)
-    killed = stage.worker
+    job, killed = _in_the_middle(stage, screen, 200), stage.worker
+    killed.kill()
+    at = datetime.now(UTC)
+    successor = stage.start_worker()
+    screen.say(f"✗ kill -9 {killed.pid} at {job.fraction or 0.0:.0%}; process {successor.pid} starts", "red")
+    job.told = f"process {successor.pid} gets the request when the session of {killed.pid} has ended"
     with screen.follow(job) as show:
-        reached = _reached(stage, job, show)
-        killed.kill()
-        at = datetime.now(UTC)
-        successor = stage.start_worker()
-        screen.say(f"✗ kill -9 {killed.pid} at {reached:.0%}; process {successor.pid} starts", "red")
-        job.told = f"waiting for the session of {killed.pid} to end"
         stage.watch([job], show, lambda: job.attempt > 1)
-        taken_over = job.changed_at
-        job.told = ""
+        waited, job.told = duration((job.changed_at - at).total_seconds()), ""
         stage.watch([job], show)
     _require([job], "REGISTERED")
-    screen.good(
-        f"{successor.pid} took it over {duration((taken_over - at).total_seconds())} later, as attempt {job.attempt}"
-    )
+    screen.good(f"process {successor.pid} took it over {waited} later, as attempt {job.attempt}")
     versions = [one.version for one in stage.registered() if one.request_id == job.request_id]
     announced = {one["event_id"] for one in stage.announced() if one["request_id"] == job.request_id}
     if (job.attempt, len(versions), len(announced)) != (2, 1, 1):
@@ -149,9 +145,9 @@ def _show_registry(stage: Stage, screen: Screen) -> None:
     screen.table(headings, [_row(one) for one in registered], right=headings[3:])
     jobs, outcomes = stage.jobs.values(), stage.outcomes()
     counts = Counter(job.state for job in jobs)
-    events = {job.terminal_event_id for job in jobs}
-    if not len(jobs) == len(outcomes) == len(events) or len(registered) != counts["REGISTERED"]:
-        raise Stop(f"{len(jobs)} requests have {len(outcomes)} outcomes and {len(events)} terminal events", 1)
+    events = sum(len(job.terminal_events) for job in jobs)
+    if not len(jobs) == len(outcomes) == events or len(registered) != counts["REGISTERED"]:
+        raise Stop(f"{len(jobs)} requests have {len(outcomes)} outcomes and {events} terminal events", 1)
     words = ", ".join(f"{count} {state.lower()}" for state, count in counts.items())
     screen.good(f"{len(jobs)} requests: {words}; one outcome and one terminal event each")
 
@@ -175,12 +171,19 @@ def _score(stage: Stage, screen: Screen) -> None:
     screen.good(f"gaps are imputed; a word that training had not seen is counted ({shown(predictions.unseen)})")
 
 
-def _reached(stage: Stage, job: Job, show: Show) -> float:
-    """Wait for a job to be in the middle of its training; how far it has come."""
-    stage.watch([job], show, lambda: job.state == "TRAINING" and (job.fraction or 0) >= INTERRUPTED_AT)
-    if job.ended:
-        raise Stop(f"{job.algorithm} on {job.model_name} ended {job.state} before it could be interrupted", 1)
-    return job.fraction or 0.0
+def _in_the_middle(stage: Stage, screen: Screen, trees: int) -> Job:
+    """A forest in the middle of its training; a larger one if this machine was too quick to be interrupted."""
+    for factor in (1, 5, 25):
+        job = stage.submit("digits", "random_forest", n_estimators=min(trees * factor, MOST_TREES), **SLOW)
+        with screen.follow(job) as show:
+            stage.watch([job], show, partial(_halfway, job))
+        if not job.ended:
+            return job
+    raise Stop(f"a forest of {MOST_TREES:,} trees ended {job.state} before it could be interrupted", 1)
+
+
+def _halfway(job: Job) -> bool:
+    return job.state == "TRAINING" and (job.fraction or 0.0) >= MIDDLE
 
 
 def _require(jobs: list[Job], state: str) -> None:
@@ -222,10 +225,14 @@ def _say_what_next(settings: Settings, screen: Screen) -> None:
     folder, program = named(settings.data_dir), _program()
     screen.say("")
     screen.title("What to look at next", f"{folder}/: artifacts/ datasets/ registry.sqlite ledger.sqlite worker.log")
-    screen.command(f"{program} models show demo/digits", "one model, with all its metrics")
-    screen.command(f"{program} models predict demo/{CUSTOMERS} {folder}/rows.csv", "score rows")
-    screen.command(f"{program} requests", "what was asked for, and how it ended")
-    screen.command(f"{program} dev", "keep a fleet running; submit from another terminal")
+    screen.commands(
+        {
+            f"{program} models show demo/digits": "one model, with all its metrics",
+            f"{program} models predict demo/{CUSTOMERS} {folder}/rows.csv": "score rows",
+            f"{program} requests": "what was asked for, and how it ended",
+            f"{program} dev": "keep a fleet running; `submit` in another terminal finds it",
+        }
+    )
 
 
 def _program() -> str:

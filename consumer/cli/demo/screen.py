@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ REFRESHES_A_SECOND = 8
 INDENT = 3
 BAR = 10
 STARTING = "the worker starts: it imports scikit-learn, forks its trainers and joins the group"
+TRAINED = ("EVALUATING", "REGISTERING", "REGISTERED")
 WORDS = {"": "waiting", "ACCEPTED": "queued", "STARTED": "starting", "REGISTERING": "storing"}
 
 
@@ -42,21 +43,26 @@ class Job:
     version: str = ""
     began_at: datetime | None = None
     changed_at: datetime = datetime.fromtimestamp(0, UTC)
-    terminal_event_id: str = ""
+    terminal_events: set[str] = field(default_factory=set)
 
-    def take(self, event: Event) -> None:
-        """Note an event, which comes before the terminal one or is it."""
+    def take(self, event: Event) -> bool:
+        """Note an event; False if it says nothing new, since the job had ended before."""
+        if event["state"] in STYLES:
+            self.terminal_events.add(event["event_id"])
+        if self.ended:
+            return False
         self.state, self.attempt, self.changed_at = event["state"], event["attempt"], event["occurred_at"]
         self.message = event["error"]["message"] if event["error"] else event["message"]
         self.accuracy = event["metrics"].get("accuracy")
         if self.state in ("ACCEPTED", "STARTED"):
             self.fraction = None
-        if self.state == "TRAINING":
+        elif self.state == "TRAINING":
             self.fraction = event["fraction"]
+        elif self.state in TRAINED:
+            self.fraction = 1.0
         if self.state == "STARTED" and self.began_at is None:
             self.began_at = self.changed_at
-        if self.ended:
-            self.terminal_event_id = event["event_id"]
+        return True
 
     @property
     def ended(self) -> bool:
@@ -93,8 +99,11 @@ class Screen:
     def good(self, text: str) -> None:
         self._print(("✓ ", "bold green"), text, indent=INDENT)
 
-    def command(self, text: str, what: str) -> None:
-        self._print((f"{text:<68}", "bold"), (what, "dim"), indent=INDENT)
+    def commands(self, commands: Mapping[str, str]) -> None:
+        """Commands to try, each with what it does."""
+        width = max(map(len, commands))
+        for command, what in commands.items():
+            self._print((f"{command:<{width}}  ", "bold"), (what, "dim"), indent=INDENT)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
         if not self._live:

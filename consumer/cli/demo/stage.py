@@ -1,4 +1,7 @@
-"""What the acts of the demo are played with: a worker that can be killed, a client, and all that it hears."""
+"""What the acts of the demo are played with: a worker that can be killed, a client, and all that it hears.
+
+scikit-learn is imported where it is used: the worker starts while we import it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from consumer.cli.demo.customers import CUSTOMERS, write_customers
 from consumer.cli.demo.screen import Job
@@ -17,12 +20,12 @@ from consumer.cli.output import Stop, one_line
 from consumer.client import Client, Event, Reader
 from consumer.embedded import WorkerProcess, settle_past
 from consumer.settings import Settings
-from consumer.stores import open_stores
-from pipeline import model_file
-from pipeline.datasets.files import read_table
-from pipeline.datasets.frames import frame_of
 from pipeline.jobs import Outcome, RegisteredModel
 from schemas import Record
+
+if TYPE_CHECKING:
+    from consumer.stores import Stores
+    from pipeline.model_file import Predictions
 
 PROJECT = "demo"
 ACT_S = 150.0
@@ -41,7 +44,6 @@ class Stage:
         self.settings = settings
         self.client = Client(settings)
         self.topics = self.client.topics
-        self.stores = open_stores(settings)
         self.log = settings.data_dir / "worker.log"
         self.rows = settings.data_dir / "rows.csv"
         self.jobs: dict[str, Job] = {}
@@ -49,16 +51,22 @@ class Stage:
     @contextmanager
     def opened(self) -> Iterator[Stage]:
         """With a worker, and all progress events from now on."""
-        self.stores.prepare()
-        settle_past(self.stores)
-        write_customers(self.settings.data_dir / "datasets" / f"{CUSTOMERS}.csv")
         self.log.unlink(missing_ok=True)
+        self.start_worker()
         try:
-            self.start_worker()
+            self.stores.prepare()
+            settle_past(self.stores)
+            write_customers(self.settings.data_dir / "datasets" / f"{CUSTOMERS}.csv")
             with self.client, self._reader(Record.TRAINING_PROGRESS) as self._progress:
                 yield self
         finally:
             self._stop_worker()
+
+    @cached_property
+    def stores(self) -> Stores:
+        from consumer.stores import open_stores
+
+        return open_stores(self.settings)
 
     def start_worker(self) -> WorkerProcess:
         self.worker = WorkerProcess(self.settings, self.log)
@@ -119,8 +127,12 @@ class Stage:
         letters = read_letters(self.client, self.settings)
         return sum(letter.request_id == job.request_id for letter in letters)
 
-    def predict(self, registered: RegisteredModel) -> model_file.Predictions:
+    def predict(self, registered: RegisteredModel) -> Predictions:
         """What the stored model says of `rows`."""
+        from pipeline import model_file
+        from pipeline.datasets.files import read_table
+        from pipeline.datasets.frames import frame_of
+
         frame = frame_of(read_table(self.rows.read_bytes(), self.rows.name))
         with TemporaryDirectory(prefix="tensorfleet-") as folder:
             file = Path(folder, "model.zip")
@@ -145,9 +157,8 @@ class Stage:
             return None
         event = self.client.codec.decode(delivered.value(), Record.TRAINING_PROGRESS)
         job = self.jobs.get(event["request_id"])
-        if job is None or job.ended:
+        if job is None or not job.take(event):
             return None
-        job.take(event)
         if job.state == "REGISTERED":
             job.version = self.stores.registry.find([job.request_id])[job.request_id].version
         return job

@@ -1,0 +1,502 @@
+"""The command line without any server: what it understands, how it answers, and what it shows of embedded stores."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer import embedded
+from consumer.cli import main, submit
+from consumer.cli.output import Stop, duration, shown, size
+from consumer.cli.values import hyperparameter, model_reference
+from consumer.client import murmur2, new_request_id, partition_of, time_of, training_request
+from consumer.settings import Settings, SettingsError
+from consumer.stores import Stores, open_stores
+from pipeline.artifacts import NewArtifact
+from pipeline.errors import RejectedError
+from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind
+from pipeline.ledger import Home, NewClaim
+from tests.training_data import Bench, request
+
+ROOT = Path(__file__).parents[2]
+AT = datetime(2026, 1, 31, 14, 15, 0, tzinfo=UTC)
+ROWS = "petal width,petal length,sepal width,sepal length,colour\n0.2,1.4,3.5,5.1,red\n2.3,5.2,3.0,6.7,blue\n"
+UNREACHABLE = "127.0.0.1:1"
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    error: str
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """`tensorfleet` in a folder of its own, with these settings and nothing else of the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+    def tensorfleet(*arguments: str, stdin: str | None = None, **settings: str) -> Answer:
+        with monkeypatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            if stdin is not None:
+                patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            code = main(arguments)
+        out, error = capsys.readouterr()
+        return Answer(code, out, error)
+
+    return tensorfleet
+
+
+@pytest.fixture
+def stores(run: Run, tmp_path: Path) -> Stores:
+    """The embedded stores that `run` finds."""
+    opened = open_stores(Settings(data_dir=tmp_path / "tensorfleet-data"))
+    opened.prepare()
+    return opened
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a decision tree on iris."""
+    return Bench(tmp_path_factory.mktemp("spool")).train(request()).model_file
+
+
+def model(stores: Stores, file: Path, request_id: str = "r1", model_name: str = "flowers", **changes: Any) -> Outcome:
+    """Store and register a version, as a worker would."""
+    content = file.read_bytes()
+    digest = sha256(content).hexdigest()
+    key = f"default/{model_name}/{request_id}/{digest}.zip"
+    stored = stores.artifacts.put([NewArtifact(key, file, digest, len(content))])[key]
+    entry = Model(
+        model_id=f"m-{request_id}",
+        name="job_decision-tree_iris_20260131T141500Z",
+        project="default",
+        user="ann",
+        model_name=model_name,
+        algorithm="decision_tree",
+        model_type="classification",
+        hyperparameters={"max_depth": 3, "criterion": "gini"},
+        metrics={"accuracy": 0.9, "f1": 0.9},
+        dataset_name="iris",
+        dataset_fingerprint="ab" * 32,
+        features=["sepal length", "petal width"],
+        target_column="species",
+        classes=["setosa", "versicolor", "virginica"],
+        artifact_uri=stored.uri,
+        artifact_format="tensorfleet-model/1",
+        artifact_sha256=digest,
+        artifact_bytes=len(content),
+        file_id=None,
+        training_time=1.5,
+        created_at=AT,
+        tags={"team": "botany"},
+        seed=42,
+        signature=[],
+        environment={"scikit-learn": "1.9.1"},
+        warnings=[],
+    )
+    outcome = Outcome(
+        request_id=request_id,
+        kind=OutcomeKind.REGISTERED,
+        at=AT,
+        correlation_id=request_id,
+        project="default",
+        model_name=model_name,
+        worker_id="w",
+        model=replace(entry, **changes),
+    )
+    stores.registry.register([outcome])
+    return outcome
+
+
+def claim(stores: Stores, *request_ids: str, model_name: str = "flowers") -> None:
+    owner = stores.ledger.boot("w")
+    about = {"project": "default", "model_name": model_name, "algorithm": "svm", "dataset_name": "iris", "user": "ann"}
+    for offset, request_id in enumerate(request_ids):
+        stores.ledger.claim(owner, [NewClaim(request_id, "00" * 32, Home("training-requests", 0, offset), about)])
+
+
+def test_help_lists_the_commands_and_nothing_unfinished(run: Run) -> None:
+    answer = run("--help")
+    assert answer.code == 0
+    for command in ("worker", "submit", "watch", "cancel", "requests", "models", "datasets", "algorithms", "doctor"):
+        assert command in answer.out
+    models = run("models", "--help").out
+    assert "predict" in models
+    for unfinished in ("promote", "rollback", "compare", "leaderboard", "report"):
+        assert unfinished not in models
+
+
+def test_help_loads_no_client_of_any_service_and_no_machine_learning() -> None:
+    heavy = {"confluent_kafka", "pymongo", "pydantic", "sklearn", "pandas", "pyarrow", "numpy", "fastavro"}
+    code = f"import sys, consumer.cli; print(*({heavy} & sys.modules.keys()))"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("\n", "")
+
+
+def test_it_runs_as_a_module_and_gives_its_exit_code_to_the_shell(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "consumer.cli", "submit", "--algorithm", "svm", "--dataset", "iris"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1
+    assert "KAFKA_BOOTSTRAP_SERVERS" in ended.stderr
+    assert "`tensorfleet dev`" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["submit", "--bogus"], "No such option: --bogus; see `tensorfleet submit --help`"),
+        (["bogus"], "No such command 'bogus'; see `tensorfleet --help`"),
+        (["watch"], "see `tensorfleet watch --help`"),
+        (["submit", "-a", "svm"], "--dataset must be given"),
+        (["submit", "-a", "svm", "-d", "iris", "-p", "C"], "-p takes name=value, not 'C'"),
+        (["submit", "-a", "svm", "-d", "iris", "--max-time", "soon"], "--max-time takes seconds"),
+        (["submit", "-a", "svm", "-d", "iris", "--max-memory", "much"], "--max-memory takes such as 512MiB"),
+        (["submit", "--file", "missing.json"], "missing.json cannot be read: No such file"),
+        (["models", "show", "a/b/c"], "a model is NAME, NAME@v3 or PROJECT/NAME@v3"),
+        (["models", "list"], "MONGODB_URL is not set"),
+        (["algorithms", "show", "random_forrest"], "did you mean random_forest?"),
+        (["schemas", "check"], "SCHEMA_REGISTRY_URL is not set"),
+        (["dlq", "replay"], "say which"),
+        (["worker"], "KAFKA_BOOTSTRAP_SERVERS is not set"),
+    ],
+)
+def test_wrong_use_is_one_line_on_standard_error_and_exit_code_2(run: Run, arguments: list[str], told: str) -> None:
+    answer = run(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.error.splitlines()
+    assert told in line
+
+
+def test_wrong_settings_are_named_in_one_line(run: Run) -> None:
+    answer = run("worker", KAFKA_BOOTSTRAP_SERVERS="kafka", PORT="http", MONGODB_URL="mongodb://here")
+    assert answer.code == 2
+    (line,) = answer.error.splitlines()
+    assert "KAFKA_BOOTSTRAP_SERVERS takes" in line
+    assert "PORT takes" in line
+
+
+def test_a_worker_with_kafka_needs_mongodb_too(run: Run) -> None:
+    answer = run("worker", KAFKA_BOOTSTRAP_SERVERS=UNREACHABLE)
+    assert answer.code == 2
+    assert "MONGODB_URL is not set" in answer.error
+
+
+@pytest.mark.parametrize("arguments", [["topics", "create"], ["submit", "-a", "svm", "-d", "iris"], ["dlq", "list"]])
+def test_a_kafka_that_does_not_answer_is_exit_code_3_and_named(
+    run: Run, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.cli.letters.TIMEOUT_S", 1.0)
+    answer = run(*arguments, KAFKA_BOOTSTRAP_SERVERS=UNREACHABLE)
+    assert (answer.code, answer.out) == (3, "")
+    (line,) = answer.error.splitlines()
+    assert f"no broker answers at {UNREACHABLE}" in line
+    assert "tensorfleet doctor" in line
+
+
+def test_a_hyperparameter_is_json_where_it_can_be_and_text_where_not() -> None:
+    given = ["n=200", "d=null", "f=0.5", "b=true", "l=[64, 32]", 's="7"', "solver=lbfgs", "x=NaN", "e=", "q=a=b"]
+    assert dict(map(hyperparameter, given)) == {
+        "n": 200,
+        "d": None,
+        "f": 0.5,
+        "b": True,
+        "l": [64, 32],
+        "s": "7",
+        "solver": "lbfgs",
+        "x": "NaN",
+        "e": "",
+        "q": "a=b",
+    }
+
+
+def test_requests_come_as_one_object_as_a_list_or_one_a_line() -> None:
+    one, two = '{"algorithm": "svm"}', '{"algorithm": "knn"}'
+    assert [r["algorithm"] for r in submit._parsed(one.encode(), "here")] == ["svm"]
+    assert [r["algorithm"] for r in submit._parsed(f"[{one}, {two}]".encode(), "here")] == ["svm", "knn"]
+    assert [r["algorithm"] for r in submit._parsed(f"{one}\n\n{two}\n".encode(), "here")] == ["svm", "knn"]
+    with pytest.raises(Stop, match="here, line 2 is no JSON"):
+        submit._parsed(f"{one}\n{{\n".encode(), "here")
+    with pytest.raises(Stop, match="holds no request"):
+        submit._parsed(b"\n", "here")
+
+
+def test_options_hold_for_every_request_of_a_file(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_text('{"algorithm": "svm", "dataset_name": "a", "tags": {"x": "1"}}\n{"algorithm": "svm"}\n')
+    given = {"dataset_name": "b", "tags": {"y": "2"}}
+    assert submit._requests(given, str(file)) == [
+        {"algorithm": "svm", "dataset_name": "b", "tags": {"x": "1", "y": "2"}},
+        {"algorithm": "svm", "dataset_name": "b", "tags": {"y": "2"}},
+    ]
+
+
+def test_a_wrong_request_in_a_file_is_told_before_anything_is_sent(run: Run) -> None:
+    lines = '{"algorithm": "svm", "dataset_name": "iris"}\n{"algorithm": "svm", "dataset": "iris"}\n'
+    answer = run("submit", "--file", "-", stdin=lines, KAFKA_BOOTSTRAP_SERVERS=UNREACHABLE)
+    assert (answer.code, answer.out) == (2, "")
+    assert "a request has no 'dataset'; did you mean dataset_name?" in answer.error
+
+
+def test_a_request_has_a_name_an_id_and_a_time_of_its_own() -> None:
+    asked = training_request({"algorithm": "svm", "dataset_name": "iris", "evaluation": {"cv": 5}})
+    assert (asked.job_name, asked.model_name, asked.project) == ("iris-svm", "iris-svm", "default")
+    assert asked.evaluation == Evaluation(cv=5)
+    made = time_of(asked.request_id)
+    assert made is not None
+    assert abs((made - asked.requested_at).total_seconds()) < 1
+    assert asked.request_id != training_request({"algorithm": "svm", "dataset_name": "iris"}).request_id
+
+
+def test_what_a_request_cannot_say_is_rejected() -> None:
+    with pytest.raises(RejectedError, match="needs dataset_name"):
+        training_request({"algorithm": "svm"})
+    with pytest.raises(RejectedError, match=r"evaluation has no 'tset_size'; did you mean test_size\?"):
+        training_request({"algorithm": "svm", "dataset_name": "iris", "evaluation": {"tset_size": 0.3}})
+
+
+def test_request_ids_rise_and_only_ours_tell_their_time() -> None:
+    ids = [new_request_id() for _ in range(100)]
+    assert len(set(ids)) == 100
+    assert sorted(one[:13] for one in ids) == [one[:13] for one in ids]
+    for other in ("churn-42", "6f0f4f0c-6d39-5d4c-9b80-2f5ad1f0c9a1", ids[0].upper(), f"{ids[0]}.r1"):
+        assert time_of(other) is None
+
+
+def test_partitions_are_those_of_kafkas_own_murmur2() -> None:
+    """The values of org.apache.kafka.common.utils.UtilsTest.testMurmur2, as unsigned numbers."""
+    of = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536}
+    of |= {b"a-little-bit-longer-string": -1486304829, b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971}
+    assert {text: murmur2(text) - 2**32 for text in of} == of
+    assert partition_of(b"foobar", 12) == (-790332482 & 0x7FFFFFFF) % 12
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("churn", ("default", "churn", None)),
+        ("churn@v3", ("default", "churn", 3)),
+        ("sales/churn@v12", ("sales", "churn", 12)),
+        ("sales/churn.v2-b", ("sales", "churn.v2-b", None)),
+    ],
+)
+def test_a_model_is_named_with_or_without_project_and_version(text: str, means: tuple[str, str, int | None]) -> None:
+    assert model_reference(text) == means
+    assert str(model_reference(text)) == text
+
+
+def test_numbers_and_times_are_short_for_people() -> None:
+    assert [shown(value) for value in (None, True, 0.123456, ["a", 1], AT)] == [
+        "",
+        "true",
+        "0.1235",
+        "a, 1",
+        "2026-01-31 14:15:00",
+    ]
+    assert [size(count) for count in (999, 1_000, 20_480, 17_000_000)] == ["999 B", "1.0 kB", "20 kB", "17 MB"]
+    assert [duration(s) for s in (0.204, 17.2, 125, 7300)] == ["0.20 s", "17 s", "2 min 05 s", "2 h 01 min"]
+
+
+def test_requests_are_listed_with_how_they_ended(run: Run, stores: Stores) -> None:
+    claim(stores, "r1", "r2")
+    claim(stores, "r3", model_name="other")
+    failed = Outcome(
+        request_id="r1",
+        kind=OutcomeKind.FAILED,
+        at=AT,
+        correlation_id="r1",
+        project="default",
+        model_name="flowers",
+        worker_id="w",
+        error=Failure("TRAINING_ERROR", "y has NaN"),
+    )
+    stores.ledger.insert_outcomes([failed])
+    found = {one["request_id"]: one for one in run("requests", "--json").objects}
+    assert {name: one["state"] for name, one in found.items()} == {"r1": "FAILED", "r2": "RUNNING", "r3": "RUNNING"}
+    assert found["r1"]["error"] == {"kind": "TRAINING_ERROR", "message": "y has NaN"}
+    assert (found["r2"]["algorithm"], found["r2"]["worker_id"], found["r2"]["error"]) == ("svm", "w", None)
+    assert [one["request_id"] for one in run("requests", "--model", "other", "--json").objects] == ["r3"]
+    assert {one["request_id"] for one in run("requests", "--unfinished", "--json").objects} == {"r2", "r3"}
+    assert "y has NaN" in run("requests").out
+
+
+def test_models_are_listed_and_shown_by_name_and_version(run: Run, stores: Stores, artifact: Path) -> None:
+    for request_id in ("r1", "r2"):
+        model(stores, artifact, request_id)
+    listed = run("models", "list", "--json").objects
+    assert {one["version"] for one in listed} == {"v1", "v2"}
+    assert listed[0]["metrics"] == {"accuracy": 0.9, "f1": 0.9}
+    assert run("models", "show", "flowers", "--json").objects[0]["version"] == "v2"
+    assert run("models", "show", "default/flowers@v1", "--json").objects[0]["request_id"] == "r1"
+    plain = run("models", "show", "flowers@v1").out.splitlines()
+    assert "metrics.accuracy: 0.9000" in plain
+    assert 'hyperparameters.criterion: "gini"' in plain
+    first = run("models", "list", "flowers").out.splitlines()[0].split("\t")
+    assert first[0] == "default/flowers"
+    assert "accuracy 0.900" in first
+
+
+def test_a_model_that_is_not_there_is_wrong_use_and_the_near_ones_are_named(
+    run: Run, stores: Stores, artifact: Path
+) -> None:
+    model(stores, artifact)
+    answer = run("models", "show", "flower")
+    assert answer.code == 2
+    assert "there is flowers" in answer.error
+    assert "there is only v1" in run("models", "predict", "flowers@v7", stdin=ROWS).error
+
+
+def test_predict_scores_raw_rows_whatever_the_order_of_their_columns(run: Run, stores: Stores, artifact: Path) -> None:
+    model(stores, artifact)
+    answer = run("models", "predict", "flowers", "--json", stdin=ROWS)
+    assert answer.code == 0
+    assert [one["label"] for one in answer.objects] == ["setosa", "virginica"]
+    assert set(answer.objects[0]["probabilities"]) == {"setosa", "versicolor", "virginica"}
+    assert answer.error == "not used: colour\n"
+    leaf = dict.fromkeys(("sepal length", "sepal width", "petal length"), 1.4)
+    rows = "\n".join(json.dumps({**leaf, "petal width": width}) for width in (0.2, 0.3))
+    plain = run("models", "predict", "flowers", stdin=rows).out.splitlines()
+    assert [line.split("\t")[:2] for line in plain] == [["1", "setosa"], ["2", "setosa"]]
+    lacking = run("models", "predict", "flowers", stdin='{"petal width": 1}')
+    assert lacking.code == 2
+    assert "the rows lack 3 of the model's columns" in lacking.error
+
+
+def test_download_unpacks_or_keeps_the_file(run: Run, stores: Stores, artifact: Path, tmp_path: Path) -> None:
+    model(stores, artifact)
+    assert run("models", "download", "flowers").out == "flowers-v1\n"
+    assert {"model.skops", "MLmodel", "manifest.json"} <= {file.name for file in (tmp_path / "flowers-v1").iterdir()}
+    (kept,) = run("models", "download", "flowers@v1", "kept.zip", "--file", "--json").objects
+    assert sha256((tmp_path / "kept.zip").read_bytes()).hexdigest() == kept["sha256"]
+    again = run("models", "download", "flowers")
+    assert (again.code, "exists already" in again.error) == (2, True)
+
+
+def test_a_file_with_other_bytes_than_were_registered_is_not_handed_out(
+    run: Run, stores: Stores, artifact: Path, tmp_path: Path
+) -> None:
+    model(stores, artifact, artifact_sha256="ab" * 32)
+    for command in (["download", "flowers"], ["predict", "flowers"]):
+        answer = run("models", *command, stdin=ROWS)
+        assert (answer.code, answer.out) == (1, "")
+        assert "sha256" in answer.error
+    assert not (tmp_path / "flowers-v1").exists()
+
+
+def test_datasets_are_imported_shown_and_listed(run: Run, stores: Stores, tmp_path: Path) -> None:
+    (tmp_path / "plants.csv").write_text("height,born,kind\n1.5,2020-01-02,a\n,2021-03-04,b\n2.5,2022-05-06,a\n")
+    (imported,) = run("datasets", "import", "plants.csv", "--json").objects
+    assert (imported["name"], imported["rows"], imported["target"]) == ("plants", 3, "kind")
+    assert {one["name"]: (one["type"], one["missing"]) for one in imported["schema"]} == {
+        "height": ("double", 1),
+        "born": ("timestamp[us]", 0),
+        "kind": ("string", 0),
+    }
+    other = run("datasets", "import", "-", "--name", "other", "--target", "y", "--json", stdin='{"y": 1, "x": 2}')
+    assert other.objects[0]["target"] == "y"
+    listed = {one["name"]: one for one in run("datasets", "list", "--json").objects}
+    assert {"iris", "plants", "other"} <= listed.keys()
+    assert {"name", "rows", "columns", "target", "classes"} <= listed["iris"].keys()
+    assert listed["plants"]["classes"] == ["a", "b"]
+    assert run("datasets", "show", "plants", "--json").objects == [imported]
+    assert "species\tstring\t\ttarget\tsetosa, setosa, setosa" in run("datasets", "show", "iris").out.splitlines()
+    assert run("datasets", "import", "plants.csv", "--name", "iris").code == 2
+
+
+def test_without_stores_the_built_in_datasets_are_listed(run: Run) -> None:
+    answer = run("datasets", "list", "--json")
+    assert "iris" in {one["name"] for one in answer.objects}
+    assert "only what is built in" in answer.error
+
+
+def test_algorithms_are_listed_and_shown(run: Run) -> None:
+    listed = {one["name"]: one for one in run("algorithms", "list", "--json").objects}
+    assert {"random_forest", "logistic_regression", "svm", "decision_tree", "neural_network"} <= listed.keys()
+    assert listed["svm"].keys() == {"name", "description", "type", "hyperparameters"}
+    assert run("algorithms", "show", "svm", "--json").objects == [listed["svm"]]
+    lines = run("algorithms", "show", "random_forest").out.splitlines()
+    assert "n_estimators\t100\tan integer from 1 to 10,000" in lines
+
+
+def test_the_doctor_goes_on_past_what_is_wrong_and_says_what_to_do(run: Run, tmp_path: Path) -> None:
+    embedded.announce(tmp_path / "tensorfleet-data", embedded.Dev(UNREACHABLE, os.getpid()))
+    answer = run("doctor", "--json")
+    assert answer.code == 3
+    found = {one["about"]: one for one in answer.objects}
+    assert not found["kafka"]["ok"]
+    assert UNREACHABLE in found["kafka"]["found"]
+    assert "KAFKA_BOOTSTRAP_SERVERS" in found["kafka"]["remedy"]
+    assert all(found[about]["ok"] for about in ("settings", "ledger", "artifacts", "disk"))
+    assert answer.error.count("\n") == 1
+
+
+def test_the_doctor_names_missing_settings(run: Run) -> None:
+    answer = run("doctor")
+    assert answer.code == 2
+    assert answer.out.startswith("✗ settings: KAFKA_BOOTSTRAP_SERVERS is not set")
+
+
+def test_a_running_dev_is_found_in_its_folder(tmp_path: Path) -> None:
+    embedded.announce(tmp_path, embedded.Dev("127.0.0.1:9999", os.getpid()))
+    found = embedded.resolve(Settings(data_dir=tmp_path, mongodb_url="mongodb://elsewhere"))
+    assert found.kafka_bootstrap_servers == "127.0.0.1:9999"
+    assert found.delivery == "at-least-once"
+    assert found.mongodb_url.get_secret_value() == ""
+
+
+def test_a_kafka_that_is_named_comes_before_a_running_dev(tmp_path: Path) -> None:
+    embedded.announce(tmp_path, embedded.Dev("127.0.0.1:9999", os.getpid()))
+    named = Settings(data_dir=tmp_path, kafka_bootstrap_servers="kafka:9092")
+    assert embedded.resolve(named) is named
+
+
+@pytest.mark.parametrize("note", [None, "{", "[]", '{"pid": 1}', "ended"])
+def test_a_dev_that_has_ended_or_left_nothing_readable_is_none(tmp_path: Path, note: str | None) -> None:
+    if note == "ended":
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        embedded.announce(tmp_path, embedded.Dev("127.0.0.1:9999", ended.pid))
+    elif note is not None:
+        (tmp_path / "dev.json").write_text(note)
+    with pytest.raises(SettingsError, match=r"KAFKA_BOOTSTRAP_SERVERS is not set.*tensorfleet dev"):
+        embedded.resolve(Settings(data_dir=tmp_path))
+
+
+def test_withdrawing_takes_away_ones_own_note_only(tmp_path: Path) -> None:
+    mine, others = embedded.Dev("127.0.0.1:1", os.getpid()), embedded.Dev("127.0.0.1:2", os.getpid())
+    embedded.announce(tmp_path, others)
+    embedded.withdraw(tmp_path, mine)
+    assert embedded.find(tmp_path) == others
+    embedded.withdraw(tmp_path, others)
+    assert embedded.find(tmp_path) is None
