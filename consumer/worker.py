@@ -486,7 +486,6 @@ class Worker:
         if job.claim is None or crashed.count is None:
             self._park(job)
             return
-        job.claim = replace(job.claim, trainer_crashes=crashed.count)
         log.warning("trainer crashed", crashes=crashed.count, why=crashed.message, **job.ids)
         if crashed.count >= self._limits.attempts:
             message = f"{crashed.message}; that was attempt {crashed.count} of {self._limits.attempts} (MAX_ATTEMPTS)"
@@ -494,6 +493,7 @@ class Worker:
             return
         error = Failure(ErrorKind.TRAINER_CRASHED, crashed.message)
         self._say(job, ProgressState.RETRYING, error=error)
+        job.claim = replace(job.claim, trainer_crashes=crashed.count)
         self._start_over(job)
 
     def _start_over(self, job: Job) -> None:

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
     from consumer.stores import Stores
 
+TIMEOUT_S = 10.0
+"""How long a service may take to answer a command."""
+
 NO_STORES = (
     "MONGODB_URL is not set; it takes mongodb://… or mongodb+srv://…, "
     "or run `tensorfleet dev`, whose stores lie in DATA_DIR"
@@ -47,7 +50,7 @@ def worker_settings() -> Settings:
 def client(settings: Settings | None = None) -> Client:
     from consumer.client import Client
 
-    return Client(settings or kafka_settings())
+    return Client(settings or kafka_settings(), timeout_s=TIMEOUT_S)
 
 
 def stores(settings: Settings | None = None) -> Stores:

@@ -90,7 +90,7 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
 
     admin = admin_client(settings)
     try:
-        cluster = admin.list_topics(timeout=10)
+        cluster = admin.list_topics(timeout=context.TIMEOUT_S)
     except KafkaException as error:
         raise TransientError("kafka", f"{settings.kafka_bootstrap_servers}: {error.args[0].str()}") from error
     yield Finding("kafka", True, f"{len(cluster.brokers)} broker(s) at {settings.kafka_bootstrap_servers}")
@@ -137,8 +137,9 @@ def _schemas(url: str) -> Iterator[Finding]:
 def _stores(settings: Settings, stores: Stores) -> Iterator[Finding]:
     url = settings.mongodb_url.get_secret_value()
     about, remedy = ("mongodb", "check MONGODB_URL and that it runs") if url else ("ledger", "check DATA_DIR")
-    yield from _looked(about, remedy, lambda: _ledger(settings, stores, about))
-    if url:
+    answered = list(_looked(about, remedy, lambda: _ledger(settings, stores, about)))
+    yield from answered
+    if url and all(one.ok for one in answered):
         yield from _looked("clock", "check MONGODB_URL", lambda: _clock(url))
     sizes = [1000]
     if settings.minio_endpoint:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from consumer.cli import context
 from consumer.client import Client, Reader
 from consumer.dead_letters import PREFIX
 from consumer.events.codec import Codec
@@ -29,7 +30,6 @@ REPLAY_OF = "replay_of"
 FIRST_LETTER = "tensorfleet.replay_of"
 """The header of replayed bytes that do not decode: where their first dead letter lies."""
 CANDIDATES = 10
-TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Replay:
 def read_letters(client: Client, settings: Settings) -> Iterator[Letter]:
     """All dead letters that there are now; raises TransientError and MissingTopicError."""
     client.prepare()
-    with Reader(settings, client.topics.dead_letters, TIMEOUT_S) as reader:
+    with Reader(settings, client.topics.dead_letters, context.TIMEOUT_S) as reader:
         reader.start(range(reader.partitions))
         for delivered in reader:
             if delivered is not None:

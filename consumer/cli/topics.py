@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,10 +63,18 @@ def created(settings: Settings, partitions: int | None, replication_factor: int)
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise refused(topic.name, error) from error
                 made = False
-                present = present_topics(admin, settings.kafka_bootstrap_servers)
-        there = number if made else present.get(topic.name, number)
+            present = _with(topic.name, admin, settings.kafka_bootstrap_servers)
+        there = present.get(topic.name, number)
         different = [] if made else differences(admin, topic, there, number)
         yield {"topic": topic.name, "created": made, "partitions": there, "differences": different}
+
+
+def _with(topic: str, admin: AdminClient, servers: str) -> Mapping[str, int]:
+    """The topics, once this one is among them: brokers learn of it a moment later than it is created."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while topic not in (present := present_topics(admin, servers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return present
 
 
 def admin_client(settings: Settings) -> AdminClient:
@@ -84,7 +93,9 @@ def present_topics(admin: AdminClient, servers: str) -> Mapping[str, int]:
     from pipeline.errors import TransientError
 
     try:
-        return {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=10).topics.items()}
+        return {
+            name: len(topic.partitions) for name, topic in admin.list_topics(timeout=context.TIMEOUT_S).topics.items()
+        }
     except KafkaException as error:
         why = error.args[0].str().removeprefix("Failed to get metadata: ")
         raise TransientError("kafka", f"no broker answers at {servers}: {why}") from error

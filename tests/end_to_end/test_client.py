@@ -122,9 +122,16 @@ class Worker:
 
 
 def _outcome(request_id: str, kind: OutcomeKind, **more: Any) -> Outcome:
-    now = datetime.now(UTC)
-    about = {"at": now, "correlation_id": request_id, "project": "default", "model_name": "flowers", "worker_id": "w"}
-    return Outcome(request_id=request_id, kind=kind, sequence=9, **about, **more)
+    return Outcome(
+        request_id=request_id,
+        kind=kind,
+        at=datetime.now(UTC),
+        correlation_id=request_id,
+        project="default",
+        model_name="flowers",
+        worker_id="w",
+        **more,
+    )
 
 
 _MODEL = Model(

@@ -22,6 +22,8 @@ from pipeline.ledger import RequestRow
 from pipeline.ledger.sqlite import SqliteLedger
 from pipeline.registry.sqlite import SqliteRegistry
 
+pytestmark = pytest.mark.chaos
+
 ROOT = Path(__file__).parents[2]
 MODELS = ("demo-customers", "digits", "iris", "wine")
 WITHIN_S = 240.0
@@ -138,7 +140,6 @@ def test_it_writes_in_its_folder_alone_and_says_that_it_has_ended(folder: Path, 
 # A second run in the same folder, which ends early --------------------------------------------------------------------
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_process_outlives_the_demo(folder: Path, told: str, number: signal.Signals) -> None:
     with demo(folder) as process:

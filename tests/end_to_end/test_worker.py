@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -25,8 +26,8 @@ LONG_S = float(os.environ.get("TENSORFLEET_TEST_LONG_S", "25"))
 """How long the long training takes; the poll interval is 10 s."""
 
 
-def trouble(request_id: str, mode: str, seconds: float = 1, **more: Any) -> TrainingRequest:
-    hyperparameters = {"mode": mode, "seconds": seconds}
+def trouble(request_id: str, mode: str, seconds: float = 1, path: str = "", **more: Any) -> TrainingRequest:
+    hyperparameters = {"mode": mode, "seconds": seconds, "path": path}
     return request(request_id, request_id, "troublesome", "iris", hyperparameters=hyperparameters, **more)
 
 
@@ -153,18 +154,22 @@ def test_the_other_group_protocol_and_the_other_delivery_keep_the_promises(
 
 @pytest.mark.timeout(240)
 def test_a_drained_workers_running_training_is_finished_by_it_and_announced_by_the_others(
-    fleet: Fleet, verdict: Callable[..., Verdict], mongo_database: Database[dict[str, Any]]
+    fleet: Fleet, verdict: Callable[..., Verdict], mongo_database: Database[dict[str, Any]], tmp_path: Path
 ) -> None:
     fleet.create_topics(partitions=2)
     first = fleet.start("w0", WORKER_CONCURRENCY="1")
-    fleet.submit(trouble("runs", "hang", 12))
+    fleet.submit(trouble("runs", "until", path=str(tmp_path / "flag")))
     fleet.await_log(["training started", '"runs"'])
     fleet.submit(*(request(f"waits-{n}", f"m{n}", "decision_tree", "iris") for n in range(10)))
     fleet.await_log(["request accepted", '"waits-9"'])
     fleet.start("w1")
     fleet.await_log(["partitions assigned"], 30)
     fleet.until(lambda: any("partitions assigned" in line for line in fleet.workers[1].lines()), 30)
-    assert first.drain(within_s=60) == 0
+    first.process.terminate()
+    fleet.until(lambda: outcome(mongo_database, "waits-9"), 60)
+    assert first.process.poll() is None
+    (tmp_path / "flag.go").touch()
+    assert first.process.wait(30) == 0
     fleet.await_lag(0)
     found = verdict()
     assert found.violations == [], str(found)
@@ -240,9 +245,9 @@ def test_health_metrics_and_the_log_tell_what_happened_to_a_request(fleet: Fleet
         'ml_worker_outcomes_total{kind="REGISTERED"} 1.0',
         "ml_worker_training_duration_seconds_count 1.0",
         'ml_worker_model_accuracy_count{model_type="classification"} 1.0',
-        "ml_worker_active_training_jobs 0.0",
     ):
         assert line in metrics, line
+    fleet.until(lambda: "ml_worker_active_training_jobs 0.0" in get("/metrics")[1].decode(), 10)
     story = [entry["event"] for entry in map(orjson.loads, worker.lines()) if entry.get("correlation_id") == "order-66"]
     assert story == ["request accepted", "training started", "model registered"]
     assert [event["state"] for event in progress(fleet, "r")] == [

@@ -84,6 +84,12 @@ def _grandchild(me: Troublesome) -> None:
     time.sleep(me.seconds)
 
 
+def _until(me: Troublesome) -> None:
+    """Waits for a file, so that a test decides how long this takes."""
+    while not Path(me.path + ".go").exists():
+        time.sleep(0.05)
+
+
 def _deaf(me: Troublesome) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(me.seconds)
@@ -99,6 +105,7 @@ _TROUBLE = {
     "exit": lambda me: os._exit(3),
     "grandchild": _grandchild,
     "deaf": _deaf,
+    "until": _until,
     "raise": lambda me: (_ for _ in ()).throw(ValueError("the data is cursed")),
     "warn": lambda me: warnings.warn("the data is strange", stacklevel=1),
 }

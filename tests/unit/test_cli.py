@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from consumer import embedded
 from consumer.cli import main, submit
@@ -217,7 +218,7 @@ def test_a_worker_with_kafka_needs_mongodb_too(run: Run) -> None:
 def test_a_kafka_that_does_not_answer_is_exit_code_3_and_named(
     run: Run, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumer.cli.letters.TIMEOUT_S", 1.0)
+    monkeypatch.setattr("consumer.cli.context.TIMEOUT_S", 1.0)
     answer = run(*arguments, KAFKA_BOOTSTRAP_SERVERS=UNREACHABLE)
     assert (answer.code, answer.out) == (3, "")
     (line,) = answer.error.splitlines()
@@ -449,7 +450,10 @@ def test_algorithms_are_listed_and_shown(run: Run) -> None:
     assert "n_estimators\t100\tan integer from 1 to 10,000" in lines
 
 
-def test_the_doctor_goes_on_past_what_is_wrong_and_says_what_to_do(run: Run, tmp_path: Path) -> None:
+def test_the_doctor_goes_on_past_what_is_wrong_and_says_what_to_do(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.cli.context.TIMEOUT_S", 1.0)
     embedded.announce(tmp_path / "tensorfleet-data", embedded.Dev(UNREACHABLE, os.getpid()))
     answer = run("doctor", "--json")
     assert answer.code == 3
@@ -469,7 +473,7 @@ def test_the_doctor_names_missing_settings(run: Run) -> None:
 
 def test_a_running_dev_is_found_in_its_folder(tmp_path: Path) -> None:
     embedded.announce(tmp_path, embedded.Dev("127.0.0.1:9999", os.getpid()))
-    found = embedded.resolve(Settings(data_dir=tmp_path, mongodb_url="mongodb://elsewhere"))
+    found = embedded.resolve(Settings(data_dir=tmp_path, mongodb_url=SecretStr("mongodb://elsewhere")))
     assert found.kafka_bootstrap_servers == "127.0.0.1:9999"
     assert found.delivery == "at-least-once"
     assert found.mongodb_url.get_secret_value() == ""
