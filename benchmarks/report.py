@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.fleet import Cpu
 from benchmarks.latency import Latency
 from benchmarks.memory import FLAT_MIB_PER_1000_JOBS, FLAT_MIB_PER_MINUTE, Memory, Sample
-from benchmarks.throughput import Rate, Throughput
+from benchmarks.throughput import Round, Throughput
 
 Result = Throughput | Latency | Memory
 
@@ -39,6 +39,8 @@ def _derived(result: Result) -> Mapping[str, Any]:
             return {
                 "of_synced": result.of_synced,
                 "of_unsynced": result.of_unsynced,
+                "jobs_a_transaction": result.median("jobs_a_transaction"),
+                "commands_a_job": result.median("commands_a_job"),
                 "by_cpu": result.by_cpu,
                 "cpu_ms": asdict(result.cpu_ms()),
                 "bare_cpu_ms": result.bare_cpu_ms(),
@@ -63,28 +65,45 @@ def _rates(result: Throughput) -> Table:
         others = " / ".join(f"{rate.others_cores:.1f}" for rate in (one.synced, one.worker, one.unsynced))
         shown.add_row(
             str(number),
-            *(_rate(rate) for rate in (one.synced, one.unsynced, one.worker)),
+            *(f"{rate:,.1f}" for rate in _rates_of(one)),
             f"{one.of_synced:.0%}",
             f"{one.of_unsynced:.0%}",
             others,
         )
     target = _judged(f"{result.of_synced:.0%} (target {result.target:.0%})", result.of_synced >= result.target)
     shown.add_section()
-    shown.add_row("median", "", "", "", target, f"{result.of_unsynced:.0%}", "")
+    rates = (statistics.median(rate) for rate in zip(*map(_rates_of, result.rounds), strict=True))
+    shown.add_row("median", *(f"{rate:,.1f}" for rate in rates), target, f"{result.of_unsynced:.0%}", "")
     return shown
 
 
-def _rate(rate: Rate) -> str:
-    return f"{rate.jobs_per_s:,.1f}"
+def _rates_of(one: Round) -> tuple[float, float, float]:
+    return one.synced.jobs_per_s, one.unsynced.jobs_per_s, one.worker.jobs_per_s
 
 
 def _cpu(result: Throughput) -> Table:
-    names = [f.name for f in fields(Cpu)]
-    shown = _table(f"{result.workload}: CPU milliseconds a job", *names, "all", "bare process", "by CPU", "idle, cores")
+    shown = _table(f"{result.workload}: what a job costs", "", "CPU ms")
     cpu = result.cpu_ms()
-    values = (*(getattr(cpu, name) for name in names), cpu.total, result.bare_cpu_ms())
-    shown.add_row(*(f"{value:,.2f}" for value in values), f"{result.by_cpu:.0%}", f"{result.idle_cores:.3f}")
+    for name, of in _PROCESSES.items():
+        shown.add_row(of, f"{getattr(cpu, name):,.2f}")
+    shown.add_row("all of it", f"{cpu.total:,.2f}")
+    shown.add_row("a bare process, synced", f"{result.bare_cpu_ms():,.2f}")
+    shown.add_section()
+    shown.add_row("share that CPU time alone allows", f"{result.by_cpu:.0%}")
+    shown.add_row("jobs a transaction", f"{result.median('jobs_a_transaction'):.1f}")
+    shown.add_row("MongoDB commands a job", f"{result.median('commands_a_job'):.2f}")
+    shown.add_row("cores that the idle worker and its servers take", f"{result.idle_cores:.3f}")
     return shown
+
+
+_PROCESSES = {
+    "parent": "worker's process",
+    "trainers": "trainers",
+    "broker": "Kafka",
+    "mongodb": "MongoDB",
+    "s3": "S3",
+    "bench": "submitter and subscriber",
+}
 
 
 def _latency(result: Latency) -> Table:

@@ -22,13 +22,20 @@ LATE = 6.0
 class Rate:
     """A round of one contestant: jobs a second, CPU milliseconds a job, and what it shared the machine with.
 
-    `others_cores`: cores that processes which are none of ours took meanwhile.
+    Attributes:
+        cpu_ms: of the worker's round.
+        bare_cpu_ms: of a round of bare processes.
+        jobs_a_transaction: how many finished jobs shared a transaction.
+        commands_a_job: sent to MongoDB.
+        others_cores: cores that processes which are none of ours took meanwhile.
     """
 
     jobs_per_s: float
     cpu_ms: Cpu | None
     bare_cpu_ms: float
     others_cores: float
+    jobs_a_transaction: float = 0.0
+    commands_a_job: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,10 @@ class Throughput:
         spent = [one.worker.cpu_ms for one in self.rounds if one.worker.cpu_ms is not None]
         return Cpu(*(statistics.median(getattr(cpu, f.name) for cpu in spent) for f in fields(Cpu)))
 
+    def median(self, name: str) -> float:
+        """Over the rounds, of one of the worker's figures."""
+        return statistics.median(getattr(one.worker, name) for one in self.rounds)
+
     def bare_cpu_ms(self) -> float:
         return statistics.median(one.synced.bare_cpu_ms for one in self.rounds)
 
@@ -115,16 +126,21 @@ class _Contest:
         """All requests are on the topic before the first one counts."""
         workload, series = self._workload, f"{self._series}-{name}"
         messages = [self._fleet.message(workload, series, number) for number in range(workload.jobs)]
+        before = self._fleet.metrics()
         with self._spent() as spent:
             self._fleet.send(messages)
             seen = self._fleet.registered.take(workload.jobs)
+        after = self._fleet.metrics()
         missing = {f"{series}-{n}" for n in range(workload.jobs)} - self._fleet.registered.request_ids(seen)
         if missing:
             raise self._fleet.fail(f"{len(missing)} of {workload.jobs} requests were not registered")
         rate = jobs_per_s([one.at for one in seen], workload.warm_up)
         cpu = spent.fleet
         a_job = Cpu(*(getattr(cpu, f.name) / workload.jobs * 1e3 for f in fields(Cpu)))
-        return Rate(rate, a_job, 0.0, spent.others_cores)
+        transactions, commands = (
+            after[name] - before.get(name, 0.0) for name in ("transactions_total", "mongodb_operations_total")
+        )
+        return Rate(rate, a_job, 0.0, spent.others_cores, workload.jobs / transactions, commands / workload.jobs)
 
     def bare(self, name: str, *, synced: bool) -> Rate:
         jobs = self._workload.jobs

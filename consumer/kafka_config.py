@@ -109,5 +109,7 @@ def _writing() -> Config:
         # As Java's producers do, so that a key meets the same partition whoever sends it.
         "partitioner": "murmur2_random",
         "compression.type": "lz4",
+        # A dead letter has its original bytes, however many: what a topic takes is for the broker to say.
+        "message.max.bytes": 100 * 2**20,
         "linger.ms": 5,
     }

@@ -5,6 +5,8 @@
 It goes to the Kafka of KAFKA_BOOTSTRAP_SERVERS (and SCHEMA_REGISTRY_URL), else to a `tensorfleet dev` in this folder.
 """
 
+# ruff: noqa: T201 - it prints
+
 from consumer.client import Client, Finished
 from consumer.embedded import resolve
 from consumer.settings import load_settings

@@ -3,9 +3,11 @@
     python examples/subscribe.py                     # all models so far, and those to come; Ctrl-C ends it
 
 It reads KAFKA_BOOTSTRAP_SERVERS, TOPIC_PREFIX and SCHEMA_REGISTRY_URL from the environment; without the first it looks
-for a `tensorfleet dev` in this folder. What it has seen it forgets when it ends: a real subscriber keeps the event_id beside what
-it makes of the event, and commits after that.
+for a `tensorfleet dev` in this folder. What it has seen it forgets when it ends: a real subscriber keeps the event_id
+beside what it makes of the event, and commits after that.
 """
+
+# ruff: noqa: T201 - it prints
 
 import json
 import os

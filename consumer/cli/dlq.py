@@ -103,9 +103,8 @@ def replay(
             _send(client, replays)
     columns = (
         column("PLACE", "place", whole=True),
-        column("REQUEST", "request_id"),
-        Column("", _outcome, style=lambda one: "green" if one["sent"] else "yellow"),
-        column("AS", "replayed_as", style="bold"),
+        Column("", _outcome, style=lambda one: "green" if one["would_be_sent"] else "yellow", whole=True),
+        column("AS", "replayed_as", style="bold", whole=True),
         column("WHY", "why", fold=True),
     )
     show_rows((_document(one, dry_run) for one in replays), columns, as_json=as_json, none="There is none to replay.")

@@ -164,7 +164,7 @@ def _renamed(
             sent = _message(letter, record, first_id, name, client)
             sha256 = content_sha256(client.codec.decode(sent.value, Record.TRAINING_REQUEST))
             if taken.get(name) == sha256:
-                return Replay(letter, name, why=f"it holds what {name} holds, which is replayed now")
+                return Replay(letter, name, why="another dead letter holds the same, and is replayed now")
             if name in taken:
                 continue
             entry = entries[name]
@@ -172,7 +172,7 @@ def _renamed(
                 taken[name] = sha256
                 return Replay(letter, name, sent)
             if entry.claim is not None and entry.claim.request_sha256 == sha256:
-                return Replay(letter, name, why=f"it was replayed as {name}, which {_state(entry)}")
+                return Replay(letter, name, why=f"it was replayed before, and {_state(entry)}")
         number += CANDIDATES
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Document = Mapping[str, Any]
 
+GAP = 3
+FOLDED_WIDTH = 28
+CUT_WIDTH = 8
 STYLES = {
     "REGISTERED": "green",
     "REJECTED": "yellow",
@@ -39,7 +42,7 @@ class Column:
     """One column of a table: its heading, its text for a document, and how it looks on a terminal.
 
     Where a terminal is too narrow, `whole` columns keep their width, `fold` ones go over several lines, and the others
-    are cut.
+    are cut.  A column without any text is left out.
     """
 
     heading: str
@@ -150,8 +153,8 @@ def shown(value: object) -> str:
 
 
 def minute(value: datetime | None) -> str:
-    """A time for a narrow column: day and minute, UTC."""
-    return "" if value is None else value.astimezone(UTC).strftime("%b %d %H:%M")
+    """A time in UTC: for people the day and the minute, which a narrow column has room for."""
+    return value.astimezone(UTC).strftime("%b %d %H:%M") if value and on_terminal() else shown(value)
 
 
 def size(count: int) -> str:
@@ -194,17 +197,32 @@ def _table(documents: Sequence[Document], columns: Sequence[Column], none: str) 
     if not documents:
         note(none)
         return
+    out = console()
+    texts = [[one_line(each.text(document)) for document in documents] for each in columns]
+    told = [(each, cells) for each, cells in zip(columns, texts, strict=True) if any(cells)]
+    natural = [max(len(each.heading), *map(len, cells)) for each, cells in told]
+    widths = _fitted(natural, [each for each, _ in told], out.width - GAP * len(told))
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
-    for each in columns:
+    for (each, _), width in zip(told, widths, strict=True):
         table.add_column(
             each.heading,
             justify="right" if each.right else "left",
             overflow="fold" if each.fold else "ellipsis",
             no_wrap=not each.fold,
-            min_width=max(len(each.text(document)) for document in documents) if each.whole else None,
+            width=width,
         )
-    for document in documents:
-        looks = [each.style(document) if callable(each.style) else each.style for each in columns]
-        texts = [one_line(each.text(document)) for each in columns]
-        table.add_row(*map(Text, texts, looks))
-    console().print(table)
+    for row, document in enumerate(documents):
+        looks = [each.style(document) if callable(each.style) else each.style for each, _ in told]
+        table.add_row(*(Text(cells[row], look) for (_, cells), look in zip(told, looks, strict=True)))
+    out.print(table)
+
+
+def _fitted(natural: Sequence[int], columns: Sequence[Column], room: int) -> list[int]:
+    """Widths that fit into the room, if they can: first what folds gives way, then the widest that may be cut."""
+    widths = list(natural)
+    folding = [place for place, each in enumerate(columns) if each.fold]
+    cut = [place for place, each in enumerate(columns) if not each.fold and not each.whole]
+    for places, least in ((folding, FOLDED_WIDTH), (cut, CUT_WIDTH)):
+        while sum(widths) > room and (wide := [place for place in places if widths[place] > least]):
+            widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths

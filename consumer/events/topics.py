@@ -56,7 +56,9 @@ def _deleted_after(days: int) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(days * _DAY_MS)}
 
 
-# A request larger than its topic's limit never reaches us; one that does fits into the dead letters, headers included.
+LARGEST_DEAD_LETTER_BYTES = 32 * 1024 * 1024
+"""Whatever reached a requests topic that somebody else made, with a higher limit, must fit into the dead letters."""
+
 _TOPICS: tuple[tuple[str, Record | None, int, dict[str, str]], ...] = (
     (
         Record.TRAINING_REQUEST.topic,
@@ -82,6 +84,6 @@ _TOPICS: tuple[tuple[str, Record | None, int, dict[str, str]], ...] = (
         DEAD_LETTERS,
         None,
         3,
-        _deleted_after(30) | {"max.message.bytes": str(MAX_MESSAGE_BYTES + 4 * _ROOM_FOR_HEADERS_BYTES)},
+        _deleted_after(30) | {"max.message.bytes": str(LARGEST_DEAD_LETTER_BYTES)},
     ),
 )

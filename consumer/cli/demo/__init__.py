@@ -17,7 +17,7 @@ import typer
 from consumer.cli import context
 from consumer.cli.demo.customers import CUSTOMERS, ROWS
 from consumer.cli.demo.screen import Job, Screen
-from consumer.cli.output import Stop, duration, shown, size
+from consumer.cli.output import Stop, duration, shown
 
 if TYPE_CHECKING:
     from consumer.cli.demo.stage import Stage
@@ -45,7 +45,7 @@ def demo() -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     screen, settings = Screen(), _own(context.any_settings())
-    screen.title("TensorFleet", "A broker, a registry and a worker on this machine. No server is needed.")
+    screen.title("TensorFleet", "broker, registry and worker on this machine; no server is needed")
     try:
         with embedded.broker(settings) as settings, Stage(settings).opened() as stage:
             _introduce(stage, screen)
@@ -87,7 +87,7 @@ def _train(stage: Stage, screen: Screen) -> None:
         stage.watch(jobs, show)
     _require(jobs, "REGISTERED")
     took = duration((datetime.now(UTC) - began).total_seconds())
-    screen.good(f"{len(jobs)} models in {took}, the worker's start included; versions in the order of the requests")
+    screen.good(f"{len(jobs)} models in {took}, the worker's start included; versions in order")
 
 
 def _reject(stage: Stage, screen: Screen) -> None:
@@ -98,9 +98,7 @@ def _reject(stage: Stage, screen: Screen) -> None:
     screen.say(f"REJECTED: {job.message}", "yellow")
     if (letters := stage.dead_letters(job)) != 1:
         raise Stop(f"there are {letters} dead letters of the rejected request; there should be one", 1)
-    screen.good(
-        f"never tried again; its bytes lie untouched on {stage.topics.dead_letters}, the reason in their headers"
-    )
+    screen.good(f"never tried again; its bytes and the reason lie on {stage.topics.dead_letters}")
 
 
 def _cancel(stage: Stage, screen: Screen) -> None:
@@ -116,13 +114,13 @@ def _cancel(stage: Stage, screen: Screen) -> None:
 
 
 def _kill(stage: Stage, screen: Screen) -> None:
-    screen.act(4, "kill -9", "the worker dies in the middle of a training, and another one takes over")
+    screen.act(4, "kill -9", "the worker dies in the middle of a training, another takes over")
     job, killed = _in_the_middle(stage, screen, 200), stage.worker
     killed.kill()
     at = datetime.now(UTC)
     successor = stage.start_worker()
     screen.say(f"✗ kill -9 {killed.pid} at {job.fraction or 0.0:.0%}; process {successor.pid} starts", "red")
-    job.told = f"process {successor.pid} gets the request when the session of {killed.pid} has ended"
+    job.told = f"{successor.pid} waits for the session of {killed.pid} to end"
     with screen.follow(job) as show:
         stage.watch([job], show, lambda: job.attempt > 1)
         waited, job.told = duration((job.changed_at - at).total_seconds()), ""
@@ -141,8 +139,8 @@ def _kill(stage: Stage, screen: Screen) -> None:
 def _show_registry(stage: Stage, screen: Screen) -> None:
     screen.act(5, "The registry", "what this run has added to it")
     registered = sorted(stage.registered(), key=lambda one: (one.model.model_name, one.version_number))
-    headings = ("MODEL", "VERSION", "ALGORITHM", "ACCURACY", "F1", "ROC AUC", "TOOK", "SIZE")
-    screen.table(headings, [_row(one) for one in registered], right=headings[3:])
+    headings = ("MODEL", "ALGORITHM", "ACCURACY", "F1", "ROC AUC", "TOOK")
+    screen.table(headings, [_row(one) for one in registered], right=headings[2:])
     jobs, outcomes = stage.jobs.values(), stage.outcomes()
     counts = Counter(job.state for job in jobs)
     events = sum(len(job.terminal_events) for job in jobs)
@@ -154,8 +152,7 @@ def _show_registry(stage: Stage, screen: Screen) -> None:
 
 def _score(stage: Stage, screen: Screen) -> None:
     best = max((one for one in stage.registered() if one.model.model_name == CUSTOMERS), key=_accuracy)
-    what = f"{best.model.algorithm}, with its preparation"
-    screen.act(6, "Score raw rows", f"words, numbers and gaps, by {CUSTOMERS} {best.version} ({what})")
+    screen.act(6, "Score raw rows", f"by {CUSTOMERS} {best.version}, a {best.model.algorithm} with its own preparation")
     stage.rows.write_text(ROWS)
     predictions = stage.predict(best)
     names, *rows = (line.split(",") for line in ROWS.splitlines())
@@ -211,8 +208,7 @@ def _row(one: RegisteredModel) -> list[str]:
     model = one.model
     metrics = (model.metrics.get(name) for name in ("accuracy", "f1", "roc_auc"))
     scores = ["" if metric is None else f"{metric:.3f}" for metric in metrics]
-    took = duration(model.training_time)
-    return [model.model_name, one.version, model.algorithm, *scores, took, size(model.artifact_bytes)]
+    return [f"{model.model_name} {one.version}", model.algorithm, *scores, duration(model.training_time)]
 
 
 def named(path: Path) -> str:
@@ -224,15 +220,11 @@ def named(path: Path) -> str:
 def _say_what_next(settings: Settings, screen: Screen) -> None:
     folder, program = named(settings.data_dir), _program()
     screen.say("")
-    screen.title("What to look at next", f"{folder}/: artifacts/ datasets/ registry.sqlite ledger.sqlite worker.log")
-    screen.commands(
-        {
-            f"{program} models show demo/digits": "one model, with all its metrics",
-            f"{program} models predict demo/{CUSTOMERS} {folder}/rows.csv": "score rows",
-            f"{program} requests": "what was asked for, and how it ended",
-            f"{program} dev": "keep a fleet running; `submit` in another terminal finds it",
-        }
-    )
+    screen.title("What to look at next", f"{folder}/, and")
+    screen.fact("models", f"{program} models show demo/digits")
+    screen.fact("scores", f"{program} models predict demo/{CUSTOMERS} {folder}/rows.csv")
+    screen.fact("requests", f"{program} requests")
+    screen.fact("more", f"{program} dev, and `{program} submit -a svm -d wine --watch` in another terminal")
 
 
 def _program() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-CUSTOMERS = "demo-customers"
+CUSTOMERS = "churn-demo"
 FEES = {"basic": 19.0, "plus": 35.0, "pro": 60.0}
 COUNT = 400
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,8 +21,8 @@ Show = Callable[["Job"], None]
 
 REFRESHES_A_SECOND = 8
 INDENT = 3
-BAR = 10
-STARTING = "the worker starts: it imports scikit-learn, forks its trainers and joins the group"
+BAR, LONG_BAR = 6, 16
+STARTING = "the worker starts: imports scikit-learn, forks trainers, joins the group"
 TRAINED = ("EVALUATING", "REGISTERING", "REGISTERED")
 WORDS = {"": "waiting", "ACCEPTED": "queued", "STARTED": "starting", "REGISTERING": "storing"}
 
@@ -91,19 +91,13 @@ class Screen:
         self._print((f"{number}  {title}", "bold cyan"), (f"  {rest}", "dim"))
 
     def fact(self, name: str, text: str) -> None:
-        self._print((f"{name:<8}", "dim"), text, indent=INDENT)
+        self._print((f"{name:<10}", "dim"), text, indent=INDENT)
 
     def say(self, text: str, style: str = "") -> None:
         self._print((text, style), indent=INDENT)
 
     def good(self, text: str) -> None:
         self._print(("✓ ", "bold green"), text, indent=INDENT)
-
-    def commands(self, commands: Mapping[str, str]) -> None:
-        """Commands to try, each with what it does."""
-        width = max(map(len, commands))
-        for command, what in commands.items():
-            self._print((f"{command:<{width}}  ", "bold"), (what, "dim"), indent=INDENT)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
         if not self._live:
@@ -209,12 +203,12 @@ def _cell(job: Job) -> Text:
     return Text(_word(job), "dim" if job.state in ("", "ACCEPTED") else "cyan")
 
 
-def _bar(fraction: float | None) -> Text:
+def _bar(fraction: float | None, width: int = BAR) -> Text:
     from rich.text import Text
 
     done = fraction or 0.0
-    full = round(done * BAR)
-    return Text.assemble(("━" * full, "cyan"), ("━" * (BAR - full), "bright_black"), (f" {done:4.0%}", "cyan"))
+    full = round(done * width)
+    return Text.assemble(("━" * full, "cyan"), ("━" * (width - full), "bright_black"), (f" {done:4.0%}", "cyan"))
 
 
 def _one(job: Job) -> RenderableType:
@@ -222,7 +216,7 @@ def _one(job: Job) -> RenderableType:
 
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f"{job.state if job.ended else _word(job):<11}", STYLES.get(job.state, "cyan"))
-    text.append(_bar(job.fraction))
+    text.append(_bar(job.fraction, LONG_BAR))
     text.append(f" {job.elapsed_s:3.0f} s  ", "dim")
     if job.attempt > 1:
         text.append(f"attempt {job.attempt}  ", "magenta")
