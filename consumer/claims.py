@@ -237,6 +237,7 @@ class Claims(threading.Thread):
         if entry.outcome is not None:
             return Ruling(Standing.SETTLED, asked.record, asked, claim, entry.outcome)
         if claim.owner == self._me:
+            self._suspects.pop(claim.request_id, None)
             return Ruling(Standing.FOUND, asked.record, asked, claim)
         return self._ruling(asked, self._take_over(asked, claim, entry.owner_lives))
 
@@ -273,7 +274,10 @@ class Claims(threading.Thread):
             self._steady.broke(error)
             self._suspects[asked.request.request_id] = time.monotonic() + SUSPECT_S
 
-        return until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=suspect)
+        claim = until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=suspect)
+        if claim is not None:
+            self._suspects.pop(claim.request_id, None)
+        return claim
 
     def _ruling(self, asked: Asked, claim: Claim | None) -> Ruling:
         standing = Standing.PARKED if claim is None else Standing.MINE

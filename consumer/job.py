@@ -44,7 +44,7 @@ class Job:
         claim: as last seen in the ledger; None while another worker has it.
         sequence: of the last progress event of this attempt.
         spool: the folder that the trainer writes to.
-        cancelled: a cancel has come that could not be carried out yet.
+        cancelled: who wants it stopped, and why; empty as long as nobody does.
     """
 
     request: TrainingRequest
@@ -55,7 +55,7 @@ class Job:
     sequence: int = 0
     dataset: Dataset | None = None
     spool: Path | None = None
-    cancelled: bool = False
+    cancelled: str = ""
     stage: str = ""
     stage_at: float = 0.0
     taken_at: float = 0.0

@@ -68,7 +68,7 @@ class Metrics:
         self.lanes = self._gauge("lanes", "Lanes there are (WORKER_CONCURRENCY).")
         self.trainers_replaced = self._counter(
             "trainers_replaced_total",
-            "Trainer processes replaced: cancelled, timed_out, memory, crashed, worn.",
+            "Trainer processes replaced: cancelled, timed_out, memory, crashed.",
             "cause",
         )
         self.trainer_memory_bytes = self._gauge(
@@ -99,7 +99,7 @@ class Metrics:
 
     def _commits(self) -> None:
         self.transactions = self._counter(
-            "transactions_total", "Kafka transactions (or flush and commit): committed, aborted, in_doubt.", "result"
+            "transactions_total", "Kafka transactions (or flush and commit): committed, aborted.", "result"
         )
         self.transaction_s = self._histogram("transaction_duration_seconds", "A transaction, begin to end.", _CALL_S)
         self.group_size = self._histogram("commit_group_size", "Finished requests that share a transaction.", _COUNT)

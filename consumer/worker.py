@@ -436,7 +436,7 @@ class Worker:
         self._say(job, ProgressState.STARTED)
         log.info("training started", attempt=job.attempt, **job.ids)
         if job.cancelled:
-            self._lanes.kill(job.request_id, End.CANCELLED, "cancelled")
+            self._lanes.kill(job.request_id, End.CANCELLED, job.cancelled)
 
     def _finished(self, job: Job, event: Finished) -> None:
         job.finished_at = time.monotonic()
@@ -454,6 +454,8 @@ class Worker:
         elif event.verdict == "rejected":
             self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, event.message)
         else:
+            if event.kind == ErrorKind.OUT_OF_MEMORY:
+                self._metrics.trainers_replaced.labels("memory").inc()
             self._end(job, OutcomeKind.FAILED, ErrorKind(event.kind), event.message)
 
     def _enter_stage(self, job: Job, stage: str) -> None:
@@ -502,7 +504,7 @@ class Worker:
             self._forget(job)
             self._claims.release((job.request_id,))
         elif job.cancelled:
-            self._end(job, OutcomeKind.CANCELLED, ErrorKind.CANCELLED, "cancelled")
+            self._end(job, OutcomeKind.CANCELLED, ErrorKind.CANCELLED, job.cancelled)
         else:
             self._make_ready(job)
 
@@ -610,7 +612,7 @@ class Worker:
             return
         if job.state is State.FED and not self._lanes.take_back(request_id):
             job.state = State.TRAINING
-        job.cancelled = True
+        job.cancelled = message
         self._metrics.cancels.labels("stopped" if job.state is State.TRAINING else "waiting").inc()
         log.info("cancel", state=job.state.name, **job.ids)
         if job.state is State.TRAINING:

@@ -29,7 +29,8 @@ def main() -> None:
 
     control = socket.socket(fileno=int(sys.argv[1]))
     child.warm_up()
-    ForkServer(control).serve()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker has gone meanwhile
+        ForkServer(control).serve()
 
 
 class ForkServer:
