@@ -42,8 +42,8 @@ def list_letters(
     found.sort(key=lambda one: one["at"])
     columns = (
         column("PLACE", "place", whole=True),
-        Column("SINCE", lambda one: minute(one["at"]), style="dim", whole=True),
-        column("REASON", "reason", style="yellow"),
+        Column("SINCE", lambda one: minute(one["at"]), style="dim", whole=True, extra=True),
+        column("REASON", "reason", style="yellow", whole=True),
         column("REQUEST", "request_id", whole=True),
         column("WHY", "message", fold=True),
     )

@@ -58,12 +58,12 @@ def list_models(
         Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
         column("VERSION", "version", style="bold", whole=True),
         column("ALGORITHM", "algorithm"),
-        Column("SCORE", _score, right=True, style="green"),
-        column("DATASET", "dataset_name"),
-        Column("TRAINED", lambda one: minute(one["created_at"]), style="dim", whole=True),
-        Column("TOOK", lambda one: duration(one["training_time"]), right=True, style="dim"),
-        Column("SIZE", lambda one: size(one["artifact_bytes"]), right=True, style="dim"),
-        column("USER", "user", style="dim"),
+        Column("SCORE", _score, right=True, style="green", whole=True),
+        column("DATASET", "dataset_name", extra=True),
+        Column("TRAINED", lambda one: minute(one["created_at"]), style="dim", whole=True, extra=True),
+        Column("TOOK", lambda one: duration(one["training_time"]), right=True, style="dim", extra=True),
+        Column("SIZE", lambda one: size(one["artifact_bytes"]), right=True, style="dim", extra=True),
+        column("USER", "user", style="dim", extra=True),
     )
     none = "No model is registered; `tensorfleet submit -a random_forest -d iris --watch` trains one."
     show_rows((one.to_document() for one in found), columns, as_json=as_json, none=none)

@@ -18,7 +18,7 @@ Document = Mapping[str, Any]
 
 GAP = 3
 FOLDED_WIDTH = 28
-CUT_WIDTH = 8
+CUT_WIDTH, WELL_CUT_WIDTH = 8, 16
 STYLES = {
     "REGISTERED": "green",
     "REJECTED": "yellow",
@@ -41,8 +41,8 @@ class Stop(Exception):  # noqa: N818 - the end of a command, with its exit code
 class Column:
     """One column of a table: its heading, its text for a document, and how it looks on a terminal.
 
-    Where a terminal is too narrow, `whole` columns keep their width, `fold` ones go over several lines, and the others
-    are cut.  A column without any text is left out.
+    Where a terminal is too narrow, `fold` columns go over several lines, `extra` ones are left out, `whole` ones keep
+    their width, and the others are cut.  A column without any text is left out.
     """
 
     heading: str
@@ -51,6 +51,7 @@ class Column:
     style: Callable[[Document], str] | str = ""
     fold: bool = False
     whole: bool = False
+    extra: bool = False
 
 
 def column(heading: str, name: str, **look: Any) -> Column:
@@ -200,10 +201,10 @@ def _table(documents: Sequence[Document], columns: Sequence[Column], none: str) 
     out = console()
     texts = [[one_line(each.text(document)) for document in documents] for each in columns]
     told = [(each, cells) for each, cells in zip(columns, texts, strict=True) if any(cells)]
-    natural = [max(len(each.heading), *map(len, cells)) for each, cells in told]
-    widths = _fitted(natural, [each for each, _ in told], out.width - GAP * len(told))
+    widths = _fitted([(each, max(len(each.heading), *map(len, cells))) for each, cells in told], out.width)
+    told = [one for one, width in zip(told, widths, strict=True) if width]
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
-    for (each, _), width in zip(told, widths, strict=True):
+    for (each, _), width in zip(told, filter(None, widths), strict=True):
         table.add_column(
             each.heading,
             justify="right" if each.right else "left",
@@ -217,12 +218,26 @@ def _table(documents: Sequence[Document], columns: Sequence[Column], none: str) 
     out.print(table)
 
 
-def _fitted(natural: Sequence[int], columns: Sequence[Column], room: int) -> list[int]:
-    """Widths that fit into the room, if they can: first what folds gives way, then the widest that may be cut."""
-    widths = list(natural)
-    folding = [place for place, each in enumerate(columns) if each.fold]
-    cut = [place for place, each in enumerate(columns) if not each.fold and not each.whole]
-    for places, least in ((folding, FOLDED_WIDTH), (cut, CUT_WIDTH)):
-        while sum(widths) > room and (wide := [place for place in places if widths[place] > least]):
+def _fitted(columns: Sequence[tuple[Column, int]], room: int) -> list[int]:
+    """Widths that fit into the room, if they can, from those that the columns would take; 0 is a column left out."""
+    widths = [width for _, width in columns]
+
+    def excess() -> int:
+        return sum(width + GAP for width in widths if width) - room
+
+    def give_way(places: list[int], least: int) -> None:
+        while excess() > 0 and (wide := [place for place in places if widths[place] > least]):
             widths[max(wide, key=widths.__getitem__)] -= 1
+
+    folding = [place for place, (each, _) in enumerate(columns) if each.fold]
+    cut = [place for place, (each, _) in enumerate(columns) if not each.fold and not each.whole]
+    give_way(folding, FOLDED_WIDTH)
+    give_way(cut, WELL_CUT_WIDTH)
+    for place in reversed([place for place, (each, _) in enumerate(columns) if each.extra]):
+        if excess() > 0:
+            widths[place] = 0
+    give_way(cut, CUT_WIDTH)
+    give_way(folding, CUT_WIDTH)
+    for place in folding:
+        widths[place] = min(columns[place][1], widths[place] + max(0, -excess()))
     return widths

@@ -61,9 +61,9 @@ def requests(
         column("REQUEST", "request_id", whole=True),
         column("STATE", "state", style=lambda one: STYLES.get(one["state"], "cyan"), whole=True),
         Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}", style="bold"),
-        column("ALGORITHM", "algorithm"),
-        column("DATASET", "dataset_name"),
-        Column("CLAIMED", lambda one: minute(one["claimed_at"]), style="dim", whole=True),
+        column("ALGORITHM", "algorithm", extra=True),
+        column("DATASET", "dataset_name", extra=True),
+        Column("CLAIMED", lambda one: minute(one["claimed_at"]), style="dim", whole=True, extra=True),
         Column("WHY", _why, fold=True),
     )
     none = "No worker has seen such a request; those that still wait on the topic are not known here."

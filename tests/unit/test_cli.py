@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from consumer import embedded
 from consumer.cli import main, submit
-from consumer.cli.output import Stop, duration, shown, size
+from consumer.cli.output import Stop, _fitted, column, duration, shown, size
 from consumer.cli.values import hyperparameter, model_reference
 from consumer.client import murmur2, new_request_id, partition_of, time_of, training_request
 from consumer.settings import Settings, SettingsError
@@ -504,3 +504,14 @@ def test_withdrawing_takes_away_ones_own_note_only(tmp_path: Path) -> None:
     assert embedded.find(tmp_path) == others
     embedded.withdraw(tmp_path, others)
     assert embedded.find(tmp_path) is None
+
+
+def test_a_table_fits_into_a_narrow_terminal_and_keeps_what_matters() -> None:
+    whole, fold, extra, cut = (column(kind, kind, **{kind: True}) for kind in ("whole", "fold", "extra", "right"))
+    columns = [(whole, 36), (cut, 30), (extra, 20), (fold, 100)]
+    assert _fitted(columns, 250) == [36, 30, 20, 100]
+    for room in (80, 100, 130, 160, 198):
+        widths = _fitted(columns, room)
+        assert widths[0] == 36
+        assert sum(width + 3 for width in widths if width) <= room
+    assert _fitted(columns, 80)[2] == 0
