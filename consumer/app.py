@@ -65,6 +65,9 @@ def run_worker(settings: Settings) -> None:
     except Stopped:
         lanes.stop()
         return
+    except BaseException:
+        lanes.stop()
+        raise
     threading.Thread(target=_drain_when, args=(stop, parts.worker), name="signals", daemon=True).start()
     try:
         parts.run()

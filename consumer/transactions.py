@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 CALL_TIMEOUT_S = 10.0
 INIT_TIMEOUT_S = 30.0
+REPORTS_TIMEOUT_S = 1.0
 
 _STALE = (
     KafkaError.ILLEGAL_GENERATION,
@@ -156,9 +157,13 @@ class ExactlyOnce:
         log.info("transaction aborted", error=kafka.str(), code=kafka.name())
         producer, self._producer = cast(Producer, self._producer), None
         _raise_if_fenced(error)
+        # Another record of the group may be what was refused, and its report still to come.
+        producer.flush(REPORTS_TIMEOUT_S)
         verdict = _verdict(kafka, refused)
         if verdict is None:
             raise TransientError("kafka", f"transaction: {kafka.str()}") from error
+        if verdict is Verdict.REFUSED:
+            return verdict  # librdkafka purges the next transaction's records too: a new producer is quicker
         try:
             producer.abort_transaction(CALL_TIMEOUT_S)
         except KafkaException as failed:
