@@ -98,7 +98,7 @@ def _stages(
         "produced, polled, claimed": statistics.mean(claimed),
         "to a trainer": statistics.mean(taken),
         "trained": statistics.mean(trained),
-        "stored": stage("register"),
+        "stored": stage("REGISTERING"),
         "transaction": mean_of("transaction_duration_seconds"),
     }
     parts["between, and to the subscriber"] = statistics.mean(total) - sum(parts.values())

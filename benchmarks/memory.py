@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import processes
-from benchmarks.fleet import Fleet, Servers
+from benchmarks.fleet import CONCURRENCY, Fleet, Servers
 from benchmarks.processes import MIB
 from benchmarks.workloads import LONG, TINY
 
@@ -18,6 +18,7 @@ FLAT_MIB_PER_1000_JOBS = 2.0
 FLAT_MIB_PER_MINUTE = 6.0
 STEP_JOBS = 250
 SETTLED_WITHIN_S = 60.0
+STILL_TIMES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,15 @@ class Memory:
     """Slopes are those of the PSS of all, by least squares.
 
     Attributes:
-        busy: one sample each STEP_JOBS tiny jobs; waiting: one a second, once intake has paused.
+        busy: one sample each STEP_JOBS tiny jobs; waiting: one a second, once the worker reads no further.
+        delivered: how many of the waiting requests the worker had read by then; LOOK_AHEAD is the limit.
     """
 
     target_mib: float
     jobs: int
     waiting_requests: int
+    delivered: int
+    look_ahead: int
     start: Sample
     busy: Sequence[Sample]
     waiting: Sequence[Sample]
@@ -75,14 +79,16 @@ def measure(servers: Servers, folder: Path, jobs: int, waiting_requests: int, wa
             fleet.registered.take(STEP_JOBS)
             busy.append(_sample(fleet))
         fleet.send([fleet.message(LONG, "waiting", number) for number in range(waiting_requests)])
-        _settle(fleet)
+        delivered = _settle(fleet)
         waiting = []
         until = time.monotonic() + watch_s
         while time.monotonic() < until:
             waiting.append(_sample(fleet))
             fleet.check_alive()
             time.sleep(1.0)
-        return Memory(TARGET_MIB, jobs // STEP_JOBS * STEP_JOBS, waiting_requests, start, busy, waiting)
+        done = jobs // STEP_JOBS * STEP_JOBS
+        look_ahead = fleet.settings.look_ahead
+        return Memory(TARGET_MIB, done, waiting_requests, delivered, look_ahead, start, busy, waiting)
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
@@ -90,16 +96,16 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     return statistics.linear_regression(x, y).slope if len(x) > 1 else 0.0
 
 
-def _settle(fleet: Fleet) -> None:
-    """Wait until the worker holds as many requests as it will."""
+def _settle(fleet: Fleet) -> int:
+    """Wait until the worker claims no more; returns how many requests it holds."""
     deadline = time.monotonic() + SETTLED_WITHIN_S
-    before = -1.0
-    while time.monotonic() < deadline:
-        held = fleet.metrics().get("unfinished_requests", 0.0)
-        if held > 2 and abs(held - before) < 10:
-            return
-        before = held
-        time.sleep(1.0)
+    held, claimed, still = 0.0, -1.0, 0
+    while still < STILL_TIMES and time.monotonic() < deadline:
+        metrics = fleet.metrics()
+        held, before, claimed = metrics.get("unfinished_requests", 0.0), claimed, metrics.get("requests_total", 0.0)
+        still = still + 1 if claimed == before and held > CONCURRENCY else 0
+        time.sleep(0.5)
+    return round(held)
 
 
 def _sample(fleet: Fleet) -> Sample:

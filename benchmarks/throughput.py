@@ -16,6 +16,7 @@ from benchmarks.workloads import Workload
 
 LATE = 6.0
 """A round takes about three times round_s when the worker is near the limit; twice that is a slow machine."""
+CALM_CORES = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Round:
     unsynced: Rate
 
     @property
+    def calm(self) -> bool:
+        """Whether nobody else took much of the machine: else the share says as much about the scheduler as about us."""
+        return max(one.others_cores for one in (self.synced, self.worker, self.unsynced)) <= CALM_CORES
+
+    @property
     def of_synced(self) -> float:
         return self.worker.jobs_per_s / self.synced.jobs_per_s
 
@@ -64,12 +70,17 @@ class Throughput:
     idle_cores: float
 
     @property
+    def calm(self) -> Sequence[Round]:
+        return [one for one in self.rounds if one.calm]
+
+    @property
     def of_synced(self) -> float:
-        return statistics.median(one.of_synced for one in self.rounds)
+        """The median over the calm rounds; over all where none was calm."""
+        return statistics.median(one.of_synced for one in self.calm or self.rounds)
 
     @property
     def of_unsynced(self) -> float:
-        return statistics.median(one.of_unsynced for one in self.rounds)
+        return statistics.median(one.of_unsynced for one in self.calm or self.rounds)
 
     @property
     def by_cpu(self) -> float:
@@ -85,7 +96,8 @@ class Throughput:
 
     def median(self, name: str) -> float:
         """Over the rounds, of one of the worker's figures."""
-        return statistics.median(getattr(one.worker, name) for one in self.rounds)
+        values: list[float] = [getattr(one.worker, name) for one in self.rounds]
+        return statistics.median(values)
 
     def bare_cpu_ms(self) -> float:
         return statistics.median(one.synced.bare_cpu_ms for one in self.rounds)

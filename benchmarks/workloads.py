@@ -12,7 +12,7 @@ from pipeline.jobs import HyperparameterValue, TrainingRequest, milliseconds
 MODELS = 200
 """Names that requests are spread over: with 12 partitions, and never two of a lane's jobs in one model's line."""
 
-LEAST_JOBS = 24
+LEAST_JOBS = 40
 """In a round: with fewer, the last job that ends alone counts for too much."""
 
 

@@ -16,10 +16,10 @@ from typing import TypeVar
 import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 
-from consumer.committer import ThreadFailed
 from consumer.events.codec import Codec
 from consumer.events.control import CancelRequest, read_control
 from consumer.events.errors import UndecodableError
+from consumer.failures import ThreadFailed
 from consumer.waiting import Breakers, Stopped, until_answered
 from pipeline.errors import TransientError
 from pipeline.ledger import Cancel, Ledger

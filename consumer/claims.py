@@ -19,10 +19,10 @@ from typing import TypeVar
 
 import structlog
 
-from consumer.committer import ThreadFailed
 from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
 from consumer.events.requests import Malformed, read_request
+from consumer.failures import ThreadFailed
 from consumer.intake import Record
 from consumer.metrics import Metrics
 from consumer.waiting import Breakers, Stopped, until_answered

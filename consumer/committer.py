@@ -20,6 +20,7 @@ from consumer.events.codec import Codec
 from consumer.events.messages import Message, message
 from consumer.events.outgoing import registered_event, terminal_progress
 from consumer.events.topics import Topics
+from consumer.failures import ThreadFailed
 from consumer.metrics import Metrics
 from consumer.progress import Progress
 from consumer.transactions import Announcer, Verdict
@@ -36,14 +37,6 @@ T = TypeVar("T")
 class GroupSettled:
     group: Group
     verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadFailed:
-    """A thread met an error that it does not know: the worker must end."""
-
-    thread: str
-    error: BaseException
 
 
 class Committer(threading.Thread):

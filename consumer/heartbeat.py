@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from consumer.claims import LEASE_S, Steady
-from consumer.committer import ThreadFailed
+from consumer.failures import ThreadFailed
 from consumer.waiting import Breakers
 from pipeline.errors import TransientError
 from pipeline.ledger import Cancel, Ledger, Owner

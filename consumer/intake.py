@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer.failures import ThreadFailed
 from consumer.metrics import Metrics
 from consumer.offsets import Commit, Progress, read_metadata
 
@@ -77,13 +78,6 @@ class Polled:
     membership: Membership
 
 
-@dataclass(frozen=True, slots=True)
-class IntakeFailed:
-    """The consumer cannot go on: the worker must end."""
-
-    error: BaseException
-
-
 class Intake(threading.Thread):
     """Owns the consumer from the first poll to close()."""
 
@@ -91,7 +85,7 @@ class Intake(threading.Thread):
         self,
         consumer: Consumer,
         topic: str,
-        deliver: Callable[[Polled | IntakeFailed], None],
+        deliver: Callable[[Polled | ThreadFailed], None],
         metrics: Metrics,
         *,
         poll_s: float = POLL_S,
@@ -163,7 +157,7 @@ class Intake(threading.Thread):
             self._consumer.close()
             self._deliver(Polled((), {}, Membership()))
         except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
-            self._deliver(IntakeFailed(error))
+            self._deliver(ThreadFailed(self.name, error))
 
     def _turn(self) -> None:
         self._obey()

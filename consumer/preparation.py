@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 
 from consumer.claims import Steady
-from consumer.committer import ThreadFailed
+from consumer.failures import ThreadFailed
 from consumer.job import Job
 from consumer.metrics import Metrics
 from consumer.waiting import Breakers, Stopped, until_answered

@@ -19,9 +19,10 @@ import orjson
 import structlog
 
 from consumer.claims import Steady
-from consumer.committer import ThreadFailed, outcome_messages
+from consumer.committer import outcome_messages
 from consumer.events.codec import Codec
 from consumer.events.topics import Topics
+from consumer.failures import ThreadFailed
 from consumer.metrics import Metrics
 from consumer.waiting import Breakers, Stopped, until_answered
 from pipeline.artifacts import ArtifactStore, NewArtifact

@@ -32,12 +32,13 @@ import structlog
 from consumer.assignment import Announcement, Assignment
 from consumer.cancellation import CancelSeen
 from consumer.claims import Asked, Claims, Ruled, Ruling, Standing
-from consumer.committer import Committer, GroupSettled, ThreadFailed
+from consumer.committer import Committer, GroupSettled
 from consumer.dead_letters import CONFLICT, UNREADABLE
 from consumer.dispatch import Dispatch
 from consumer.events.outgoing import ProgressState, progress_event
+from consumer.failures import ThreadFailed
 from consumer.heartbeat import Beat
-from consumer.intake import Intake, IntakeFailed, Membership, Partition, Polled, Record
+from consumer.intake import Intake, Membership, Partition, Polled, Record
 from consumer.job import Job, State
 from consumer.metrics import Metrics
 from consumer.preparation import Crashed, Preparation, Prepared
@@ -169,7 +170,6 @@ class Worker:
             GroupSettled: self._settled,
             Beat: self._beat,
             CancelSeen: self._cancel_seen,
-            IntakeFailed: _raise,
             ThreadFailed: _raise,
         }
 
@@ -750,7 +750,7 @@ def _cancel_text(user: str, reason: str) -> str:
     return f"cancelled{' by ' + user if user else ''}{': ' + reason if reason else ''}"
 
 
-def _raise(failure: IntakeFailed | ThreadFailed) -> None:
+def _raise(failure: ThreadFailed) -> None:
     raise failure.error
 
 

@@ -17,7 +17,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from consumer import kafka_config
 from consumer.events.messages import Message
-from consumer.intake import Intake, IntakeFailed, Membership, Partition, Polled, Record
+from consumer.failures import ThreadFailed
+from consumer.intake import Intake, Membership, Partition, Polled, Record
 from consumer.metrics import Metrics
 from consumer.offsets import Commit, Progress, write_metadata
 from consumer.settings import Settings
@@ -38,10 +39,10 @@ class Way:
 
     def tap(self) -> Tap:
         intake_box: list[Polled] = []
-        failures: list[IntakeFailed] = []
+        failures: list[ThreadFailed] = []
 
-        def deliver(message: Polled | IntakeFailed) -> None:
-            (failures if isinstance(message, IntakeFailed) else intake_box).append(message)  # type: ignore[arg-type]
+        def deliver(message: Polled | ThreadFailed) -> None:
+            (failures if isinstance(message, ThreadFailed) else intake_box).append(message)  # type: ignore[arg-type]
 
         consumer = Consumer(kafka_config.consumer_config(self.settings))
         tap = Tap(self, Intake(consumer, self.requests, deliver, Metrics()), intake_box, failures)
@@ -74,7 +75,7 @@ class Tap:
     way: Way
     intake: Intake
     polled: list[Polled]
-    failures: list[IntakeFailed]
+    failures: list[ThreadFailed]
 
     @property
     def records(self) -> list[Record]:
