@@ -52,7 +52,8 @@ def test_a_long_training_is_neither_evicted_nor_repeated_when_a_worker_joins_and
     fleet.await_log(["training started", '"long"'])
     fleet.start("w1")
     fleet.submit(*(request(f"short-{n}", f"m{n}", "decision_tree", "iris") for n in range(12)))
-    fleet.until(lambda: fleet.lag() <= 1, 120)
+    fleet.until(lambda: mongo_database["model_registry"].count_documents({}) == 12, 120)
+    fleet.until(lambda: any('"partitions":[' in line for line in fleet.workers[1].lines()), 60)
     assert fleet.workers[1].drain() == 0
     fleet.start("w2")
     fleet.await_lag(0, within_s=LONG_S + 120)
