@@ -14,12 +14,15 @@ import orjson
 import pytest
 from pymongo.database import Database
 
+from consumer.events.codec import Codec
+from consumer.events.schema_registry import SchemaRegistry
 from pipeline.jobs import TrainingRequest
 from schemas import Record
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.test_fleet import request
 from tests.end_to_end.verdict import Verdict, decode, read_topic
 from tests.services.mongodb import MongoDB
+from tests.services.schema_registry import SchemaRegistry as SchemaRegistryServer
 from tests.services.server import free_ports
 
 LONG_S = float(os.environ.get("TENSORFLEET_TEST_LONG_S", "25"))
@@ -254,3 +257,23 @@ def test_health_metrics_and_the_log_tell_what_happened_to_a_request(fleet: Fleet
     assert [event["state"] for event in progress(fleet, "r")] == [
         "ACCEPTED", "STARTED", "LOADING", "TRAINING", "EVALUATING", "REGISTERING", "REGISTERED",
     ]  # fmt: skip
+
+
+@pytest.mark.timeout(240)
+def test_with_a_schema_registry_both_framings_are_read_and_events_carry_its_ids(
+    fleet: Fleet, schema_registry: SchemaRegistryServer
+) -> None:
+    fleet.create_topics()
+    fleet.start("w", SCHEMA_REGISTRY_URL=schema_registry.url)
+    fleet.submit(request("plain", "m1", "decision_tree", "iris"))
+    fleet.codec = Codec(SchemaRegistry(schema_registry.url), fleet.prefix)
+    fleet.codec.prepare()
+    fleet.submit(request("framed", "m2", "decision_tree", "iris"))
+    fleet.await_lag(0)
+    events = [
+        record.value()
+        for record in read_topic(fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], fleet.topics.model_registered)
+    ]
+    assert all(value[:1] == b"\x00" for value in events)
+    decoded = [fleet.codec.decode(value, Record.MODEL_REGISTERED) for value in events]
+    assert sorted(event["request_id"] for event in decoded) == ["framed", "plain"]
