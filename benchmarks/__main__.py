@@ -73,11 +73,11 @@ def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
             if part == "latency":
                 yield latency.measure(fleet, bare, 30 if quick else 100)
             elif part == "memory":
-                sizes = (500, 20_000, 5.0) if quick else (3_000, 100_000, 30.0)
+                sizes = (500, 12_000, 5.0) if quick else (3_000, 100_000, 30.0)
                 yield memory.measure(started, folder, *sizes)
             else:
                 (workload,) = (one for one in WORKLOADS if one.name == part)
-                yield throughput.measure(fleet, bare, workload, *((1, 2.5) if quick else (4, 5.0)))
+                yield throughput.measure(fleet, bare, workload, throughput.QUICK if quick else throughput.FULL)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -74,14 +74,10 @@ def _rates(result: Throughput) -> Table:
         shown.caption = "others took more than a third of a core in every round: go by CPU time instead"
     target = _judged(f"{result.of_synced:.0%} (target {result.target:.0%})", result.of_synced >= result.target)
     shown.add_section()
-    rates = (statistics.median(rate) for rate in zip(*map(_rates_of, result.calm or result.rounds), strict=True))
-    shown.add_row(
-        "median of calm ones" if result.calm else "median",
-        *(f"{rate:,.1f}" for rate in rates),
-        target,
-        f"{result.of_unsynced:.0%}",
-        "",
-    )
+    counted = result.calm or result.rounds
+    rates = (statistics.median(rate) for rate in zip(*map(_rates_of, counted), strict=True))
+    name = "median of calm ones" if result.calm else "median"
+    shown.add_row(name, *(f"{rate:,.1f}" for rate in rates), target, f"{result.of_unsynced:.0%}", "")
     return shown
 
 
@@ -136,7 +132,7 @@ def _memory(result: Memory) -> Table:
         _judged(f"{result.mib_per_1000_jobs:+.1f} a 1,000 jobs", flat),
     )
     shown.add_row(
-        f"{result.waiting_requests:,} requests waiting, {result.delivered:,} of them read",
+        f"{result.waiting_requests:,} waiting, {result.delivered:,} read",
         *_sizes(result.waiting[-1]),
         _judged(f"{result.mib_per_minute_waiting:+.1f} a minute", still),
     )

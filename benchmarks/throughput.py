@@ -20,6 +20,18 @@ CALM_CORES = 0.3
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured. With fewer than `least_jobs` a round the last job, which ends alone, counts for too much."""
+
+    rounds: int
+    round_s: float
+    least_jobs: int
+
+
+FULL, QUICK = Effort(4, 5.0, 40), Effort(1, 2.5, 16)
+
+
+@dataclass(frozen=True, slots=True)
 class Rate:
     """A round of one contestant: jobs a second, CPU milliseconds a job, and what it shared the machine with.
 
@@ -103,17 +115,20 @@ class Throughput:
         return statistics.median(one.synced.bare_cpu_ms for one in self.rounds)
 
 
-def measure(fleet: Fleet, bare: BareProcesses, workload: Workload, rounds: int, round_s: float) -> Throughput:
+def measure(fleet: Fleet, bare: BareProcesses, workload: Workload, effort: Effort) -> Throughput:
     """Rounds of limit, worker and limit again, the two limits changing places from round to round.
 
     A round has as many jobs as bare processes do in `round_s`, and no new one begins when the time for all is over.
     """
     begun = time.monotonic()
-    speed = _Contest(fleet, bare, workload.of(round(workload.jobs / 4))).bare("warm", synced=False).jobs_per_s
-    contest = _Contest(fleet, bare, workload.of(round(speed * round_s)))
-    contest.worker("warm")
+    warming = _Contest(fleet, bare, workload.of(workload.jobs // 10))
+    warming.worker("warm")
+    speed = warming.bare("warm", synced=False).jobs_per_s
+    contest = _Contest(fleet, bare, workload.of(max(effort.least_jobs, round(speed * effort.round_s))))
     found: list[Round] = []
-    while len(found) < rounds and (not found or time.monotonic() - begun < rounds * round_s * LATE):
+    while len(found) < effort.rounds and (
+        not found or time.monotonic() - begun < effort.rounds * effort.round_s * LATE
+    ):
         found.append(contest.round(len(found)))
     return Throughput(workload.name, contest.jobs, workload.target, found, statistics.median(contest.idle))
 

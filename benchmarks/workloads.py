@@ -12,9 +12,6 @@ from pipeline.jobs import HyperparameterValue, TrainingRequest, milliseconds
 MODELS = 200
 """Names that requests are spread over: with 12 partitions, and never two of a lane's jobs in one model's line."""
 
-LEAST_JOBS = 40
-"""In a round: with fewer, the last job that ends alone counts for too much."""
-
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -62,8 +59,8 @@ class Workload:
         )
 
     def of(self, jobs: int) -> Workload:
-        """The same with about so many jobs a round, within what a round must and may have."""
-        return replace(self, jobs=max(LEAST_JOBS, min(self.jobs, jobs)))
+        """The same with so many jobs a round, or as many as it may have."""
+        return replace(self, jobs=min(self.jobs, jobs))
 
 
 def _digits(algorithm: str, **hyperparameters: Any) -> Kind:
