@@ -21,7 +21,7 @@ CALM_CORES = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured. With fewer than `least_jobs` a round the last job, which ends alone, counts for too much."""
+    """How much is measured. In a round of fewer than `least_jobs` the last job, which ends alone, weighs too much."""
 
     rounds: int
     round_s: float
