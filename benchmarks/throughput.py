@@ -120,7 +120,7 @@ def measure(fleet: Fleet, bare: BareProcesses, workload: Workload, effort: Effor
 
     A round has as many jobs as bare processes do in `round_s`, and no new one begins when the time for all is over.
     """
-    begun = time.monotonic()
+    until = time.monotonic() + effort.rounds * effort.round_s * LATE
     warming = _Contest(fleet, bare, workload.of(workload.jobs // 10))
     warming.worker("warm")
     speed = warming.bare("warm", synced=False).jobs_per_s
