@@ -126,9 +126,7 @@ def measure(fleet: Fleet, bare: BareProcesses, workload: Workload, effort: Effor
     speed = warming.bare("warm", synced=False).jobs_per_s
     contest = _Contest(fleet, bare, workload.of(max(effort.least_jobs, round(speed * effort.round_s))))
     found: list[Round] = []
-    while len(found) < effort.rounds and (
-        not found or time.monotonic() - begun < effort.rounds * effort.round_s * LATE
-    ):
+    while len(found) < effort.rounds and (not found or time.monotonic() < until):
         found.append(contest.round(len(found)))
     return Throughput(workload.name, contest.jobs, workload.target, found, statistics.median(contest.idle))
 
