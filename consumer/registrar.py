@@ -191,7 +191,7 @@ class Registrar(threading.Thread):
 
     def _fitting(self, outcome: Outcome) -> Outcome:
         """The outcome, unless its event or document is larger than its store takes: then a FAILED one that says so."""
-        registered = _document(outcome, version_number=1)
+        registered = RegisteredModel.of(outcome, version_number=1)
         sent = max(
             len(message.value or b"") for message in outcome_messages(self._codec, self._topics, outcome, registered)
         )
@@ -262,18 +262,6 @@ def registered_outcome(result: Result, trained: Trained, stored: StoredArtifact)
         sequence=result.sequence,
         model=model,
         traceparent=request.traceparent,
-    )
-
-
-def _document(outcome: Outcome, version_number: int) -> RegisteredModel:
-    assert outcome.model is not None
-    return RegisteredModel(
-        outcome.request_id,
-        outcome.correlation_id,
-        outcome.worker_id,
-        version_number,
-        outcome.model,
-        outcome.traceparent,
     )
 
 
