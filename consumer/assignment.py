@@ -127,6 +127,11 @@ class Assignment:
         return group.announcements
 
     @property
+    def pending(self) -> bool:
+        """Whether a group could go now."""
+        return bool(self._waiting) and self._in_flight is None
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits to be announced or is on its way."""
         return self._in_flight is None and not self._waiting and not self._refused
@@ -135,13 +140,9 @@ class Assignment:
     def unfinished(self) -> int:
         return sum(owned.tracker.unfinished for owned in self._owned.values())
 
-    def crowded(self, look_ahead: int) -> frozenset[Partition]:
-        """Partitions to pause: their metadata is nearly full, or too many of their records are unfinished."""
-        return frozenset(
-            partition
-            for partition, owned in self._owned.items()
-            if owned.tracker.crowded or owned.tracker.unfinished >= look_ahead
-        )
+    def crowded(self) -> frozenset[Partition]:
+        """Partitions to pause: the metadata of their offsets is nearly full."""
+        return frozenset(partition for partition, owned in self._owned.items() if owned.tracker.crowded)
 
     def lags(self) -> Mapping[Partition, int]:
         """For each partition that has delivered anything, the records from the low-water offset to the log's end."""

@@ -98,7 +98,8 @@ class Intake(threading.Thread):
         self._poll_s = poll_s
         self._orders: deque[Callable[[], None]] = deque()
         self._leaving = threading.Event()
-        self._paused = False
+        self._allowed = 0
+        self._delivered = 0
         self._crowded: frozenset[Partition] = frozenset()
         self._held: set[Partition] = set()
         """Partitions that are paused right now."""
@@ -110,17 +111,9 @@ class Intake(threading.Thread):
         self.turned_at = time.monotonic()
         """When the loop last went round, for /livez."""
 
-    @property
-    def paused(self) -> bool:
-        """Whether everything is to be paused."""
-        return self._paused
-
-    def pause(self, paused: bool, crowded: frozenset[Partition] = frozenset()) -> None:
-        """Stop or go on reading: everything, or only the partitions that have run too far ahead."""
-        if (paused, crowded) == (self._paused, self._crowded):
-            return
-        self._paused, self._crowded = paused, crowded
-        self._orders.append(self._hold)
+    def allow(self, records: int, crowded: frozenset[Partition] = frozenset()) -> None:
+        """Read until this many records were delivered since the start, and none of the crowded partitions."""
+        self._allowed, self._crowded = records, crowded
 
     def commit(self, offsets: Mapping[Partition, tuple[int, Commit]]) -> Future[bool]:
         """Commit outside a transaction; False if a partition is not ours any more in that epoch (the first value)."""
@@ -161,14 +154,20 @@ class Intake(threading.Thread):
 
     def _turn(self) -> None:
         self._obey()
+        self._hold()
+        room = self._room()
         message = self._consumer.poll(self._poll_s)
-        messages = [] if message is None else [message, *self._consumer.consume(BATCH - 1, 0)]
+        messages = [] if message is None else [message, *self._consumer.consume(max(0, min(BATCH, room) - 1), 0)]
         records = [record for message in messages if (record := self._record(message)) is not None]
         opened: dict[Partition, Progress] = {}
         records = [*self._open(records, opened)]
         membership = self._membership()
         self.turned_at = time.monotonic()
         self._deliver(Polled(records, opened, membership))
+
+    def _room(self) -> int:
+        """How many more records may be read; those whose partition has not opened will be delivered too."""
+        return max(0, self._allowed - self._delivered - sum(len(waiting) for waiting in self._unopened.values()))
 
     def _obey(self) -> None:
         while self._orders:
@@ -216,7 +215,7 @@ class Intake(threading.Thread):
                 ready.extend(waiting)
             if before is not None or not waiting:
                 del self._unopened[partition]
-                self._hold()
+        self._delivered += len(ready)
         return ready
 
     def _committed(self, partition: Partition, waiting: Sequence[Record]) -> Progress | None:
@@ -226,7 +225,6 @@ class Intake(threading.Thread):
                 raise KafkaException(found.error)
         except KafkaException as error:
             log.warning("committed offset not known yet", partition=partition.number, error=str(error))
-            self._hold()
             return None
         first = waiting[0].offset
         if found.offset < 0:
@@ -298,7 +296,7 @@ class Intake(threading.Thread):
     def _hold(self) -> None:
         """Make what is paused what should be paused. Pausing drops what was fetched ahead, so only changes are made."""
         owned = set(self._epochs)
-        wanted = owned if self._paused else owned & (self._crowded | set(self._unopened))
+        wanted = owned & (self._crowded | set(self._unopened)) if self._room() else owned
         stop, go = wanted - self._held, self._held - wanted
         if stop:
             self._consumer.pause([TopicPartition(*partition) for partition in stop])

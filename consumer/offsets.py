@@ -81,12 +81,15 @@ class OffsetTracker:
         """Index into _delivered of the first unfinished record."""
         self._run_end: dict[int, int] = {}
         self._run_start: dict[int, int] = {}
+        self.unfinished = 0
+        """How many records are delivered and not finished."""
 
     def deliver(self, offset: int) -> bool:
         """Note a record; False if there is nothing to do: finished in an earlier life, or delivered already."""
         if self._delivered and offset <= self._delivered[-1]:
             return False
         self._delivered.append(offset)
+        self.unfinished += 1
         if self._before.has(offset):
             self._finish(len(self._delivered) - 1)
             return False
@@ -113,11 +116,6 @@ class OffsetTracker:
         return Commit(offset, write_metadata(offset, stretches, tag))
 
     @property
-    def unfinished(self) -> int:
-        """How many records are delivered and not finished."""
-        return len(self._delivered) - self._low - sum(end - start for start, end in self._run_end.items())
-
-    @property
     def lowest_unfinished(self) -> int | None:
         return self._delivered[self._low] if self._low < len(self._delivered) else None
 
@@ -136,6 +134,7 @@ class OffsetTracker:
         return index
 
     def _finish(self, index: int) -> None:
+        self.unfinished -= 1
         start, end = self._run_start.pop(index, index), self._run_end.pop(index + 1, index + 1)
         self._run_end.pop(start, None)
         self._run_start.pop(end, None)

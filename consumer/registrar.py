@@ -85,10 +85,11 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The claim is not ours any more: drop the result, and look again."""
+class GroupStored:
+    """The answer to a group. `refused`: requests whose claim is not ours any more, so that our outcome is void."""
 
-    request_id: str
+    stored: Sequence[Stored]
+    refused: Sequence[str]
 
 
 class Registrar(threading.Thread):
@@ -106,7 +107,7 @@ class Registrar(threading.Thread):
         steady: Steady,
         breakers: Breakers,
         metrics: Metrics,
-        deliver: Callable[[Stored | Refused | ThreadFailed], None],
+        deliver: Callable[[GroupStored | ThreadFailed], None],
     ) -> None:
         super().__init__(name="registrar", daemon=True)
         self._me = me
@@ -119,45 +120,30 @@ class Registrar(threading.Thread):
         self._breakers = breakers
         self._metrics = metrics
         self._deliver = deliver
-        self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._groups: queue.SimpleQueue[Sequence[Item] | None] = queue.SimpleQueue()
         self._stop_waiting = threading.Event()
 
-    def submit(self, item: Item) -> None:
-        """Make it durable; the answer is a Stored, or a Refused for a negative outcome."""
-        self._items.put(item)
+    def submit(self, group: Sequence[Item]) -> None:
+        """Make these durable, at most GROUP_LIMIT; the answer is a GroupStored."""
+        self._groups.put(group)
 
     def stop(self) -> None:
         """End when everything so far is durable."""
-        self._items.put(None)
+        self._groups.put(None)
 
     def give_up(self) -> None:
         self._stop_waiting.set()
 
     def run(self) -> None:
         try:
-            while group := self._next_group():
-                self._store(group)
+            while (group := self._groups.get()) is not None:
+                self._deliver(self._store(group))
         except Stopped:
             log.warning("stopped before every result was stored; they will be trained again")
         except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
             self._deliver(ThreadFailed(self.name, error))
 
-    def _next_group(self) -> Sequence[Item]:
-        """At least one item, and what has gathered meanwhile; empty at the end."""
-        group: list[Item] = []
-        while len(group) < GROUP_LIMIT:
-            try:
-                item = self._items.get(block=not group)
-            except queue.Empty:
-                break
-            if item is None:
-                if group:
-                    self._items.put(None)
-                break
-            group.append(item)
-        return group
-
-    def _store(self, group: Sequence[Item]) -> None:
+    def _store(self, group: Sequence[Item]) -> GroupStored:
         results = [item for item in group if isinstance(item, Result)]
         trained = self._upload(results)
         negatives = [item for item in group if isinstance(item, Outcome)]
@@ -168,13 +154,12 @@ class Registrar(threading.Thread):
         standing = dict(self._answered(lambda: self._ledger.insert_outcomes(new))) if new else {}
         standing |= {item.outcome.request_id: item.outcome for item in group if isinstance(item, Found)}
         documents = self._register(list(standing.values()))
-        for request_id, outcome in standing.items():
-            self._deliver(Stored(outcome, documents.get(request_id)))
-        for outcome in negatives:
-            if outcome.request_id not in accepted:
-                self._deliver(Refused(outcome.request_id))
         for result in results:
             shutil.rmtree(result.spool, ignore_errors=True)
+        return GroupStored(
+            [Stored(outcome, documents.get(request_id)) for request_id, outcome in standing.items()],
+            [outcome.request_id for outcome in negatives if outcome.request_id not in accepted],
+        )
 
     def _upload(self, results: Sequence[Result]) -> Sequence[Outcome]:
         """Store the model files; the outcomes say where they are, or that a result is too large to be announced."""

@@ -14,13 +14,14 @@ one that is goes on without its record, ends in the ledger and the registry, and
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +44,7 @@ from consumer.job import Job, State
 from consumer.metrics import Metrics
 from consumer.preparation import Crashed, Preparation, Prepared
 from consumer.progress import Progress
-from consumer.registrar import Found, Refused, Registrar, Result, Stored
+from consumer.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Result, Stored
 from consumer.trainers.child import JOB_LIMIT_BYTES
 from consumer.trainers.lanes import (
     End,
@@ -64,12 +65,19 @@ from pipeline.ledger import Owner
 log = structlog.get_logger(__name__)
 
 TICK_S = 0.1
+TURN_S = 0.05
+"""Messages are left for the next turn after this long, so that the lanes are looked at in between."""
+CLAIM_BATCH = 100
+STORE_PACE_S = 0.1
+ANNOUNCE_PACE_S = 0.25
 LOOK_AGAIN_S = 1.0
 SWEEP_S = 3.0
 OBSERVE_S = 1.0
 PREPARING_LIMIT = 16
 """Requests whose datasets are fetched at once; those at hand do not wait behind them."""
 UNCLAIMED_LIMIT = 2_000
+RESUME_SHARE = 0.2
+"""Reading goes on once this much of what may wait is free: pausing drops what was fetched ahead."""
 STUCK_S = 60.0
 """A thread that has not gone round for this long is stuck."""
 
@@ -100,15 +108,34 @@ class Inbox:
     def fileno(self) -> int:
         return self._wake
 
-    def take(self) -> list[Any]:
-        try:
+    def take(self, for_s: float) -> Iterator[Any]:
+        """What has come in, until there is no more or the time is over; the rest keeps this readable."""
+        until = time.monotonic() + for_s
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
-        except BlockingIOError:
-            return []
-        return [self._messages.popleft() for _ in range(len(self._messages))]
+        while self._messages:
+            yield self._messages.popleft()
+            if time.monotonic() >= until:
+                os.eventfd_write(self._wake, 1)
+                return
 
     def close(self) -> None:
         os.close(self._wake)
+
+
+@dataclass(slots=True)
+class Pace:
+    """Lets groups grow while every lane is busy, when only readers wait for them; else each goes at once."""
+
+    every_s: float
+    next_at: float = 0.0
+
+    def wait_s(self, now: float, busy: bool) -> float:
+        """How long the next group has to wait."""
+        return max(0.0, self.next_at - now) if busy else 0.0
+
+    def went(self, now: float) -> None:
+        self.next_at = now + self.every_s
 
 
 class Worker:
@@ -153,7 +180,11 @@ class Worker:
         self._preparing = 0
         self._fed = 0
         self._duplicates: dict[Record, tuple[float, Asked]] = {}
-        self._unclaimed = 0
+        self._received = self._unclaimed = 0
+        self._full = False
+        self._to_store: list[Item] = []
+        self._store_in_flight = False
+        self._storing, self._announcing = Pace(STORE_PACE_S), Pace(ANNOUNCE_PACE_S)
         self._look_at = self._sweep_at = self._observe_at = 0.0
         self._drain_by: float | None = None
         self._drain_asked = threading.Event()
@@ -165,8 +196,7 @@ class Worker:
             Ruled: self._ruled,
             Prepared: self._prepared,
             Crashed: self._counted_crash,
-            Stored: self._stored,
-            Refused: self._refused,
+            GroupStored: self._group_stored,
             GroupSettled: self._settled,
             Beat: self._beat,
             CancelSeen: self._cancel_seen,
@@ -204,12 +234,12 @@ class Worker:
             watching: set[Any] = set()
             while not self._done():
                 watching = _watch(selector, watching, set(self._lanes.descriptors()))
-                selector.select(TICK_S)
+                selector.select(self._pause_s())
                 self._turn()
 
     def _turn(self) -> None:
         now = time.monotonic()
-        for message in self._inbox.take():
+        for message in self._inbox.take(TURN_S):
             self._handlers[type(message)](message)
         for event in self._lanes.poll():
             self._lane_event(event)
@@ -218,11 +248,29 @@ class Worker:
         self._look_again(now)
         self._start_jobs()
         self._throttle()
-        group = self._assignment.next_group(now)
-        if group is not None:
-            self._committer.submit(group)
+        self._send_groups(now)
         self._observe(now)
         self.turned_at = now
+
+    def _pause_s(self) -> float:
+        now, busy = time.monotonic(), self._lanes.saturated
+        waits = [self._storing.wait_s(now, busy)] if self._to_store and not self._store_in_flight else []
+        waits += [self._announcing.wait_s(now, busy)] if self._assignment.pending else []
+        return min([TICK_S, *waits])
+
+    def _send_groups(self, now: float) -> None:
+        """Results to the registrar, and what is stored to the committer."""
+        busy = self._lanes.saturated
+        if self._to_store and not self._store_in_flight and not self._storing.wait_s(now, busy):
+            self._registrar.submit(self._to_store[:GROUP_LIMIT])
+            del self._to_store[:GROUP_LIMIT]
+            self._store_in_flight = True
+            self._storing.went(now)
+        if not self._announcing.wait_s(now, busy):
+            group = self._assignment.next_group(now)
+            if group is not None:
+                self._committer.submit(group)
+                self._announcing.went(now)
 
     # 1. A batch comes in ------------------------------------------------------------------------------------------
 
@@ -230,10 +278,12 @@ class Worker:
         gone = self._assignment.update(polled)
         if gone:
             self._let_go(gone)
-        batch = [record for record in polled.records if self._assignment.deliver(record)]
-        if batch and self._drain_by is None:
-            self._unclaimed += len(batch)
-            self._claims.claim(batch)
+        self._received += len(polled.records)
+        work = [record for record in polled.records if self._assignment.deliver(record)]
+        if self._drain_by is None:
+            self._unclaimed += len(work)
+            for first in range(0, len(work), CLAIM_BATCH):
+                self._claims.claim(work[first : first + CLAIM_BATCH])
 
     # 2. It is claimed ---------------------------------------------------------------------------------------------
 
@@ -287,7 +337,7 @@ class Worker:
             return
         if ruling.standing is Standing.SETTLED and ruling.outcome is not None:
             job.state = State.STORING
-            self._registrar.submit(Found(ruling.outcome))
+            self._to_store.append(Found(ruling.outcome))
         elif ruling.standing is Standing.MINE or (ruling.standing is Standing.FOUND and job.claim is not None):
             assert ruling.claim is not None
             job.claim = ruling.claim
@@ -303,7 +353,7 @@ class Worker:
         assert claim is not None
         if claim.closing is not None:
             job.state = State.STORING
-            self._registrar.submit(claim.closing)
+            self._to_store.append(claim.closing)
         elif job.asked.problem is not None:
             self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, job.asked.problem)
         elif claim.cancel is not None:
@@ -450,7 +500,7 @@ class Worker:
             job.sequence += 1
             now = milliseconds(self._clock())
             assert job.spool is not None
-            self._registrar.submit(Result(job.request, job.spool, now, self._me.worker_id, job.attempt, job.sequence))
+            self._to_store.append(Result(job.request, job.spool, now, self._me.worker_id, job.attempt, job.sequence))
         elif event.verdict == "rejected":
             self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, event.message)
         else:
@@ -517,7 +567,7 @@ class Worker:
         self._put_down_dataset(job)
         job.state = State.STORING
         job.sequence += 1
-        self._registrar.submit(
+        self._to_store.append(
             Outcome(
                 request_id=job.request_id,
                 kind=kind,
@@ -534,6 +584,13 @@ class Worker:
         )
 
     # 5. It is stored ----------------------------------------------------------------------------------------------
+
+    def _group_stored(self, group: GroupStored) -> None:
+        self._store_in_flight = False
+        for stored in group.stored:
+            self._stored(stored)
+        for request_id in group.refused:
+            self._refused(request_id)
 
     def _stored(self, stored: Stored) -> None:
         outcome = stored.outcome
@@ -566,8 +623,8 @@ class Worker:
         elif outcome.error is not None:
             log.warning("request ended", kind=outcome.kind.value, why=outcome.error.message, **job.ids)
 
-    def _refused(self, refused: Refused) -> None:
-        job = self._jobs.get(refused.request_id)
+    def _refused(self, request_id: str) -> None:
+        job = self._jobs.get(request_id)
         if job is not None:
             log.warning("another worker has taken this request over; its result counts", **job.ids)
             self._park(job)
@@ -692,13 +749,13 @@ class Worker:
 
     def _throttle(self) -> None:
         """Read on only as fast as requests can be claimed and finished, and not while a service is away."""
-        if self._drain_by is not None:
-            self._intake.pause(True)
-            return
-        waiting = max(self._assignment.unfinished, self._unclaimed * (self._limits.look_ahead // UNCLAIMED_LIMIT or 1))
-        was = self._intake.paused
-        full = waiting >= self._limits.look_ahead * (0.8 if was else 1.0)
-        self._intake.pause(full or self._breakers.any_open(), self._assignment.crowded(self._limits.look_ahead))
+        look_ahead = self._limits.look_ahead
+        rooms = (look_ahead - self._assignment.unfinished, UNCLAIMED_LIMIT - self._unclaimed)
+        share = min(rooms[0] / look_ahead, rooms[1] / UNCLAIMED_LIMIT)
+        self._full = share <= 0 or (self._full and share < RESUME_SHARE)
+        reading = not self._full and self._drain_by is None and not self._breakers.any_open()
+        self._intake.allow(self._received + (min(rooms) if reading else 0), self._assignment.crowded())
+        self._metrics.intake_paused.set(not reading)
 
     def _say(self, job: Job, state: ProgressState, **more: Any) -> None:
         job.sequence += 1
@@ -722,7 +779,6 @@ class Worker:
         metrics.lanes_busy.set(self._lanes.busy)
         metrics.unfinished.set(self._assignment.unfinished)
         metrics.assigned_partitions.set(len(self.membership.epochs))
-        metrics.intake_paused.set(self._intake.paused)
         metrics.trainer_memory_bytes.set(self._lanes.rss_bytes())
         for partition, lag in self._assignment.lags().items():
             metrics.lag.labels(str(partition.number)).set(lag)

@@ -198,6 +198,11 @@ class Lanes:
         return sum(lane.running is not None for lane in self._lanes.values())
 
     @property
+    def saturated(self) -> bool:
+        """Whether no lane is free."""
+        return all(lane.running is not None for lane in self._lanes.values())
+
+    @property
     def alive(self) -> bool:
         return self._server is not None and self._server.poll() is None
 

@@ -37,7 +37,7 @@ class Way:
     exactly_once: bool
     taps: list[Tap] = field(default_factory=list)
 
-    def tap(self) -> Tap:
+    def tap(self, allowed: int = 10**6) -> Tap:
         intake_box: list[Polled] = []
         failures: list[ThreadFailed] = []
 
@@ -46,6 +46,7 @@ class Way:
 
         consumer = Consumer(kafka_config.consumer_config(self.settings))
         tap = Tap(self, Intake(consumer, self.requests, deliver, Metrics()), intake_box, failures)
+        tap.intake.allow(allowed)
         tap.intake.start()
         self.taps.append(tap)
         return tap
@@ -206,16 +207,17 @@ def test_a_membership_that_is_out_of_date_commits_nothing(way: Way) -> None:
     announcer.close()
 
 
-def test_a_paused_intake_stays_a_member_and_reads_on_when_it_is_resumed(way: Way) -> None:
-    tap = way.tap()
+def test_an_intake_reads_what_it_is_allowed_stays_a_member_and_reads_on(way: Way) -> None:
+    tap = way.tap(allowed=0)
     tap.until(lambda: tap.membership.epochs)
-    tap.intake.pause(True)
-    way.put(b"a")
-    turned = len(tap.polled)
-    tap.until(lambda: len(tap.polled) > turned + 10)
-    assert tap.records == []
-    tap.intake.pause(False)
-    tap.until(lambda: [record.value for record in tap.records] == [b"a"])
+    way.put(*(b"%d" % number for number in range(1000)))
+    for allowed in (0, 7, 600, 1000):
+        tap.intake.allow(allowed)
+        tap.until(lambda allowed=allowed: len(tap.records) >= allowed)
+        turned = len(tap.polled)
+        tap.until(lambda turned=turned: len(tap.polled) > turned + 10)
+        assert len(tap.records) == allowed
+    assert len({(record.partition, record.offset) for record in tap.records}) == 1000
 
 
 def test_a_partition_that_is_lost_and_regained_has_another_epoch(way: Way) -> None:
