@@ -162,7 +162,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
 
     inbox = Inbox()
     intake = Intake(Consumer(kafka_config.consumer_config(settings)), topics.training_requests, inbox.put, metrics)
-    progress = Progress(Producer(kafka_config.producer_config(settings)), codec, topics)
+    progress = Progress(Producer(kafka_config.progress_producer_config(settings)), codec, topics)
     claims = Claims(me, stores.ledger, codec, steady=steady, metrics=metrics, breakers=breakers, deliver=inbox.put)
     preparation = Preparation(
         me,

@@ -62,6 +62,11 @@ def producer_config(settings: Settings) -> Config:
     return {**kafka_client_config(settings), **_writing()}
 
 
+def progress_producer_config(settings: Settings) -> Config:
+    """The producer of progress events, which people read: they gather, as a flush before a terminal event does not."""
+    return {**producer_config(settings), "linger.ms": 50}
+
+
 def transactional_producer_config(settings: Settings) -> Config:
     """The producer that ends transactions: the same id after a restart, so that its predecessor is fenced at once."""
     return {
