@@ -16,9 +16,11 @@ from confluent_kafka.admin import AdminClient
 
 from consumer import kafka_config
 from consumer.cancellation import ControlGroup, ControlTail
+from consumer.chronicle import Chronicle
 from consumer.claims import Claims, Steady
 from consumer.committer import Committer
 from consumer.events.codec import Codec
+from consumer.events.errors import MissingTopicsError
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.topics import Topics
 from consumer.health import Prober, service_probes
@@ -44,10 +46,6 @@ log = structlog.get_logger(__name__)
 LOOP_TURNS_WITHIN_S = 30.0
 JOIN_S = 15.0
 EXIT_SUPERSEDED = 75
-
-
-class MissingTopicsError(Exception):
-    """Topics that the worker needs do not exist; the message names them and the remedy."""
 
 
 def run_worker(settings: Settings) -> None:
@@ -188,6 +186,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     )
     announcer = _announcer(settings, admin, intake)
     committer = Committer(announcer, progress, codec, topics, breakers=breakers, metrics=metrics, deliver=inbox.put)
+    chronicle = Chronicle(me.worker_id, progress, metrics)
     worker = Worker(
         me,
         inbox,
@@ -197,7 +196,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         lanes=lanes,
         registrar=registrar,
         committer=committer,
-        progress=progress,
+        chronicle=chronicle,
         breakers=breakers,
         metrics=metrics,
         limits=_limits(settings),
@@ -228,7 +227,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
             kafka_connected=prober.connected["kafka"],
             artifacts_connected=prober.connected["artifacts"],
             active_jobs=worker.active,
-            models_trained=worker.trained,
+            models_trained=chronicle.trained,
             assigned_partitions=len(worker.membership.epochs),
         )
 

@@ -9,18 +9,14 @@ It speaks to Kafka alone (and to the schema registry where there is one), as any
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, NotRequired, Required, Self, TypedDict, Unpack
-from uuid import UUID
+from typing import Any, Self, Unpack
 
-import orjson
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
 
 from consumer import kafka_config
@@ -31,47 +27,19 @@ from consumer.events.messages import Message, message
 from consumer.events.requests import check_request_id, to_avro
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.topics import Topics
+from consumer.new_requests import RequestFields, earliest, training_request
+from consumer.reader import POLL_S, Reader, partition_count, partition_of, quiet, topics_present, transient
 from consumer.settings import Settings
 from pipeline.errors import RejectedError, TransientError
-from pipeline.jobs import Evaluation, HyperparameterValue, OutcomeKind, TrainingRequest, milliseconds
+from pipeline.jobs import OutcomeKind, TrainingRequest, milliseconds
 from schemas import Record
 
 Event = Mapping[str, Any]
 """A record of one of the topics in its Avro form: the fields that its schema lists."""
 
 TERMINAL = frozenset(OutcomeKind)
-POLL_S = 0.2
 REGISTERED_WITHIN_S = 15.0
 """The two events of a model are one transaction, but a reader may see the one partition before the other."""
-SKEW = timedelta(minutes=5)
-"""How far the clocks of the machines may be apart."""
-FEW = 10_000
-"""Records that are rather read than missed, where a broker does not know which offset belongs to a time."""
-
-
-class MissingTopicError(Exception):
-    """A topic that is needed does not exist; the message names it and the remedy."""
-
-
-class RequestFields(TypedDict, total=False):
-    """What a request may say, as `schemas/training-requests.avsc` documents it; all but two fields have a default."""
-
-    algorithm: Required[str]
-    dataset_name: Required[str]
-    request_id: NotRequired[str]
-    job_name: NotRequired[str]
-    project: NotRequired[str]
-    user: NotRequired[str]
-    model_name: NotRequired[str]
-    target_column: NotRequired[str | None]
-    features: NotRequired[Sequence[str] | None]
-    hyperparameters: NotRequired[Mapping[str, HyperparameterValue]]
-    evaluation: NotRequired[Evaluation | Mapping[str, Any] | None]
-    seed: NotRequired[int]
-    max_training_time_s: NotRequired[float | None]
-    max_memory_bytes: NotRequired[int | None]
-    correlation_id: NotRequired[str]
-    tags: NotRequired[Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +71,7 @@ class Client:
         self._producer = Producer(
             {
                 **kafka_config.producer_config(settings),
-                **_quiet(),
+                **quiet(),
                 "message.timeout.ms": round(timeout_s * 1000),
                 "request.timeout.ms": round(timeout_s * 1000),
             }
@@ -121,7 +89,7 @@ class Client:
     def submit(self, **request: Unpack[RequestFields]) -> str:
         """Send one request and wait until the brokers have it; returns its request_id, a new one if none is given.
 
-        Raises RejectedError for what no request can say, MissingTopicError, and TransientError if Kafka does not
+        Raises RejectedError for what no request can say, MissingTopicsError, and TransientError if Kafka does not
         take it in time: sending it again with the same request_id never trains it twice.
         """
         return self.submit_all([training_request(request)])[0]
@@ -157,7 +125,7 @@ class Client:
         that the topic keeps (7 days) is looked through.  Raises TimeoutError if there is no end within `timeout_s`.
         """
         waiting = {request_id, *more}
-        begin = since or _earliest(waiting)
+        begin = since or earliest(waiting)
         seen: set[str] = set()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for event in self._events(Record.TRAINING_PROGRESS, frozenset(waiting), begin):
@@ -189,9 +157,9 @@ class Client:
 
     def send(self, messages: Sequence[Message]) -> None:
         """Produce these and wait for their acknowledgement; see `submit` for what it raises."""
-        present = self._present()
+        present = self._topics_present()
         for topic in sorted({one.topic for one in messages}):
-            _require(topic, present)
+            partition_count(topic, present)
         refused: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _: Delivered) -> None:
@@ -207,8 +175,8 @@ class Client:
                 raise RejectedError(f"the request is larger than the topic takes: {why}")
             raise TransientError("kafka", f"{left + len(refused)} of {len(messages)} records were not taken: {why}")
 
-    def _present(self) -> Mapping[str, Any]:
-        return _present(self._producer, self._settings.kafka_bootstrap_servers, self._timeout_s)
+    def _topics_present(self) -> Mapping[str, Any]:
+        return topics_present(self._producer, self._settings.kafka_bootstrap_servers, self._timeout_s)
 
     def prepare(self) -> None:
         """Learn the ids of the schema registry, where there is one; the other methods do it by themselves."""
@@ -242,205 +210,11 @@ class Client:
             return None  # some other producer's: none of ours would be
 
 
-class Reader:
-    """Reads partitions of a topic without a group, as a read_committed consumer sees them; of one thread.
-
-    Iterating gives None wherever no record came for a while.  Raises TransientError when no broker has answered for
-    `timeout_s`.
-    """
-
-    def __init__(self, settings: Settings, topic: str, timeout_s: float) -> None:
-        self._topic = topic
-        self._servers = settings.kafka_bootstrap_servers
-        self._timeout_s = timeout_s
-        self._down = False
-        self._ended: set[int] = set()
-        self._begun: set[int] = set()
-        self._consumer = Consumer(
-            {
-                **kafka_config.tail_config(settings),
-                **_quiet(),
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": True,
-                "error_cb": self._trouble,
-            }
-        )
-        try:
-            self.partitions = _require(topic, _present(self._consumer, self._servers, timeout_s))
-        except BaseException:
-            self._consumer.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._consumer.close()
-
-    @property
-    def at_end(self) -> bool:
-        """Whether every partition has been read to where it ended at that moment."""
-        return self._ended >= self._begun
-
-    def start(self, numbers: Iterable[int], since: datetime | None = None) -> None:
-        """Read these partitions from their first record of that time on, or from their beginning."""
-        self._begun, self._ended = set(numbers), set()
-        try:
-            self._consumer.assign([TopicPartition(self._topic, n, self._first(n, since)) for n in sorted(self._begun)])
-        except KafkaException as error:
-            raise _transient(error) from error
-
-    def __iter__(self) -> Iterator[Delivered | None]:
-        while True:
-            delivered = self._consumer.poll(POLL_S)
-            if delivered is None:
-                self._check_answers()
-                yield None
-            elif (error := delivered.error()) is None:
-                self._down = False
-                yield delivered
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._ended.add(int(delivered.partition() or 0))
-                yield None
-            elif not error.retriable():
-                raise TransientError("kafka", error.str())
-
-    def _first(self, number: int, since: datetime | None) -> int:
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), self._timeout_s)
-        if since is None:
-            return int(low)
-        asked = TopicPartition(self._topic, number, max(0, round((since - SKEW).timestamp() * 1000)))
-        (found,) = self._consumer.offsets_for_times([asked], self._timeout_s)
-        # Nothing that young, or a broker (the embedded one) that does not know.
-        return int(found.offset if found.offset >= 0 else max(low, high - FEW))
-
-    def _trouble(self, error: KafkaError) -> None:
-        self._down = self._down or error.code() == KafkaError._ALL_BROKERS_DOWN
-
-    def _check_answers(self) -> None:
-        if self._down:
-            _present(self._consumer, self._servers, self._timeout_s)
-            self._down = False
-
-
-def training_request(given: Mapping[str, object]) -> TrainingRequest:
-    """The request that says this, with a new request_id if it has none.  Raises RejectedError for unknown fields."""
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    _known(values, _REQUEST_FIELDS, "a request")
-    for name in ("algorithm", "dataset_name"):
-        if not values.get(name):
-            raise RejectedError(f"a request needs {name}")
-    text = values.pop("hyperparameters_json", None)
-    if text is not None:
-        values["hyperparameters"] = {**values.get("hyperparameters", {}), **_json_object(text)}
-    evaluation = values.get("evaluation", {})
-    if isinstance(evaluation, Mapping):
-        _known(evaluation, [field.name for field in fields(Evaluation)], "evaluation")
-        values["evaluation"] = Evaluation(**evaluation)
-    values.setdefault("request_id", new_request_id())
-    values.setdefault("job_name", values.get("model_name") or f"{values['dataset_name']}-{values['algorithm']}")
-    values.setdefault("model_name", values["job_name"])
-    values.setdefault("requested_at", milliseconds(datetime.now(UTC)))
-    if "features" in values:
-        values["features"] = tuple(values["features"])
-    return TrainingRequest(**values)
-
-
-_REQUEST_FIELDS = (*(field.name for field in fields(TrainingRequest)), "hyperparameters_json")
-
-
-def new_request_id() -> str:
-    """A UUID of version 7: it tells when it was made, so that a watch knows where to begin."""
-    value = round(time.time() * 1000) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
-    return str(UUID(int=value))
-
-
-def time_of(request_id: str) -> datetime | None:
-    """When a request_id of ours was made; None for those of others."""
-    try:
-        value = UUID(request_id)
-    except ValueError:
-        return None
-    if value.version != 7 or str(value) != request_id:
-        return None
-    return min(datetime.fromtimestamp((value.int >> 80) / 1000, UTC), datetime.now(UTC))
-
-
-def _earliest(request_ids: Iterable[str]) -> datetime | None:
-    times = [time_of(request_id) for request_id in request_ids]
-    return min((one for one in times if one is not None), default=None) if all(times) else None
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """Where `murmur2_random`, and Java's default, put a record with this key."""
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
-
-
-def murmur2(data: bytes) -> int:
-    """The 32-bit MurmurHash2 with Kafka's seed (org.apache.kafka.common.utils.Utils.murmur2), unsigned."""
-    m, mask = 0x5BD1E995, 0xFFFFFFFF
-    whole = len(data) // 4 * 4
-    h = 0x9747B28C ^ len(data)
-    for at in range(0, whole, 4):
-        k = int.from_bytes(data[at : at + 4], "little") * m & mask
-        h = h * m & mask ^ (k ^ k >> 24) * m & mask
-    if rest := data[whole:]:
-        h = (h ^ int.from_bytes(rest, "little")) * m & mask
-    h = (h ^ h >> 13) * m & mask
-    return h ^ h >> 15
-
-
 def _check(request_id: str) -> None:
     try:
         check_request_id(request_id)
     except UndecodableError as error:
         raise RejectedError(str(error)) from None
-
-
-def _known(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    for name in given:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            raise RejectedError(f"{what} has no {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise RejectedError(f"hyperparameters_json is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise RejectedError("hyperparameters_json takes a JSON object")
-    return found
-
-
-def _quiet() -> dict[str, Any]:
-    """What goes wrong is raised; librdkafka's lines on standard error would only say it in other words."""
-    return {"log_level": 0, "error_cb": lambda _: None}
-
-
-def _present(client: Producer | Consumer, servers: str, timeout_s: float) -> Mapping[str, Any]:
-    """The topics that there are, with their metadata; raises TransientError if no broker answers."""
-    try:
-        return dict(client.list_topics(timeout=timeout_s).topics)
-    except KafkaException as error:
-        why = error.args[0].str().removeprefix("Failed to get metadata: ")
-        raise TransientError("kafka", f"no broker answers at {servers}: {why}") from error
-
-
-def _require(topic: str, present: Mapping[str, Any]) -> int:
-    """How many partitions the topic has."""
-    if topic not in present or not present[topic].partitions:
-        raise MissingTopicError(f"topic {topic} is missing; run `tensorfleet topics create`")
-    return len(present[topic].partitions)
-
-
-def _transient(error: KafkaException) -> TransientError:
-    cause = error.args[0]
-    return TransientError("kafka", cause.str() if isinstance(cause, KafkaError) else str(cause))
 
 
 def _produce(producer: Producer, one: Message, delivered: Callable[[KafkaError | None, Delivered], None]) -> None:
@@ -453,4 +227,4 @@ def _produce(producer: Producer, one: Message, delivered: Callable[[KafkaError |
         except KafkaException as error:
             if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
                 raise RejectedError("the request is larger than Kafka takes: about 1 MB") from error
-            raise _transient(error) from error
+            raise transient(error) from error

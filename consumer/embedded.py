@@ -9,10 +9,8 @@ transactions, keeps at most 5 MB a partition, and forgets everything when its pr
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING
 import orjson
 from pydantic import SecretStr
 
+from consumer.processes import die_with_parent
 from consumer.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ LOCK = ".lock"
 WORKER_ID = "embedded"
 SESSION_MS = 6_000
 """After kill -9 the next worker gets the partitions when the dead one's session has ended."""
-PR_SET_PDEATHSIG = 1
 TIMEOUT_S = 10.0
 
 
@@ -233,7 +231,7 @@ class WorkerProcess:
 
 def run_worker(parent: int) -> None:
     """Run the worker that `parent` has started, for as long as that lives."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != parent:
         return
     settings = Settings.model_validate_json(sys.stdin.buffer.read())

@@ -25,6 +25,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from consumer.machine import available_cpus, available_memory_bytes
+
 WORKER_NEEDS = ("MONGODB_URL", "KAFKA_BOOTSTRAP_SERVERS")
 
 
@@ -101,32 +103,6 @@ Duration = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(duration
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 SecurityProtocol = Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)]
 SaslMechanism = Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], BeforeValidator(_upper)]
-
-
-def available_cpus() -> int:
-    """CPUs this process may use: its affinity, within its cgroup's quota (version 2)."""
-    cpus = len(os.sched_getaffinity(0))
-    for quota, period in (text.split() for text in _cgroup_limits("cpu.max")):
-        cpus = min(cpus, max(1, int(quota) // int(period)))
-    return cpus
-
-
-def available_memory_bytes() -> int:
-    """Memory this process may use: the machine's, within its cgroup's limit (version 2)."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *(int(text) for text in _cgroup_limits("memory.max"))])
-
-
-def _cgroup_limits(name: str, root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[str]:
-    """The limits set on this process's cgroup and on those around it; the tightest holds."""
-    try:
-        path = next(line[3:].strip("/") for line in own.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return []
-    groups = [root / path, *(root / path).parents] if path else [root]
-    files = [group / name for group in groups if group.is_relative_to(root)]
-    texts = [file.read_text().strip() for file in files if file.is_file()]
-    return [text for text in texts if not text.startswith("max")]
 
 
 def _folder() -> Path:

@@ -27,36 +27,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
 import structlog
 
 from consumer.assignment import Announcement, Assignment
 from consumer.cancellation import CancelSeen
+from consumer.chronicle import Chronicle
 from consumer.claims import Asked, Claims, Ruled, Ruling, Standing
 from consumer.committer import Committer, GroupSettled
 from consumer.dead_letters import CONFLICT, UNREADABLE
 from consumer.dispatch import Dispatch
-from consumer.events.outgoing import ProgressState, progress_event
 from consumer.failures import ThreadFailed
 from consumer.heartbeat import Beat
 from consumer.intake import Intake, Membership, Partition, Polled, Record
 from consumer.job import Job, State
 from consumer.metrics import Metrics
 from consumer.preparation import Crashed, Preparation, Prepared
-from consumer.progress import Progress
 from consumer.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Result, Stored
-from consumer.trainers.child import JOB_LIMIT_BYTES
-from consumer.trainers.lanes import (
+from consumer.trainers.lanes import Lanes
+from consumer.trainers.protocol import (
+    JOB_LIMIT_BYTES,
     End,
     Finished,
     Killed,
     LaneEvent,
-    Lanes,
     Logged,
     Reported,
     Returned,
     Spec,
     Taken,
+    Work,
 )
 from consumer.waiting import Breakers
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, milliseconds
@@ -152,7 +151,7 @@ class Worker:
         lanes: Lanes,
         registrar: Registrar,
         committer: Committer,
-        progress: Progress,
+        chronicle: Chronicle,
         breakers: Breakers,
         metrics: Metrics,
         limits: Limits,
@@ -167,7 +166,7 @@ class Worker:
         self._lanes = lanes
         self._registrar = registrar
         self._committer = committer
-        self._progress = progress
+        self._chronicle = chronicle
         self._breakers = breakers
         self._metrics = metrics
         self._limits = limits
@@ -189,7 +188,6 @@ class Worker:
         self._drain_by: float | None = None
         self._drain_asked = threading.Event()
         self._left = False
-        self.trained = 0
         self.turned_at = time.monotonic()
         self._handlers: dict[type, Callable[[Any], None]] = {
             Polled: self._polled,
@@ -297,12 +295,10 @@ class Worker:
         if not self._assignment.owns(record) or self._drain_by is not None:
             self._decline(ruling)
         elif asked is None:
-            log.warning(
-                "unreadable record", partition=record.partition.number, offset=record.offset, why=ruling.message
-            )
+            self._chronicle.buried(UNREADABLE, ruling.message, partition=record.partition.number, offset=record.offset)
             self._bury(record, UNREADABLE, ruling.message)
         elif ruling.standing is Standing.CONFLICT:
-            log.warning("conflict", request_id=asked.request.request_id, why=ruling.message)
+            self._chronicle.buried(CONFLICT, ruling.message, request_id=asked.request.request_id)
             self._bury(record, CONFLICT, ruling.message)
         elif ruling.standing is Standing.DONE:
             self._duplicates.pop(record, None)
@@ -314,7 +310,6 @@ class Worker:
 
     def _bury(self, record: Record, reason: str, message: str) -> None:
         self._duplicates.pop(record, None)
-        self._metrics.dead_letters.labels(reason).inc()
         self._assignment.announce(Announcement(record, dead_letter=(reason, message)))
 
     def _decline(self, ruling: Ruling) -> None:
@@ -365,8 +360,7 @@ class Worker:
             self._end(job, OutcomeKind.FAILED, ErrorKind.WORKER_LOST, message)
         else:
             job.state = State.WAITING
-            self._say(job, ProgressState.ACCEPTED)
-            log.info("request accepted", model=job.request.model_key, algorithm=job.request.algorithm, **job.ids)
+            self._chronicle.accepted(job)
             self._dispatch.wait(job)
 
     def _look_again(self, now: float) -> None:
@@ -439,20 +433,7 @@ class Worker:
         job.spool = self._spool / str(self._fed)
         limits = self._limits
         memory = min(request.max_memory_bytes or limits.training_memory_bytes, limits.training_memory_bytes)
-        payload = orjson.dumps(
-            {
-                "id": job.request_id,
-                "request": request.to_document(),
-                "dataset": {
-                    "name": dataset.name,
-                    "fingerprint": dataset.fingerprint,
-                    "path": dataset.path and str(dataset.path),
-                    "target_column": dataset.target_column,
-                },
-                "spool": str(job.spool),
-                "max_memory_bytes": memory,
-            }
-        )
+        payload = Work(request, dataset, job.spool, memory).to_datagram()
         return Spec(job.request_id, payload, request.max_training_time_s or limits.training_time_s, memory)
 
     # 4. It is trained ---------------------------------------------------------------------------------------------
@@ -465,12 +446,9 @@ class Worker:
             case Taken():
                 self._taken(job)
             case Reported():
-                self._enter_stage(job, event.stage)
-                state = ProgressState(event.stage)
-                usage = {"cpu_s": event.cpu_s, "rss_bytes": event.rss_bytes}
-                self._say(job, state, fraction=event.fraction, message=event.message, **usage)
+                self._chronicle.reported(job, event)
             case Logged():
-                getattr(log, event.level, log.warning)(event.message, source="trainer", **job.ids)
+                self._chronicle.logged(job, event)
             case Returned():
                 self._start_over(job)
             case Finished():
@@ -480,41 +458,24 @@ class Worker:
 
     def _taken(self, job: Job) -> None:
         job.state = State.TRAINING
-        job.taken_at = time.monotonic()
-        waited_s = (self._clock() - job.request.requested_at).total_seconds()
-        self._metrics.queue_wait_s.observe(max(0.0, waited_s))
-        self._say(job, ProgressState.STARTED)
-        log.info("training started", attempt=job.attempt, **job.ids)
+        self._chronicle.started(job)
         if job.cancelled:
             self._lanes.kill(job.request_id, End.CANCELLED, job.cancelled)
 
     def _finished(self, job: Job, event: Finished) -> None:
-        job.finished_at = time.monotonic()
-        self._metrics.training_duration_s.observe(job.finished_at - job.taken_at)
-        self._enter_stage(job, "")
         if event.verdict == "trained":
-            self._enter_stage(job, ProgressState.REGISTERING)
+            self._chronicle.finished(job, "")
             self._put_down_dataset(job)
-            self._say(job, ProgressState.REGISTERING)
             job.state = State.STORING
             job.sequence += 1
             now = milliseconds(self._clock())
             assert job.spool is not None
             self._to_store.append(Result(job.request, job.spool, now, self._me.worker_id, job.attempt, job.sequence))
-        elif event.verdict == "rejected":
-            self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, event.message)
-        else:
-            if event.kind == ErrorKind.OUT_OF_MEMORY:
-                self._metrics.trainers_replaced.labels("memory").inc()
-            self._end(job, OutcomeKind.FAILED, ErrorKind(event.kind), event.message)
-
-    def _enter_stage(self, job: Job, stage: str) -> None:
-        """Time what a job does; an empty stage ends the one before."""
-        now = time.monotonic()
-        if job.stage and stage != job.stage:
-            self._metrics.stage_duration_s.labels(job.stage).observe(now - job.stage_at)
-        if stage != job.stage:
-            job.stage, job.stage_at = stage, now
+            return
+        rejected = event.verdict == "rejected"
+        error = ErrorKind.INVALID_REQUEST if rejected else ErrorKind(event.kind)
+        self._chronicle.finished(job, error)
+        self._end(job, OutcomeKind.REJECTED if rejected else OutcomeKind.FAILED, error, event.message)
 
     def _put_down_dataset(self, job: Job) -> None:
         if job.dataset is not None:
@@ -522,7 +483,7 @@ class Worker:
             job.dataset = None
 
     def _killed(self, job: Job, event: Killed) -> None:
-        self._metrics.trainers_replaced.labels(_CAUSES[event.end]).inc()
+        self._chronicle.killed(event.end)
         if event.end is End.CRASHED:
             job.state = State.PREPARING
             self._preparation.count_crash(job, event.message)
@@ -538,13 +499,12 @@ class Worker:
         if job.claim is None or crashed.count is None:
             self._park(job)
             return
-        log.warning("trainer crashed", crashes=crashed.count, why=crashed.message, **job.ids)
+        self._chronicle.crashed(job, crashed.count, crashed.message)
         if crashed.count >= self._limits.attempts:
             message = f"{crashed.message}; that was attempt {crashed.count} of {self._limits.attempts} (MAX_ATTEMPTS)"
             self._end(job, OutcomeKind.FAILED, ErrorKind.TRAINER_CRASHED, message)
             return
-        error = Failure(ErrorKind.TRAINER_CRASHED, crashed.message)
-        self._say(job, ProgressState.RETRYING, error=error)
+        self._chronicle.retrying(job, crashed.message)
         job.claim = replace(job.claim, trainer_crashes=crashed.count)
         self._start_over(job)
 
@@ -598,35 +558,15 @@ class Worker:
         if job is None:
             return
         job.state = State.STORED
-        self._enter_stage(job, "")
         if job.record is not None:
             self._dispatch.leave(job)
             self._assignment.announce(Announcement(job.record, outcome, stored.registered))
-        self._count(job, outcome)
-        self._log_outcome(job, stored)
-
-    def _count(self, job: Job, outcome: Outcome) -> None:
-        metrics, model = self._metrics, outcome.model
-        metrics.outcomes.labels(outcome.kind.value).inc()
-        if outcome.dead_lettered and outcome.error is not None:
-            metrics.dead_letters.labels(outcome.error.kind).inc()
-        if model is not None and job.finished_at:
-            self.trained += 1
-            metrics.models_trained.labels(model.algorithm).inc()
-            if (accuracy := model.metrics.get("test_accuracy")) is not None:
-                metrics.model_accuracy.labels(model.model_type).observe(accuracy)
-
-    def _log_outcome(self, job: Job, stored: Stored) -> None:
-        outcome, registered = stored.outcome, stored.registered
-        if registered is not None:
-            log.info("model registered", model=job.request.model_key, version=registered.version, **job.ids)
-        elif outcome.error is not None:
-            log.warning("request ended", kind=outcome.kind.value, why=outcome.error.message, **job.ids)
+        self._chronicle.stored(job, stored)
 
     def _refused(self, request_id: str) -> None:
         job = self._jobs.get(request_id)
         if job is not None:
-            log.warning("another worker has taken this request over; its result counts", **job.ids)
+            self._chronicle.taken_over(job)
             self._park(job)
 
     def _park(self, job: Job) -> None:
@@ -665,13 +605,12 @@ class Worker:
         if job is None or job.state is State.PARKED or job.cancelled:
             return
         if job.state in (State.STORING, State.STORED):
-            self._metrics.cancels.labels("late").inc()
+            self._chronicle.cancelled(job, "late")
             return
         if job.state is State.FED and not self._lanes.take_back(request_id):
             job.state = State.TRAINING
         job.cancelled = message
-        self._metrics.cancels.labels("stopped" if job.state is State.TRAINING else "waiting").inc()
-        log.info("cancel", state=job.state.name, **job.ids)
+        self._chronicle.cancelled(job, "stopped" if job.state is State.TRAINING else "waiting")
         if job.state is State.TRAINING:
             self._lanes.kill(request_id, End.CANCELLED, message)
             return
@@ -757,19 +696,6 @@ class Worker:
         self._intake.allow(self._received + (min(rooms) if reading else 0), self._assignment.crowded())
         self._metrics.intake_paused.set(not reading)
 
-    def _say(self, job: Job, state: ProgressState, **more: Any) -> None:
-        job.sequence += 1
-        event = progress_event(
-            job.request,
-            state,
-            attempt=job.attempt,
-            sequence=job.sequence,
-            worker_id=self._me.worker_id,
-            occurred_at=self._clock(),
-            **more,
-        )
-        self._progress.publish(event, job.request.traceparent)
-
     def _observe(self, now: float) -> None:
         if now < self._observe_at:
             return
@@ -793,12 +719,6 @@ _ENDS = {
     End.TIMED_OUT: (OutcomeKind.TIMED_OUT, ErrorKind.TIME_LIMIT),
     End.OUT_OF_MEMORY: (OutcomeKind.FAILED, ErrorKind.OUT_OF_MEMORY),
     End.CANCELLED: (OutcomeKind.CANCELLED, ErrorKind.CANCELLED),
-}
-_CAUSES = {
-    End.TIMED_OUT: "timed_out",
-    End.OUT_OF_MEMORY: "memory",
-    End.CANCELLED: "cancelled",
-    End.CRASHED: "crashed",
 }
 
 

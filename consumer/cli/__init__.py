@@ -79,7 +79,7 @@ def _explained(error: Exception) -> Stop | None:
             return Stop("", WRONG_USE)
         path = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
         return Stop(f"{error.format_message().rstrip('.')}; see `{path} --help`", WRONG_USE)
-    from consumer.client import MissingTopicError
+    from consumer.events.errors import MissingTopicsError
     from consumer.settings import SettingsError
     from pipeline.errors import CorruptArtifactError, NotFoundError, RejectedError, TransientError
 
@@ -87,6 +87,6 @@ def _explained(error: Exception) -> Stop | None:
         return Stop(f"{error}; `{PROGRAM} doctor` looks at all services", UNREACHABLE)
     if isinstance(error, TimeoutError):
         return Stop(str(error), UNREACHABLE)
-    if isinstance(error, SettingsError | MissingTopicError | RejectedError | NotFoundError):
+    if isinstance(error, SettingsError | MissingTopicsError | RejectedError | NotFoundError):
         return Stop("; ".join(str(error).splitlines()), WRONG_USE)
     return Stop(str(error), FAILED) if isinstance(error, CorruptArtifactError) else None

@@ -85,7 +85,7 @@ def submit(
 def _send(wanted: Sequence[Mapping[str, Any]], *, watch: bool, as_json: bool) -> None:
     settings = context.kafka_settings()
 
-    from consumer.client import training_request
+    from consumer.new_requests import training_request
 
     requests = [training_request({"user": user_name(), **one}) for one in wanted]
     began = datetime.now(UTC)

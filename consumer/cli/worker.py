@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from consumer.cli import context
-from consumer.cli.output import Stop
 
 
 def worker() -> None:
@@ -14,11 +13,8 @@ def worker() -> None:
     settings = context.worker_settings()
 
     from consumer import logs
-    from consumer.app import MissingTopicsError, run_worker
+    from consumer.app import run_worker
 
     logs.configure(settings.log_level, settings.log_format)
     logs.log_uncaught()
-    try:
-        run_worker(settings)
-    except MissingTopicsError as error:
-        raise Stop(str(error), 2) from error
+    run_worker(settings)

@@ -19,3 +19,7 @@ class UndecodableError(RejectedError):
     def __init__(self, message: str, written: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.written = written
+
+
+class MissingTopicsError(Exception):
+    """Topics that are needed do not exist; the message names them and the remedy."""

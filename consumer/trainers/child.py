@@ -1,14 +1,7 @@
-"""What runs in a trainer: take a job, train it, say how it went; for as long as the worker lives.
-
-In, one datagram a job: `{"id", "request", "dataset", "spool", "max_memory_bytes"}`. Out, datagrams as well, so that a
-child which is stopped in the middle of one never blocks the worker: `{"taken": id}`, `{"progress": id, "stage",
-"fraction", "message", "cpu_s", "rss_bytes"}`, `{"log": id, "level", "message"}`, and one of `{"trained": id, …}`,
-`{"rejected": id, …}`, `{"failed": id, …}`. The result itself is a file in the job's spool folder.
-"""
+"""What runs in a trainer: take a job, train it, say how it went; for as long as the worker lives."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import resource
@@ -16,23 +9,20 @@ import signal
 import socket
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from consumer.processes import die_with_parent
+from consumer.trainers.protocol import JOB_LIMIT_BYTES, Work
 from pipeline import training
-from pipeline.datasets import Dataset
 from pipeline.errors import RejectedError, TrainingFailed
-from pipeline.jobs import ErrorKind, TrainingRequest
+from pipeline.jobs import ErrorKind
 
-JOB_LIMIT_BYTES = 131_072
-"""Of one datagram; well under the kernel's default send buffer (212,992)."""
 MESSAGE_LIMIT = 4_000
 """Characters of an error or log message: enough to read, and it always fits a datagram."""
 EXIT_OUT_OF_MEMORY = 71
-PR_SET_PDEATHSIG = 1
 
 
 def warm_up() -> None:
@@ -44,7 +34,7 @@ def warm_up() -> None:
 def run(inbox: socket.socket, outbox: socket.socket) -> int:
     """Train until the inbox closes; returns the exit code."""
     os.setsid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     reporter = Reporter(outbox)
     logging.basicConfig(handlers=[reporter], level=logging.WARNING, force=True)
@@ -59,13 +49,9 @@ def _train(job: dict[str, Any], reporter: Reporter) -> bool:
     """Train one job; False if this process had better be replaced."""
     reporter.take(job["id"])
     try:
-        request = TrainingRequest.from_document(
-            job["request"] | {"requested_at": datetime.fromisoformat(job["request"]["requested_at"])}
-        )
-        dataset = Dataset(**job["dataset"] | {"path": job["dataset"]["path"] and Path(job["dataset"]["path"])})
-        spool = Path(job["spool"])
+        request, dataset, spool, max_memory_bytes = Work.from_message(job)
         spool.mkdir(parents=True, exist_ok=True)
-        with _memory_limit(job["max_memory_bytes"]):
+        with _memory_limit(max_memory_bytes):
             trained = training.train(request, dataset, spool, reporter.progress)
         (spool / "result.json").write_bytes(trained.to_json())
     except RejectedError as error:

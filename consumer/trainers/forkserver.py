@@ -19,16 +19,22 @@ import sys
 
 import orjson
 
+from consumer.processes import die_with_parent
+
 CONTROL_LIMIT_BYTES = 4_096
 
 
 def main() -> None:
     """Serve until the worker's end of the control socket closes; argv[1] is its descriptor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A worker that dies during the imports takes us along; later the end of its socket tells, which leaves time to kill
+    # the trainers with all that they have started.
+    die_with_parent()
     from consumer.trainers import child
 
     control = socket.socket(fileno=int(sys.argv[1]))
     child.warm_up()
+    die_with_parent(None)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker has gone meanwhile
         ForkServer(control).serve()
 

@@ -18,14 +18,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from consumer.trainers.child import JOB_LIMIT_BYTES
 from consumer.trainers.forkserver import CONTROL_LIMIT_BYTES
+from consumer.trainers.protocol import (
+    JOB_LIMIT_BYTES,
+    End,
+    Finished,
+    Killed,
+    LaneEvent,
+    Logged,
+    Reported,
+    Returned,
+    Spec,
+    Taken,
+)
 from pipeline.jobs import ErrorKind
 
 RECYCLE_RSS_BYTES = 400 * 2**20
@@ -34,78 +44,6 @@ WATCH_S = 0.1
 """Time and memory are looked at this often; a fast allocator gains about 100 MB a look."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PAGE_BYTES = resource.getpagesize()
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """A job as a trainer gets it. `payload` is the datagram (see child)."""
-
-    job_id: str
-    payload: bytes
-    max_time_s: float
-    max_memory_bytes: int
-
-
-class End(Enum):
-    """Why a training ended without a result of its own."""
-
-    TIMED_OUT = "TIMED_OUT"
-    OUT_OF_MEMORY = "OUT_OF_MEMORY"
-    CANCELLED = "CANCELLED"
-    CRASHED = "CRASHED"
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    job_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """Progress, as child sends it."""
-
-    job_id: str
-    stage: str
-    fraction: float | None
-    message: str
-    cpu_s: float
-    rss_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Logged:
-    job_id: str
-    level: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The trainer said itself how it went: trained (the result is in the spool), rejected, or failed with a kind."""
-
-    job_id: str
-    verdict: str
-    kind: str = ""
-    message: str = ""
-    cpu_s: float = 0.0
-    rss_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Killed:
-    job_id: str
-    end: End
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """Fed, never taken, and its lane is gone: to be fed again; nobody is to blame."""
-
-    job_id: str
-
-
-LaneEvent = Taken | Reported | Logged | Finished | Killed | Returned
 
 
 @dataclass(slots=True)

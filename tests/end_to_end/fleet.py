@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from consumer.events.control import cancel_command
 from consumer.events.messages import message
 from consumer.events.requests import to_avro
 from consumer.events.topics import Topics
-from consumer.trainers.child import PR_SET_PDEATHSIG
+from consumer.processes import die_with_parent
 from pipeline.jobs import TrainingRequest
 from schemas import Record
 
@@ -105,7 +104,7 @@ class Fleet:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_the_test,
+                preexec_fn=die_with_parent,
             )
         worker = WorkerProcess(worker_id, process, log)
         self.workers.append(worker)
@@ -195,11 +194,6 @@ class Fleet:
 
     def _partitions(self, topic: str) -> list[int]:
         return list(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)
-
-
-def _die_with_the_test() -> None:
-    """Whatever ends the test run, kill -9 included, ends the worker."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _tail(log: Path) -> str:

@@ -17,12 +17,14 @@ from confluent_kafka import Producer
 
 from consumer import kafka_config
 from consumer.cli import main
-from consumer.client import Client, MissingTopicError, Reader, partition_of
+from consumer.client import Client
 from consumer.dead_letters import UNREADABLE, dead_letter
+from consumer.events.errors import MissingTopicsError
 from consumer.events.messages import Message, message
 from consumer.events.outgoing import ProgressState, progress_event, registered_event, terminal_progress
 from consumer.events.requests import Received, read_request, to_avro
 from consumer.intake import Partition, Record
+from consumer.reader import Reader, partition_of
 from consumer.settings import Settings
 from consumer.stores import open_stores
 from pipeline.errors import RejectedError
@@ -206,7 +208,7 @@ def test_a_missing_topic_is_wrong_use_and_says_how_to_create_it(
         assert "`tensorfleet topics create`" in answer.error
     with (
         Client(settings.model_copy(update={"topic_prefix": "no."})) as client,
-        pytest.raises(MissingTopicError, match=r"no\.training-requests"),
+        pytest.raises(MissingTopicsError, match=r"no\.training-requests"),
     ):
         client.submit(algorithm="svm", dataset_name="iris")
 

@@ -21,7 +21,8 @@ from consumer import embedded
 from consumer.cli import main, submit
 from consumer.cli.output import Stop, _fitted, column, duration, shown, size
 from consumer.cli.values import hyperparameter, model_reference
-from consumer.client import murmur2, new_request_id, partition_of, time_of, training_request
+from consumer.new_requests import new_request_id, time_of, training_request
+from consumer.reader import murmur2, partition_of
 from consumer.settings import Settings, SettingsError
 from consumer.stores import Stores, open_stores
 from pipeline.artifacts import NewArtifact

@@ -11,7 +11,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from consumer.trainers.lanes import End, Finished, Killed, LaneEvent, Lanes, Logged, Reported, Returned, Spec, Taken
+from consumer.trainers.lanes import Lanes
+from consumer.trainers.protocol import End, Finished, Killed, LaneEvent, Logged, Reported, Returned, Spec, Taken
 from pipeline.datasets.builtin import BuiltinSource
 from pipeline.jobs import TrainingRequest
 

@@ -13,7 +13,6 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr, ValidationError
 
-from consumer import settings as module
 from consumer.kafka_config import (
     consumer_config,
     kafka_client_config,
@@ -21,6 +20,7 @@ from consumer.kafka_config import (
     tail_config,
     transactional_producer_config,
 )
+from consumer.machine import available_memory_bytes
 from consumer.settings import Settings, SettingsError, duration_s, load_settings, settings_table, size_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def test_a_worker_needs_two_settings_and_has_a_default_for_every_other() -> None
     assert (settings.ledger_retention, settings.delivery) == (90 * 86400, "exactly-once")
     assert settings.worker_id
     assert settings.worker_concurrency >= 1
-    assert 0 < settings.max_training_memory * settings.worker_concurrency <= module.available_memory_bytes()
+    assert 0 < settings.max_training_memory * settings.worker_concurrency <= available_memory_bytes()
 
 
 def test_what_is_missing_is_named_one_a_line() -> None:
@@ -164,20 +164,8 @@ def test_defaults_follow_from_other_settings() -> None:
     settings = load(WORKER_ID="w-1", MAX_TRAINING_TIME="4h", WORKER_CONCURRENCY="2", CPUS_PER_TRAINING="9999")
     assert settings.drain_timeout == 4 * 3600 + 30
     assert settings.spool_dir.name == "spool"
-    assert settings.max_training_memory == module.available_memory_bytes() * 8 // 10 // 2
+    assert settings.max_training_memory == available_memory_bytes() * 8 // 10 // 2
     assert load(CPUS_PER_TRAINING="9999").worker_concurrency == 1
-
-
-def test_the_tightest_limit_of_the_cgroups_around_a_process_holds(tmp_path: Path) -> None:
-    own = tmp_path / "cgroup"
-    own.write_text("0::/pod/container\n")
-    for group, limit in (("", "max"), ("pod", "1000"), ("pod/container", "500")):
-        (tmp_path / "fs" / group).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "fs" / group / "memory.max").write_text(f"{limit}\n")
-    assert module._cgroup_limits("memory.max", tmp_path / "fs", own) == ["500", "1000"]
-    assert module._cgroup_limits("cpu.max", tmp_path / "fs", own) == []
-    own.write_text("12:memory:/old\n")
-    assert module._cgroup_limits("memory.max", tmp_path / "fs", own) == []
 
 
 def test_topics_carry_the_prefix() -> None:

@@ -17,8 +17,9 @@ from consumer.cli.demo.customers import CUSTOMERS, write_customers
 from consumer.cli.demo.screen import Job
 from consumer.cli.letters import read_letters
 from consumer.cli.output import Stop, one_line
-from consumer.client import Client, Event, Reader
+from consumer.client import Client, Event
 from consumer.embedded import WorkerProcess, settle_past
+from consumer.reader import Reader
 from consumer.settings import Settings
 from pipeline.jobs import Outcome, RegisteredModel
 from schemas import Record

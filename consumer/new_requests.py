@@ -1,0 +1,105 @@
+"""What a user says, made into a request: defaults filled in, unknown words refused with the nearest known one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Any, NotRequired, Required, TypedDict
+from uuid import UUID
+
+import orjson
+
+from pipeline.errors import RejectedError
+from pipeline.jobs import Evaluation, HyperparameterValue, TrainingRequest, milliseconds
+
+
+class RequestFields(TypedDict, total=False):
+    """What a request may say, as `schemas/training-requests.avsc` documents it; all but two fields have a default."""
+
+    algorithm: Required[str]
+    dataset_name: Required[str]
+    request_id: NotRequired[str]
+    job_name: NotRequired[str]
+    project: NotRequired[str]
+    user: NotRequired[str]
+    model_name: NotRequired[str]
+    target_column: NotRequired[str | None]
+    features: NotRequired[Sequence[str] | None]
+    hyperparameters: NotRequired[Mapping[str, HyperparameterValue]]
+    evaluation: NotRequired[Evaluation | Mapping[str, Any] | None]
+    seed: NotRequired[int]
+    max_training_time_s: NotRequired[float | None]
+    max_memory_bytes: NotRequired[int | None]
+    correlation_id: NotRequired[str]
+    tags: NotRequired[Mapping[str, str]]
+
+
+def training_request(given: Mapping[str, object]) -> TrainingRequest:
+    """The request that says this, with a new request_id if it has none.  Raises RejectedError for unknown fields."""
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    _known(values, _REQUEST_FIELDS, "a request")
+    for name in ("algorithm", "dataset_name"):
+        if not values.get(name):
+            raise RejectedError(f"a request needs {name}")
+    text = values.pop("hyperparameters_json", None)
+    if text is not None:
+        values["hyperparameters"] = {**values.get("hyperparameters", {}), **_json_object(text)}
+    evaluation = values.get("evaluation", {})
+    if isinstance(evaluation, Mapping):
+        _known(evaluation, [field.name for field in fields(Evaluation)], "evaluation")
+        values["evaluation"] = Evaluation(**evaluation)
+    values.setdefault("request_id", new_request_id())
+    values.setdefault("job_name", values.get("model_name") or f"{values['dataset_name']}-{values['algorithm']}")
+    values.setdefault("model_name", values["job_name"])
+    values.setdefault("requested_at", milliseconds(datetime.now(UTC)))
+    if "features" in values:
+        values["features"] = tuple(values["features"])
+    return TrainingRequest(**values)
+
+
+_REQUEST_FIELDS = (*(field.name for field in fields(TrainingRequest)), "hyperparameters_json")
+
+
+def new_request_id() -> str:
+    """A UUID of version 7: it tells when it was made, so that a watch knows where to begin."""
+    value = round(time.time() * 1000) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
+    return str(UUID(int=value))
+
+
+def time_of(request_id: str) -> datetime | None:
+    """When a request_id of ours was made; None for those of others."""
+    try:
+        value = UUID(request_id)
+    except ValueError:
+        return None
+    if value.version != 7 or str(value) != request_id:
+        return None
+    return min(datetime.fromtimestamp((value.int >> 80) / 1000, UTC), datetime.now(UTC))
+
+
+def earliest(request_ids: Iterable[str]) -> datetime | None:
+    """When the first of these was made; None unless all of them tell."""
+    times = [time_of(request_id) for request_id in request_ids]
+    return min((one for one in times if one is not None), default=None) if all(times) else None
+
+
+def _known(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            raise RejectedError(f"{what} has no {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise RejectedError(f"hyperparameters_json is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise RejectedError("hyperparameters_json takes a JSON object")
+    return found

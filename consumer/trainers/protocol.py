@@ -1,0 +1,130 @@
+"""What worker and trainer say to each other, in datagrams of JSON.
+
+To the trainer, one datagram a job: `{"id", "request", "dataset", "spool", "max_memory_bytes"}`. From it, datagrams as
+well, so that a trainer which is stopped in the middle of one never blocks the worker: `{"taken": id}`, `{"progress":
+id, "stage", "fraction", "message", "cpu_s", "rss_bytes"}`, `{"log": id, "level", "message"}`, and one of `{"trained":
+id, …}`, `{"rejected": id, …}`, `{"failed": id, …}`. The result itself is a file in the job's spool folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from pipeline.datasets import Dataset
+from pipeline.jobs import TrainingRequest
+
+JOB_LIMIT_BYTES = 131_072
+"""Of one datagram; well under the kernel's default send buffer (212,992)."""
+
+
+class Work(NamedTuple):
+    """What the trainer gets to do. The memory is in bytes."""
+
+    request: TrainingRequest
+    dataset: Dataset
+    spool: Path
+    max_memory_bytes: int
+
+    def to_datagram(self) -> bytes:
+        """At most JOB_LIMIT_BYTES can be sent; nothing here checks it."""
+        dataset = self.dataset
+        return orjson.dumps(
+            {
+                "id": self.request.request_id,
+                "request": self.request.to_document(),
+                "dataset": {
+                    "name": dataset.name,
+                    "fingerprint": dataset.fingerprint,
+                    "path": dataset.path and str(dataset.path),
+                    "target_column": dataset.target_column,
+                },
+                "spool": str(self.spool),
+                "max_memory_bytes": self.max_memory_bytes,
+            }
+        )
+
+    @classmethod
+    def from_message(cls, job: dict[str, Any]) -> Work:
+        request = job["request"] | {"requested_at": datetime.fromisoformat(job["request"]["requested_at"])}
+        dataset = job["dataset"] | {"path": job["dataset"]["path"] and Path(job["dataset"]["path"])}
+        return cls(
+            TrainingRequest.from_document(request), Dataset(**dataset), Path(job["spool"]), job["max_memory_bytes"]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A job as a trainer gets it. `payload` is its datagram."""
+
+    job_id: str
+    payload: bytes
+    max_time_s: float
+    max_memory_bytes: int
+
+
+class End(Enum):
+    """Why a training ended without a result of its own."""
+
+    TIMED_OUT = "TIMED_OUT"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    CANCELLED = "CANCELLED"
+    CRASHED = "CRASHED"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Progress, as child sends it."""
+
+    job_id: str
+    stage: str
+    fraction: float | None
+    message: str
+    cpu_s: float
+    rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    job_id: str
+    level: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The trainer said itself how it went: trained (the result is in the spool), rejected, or failed with a kind."""
+
+    job_id: str
+    verdict: str
+    kind: str = ""
+    message: str = ""
+    cpu_s: float = 0.0
+    rss_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    job_id: str
+    end: End
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Fed, never taken, and its lane is gone: to be fed again; nobody is to blame."""
+
+    job_id: str
+
+
+LaneEvent = Taken | Reported | Logged | Finished | Killed | Returned
