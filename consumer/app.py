@@ -26,6 +26,7 @@ from consumer.events.topics import Topics
 from consumer.health import Prober, service_probes
 from consumer.heartbeat import Heartbeat
 from consumer.http import Health, HttpServer
+from consumer.inbox import Inbox
 from consumer.intake import Intake
 from consumer.logs import MongoCommandLog
 from consumer.metrics import Metrics, MongoCommandCount
@@ -37,7 +38,7 @@ from consumer.stores import Stores, open_cache, open_stores
 from consumer.trainers.lanes import Lanes
 from consumer.transactions import Announcer, AtLeastOnce, ExactlyOnce
 from consumer.waiting import Breakers, Stopped, until_answered
-from consumer.worker import Inbox, Limits, Worker
+from consumer.worker import Limits, Worker
 from pipeline.errors import SupersededError, TransientError
 from pipeline.ledger import Owner
 

@@ -14,14 +14,12 @@ one that is goes on without its record, ends in the ledger and the registry, and
 
 from __future__ import annotations
 
-import contextlib
-import os
 import selectors
 import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,9 +36,11 @@ from consumer.dead_letters import CONFLICT, UNREADABLE
 from consumer.dispatch import Dispatch
 from consumer.failures import ThreadFailed
 from consumer.heartbeat import Beat
+from consumer.inbox import Inbox
 from consumer.intake import Intake, Membership, Partition, Polled, Record
 from consumer.job import Job, State
 from consumer.metrics import Metrics
+from consumer.pace import Pace
 from consumer.preparation import Crashed, Preparation, Prepared
 from consumer.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Result, Stored
 from consumer.trainers.lanes import Lanes
@@ -91,50 +91,6 @@ class Limits:
     worker_losses: int
     look_ahead: int
     drain_timeout_s: float
-
-
-class Inbox:
-    """Messages for the worker's thread; reading() is readable while there are any."""
-
-    def __init__(self) -> None:
-        self._messages: deque[Any] = deque()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def put(self, message: Any) -> None:
-        self._messages.append(message)
-        os.eventfd_write(self._wake, 1)
-
-    def fileno(self) -> int:
-        return self._wake
-
-    def take(self, for_s: float) -> Iterator[Any]:
-        """What has come in, until there is no more or the time is over; the rest keeps this readable."""
-        until = time.monotonic() + for_s
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
-        while self._messages:
-            yield self._messages.popleft()
-            if time.monotonic() >= until:
-                os.eventfd_write(self._wake, 1)
-                return
-
-    def close(self) -> None:
-        os.close(self._wake)
-
-
-@dataclass(slots=True)
-class Pace:
-    """Lets groups grow while every lane is busy, when only readers wait for them; else each goes at once."""
-
-    every_s: float
-    next_at: float = 0.0
-
-    def wait_s(self, now: float, busy: bool) -> float:
-        """How long the next group has to wait."""
-        return max(0.0, self.next_at - now) if busy else 0.0
-
-    def went(self, now: float) -> None:
-        self.next_at = now + self.every_s
 
 
 class Worker:

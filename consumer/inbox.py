@@ -1,0 +1,39 @@
+"""How messages reach the worker's thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+
+class Inbox:
+    """Messages for the worker's thread; reading() is readable while there are any."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Any] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def put(self, message: Any) -> None:
+        self._messages.append(message)
+        os.eventfd_write(self._wake, 1)
+
+    def fileno(self) -> int:
+        return self._wake
+
+    def take(self, for_s: float) -> Iterator[Any]:
+        """What has come in, until there is no more or the time is over; the rest keeps this readable."""
+        until = time.monotonic() + for_s
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        while self._messages:
+            yield self._messages.popleft()
+            if time.monotonic() >= until:
+                os.eventfd_write(self._wake, 1)
+                return
+
+    def close(self) -> None:
+        os.close(self._wake)
