@@ -40,7 +40,7 @@ from pipeline.jobs import (
 from pipeline.ledger import Ledger, Owner
 from pipeline.naming import semantic_name
 from pipeline.registry import Registry
-from pipeline.training import Trained
+from pipeline.trained import Trained
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +49,8 @@ T = TypeVar("T")
 GROUP_LIMIT = 200
 EVENT_LIMIT_BYTES = 900_000
 """Of an event: the broker's default limit is 1,048,576 with its overhead."""
+CERTAINLY_FITTING_BYTES = EVENT_LIMIT_BYTES // 3
+"""A document so small needs no event encoded to measure it: that says less, and a number takes up to 8 bytes for 3."""
 DOCUMENT_LIMIT_BYTES = 12_000_000
 """Of an outcome or registry document as JSON: MongoDB's limit is 16 MiB of BSON."""
 
@@ -177,10 +179,12 @@ class Registrar(threading.Thread):
     def _fitting(self, outcome: Outcome) -> Outcome:
         """The outcome, unless its event or document is larger than its store takes: then a FAILED one that says so."""
         registered = RegisteredModel.of(outcome, version_number=1)
+        kept = len(orjson.dumps(registered.to_document()))
+        if kept < CERTAINLY_FITTING_BYTES:
+            return outcome
         sent = max(
             len(message.value or b"") for message in outcome_messages(self._codec, self._topics, outcome, registered)
         )
-        kept = len(orjson.dumps(registered.to_document()))
         for what, size, limit in (("event", sent, EVENT_LIMIT_BYTES), ("document", kept, DOCUMENT_LIMIT_BYTES)):
             if size > limit:
                 message = (

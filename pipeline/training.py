@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 import warnings as python_warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import orjson
 import sklearn
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
@@ -29,6 +28,7 @@ from pipeline.leakage import giveaway
 from pipeline.preparation import preparation, remember_names, take
 from pipeline.recent import Recent
 from pipeline.splitting import Split, folds, split
+from pipeline.trained import Trained
 
 SUSPICIOUS_ACCURACY = 0.99
 SLICES = 20
@@ -51,43 +51,6 @@ class Stage(StrEnum):
 
 Report = Callable[[Stage, float | None, str], None]
 """Called with the stage, how much of it is done (0 to 1, None where that is not known), and what is going on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a training leaves behind: a model file in the spool directory, and what events and documents say of it.
-
-    Attributes:
-        hyperparameters: all of them, defaults resolved.
-        metrics: on the test part, but for train_accuracy (or train_r2) and cv_*.
-        classes: as text, in the order of the model's; empty for a regressor.
-        training_time: seconds from the start of loading to the written file.
-        signature: input columns as {name, type}, in the order of `features`.
-    """
-
-    model_file: Path
-    sha256: str
-    size_bytes: int
-    artifact_format: str
-    model_type: str
-    hyperparameters: Mapping[str, HyperparameterValue]
-    metrics: Mapping[str, float]
-    dataset_fingerprint: str
-    features: Sequence[str]
-    target_column: str
-    classes: Sequence[str]
-    training_time: float
-    signature: Sequence[Mapping[str, str]]
-    environment: Mapping[str, str]
-    warnings: Sequence[str]
-
-    def to_json(self) -> bytes:
-        return orjson.dumps(asdict(self), default=str)
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        values: dict[str, Any] = orjson.loads(data)
-        return cls(**{**values, "model_file": Path(values["model_file"])})
 
 
 def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Report) -> Trained:

@@ -15,6 +15,7 @@ from pipeline import model_file, training
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import BUILTINS, fingerprint
 from pipeline.jobs import Evaluation, TrainingRequest
+from pipeline.trained import Trained
 
 QUICK: dict[str, dict[str, Any]] = {"random_forest": {"n_estimators": 5}, "neural_network": {"max_iter": 20}}
 """Hyperparameters that keep a test short."""
@@ -46,14 +47,14 @@ class Bench:
         asked: TrainingRequest,
         data: pd.DataFrame | pa.Table | Dataset | None = None,
         report: Callable[..., None] = lambda *_: None,
-    ) -> training.Trained:
+    ) -> Trained:
         if data is None:
             assert asked.dataset_name in BUILTINS
             data = Dataset(asked.dataset_name, fingerprint(asked.dataset_name), None, None)
         dataset = data if isinstance(data, Dataset) else self.dataset(data)
         return training.train(asked, dataset, self.directory, report)
 
-    def load(self, trained: training.Trained) -> model_file.LoadedModel:
+    def load(self, trained: Trained) -> model_file.LoadedModel:
         return model_file.load(trained.model_file, trained.sha256)
 
 

@@ -1,6 +1,7 @@
 """The datasets everybody knows, which come with scikit-learn, under the names people know.
 
-They need no store: a trainer loads them by itself.  Their names are reserved.
+They need no store: a trainer loads them by itself.  Their names are reserved.  pandas and scikit-learn are imported at
+the first load: a command that only lists models need not wait a second for them.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ import builtins
 import hashlib
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-from sklearn import datasets
 
 from pipeline.datasets import DatasetSummary, Loaded
 from pipeline.errors import RejectedError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BUILTINS = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 TARGETS = {
@@ -35,6 +38,9 @@ def load_frame(name: str) -> pd.DataFrame:
     Raises RejectedError if there is no such built-in.
     """
     _known(name)
+    import pandas as pd
+    from sklearn import datasets
+
     bunch = getattr(datasets, f"load_{name}")()
     features = [_column(name) for name in bunch.feature_names]
     frame = pd.DataFrame(bunch.data, columns=pd.Index(features))

@@ -216,6 +216,38 @@ def test_huge_and_null_values_are_dead_letters_with_their_original_bytes(
     assert (found.models, found.dead_letters) == (1, 2)
 
 
+def gauge(port: int, name: str) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+
+
+@pytest.mark.timeout(240)
+def test_no_more_than_look_ahead_is_read_and_all_of_it_is_done_in_the_end(
+    fleet: Fleet, verdict: Callable[..., Verdict], mongo_database: Database[dict[str, Any]], tmp_path: Path
+) -> None:
+    """However much waits, what a worker holds is bounded, in the ledger as well."""
+    fleet.create_topics()
+    (port,) = free_ports(1)
+    gate = tmp_path / "gate"
+    fleet.submit(*(trouble(f"held-{n}", "until", path=str(gate), max_training_time_s=200) for n in range(2)))
+    fleet.submit(*(request(f"r-{n}", f"m{n % 40}", "decision_tree", "iris") for n in range(200)))
+    fleet.start("w", PORT=str(port), LOOK_AHEAD="50")
+    claims = mongo_database["training_requests"]
+    fleet.until(lambda: claims.count_documents({}) >= 50, 60)
+    fleet.until(lambda: gauge(port, "ml_worker_intake_paused") == 1 or claims.count_documents({}) > 60, 60)
+    assert gauge(port, "ml_worker_unfinished_requests") <= 50
+    (tmp_path / "gate.go").touch()
+    held = 0.0
+    while mongo_database["training_outcomes"].count_documents({}) < 202:
+        held = max(held, gauge(port, "ml_worker_unfinished_requests"))
+        time.sleep(0.2)
+    fleet.await_lag(0)
+    assert 10 < held <= 50
+    found = verdict()
+    assert (found.violations, found.models) == ([], 202), str(found)
+
+
 @pytest.mark.timeout(240)
 def test_health_metrics_and_the_log_tell_what_happened_to_a_request(fleet: Fleet) -> None:
     fleet.create_topics()

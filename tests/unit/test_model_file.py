@@ -25,7 +25,7 @@ from pipeline.algorithms import catalogue
 from pipeline.datasets.builtin import load_frame
 from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.model_file import LoadedModel, load
-from pipeline.training import Trained
+from pipeline.trained import Trained
 from tests.training_data import Bench, mixed_rows, request
 
 

@@ -17,7 +17,8 @@ from sklearn.linear_model import Ridge
 from pipeline import training
 from pipeline.algorithms import Algorithm, catalogue
 from pipeline.errors import RejectedError, TrainingFailed
-from pipeline.training import Stage, Trained
+from pipeline.trained import Trained
+from pipeline.training import Stage
 from tests.training_data import QUICK, Bench, mixed_rows, request
 
 ALL = list(catalogue())
