@@ -1,4 +1,4 @@
-"""The one error of bytes that cannot be read."""
+"""What can be wrong with bytes, and with the place they are to come from."""
 
 from __future__ import annotations
 

@@ -1,0 +1,27 @@
+"""docs/architecture.md lists every module with the first sentence of its docstring."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = sorted(
+    init.parent.relative_to(ROOT) for top in ("consumer", "pipeline") for init in (ROOT / top).rglob("__init__.py")
+)
+TREE = (ROOT / "docs/architecture.md").read_text().partition("## The tree")[2]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=str)
+def test_the_architecture_page_lists_every_module_with_what_it_says_it_is(package: Path) -> None:
+    section = TREE.partition(f"### {package}/\n")[2].partition("###")[0]
+    listed = [line for line in section.splitlines() if line.startswith("| `")]
+    assert listed == [
+        f"| `{module.stem}` | {_first_sentence(module)} |"
+        for module in sorted((ROOT / package).glob("*.py"))
+        if module.stem != "__init__"
+    ]
+
+
+def _first_sentence(module: Path) -> str:
+    return (ast.get_docstring(ast.parse(module.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
