@@ -90,9 +90,9 @@ class Assignment:
 
     def next_group(self, now: float) -> Group | None:
         """What to announce now; None while a group is on its way, or there is nothing to say or to commit."""
-        membership = self.membership
-        if self._in_flight is not None or membership.proof is None or membership is self._stale:
+        if not self._may_go():
             return None
+        membership = self.membership
         announcements = self._take(now)
         by_partition: dict[Partition, list[int]] = {}
         for announcement in announcements:
@@ -128,8 +128,8 @@ class Assignment:
 
     @property
     def pending(self) -> bool:
-        """Whether a group could go now."""
-        return bool(self._waiting) and self._in_flight is None
+        """Whether announcements wait for nothing but their turn."""
+        return bool(self._waiting) and self._may_go()
 
     @property
     def idle(self) -> bool:
@@ -152,6 +152,10 @@ class Assignment:
             low = self._owned[partition].tracker.lowest_unfinished
             lags[partition] = max(0, ends[partition] - (positions[partition] if low is None else low))
         return lags
+
+    def _may_go(self) -> bool:
+        membership = self.membership
+        return self._in_flight is None and membership.proof is not None and membership is not self._stale
 
     def _take(self, now: float) -> Sequence[Announcement]:
         if self._refused and self._refused[0][0] <= now:

@@ -174,7 +174,7 @@ class Claims(threading.Thread):
     def _claim(self, records: Sequence[Record]) -> Sequence[Ruling]:
         rulings: dict[Record, Ruling] = {}
         first: dict[str, Asked] = {}
-        again: list[Asked] = []
+        repeats: list[Asked] = []
         for record in records:
             try:
                 asked = self._read(record)
@@ -182,15 +182,17 @@ class Claims(threading.Thread):
                 rulings[record] = Ruling(Standing.UNREADABLE, record, message=str(error))
                 continue
             if first.setdefault(asked.request.request_id, asked) is not asked:
-                again.append(asked)
+                repeats.append(asked)
         new = [self._new_claim(asked) for asked in first.values()]
         mine = self._answered(lambda: self._ledger.claim(self._me, new)) if new else frozenset()
+        known: list[Asked] = []
         for request_id, asked in first.items():
             if request_id in mine:
                 rulings[asked.record] = Ruling(Standing.MINE, asked.record, asked, _fresh(asked, self._me))
             else:
-                again.append(asked)
-        for ruling in self._examine(again):
+                known.append(asked)
+        # Repeats are looked at when the home of their request is settled, which is its first record.
+        for ruling in (*self._examine(known), *self._examine(repeats)):
             rulings[ruling.record] = ruling
         self._count(rulings.values())
         return [rulings[record] for record in records]

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Inbox:
-    """Messages for the worker's thread; reading() is readable while there are any."""
+    """Messages for the worker's thread; it is readable while there are any."""
 
     def __init__(self) -> None:
         self._messages: deque[Any] = deque()
@@ -34,6 +34,3 @@ class Inbox:
             if time.monotonic() >= until:
                 os.eventfd_write(self._wake, 1)
                 return
-
-    def close(self) -> None:
-        os.close(self._wake)

@@ -206,31 +206,38 @@ class Intake(threading.Thread):
                 ready.append(record)
             else:
                 self._unopened.setdefault(record.partition, []).append(record)
-        for partition in list(self._unopened):
-            waiting = [r for r in self._unopened[partition] if r.epoch == self._epochs.get(partition)]
-            before = self._committed(partition, waiting) if waiting else None
-            if before is not None:
-                opened[partition] = before
-                self._opened.add(partition)
-                ready.extend(waiting)
-            if before is not None or not waiting:
-                del self._unopened[partition]
+        for partition, waiting in self._unopened.items():
+            self._unopened[partition] = [r for r in waiting if r.epoch == self._epochs.get(partition)]
+        self._unopened = {partition: waiting for partition, waiting in self._unopened.items() if waiting}
+        for partition, before in self._committed().items():
+            opened[partition] = before
+            self._opened.add(partition)
+            ready.extend(self._unopened.pop(partition))
         self._delivered += len(ready)
         return ready
 
-    def _committed(self, partition: Partition, waiting: Sequence[Record]) -> Progress | None:
+    def _committed(self) -> dict[Partition, Progress]:
+        """What was committed before in the unopened partitions, of those where the broker tells in time."""
+        if not self._unopened:
+            return {}
+        wanted = [TopicPartition(*partition) for partition in self._unopened]
         try:
-            found = self._consumer.committed([TopicPartition(*partition)], timeout=COMMITTED_TIMEOUT_S)[0]
-            if found.error is not None:
-                raise KafkaException(found.error)
+            found = self._consumer.committed(wanted, timeout=COMMITTED_TIMEOUT_S)
         except KafkaException as error:
-            log.warning("committed offset not known yet", partition=partition.number, error=str(error))
-            return None
-        first = waiting[0].offset
-        if found.offset < 0:
-            return Progress(first, (), "")
-        self._check_loss(partition, found.offset, first)
-        return read_metadata(found.offset, found.metadata)
+            log.warning("committed offsets not known yet", error=str(error))
+            return {}
+        before = {}
+        for one in found:
+            partition = Partition(one.topic, one.partition)
+            first = self._unopened[partition][0].offset
+            if one.error is not None:
+                log.warning("committed offset not known yet", partition=one.partition, error=str(one.error))
+            elif one.offset < 0:
+                before[partition] = Progress(first, (), "")
+            else:
+                self._check_loss(partition, one.offset, first)
+                before[partition] = read_metadata(one.offset, one.metadata)
+        return before
 
     def _check_loss(self, partition: Partition, committed: int, first: int) -> None:
         if first <= committed:

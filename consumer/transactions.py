@@ -199,6 +199,8 @@ class AtLeastOnce:
         self._config = dict(producer_config)
         self._commit = commit
         self._producer: Producer | None = None
+        self._said: set[tuple[object, ...]] = set()
+        """Records that are on their topics, but not accounted for: a rebalance stood in the way of the commit."""
 
     def prepare(self) -> None:
         if self._producer is None:
@@ -210,15 +212,20 @@ class AtLeastOnce:
         refused: list[KafkaError] = []
         try:
             for record in records:
-                produce(producer, record, refused)
+                if _identity(record) not in self._said:
+                    produce(producer, record, refused)
             left = producer.flush(CALL_TIMEOUT_S)
             if refused and all(error.code() in _REFUSED for error in refused):
                 return Verdict.REFUSED
             if left or refused:
                 producer.purge()
                 raise TransientError("kafka", refused[0].str() if refused else f"{left} events were not acknowledged")
+            self._said.update(map(_identity, records))
             owned = {partition: (offsets.membership.epochs[partition], c) for partition, c in offsets.commits.items()}
-            return Verdict.COMMITTED if self._commit(owned).result(INIT_TIMEOUT_S) else Verdict.STALE
+            if not self._commit(owned).result(INIT_TIMEOUT_S):
+                return Verdict.STALE
+            self._said.clear()
+            return Verdict.COMMITTED
         except KafkaException as error:
             kafka = _kafka_error(error)
             if kafka.code() in _STALE:
@@ -233,6 +240,10 @@ class AtLeastOnce:
         if self._producer is not None:
             self._producer.flush(CALL_TIMEOUT_S)
         self._producer = None
+
+
+def _identity(record: Message) -> tuple[object, ...]:
+    return record.topic, record.key, record.value, *record.headers
 
 
 def produce(producer: Producer, record: Message, refused: list[KafkaError]) -> None:

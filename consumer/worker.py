@@ -40,7 +40,7 @@ from consumer.inbox import Inbox
 from consumer.intake import Intake, Membership, Partition, Polled, Record
 from consumer.job import Job, State
 from consumer.metrics import Metrics
-from consumer.pace import Pace
+from consumer.pace import Gathering, Pace
 from consumer.preparation import Crashed, Preparation, Prepared
 from consumer.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Result, Stored
 from consumer.trainers.lanes import Lanes
@@ -135,11 +135,12 @@ class Worker:
         self._preparing = 0
         self._fed = 0
         self._duplicates: dict[Record, tuple[float, Asked]] = {}
-        self._received = self._unclaimed = 0
+        self._received = self._allowed = 0
+        """Records that the intake has delivered, and may deliver, since the start."""
+        self._unclaimed = 0
         self._full = False
-        self._to_store: list[Item] = []
-        self._store_in_flight = False
-        self._storing, self._announcing = Pace(STORE_PACE_S), Pace(ANNOUNCE_PACE_S)
+        self._storing: Gathering[Item] = Gathering(Pace(STORE_PACE_S), GROUP_LIMIT)
+        self._announcing = Pace(ANNOUNCE_PACE_S)
         self._look_at = self._sweep_at = self._observe_at = 0.0
         self._drain_by: float | None = None
         self._drain_asked = threading.Event()
@@ -208,18 +209,14 @@ class Worker:
 
     def _pause_s(self) -> float:
         now, busy = time.monotonic(), self._lanes.saturated
-        waits = [self._storing.wait_s(now, busy)] if self._to_store and not self._store_in_flight else []
-        waits += [self._announcing.wait_s(now, busy)] if self._assignment.pending else []
-        return min([TICK_S, *waits])
+        announcing_s = self._announcing.wait_s(now, busy) if self._assignment.pending else TICK_S
+        return min(TICK_S, self._storing.wait_s(now, busy), announcing_s)
 
     def _send_groups(self, now: float) -> None:
         """Results to the registrar, and what is stored to the committer."""
         busy = self._lanes.saturated
-        if self._to_store and not self._store_in_flight and not self._storing.wait_s(now, busy):
-            self._registrar.submit(self._to_store[:GROUP_LIMIT])
-            del self._to_store[:GROUP_LIMIT]
-            self._store_in_flight = True
-            self._storing.went(now)
+        if results := self._storing.next_group(now, busy):
+            self._registrar.submit(results)
         if not self._announcing.wait_s(now, busy):
             group = self._assignment.next_group(now)
             if group is not None:
@@ -247,22 +244,31 @@ class Worker:
 
     def _follow(self, ruling: Ruling) -> None:
         record, asked = ruling.record, ruling.asked
-        self._unclaimed = max(0, self._unclaimed - 1)
+        self._unclaimed -= 1
         if not self._assignment.owns(record) or self._drain_by is not None:
             self._decline(ruling)
         elif asked is None:
             self._chronicle.buried(UNREADABLE, ruling.message, partition=record.partition.number, offset=record.offset)
             self._bury(record, UNREADABLE, ruling.message)
-        elif ruling.standing is Standing.CONFLICT:
+        elif ruling.standing in (Standing.CONFLICT, Standing.DONE, Standing.DUPLICATE):
+            self._not_its_home(ruling, asked)
+        else:
+            self._place(ruling, asked)
+
+    def _not_its_home(self, ruling: Ruling, asked: Asked) -> None:
+        """Another record is the request's home. For a moment this one may have been thought to be it."""
+        record = ruling.record
+        job = self._jobs.get(asked.request.request_id)
+        if job is not None and job.record is record and job.state is State.PARKED:
+            self._forget(job)
+        if ruling.standing is Standing.CONFLICT:
             self._chronicle.buried(CONFLICT, ruling.message, request_id=asked.request.request_id)
             self._bury(record, CONFLICT, ruling.message)
         elif ruling.standing is Standing.DONE:
             self._duplicates.pop(record, None)
             self._assignment.announce(Announcement(record))
-        elif ruling.standing is Standing.DUPLICATE:
-            self._duplicates[record] = (time.monotonic() + LOOK_AGAIN_S, asked)
         else:
-            self._place(ruling, asked)
+            self._duplicates[record] = (time.monotonic() + LOOK_AGAIN_S, asked)
 
     def _bury(self, record: Record, reason: str, message: str) -> None:
         self._duplicates.pop(record, None)
@@ -288,7 +294,7 @@ class Worker:
             return
         if ruling.standing is Standing.SETTLED and ruling.outcome is not None:
             job.state = State.STORING
-            self._to_store.append(Found(ruling.outcome))
+            self._storing.add(Found(ruling.outcome))
         elif ruling.standing is Standing.MINE or (ruling.standing is Standing.FOUND and job.claim is not None):
             assert ruling.claim is not None
             job.claim = ruling.claim
@@ -304,7 +310,7 @@ class Worker:
         assert claim is not None
         if claim.closing is not None:
             job.state = State.STORING
-            self._to_store.append(claim.closing)
+            self._storing.add(claim.closing)
         elif job.asked.problem is not None:
             self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, job.asked.problem)
         elif claim.cancel is not None:
@@ -426,7 +432,7 @@ class Worker:
             job.sequence += 1
             now = milliseconds(self._clock())
             assert job.spool is not None
-            self._to_store.append(Result(job.request, job.spool, now, self._me.worker_id, job.attempt, job.sequence))
+            self._storing.add(Result(job.request, job.spool, now, self._me.worker_id, job.attempt, job.sequence))
             return
         rejected = event.verdict == "rejected"
         error = ErrorKind.INVALID_REQUEST if rejected else ErrorKind(event.kind)
@@ -466,6 +472,8 @@ class Worker:
 
     def _start_over(self, job: Job) -> None:
         """It was fed, and comes back untrained."""
+        if job.spool is not None:
+            shutil.rmtree(job.spool, ignore_errors=True)
         if job.record is None or self._drain_by is not None:
             self._forget(job)
             self._claims.release((job.request_id,))
@@ -483,7 +491,7 @@ class Worker:
         self._put_down_dataset(job)
         job.state = State.STORING
         job.sequence += 1
-        self._to_store.append(
+        self._storing.add(
             Outcome(
                 request_id=job.request_id,
                 kind=kind,
@@ -502,7 +510,7 @@ class Worker:
     # 5. It is stored ----------------------------------------------------------------------------------------------
 
     def _group_stored(self, group: GroupStored) -> None:
-        self._store_in_flight = False
+        self._storing.answered()
         for stored in group.stored:
             self._stored(stored)
         for request_id in group.refused:
@@ -627,6 +635,8 @@ class Worker:
                 self._claims.release(released)
             self._preparation.ask_if_alone(self._alone)
         if now >= self._drain_by and self._jobs:
+            for results in self._storing.rest():
+                self._registrar.submit(results)
             log.warning("drain timeout: trainings are given up", requests=sorted(self._jobs)[:20])
             self._claims.release(tuple(self._jobs))
             self._jobs.clear()
@@ -638,7 +648,10 @@ class Worker:
             self._intake.leave()
 
     def _done(self) -> bool:
-        return self._drain_by is not None and not self._jobs and (self._left or self._assignment.idle)
+        """What is not announced by the end of the drain is announced by the partitions' next owner."""
+        if self._drain_by is None or self._jobs:
+            return False
+        return self._left or self._assignment.idle or time.monotonic() >= self._drain_by
 
     # Flow ---------------------------------------------------------------------------------------------------------
 
@@ -647,9 +660,11 @@ class Worker:
         look_ahead = self._limits.look_ahead
         rooms = (look_ahead - self._assignment.unfinished, UNCLAIMED_LIMIT - self._unclaimed)
         share = min(rooms[0] / look_ahead, rooms[1] / UNCLAIMED_LIMIT)
-        self._full = share <= 0 or (self._full and share < RESUME_SHARE)
+        paused = self._full or share <= 0 or self._received >= self._allowed
+        self._full = paused and share < RESUME_SHARE
         reading = not self._full and self._drain_by is None and not self._breakers.any_open()
-        self._intake.allow(self._received + (min(rooms) if reading else 0), self._assignment.crowded())
+        self._allowed = self._received + (min(rooms) if reading else 0)
+        self._intake.allow(self._allowed, self._assignment.crowded())
         self._metrics.intake_paused.set(not reading)
 
     def _observe(self, now: float) -> None:

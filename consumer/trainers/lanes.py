@@ -133,7 +133,8 @@ class Lanes:
 
     @property
     def busy(self) -> int:
-        return sum(lane.running is not None for lane in self._lanes.values())
+        """How many lanes train; any thread may ask."""
+        return sum(lane.running is not None for lane in tuple(self._lanes.values()))
 
     @property
     def saturated(self) -> bool:
@@ -272,7 +273,8 @@ class Lanes:
         if lane.ahead in pulled:
             lane.ahead = None
         if lane.running in pulled:
-            lane.running = None
+            # What was ahead and is not here has been taken just now.
+            lane.running, lane.ahead = lane.ahead, None
         return pulled
 
     def _enforce(self) -> None:

@@ -192,7 +192,7 @@ def test_a_record_that_the_broker_refuses_takes_the_whole_group_back(way: Way) -
     announcer.close()
 
 
-def test_a_membership_that_is_out_of_date_commits_nothing(way: Way) -> None:
+def test_a_membership_that_is_out_of_date_commits_nothing_and_repeats_no_event(way: Way) -> None:
     for number in (0, 1):
         way.put(b"a", b"b", partition=number)
     first = way.tap()
@@ -203,7 +203,11 @@ def test_a_membership_that_is_out_of_date_commits_nothing(way: Way) -> None:
     lost = next(partition for partition in old.epochs if partition not in first.membership.epochs)
     announcer = way.announcer(first.intake)
     stale = Offsets({lost: Commit(1, write_metadata(1, (), "1.1"))}, old, "1.1")
-    assert announcer.announce([], stale) is Verdict.STALE
+    message = Message(way.events, b"k", b"event", [])
+    assert announcer.announce([message], stale) is Verdict.STALE
+    kept = next(iter(first.membership.epochs))
+    assert announcer.announce([message], offsets(first, kept, 0, "1.2")) is Verdict.COMMITTED
+    assert way.seen() == [b"event"]
     announcer.close()
 
 

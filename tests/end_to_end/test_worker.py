@@ -147,6 +147,9 @@ def test_the_other_group_protocol_and_the_other_delivery_keep_the_promises(
     fleet.create_topics(partitions=4)
     for number in range(2):
         fleet.start(f"w{number}", **variant)
+    # A rebalance between events and offsets is where at-least-once repeats.
+    for worker in fleet.workers:
+        fleet.until(lambda worker=worker: any("partitions assigned" in line for line in worker.lines()), 60)
     fleet.submit(*(request(f"r{n}", f"m{n % 4}", "decision_tree", "iris") for n in range(40)))
     fleet.submit(request("bad", "m", "nothing", "iris"))
     fleet.await_lag(0)
@@ -235,8 +238,8 @@ def test_no_more_than_look_ahead_is_read_and_all_of_it_is_done_in_the_end(
     fleet.start("w", PORT=str(port), LOOK_AHEAD="50")
     claims = mongo_database["training_requests"]
     fleet.until(lambda: claims.count_documents({}) >= 50, 60)
-    fleet.until(lambda: gauge(port, "ml_worker_intake_paused") == 1 or claims.count_documents({}) > 60, 60)
-    assert gauge(port, "ml_worker_unfinished_requests") <= 50
+    fleet.until(lambda: gauge(port, "ml_worker_intake_paused") == 1, 60)
+    assert claims.count_documents({}) == 50
     (tmp_path / "gate.go").touch()
     held = 0.0
     while mongo_database["training_outcomes"].count_documents({}) < 202:

@@ -18,7 +18,6 @@ def test_messages_come_in_order_and_the_inbox_is_readable_while_there_are_any() 
     assert readable(inbox)
     assert list(inbox.take(1.0)) == [0, 1, 2]
     assert not readable(inbox)
-    inbox.close()
 
 
 def test_what_there_is_no_time_for_is_left_and_keeps_the_inbox_readable() -> None:
@@ -33,4 +32,3 @@ def test_what_there_is_no_time_for_is_left_and_keeps_the_inbox_readable() -> Non
     assert 0 < len(taken) < 20
     assert readable(inbox)
     assert taken + list(inbox.take(1.0)) == list(range(100))
-    inbox.close()

@@ -94,7 +94,7 @@ def test_a_result_that_no_event_can_hold_is_failed_with_its_size_and_gets_no_ver
     assert "at most 900,000" in stored.outcome.error.message
 
 
-def test_a_result_below_the_limit_is_measured_and_registered(desk: Desk) -> None:
+def test_a_result_just_below_the_limit_is_registered(desk: Desk) -> None:
     features = [f"{number}-{'x' * 500}" for number in range(EVENT_LIMIT_BYTES // 500 * 2 // 3)]
     (stored,) = desk.store(desk.result("a", replace(desk.trained, features=features))).stored
     assert stored.outcome.kind is OutcomeKind.REGISTERED

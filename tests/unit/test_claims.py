@@ -1,0 +1,82 @@
+"""How the records of one batch stand, on the embedded ledger."""
+
+import queue
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.claims import Claims, Ruled, Ruling, Standing, Steady
+from consumer.events.codec import Codec
+from consumer.events.requests import to_avro
+from consumer.intake import Partition, Record
+from consumer.metrics import Metrics
+from consumer.settings import load_settings
+from consumer.stores import open_stores
+from consumer.waiting import Breakers
+from pipeline.jobs import TrainingRequest
+from pipeline.ledger import Cancel
+from schemas import Record as Schema
+from tests.training_data import request
+
+
+class Desk:
+    def __init__(self, folder: Path) -> None:
+        self.ledger = open_stores(load_settings({}, None, needs=(), data_dir=folder)).ledger
+        self.ledger.prepare()
+        self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        metrics = Metrics()
+        self.claims = Claims(
+            self.ledger.boot("w"),
+            self.ledger,
+            Codec(),
+            steady=Steady(),
+            breakers=Breakers(metrics),
+            metrics=metrics,
+            deliver=self.answers.put,
+        )
+        self.claims.start()
+
+    def claim(self, *requests: TrainingRequest) -> list[Ruling]:
+        """Of records at the offsets 0, 1, …"""
+        codec = Codec()
+        self.claims.claim(
+            [
+                Record(Partition("t", 0), 1, offset, b"k", codec.encode(Schema.TRAINING_REQUEST, to_avro(one)), (), 0)
+                for offset, one in enumerate(requests)
+            ]
+        )
+        ruled = self.answers.get(timeout=10)
+        assert isinstance(ruled, Ruled), ruled
+        return list(ruled.rulings)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.claims.stop()
+    desk.claims.join(10)
+
+
+def test_a_request_twice_in_a_batch_has_its_home_at_the_first(desk: Desk) -> None:
+    found = desk.claim(request(), request(request_id="r2"), request())
+    assert [one.standing for one in found] == [Standing.MINE, Standing.MINE, Standing.DUPLICATE]
+
+
+def test_a_request_twice_in_a_batch_after_its_cancel_has_its_home_at_the_first(desk: Desk) -> None:
+    """Else two records would each take themselves for the one to announce."""
+    desk.ledger.cancel("r1", Cancel("", "", datetime.now(UTC)))
+    found = desk.claim(request(), request())
+    assert [one.standing for one in found] == [Standing.MINE, Standing.DUPLICATE]
+    assert found[0].claim is not None
+    assert found[0].claim.cancel is not None
+    assert found[0].claim.home is not None
+    assert found[0].claim.home.offset == 0
+
+
+def test_other_content_under_the_same_id_in_a_batch_is_a_conflict(desk: Desk) -> None:
+    found = desk.claim(request(), request(seed=7))
+    assert [one.standing for one in found] == [Standing.MINE, Standing.CONFLICT]
