@@ -15,7 +15,9 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from consumer import kafka_config
+from consumer.alias_news import AliasNews
 from consumer.cancellation import ControlGroup, ControlTail
+from consumer.checkpoints import Checkpoints
 from consumer.chronicle import Chronicle
 from consumer.claims import Claims, Steady
 from consumer.committer import Committer
@@ -94,14 +96,25 @@ class _Parts:
     lanes: Lanes
     registrar: Registrar
     committer: Committer
+    checkpoints: Checkpoints
     heartbeat: Heartbeat
     control: tuple[ControlGroup, ControlTail]
+    news: AliasNews
     prober: Prober
     http: HttpServer
 
     def run(self) -> None:
         self.http.start()
-        threads = (self.prober, self.claims, self.registrar, self.committer, self.heartbeat, *self.control, self.intake)
+        clients = (
+            self.prober,
+            self.claims,
+            self.registrar,
+            self.committer,
+            self.checkpoints,
+            self.heartbeat,
+            self.news,
+        )
+        threads = (*clients, *self.control, self.intake)
         for thread in threads:
             thread.start()
         log.info("worker started", worker_id=self.me.worker_id, boot=self.me.boot)
@@ -124,6 +137,8 @@ class _Parts:
         self.committer.stop()
         self.committer.join(JOIN_S)
         self.preparation.stop()
+        self.checkpoints.stop()
+        self.news.stop()
         self.heartbeat.stop()
         self.heartbeat.join(JOIN_S)
         for reader in self.control:
@@ -163,10 +178,12 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     intake = Intake(Consumer(kafka_config.consumer_config(settings)), topics.training_requests, inbox.put, metrics)
     progress = Progress(Producer(kafka_config.progress_producer_config(settings)), codec, topics)
     claims = Claims(me, stores.ledger, codec, steady=steady, metrics=metrics, breakers=breakers, deliver=inbox.put)
+    checkpoints = Checkpoints(stores.artifacts, spool, breakers=breakers, deliver=inbox.put)
     preparation = Preparation(
         me,
         stores.ledger,
         open_cache(settings, stores.datasets),
+        checkpoints.restore,
         is_alone=lambda: is_alone(admin, settings.kafka_group_id),
         steady=steady,
         metrics=metrics,
@@ -197,6 +214,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         lanes=lanes,
         registrar=registrar,
         committer=committer,
+        checkpoints=checkpoints,
         chronicle=chronicle,
         breakers=breakers,
         metrics=metrics,
@@ -219,6 +237,14 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
             breakers=breakers,
             deliver=inbox.put,
         ),
+    )
+    news = AliasNews(
+        stores.aliases,
+        Producer(kafka_config.producer_config(settings)),
+        codec,
+        topics,
+        breakers=breakers,
+        deliver=inbox.put,
     )
     prober = Prober(service_probes(admin, stores.ledger, stores.artifacts))
 
@@ -247,8 +273,10 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         lanes,
         registrar,
         committer,
+        checkpoints,
         heartbeat,
         control,
+        news,
         prober,
         http,
     )

@@ -44,6 +44,7 @@ class Job:
         claim: as last seen in the ledger; None while another worker has it.
         sequence: of the last progress event of this attempt.
         spool: the folder that the trainer writes to.
+        checkpoint: a file that an earlier attempt has left, for the next one to go on from.
         cancelled: who wants it stopped, and why; empty as long as nobody does.
     """
 
@@ -55,6 +56,7 @@ class Job:
     sequence: int = 0
     dataset: Dataset | None = None
     spool: Path | None = None
+    checkpoint: Path | None = None
     cancelled: str = ""
     stage: str = ""
     stage_at: float = 0.0

@@ -14,7 +14,7 @@ from uuid import UUID
 import orjson
 
 from pipeline.errors import RejectedError
-from pipeline.jobs import Evaluation, HyperparameterValue, TrainingRequest, milliseconds
+from pipeline.jobs import Evaluation, HyperparameterValue, Search, SearchDimension, TrainingRequest, milliseconds
 
 
 class RequestFields(TypedDict, total=False):
@@ -30,6 +30,7 @@ class RequestFields(TypedDict, total=False):
     target_column: NotRequired[str | None]
     features: NotRequired[Sequence[str] | None]
     hyperparameters: NotRequired[Mapping[str, HyperparameterValue]]
+    search: NotRequired[Search | Mapping[str, Any] | None]
     evaluation: NotRequired[Evaluation | Mapping[str, Any] | None]
     seed: NotRequired[int]
     max_training_time_s: NotRequired[float | None]
@@ -52,6 +53,8 @@ def training_request(given: Mapping[str, object]) -> TrainingRequest:
     if isinstance(evaluation, Mapping):
         _known(evaluation, [field.name for field in fields(Evaluation)], "evaluation")
         values["evaluation"] = Evaluation(**evaluation)
+    if isinstance(values.get("search"), Mapping):
+        values["search"] = _search(values["search"])
     values.setdefault("request_id", new_request_id())
     values.setdefault("job_name", values.get("model_name") or f"{values['dataset_name']}-{values['algorithm']}")
     values.setdefault("model_name", values["job_name"])
@@ -59,6 +62,24 @@ def training_request(given: Mapping[str, object]) -> TrainingRequest:
     if "features" in values:
         values["features"] = tuple(values["features"])
     return TrainingRequest(**values)
+
+
+def _search(given: Mapping[str, Any]) -> Search:
+    """`space` may be a mapping too: from a name to its values, or to its range."""
+    _known(given, [field.name for field in fields(Search)], "search")
+    space = given.get("space", ())
+    if isinstance(space, Mapping):
+        space = [
+            {"name": name, **(tried if isinstance(tried, Mapping) else {"values": tried})}
+            for name, tried in space.items()
+        ]
+    for dimension in space:
+        _known(dimension, [field.name for field in fields(SearchDimension)], "search.space")
+        if not isinstance(dimension.get("name"), str):
+            raise RejectedError("search.space: each needs the name of a hyperparameter")
+        if not isinstance(dimension.get("values", []), Sequence | None) or isinstance(dimension.get("values"), str):
+            raise RejectedError(f"search.space: {dimension.get('name')} takes a list of values")
+    return Search.from_document({"strategy": "grid", **given, "space": space})
 
 
 _REQUEST_FIELDS = (*(field.name for field in fields(TrainingRequest)), "hyperparameters_json")

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -33,10 +34,14 @@ THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A dataset, or what is wrong with the request; `lost` means that its claim is not ours any more."""
+    """A dataset, or what is wrong with the request; `lost` means that its claim is not ours any more.
+
+    `checkpoint` is what an earlier attempt, under a worker that died, has come to.
+    """
 
     job: Job
     dataset: Dataset | None = None
+    checkpoint: Path | None = None
     problem: str | None = None
     lost: bool = False
 
@@ -58,6 +63,7 @@ class Preparation:
         me: Owner,
         ledger: Ledger,
         datasets: DatasetCache,
+        restore: Callable[[str], Path | None],
         *,
         is_alone: Callable[[], bool],
         steady: Steady,
@@ -68,6 +74,7 @@ class Preparation:
         self._me = me
         self._ledger = ledger
         self._datasets = datasets
+        self._restore = restore
         self._is_alone = is_alone
         self._steady = steady
         self._metrics = metrics
@@ -119,7 +126,9 @@ class Preparation:
         except RejectedError as error:
             self._deliver(Prepared(job, problem=str(error)))
         else:
-            self._deliver(Prepared(job, dataset))
+            keeps = _accused(job) and request.search is not None
+            checkpoint = self._answered(lambda: self._restore(job.request_id)) if keeps else None
+            self._deliver(Prepared(job, dataset, checkpoint))
         self._count_reads()
 
     def _count_reads(self) -> None:

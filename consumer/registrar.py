@@ -238,6 +238,7 @@ def registered_outcome(result: Result, trained: Trained, stored: StoredArtifact)
         signature=trained.signature,
         environment=trained.environment,
         warnings=trained.warnings,
+        split=trained.split,
     )
     return Outcome(
         request_id=request.request_id,

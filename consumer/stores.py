@@ -9,6 +9,9 @@ from pymongo.monitoring import CommandListener
 
 from consumer.settings import Settings
 from pipeline import mongodb
+from pipeline.aliases import AliasStore
+from pipeline.aliases.mongodb import MongoAliases
+from pipeline.aliases.sqlite import SqliteAliases
 from pipeline.artifacts import ArtifactStore
 from pipeline.artifacts.directory import DirectoryStore
 from pipeline.artifacts.gridfs import GridFSStore
@@ -30,6 +33,7 @@ from pipeline.registry.sqlite import SqliteRegistry
 class Stores:
     ledger: Ledger
     registry: Registry
+    aliases: AliasStore
     artifacts: ArtifactStore
     datasets: DatasetSource
 
@@ -37,6 +41,7 @@ class Stores:
         """Create what is missing; raises TransientError while a service is away."""
         self.ledger.prepare()
         self.registry.prepare()
+        self.aliases.prepare()
         self.artifacts.prepare()
 
 
@@ -59,6 +64,7 @@ def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -
     return Stores(
         MongoLedger(database, settings.ledger_retention),
         MongoRegistry(database, settings.model_registry_collection),
+        MongoAliases(database),
         artifacts,
         MongoSource(
             database,
@@ -79,6 +85,7 @@ def _embedded(settings: Settings) -> Stores:
     return Stores(
         SqliteLedger(folder / "ledger.sqlite", retention_s=settings.ledger_retention),
         SqliteRegistry(folder / "registry.sqlite"),
+        SqliteAliases(folder / "registry.sqlite"),
         DirectoryStore(folder / "artifacts"),
         DirectorySource(folder / "datasets", max_bytes=settings.dataset_cache_bytes),
     )

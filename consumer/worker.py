@@ -29,6 +29,7 @@ import structlog
 
 from consumer.assignment import Announcement, Assignment
 from consumer.cancellation import CancelSeen
+from consumer.checkpoints import Checkpoints
 from consumer.chronicle import Chronicle
 from consumer.claims import Asked, Claims, Ruled, Ruling, Standing
 from consumer.committer import Committer, GroupSettled
@@ -60,6 +61,7 @@ from consumer.trainers.protocol import (
 from consumer.waiting import Breakers
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, milliseconds
 from pipeline.ledger import Owner
+from pipeline.trained import SEARCH_NOTES
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +109,7 @@ class Worker:
         lanes: Lanes,
         registrar: Registrar,
         committer: Committer,
+        checkpoints: Checkpoints,
         chronicle: Chronicle,
         breakers: Breakers,
         metrics: Metrics,
@@ -122,6 +125,7 @@ class Worker:
         self._lanes = lanes
         self._registrar = registrar
         self._committer = committer
+        self._checkpoints = checkpoints
         self._chronicle = chronicle
         self._breakers = breakers
         self._metrics = metrics
@@ -372,7 +376,7 @@ class Worker:
         elif prepared.problem is not None:
             self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, prepared.problem)
         else:
-            job.dataset = prepared.dataset
+            job.dataset, job.checkpoint = prepared.dataset, prepared.checkpoint
             self._make_ready(job)
 
     def _make_ready(self, job: Job) -> None:
@@ -393,6 +397,10 @@ class Worker:
         assert dataset is not None
         self._fed += 1
         job.spool = self._spool / str(self._fed)
+        if job.checkpoint is not None:
+            job.spool.mkdir()
+            job.checkpoint.replace(job.spool / SEARCH_NOTES)
+            job.checkpoint = None
         limits = self._limits
         memory = min(request.max_memory_bytes or limits.training_memory_bytes, limits.training_memory_bytes)
         payload = Work(request, dataset, job.spool, memory).to_datagram()
@@ -421,6 +429,8 @@ class Worker:
     def _taken(self, job: Job) -> None:
         job.state = State.TRAINING
         self._chronicle.started(job)
+        if job.request.search is not None and job.spool is not None:
+            self._checkpoints.keep(job.request_id, job.spool / SEARCH_NOTES)
         if job.cancelled:
             self._lanes.kill(job.request_id, End.CANCELLED, job.cancelled)
 
@@ -473,6 +483,9 @@ class Worker:
     def _start_over(self, job: Job) -> None:
         """It was fed, and comes back untrained."""
         if job.spool is not None:
+            notes = job.spool / SEARCH_NOTES
+            if notes.exists():
+                job.checkpoint = notes.replace(self._spool / f"{job.spool.name}.checkpoint")
             shutil.rmtree(job.spool, ignore_errors=True)
         if job.record is None or self._drain_by is not None:
             self._forget(job)
@@ -522,6 +535,8 @@ class Worker:
         if job is None:
             return
         job.state = State.STORED
+        if job.request.search is not None:
+            self._checkpoints.drop(job.request_id)
         if job.record is not None:
             self._dispatch.leave(job)
             self._assignment.announce(Announcement(job.record, outcome, stored.registered))

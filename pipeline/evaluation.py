@@ -84,6 +84,11 @@ def baseline_accuracy(train: Codes, test: Codes) -> float:
     return float((test == np.bincount(train).argmax()).mean())
 
 
+def baseline_rmse(train: NDArray[np.float64], test: NDArray[np.float64]) -> float:
+    """The root mean squared error of always predicting the mean of the training part."""
+    return float(np.sqrt(np.mean((test - train.mean()) ** 2)))
+
+
 def over_folds(folds: Sequence[Metrics]) -> Metrics:
     """`cv_*_mean` and `cv_*_std` of the metrics that are defined in every fold."""
     summary = {}

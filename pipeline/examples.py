@@ -65,7 +65,9 @@ def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str | No
     target, present, warnings = _labels(frame[target_column], target_column, algorithm)
     if not present.all():
         frame = frame[present]
-    codes, classes = _classes(target, target_column) if algorithm.task == "classification" else (_NONE, _NONE)
+    codes, classes = (
+        _classes(target, target_column, algorithm) if algorithm.task == "classification" else (_NONE, _NONE)
+    )
     columns, dropped = _columns(frame, features, named=request.features is not None)
     warnings += [f"column {name!r} {reason}; it is left out" for name, reason in dropped.items()]
     return Examples(
@@ -145,8 +147,8 @@ def _labels_of_a_classifier(values: pd.Series[Any], name: str, algorithm: Algori
     inferred = pd.api.types.infer_dtype(values, skipna=True) if kind == "O" else ""
     if kind == "f" or inferred in ("floating", "decimal", "mixed-integer-float"):
         raise RejectedError(
-            f"the target {name!r} holds real numbers and {algorithm.name} tells classes apart; {_regressors()}, "
-            f"or classes that are integers, words or true and false"
+            f"the target {name!r} holds real numbers and {algorithm.name} tells classes apart; "
+            f"{_regressors(algorithm)}, or classes that are integers, words or true and false"
         )
     if kind in "iu" or inferred == "integer":
         return values.to_numpy(dtype=np.int64)
@@ -164,21 +166,22 @@ def _numbers_of_a_regressor(values: pd.Series[Any], name: str, algorithm: Algori
         raise RejectedError(f"the target {name!r} holds no numbers, which {algorithm.name} needs") from None
 
 
-def _classes(target: NDArray[Any], name: str) -> tuple[NDArray[np.intp], NDArray[Any]]:
+def _classes(target: NDArray[Any], name: str, algorithm: Algorithm) -> tuple[NDArray[np.intp], NDArray[Any]]:
     classes, codes = np.unique(target, return_inverse=True)
     if len(classes) == 1:
         raise RejectedError(f"the target {name!r} has one class only, {str(classes[0])!r}; two or more are needed")
     if target.dtype.kind == "i" and len(classes) > MOST_INTEGER_CLASSES:
         raise RejectedError(
             f"the target {name!r} holds {len(classes):,} different integers, which are numbers rather than classes "
-            f"(at most {MOST_INTEGER_CLASSES}); {_regressors()}, or classes that are words"
+            f"(at most {MOST_INTEGER_CLASSES}); {_regressors(algorithm)}, or classes that are words"
         )
     return codes, classes
 
 
-def _regressors() -> str:
-    names = [name for name, algorithm in catalogue().items() if algorithm.task == "regression"]
-    return f"it needs a regressor ({', '.join(names) if names else 'of which none is installed'})"
+def _regressors(algorithm: Algorithm) -> str:
+    names = [name for name, entry in catalogue().items() if entry.task == "regression"]
+    twin = f"{algorithm.name}_regressor"
+    return f"it needs {twin}" if twin in names else f"it needs a regressor ({', '.join(names)})"
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str], *, named: bool) -> tuple[tuple[Column, ...], dict[str, str]]:

@@ -44,6 +44,41 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchDimension:
+    """One hyperparameter, and what is tried for it: `values`, or a range from `low` to `high`, both included.
+
+    A range is drawn from, on a logarithmic scale with `log`; with a `step` it is the values so far apart.
+    """
+
+    name: str
+    values: tuple[HyperparameterValue, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    log: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search for the best hyperparameters; see pipeline.search for its defaults."""
+
+    strategy: str
+    space: tuple[SearchDimension, ...]
+    cv: int | None = None
+    scoring: str | None = None
+    max_candidates: int | None = None
+    time_budget_s: float | None = None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        space = tuple(
+            SearchDimension(**{**one, "values": None if one.get("values") is None else tuple(one["values"])})
+            for one in document["space"]
+        )
+        return cls(**{**document, "space": space})
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingRequest:
     """A training request, defaults resolved.  `consumer.events` reads it from Avro; see schemas/ for each field."""
 
@@ -57,6 +92,7 @@ class TrainingRequest:
     target_column: str | None = None
     features: tuple[str, ...] | None = None
     hyperparameters: Mapping[str, HyperparameterValue] = field(default_factory=dict)
+    search: Search | None = None
     evaluation: Evaluation = Evaluation()
     seed: int = 42
     max_training_time_s: float | None = None
@@ -82,6 +118,8 @@ class TrainingRequest:
         known = {f.name for f in fields(cls)}
         values = {name: value for name, value in document.items() if name in known}
         values["evaluation"] = Evaluation(**values["evaluation"])
+        if values.get("search") is not None:
+            values["search"] = Search.from_document(values["search"])
         if values["features"] is not None:
             values["features"] = tuple(values["features"])
         return cls(**values)
@@ -138,7 +176,8 @@ class Model:
     """A trained and stored model: all that its event and its registry document hold, but the version.
 
     `name` is the semantic name; `training_time` is in seconds; `signature` lists the input columns with their
-    types; `environment` is what the result depends on (library versions, threads, CPU).
+    types; `environment` is what the result depends on (library versions, threads, CPU); `split` is a sha256 that two
+    models share whose metrics were measured on the same rows, empty where that is not known.
     """
 
     model_id: str
@@ -167,6 +206,7 @@ class Model:
     signature: Sequence[Mapping[str, str]]
     environment: Mapping[str, str]
     warnings: Sequence[str]
+    split: str = ""
 
     def __post_init__(self) -> None:
         """Sequences become tuples: stores give lists back, and a model read back equals the one that was written."""
@@ -180,7 +220,7 @@ class Model:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        return cls(**{f.name: document[f.name] for f in fields(cls)})
+        return cls(**{f.name: document[f.name] for f in fields(cls) if f.name in document})
 
 
 @dataclass(frozen=True, slots=True)

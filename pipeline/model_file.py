@@ -259,4 +259,9 @@ def _needs_us(columns: Sequence[Column]) -> bool:
 
 
 def _json(value: Any) -> bytes:
-    return orjson.dumps(value, default=str, option=_OPTIONS)
+    return orjson.dumps(value, default=_plain, option=_OPTIONS)
+
+
+def _plain(value: Any) -> Any:
+    """orjson takes arrays only as C lays them out."""
+    return value.tolist() if isinstance(value, np.ndarray) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Split:
     train: Places
     test: Places
     warnings: tuple[str, ...] = ()
+
+    def fingerprint(self, target_column: str) -> str:
+        """A sha256 over target and test rows, hexadecimal: where it is equal, metrics of one dataset compare."""
+        places = np.asarray(self.test, dtype="<i8")
+        return hashlib.sha256(target_column.encode() + b"\0" + places.tobytes()).hexdigest()
 
 
 def split(examples: Examples, evaluation: Evaluation, seed: int) -> Split:

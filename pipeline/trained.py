@@ -11,6 +11,9 @@ import orjson
 
 from pipeline.jobs import HyperparameterValue
 
+SEARCH_NOTES = "search.jsonl"
+"""What a search has scored, in the spool folder: the next attempt does not score it again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -21,6 +24,7 @@ class Trained:
         metrics: on the test part, but for train_accuracy (or train_r2) and cv_*.
         classes: as text, in the order of the model's; empty for a regressor.
         training_time: seconds from the start of loading to the written file.
+        split: see Split.fingerprint.
         signature: input columns as {name, type}, in the order of `features`.
     """
 
@@ -39,6 +43,7 @@ class Trained:
     signature: Sequence[Mapping[str, str]]
     environment: Mapping[str, str]
     warnings: Sequence[str]
+    split: str
 
     def to_json(self) -> bytes:
         return orjson.dumps(asdict(self), default=str)

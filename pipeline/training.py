@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings as python_warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,23 @@ from uuid import uuid4
 
 import numpy as np
 import sklearn
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from pipeline import algorithms, evaluation, model_file
+from pipeline import algorithms, evaluation, model_file, search
 from pipeline.algorithms import Algorithm
 from pipeline.datasets import Dataset
 from pipeline.datasets.frames import read_frame
 from pipeline.environment import environment
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.examples import Examples, examples
-from pipeline.jobs import HyperparameterValue, TrainingRequest, event_id
+from pipeline.jobs import HyperparameterValue, Search, TrainingRequest, event_id
 from pipeline.leakage import giveaway
-from pipeline.preparation import preparation, remember_names, take
+from pipeline.preparation import Steps, preparation, remember_names, take
 from pipeline.recent import Recent
 from pipeline.splitting import Split, folds, split
-from pipeline.trained import Trained
+from pipeline.trained import SEARCH_NOTES, Trained
 
 SUSPICIOUS_ACCURACY = 0.99
 SLICES = 20
@@ -36,6 +37,8 @@ SLICES = 20
 WORTH_SLICING = 200_000
 """Rows times trees, which take about half a second."""
 MOST_WARNINGS = 50
+SEARCH_SHARE = 0.95
+"""How much of a training with a search is the search, as its progress tells it."""
 
 _EXAMPLES: Recent[Examples] = Recent(32 * 1024 * 1024, lambda data: data.size_bytes)
 """One a trainer process: requests in a row are often for the same small dataset."""
@@ -65,13 +68,15 @@ def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Repor
     report(Stage.LOADING, None, f"reading dataset {dataset.name}")
     data = _examples(request, dataset, algorithm)
     parts = split(data, request.evaluation, request.seed)
-    job = _Job(request, algorithm, hyperparameters, data, parts, report)
+    job = _Job(request, algorithm, hyperparameters, data, parts, report, spool / SEARCH_NOTES)
     with python_warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
         python_warnings.simplefilter("always")
         for not_the_users in (DeprecationWarning, FutureWarning):
             python_warnings.simplefilter("ignore", not_the_users)
-        pipeline, metrics, details = _failing_readably(job)
-    said = _distinct([*data.warnings, *parts.warnings, *_suspicions(job, metrics), *(str(w.message) for w in caught)])
+        job, pipeline, metrics, details = _failing_readably(job)
+    said = _distinct(
+        [*data.warnings, *parts.warnings, *_suspicions(job, metrics), *job.said, *(str(w.message) for w in caught)]
+    )
     written = model_file.write(_content(job, dataset, pipeline, details, said), spool / f"{uuid4().hex}.zip")
     return Trained(
         model_file=written.path,
@@ -79,7 +84,7 @@ def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Repor
         size_bytes=written.size_bytes,
         artifact_format=model_file.ARTIFACT_FORMAT,
         model_type=algorithm.task,
-        hyperparameters=hyperparameters,
+        hyperparameters=job.hyperparameters,
         metrics=metrics,
         dataset_fingerprint=dataset.fingerprint,
         features=[column.name for column in data.columns],
@@ -89,6 +94,7 @@ def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Repor
         signature=[column.to_document() for column in data.columns],
         environment=environment(),
         warnings=said,
+        split=parts.fingerprint(data.target_column),
     )
 
 
@@ -106,23 +112,30 @@ class _Job:
     data: Examples
     parts: Split
     report: Report
+    search_notes: Path
+    said: tuple[str, ...] = ()
 
 
-def _failing_readably(job: _Job) -> tuple[Pipeline, dict[str, float], dict[str, Any]]:
+def _failing_readably(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict[str, Any]]:
     try:
         return _fit_and_evaluate(job)
-    except (RejectedError, MemoryError):
+    except (RejectedError, TrainingFailed, MemoryError):
         raise
     except Exception as error:
         raise TrainingFailed(f"{type(error).__name__}: {error}") from error
 
 
-def _fit_and_evaluate(job: _Job) -> tuple[Pipeline, dict[str, float], dict[str, Any]]:
+def _fit_and_evaluate(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict[str, Any]]:
     data, parts = job.data, job.parts
-    job.report(Stage.TRAINING, 0.0, f"fitting {job.algorithm.name} on {len(parts.train):,} rows")
     rows = take(data.rows, parts.train)
     steps = preparation(data.columns, rows, needs_dense=job.algorithm.needs_dense, algorithm=job.algorithm.name)
-    n_classes = len(np.unique(data.codes[parts.train])) if len(data.classes) else 0
+    found = None
+    if job.request.search is not None:
+        found = _search(job, job.request.search, steps)
+        job = _with_the_best(job, found)
+    done = 0.0 if found is None else SEARCH_SHARE
+    job.report(Stage.TRAINING, done, f"fitting {job.algorithm.name} on {len(parts.train):,} rows")
+    n_classes = _n_classes(data, parts.train)
     pipeline = Pipeline([*steps, ("model", job.algorithm.build(job.hyperparameters, n_classes))])
     in_folds = clone(pipeline) if job.request.evaluation.cv else None
     prepared = rows
@@ -134,13 +147,73 @@ def _fit_and_evaluate(job: _Job) -> tuple[Pipeline, dict[str, float], dict[str, 
     remember_names(pipeline, data.columns)
     if in_folds is not None:
         metrics.update(_in_folds(job, in_folds))
-    return pipeline, metrics, {"metrics": metrics, **details}
+    if found is not None:
+        metrics["search_score"] = found.best.mean or 0.0
+        metrics["search_candidates"] = float(len(found.trials))
+        details["search"] = found.to_document()
+    return job, pipeline, metrics, {"metrics": metrics, **details}
+
+
+def _n_classes(data: Examples, places: NDArray[np.intp]) -> int:
+    return len(np.unique(data.codes[places])) if len(data.classes) else 0
+
+
+def _search(job: _Job, asked: Search, steps: Steps) -> search.Found:
+    data, algorithm, seed = job.data, job.algorithm, job.request.seed
+    evaluated = replace(job.request.evaluation, cv=asked.cv or search.FOLDS)
+    by_time = evaluated.time_column is not None
+    prepared = []
+    for place, (fit, score) in enumerate(folds(data, evaluated, job.parts.train, seed)):
+        rows = fit if by_time else np.random.default_rng([seed % 2**32, place]).permutation(fit)
+        prepared.append(_prepared_fold(job, steps, rows, score, search.scoring(asked, algorithm)))
+        job.report(Stage.TRAINING, 0.0, f"preparing fold {place + 1} of {evaluated.cv}")
+
+    def fit_one(candidate: Mapping[str, HyperparameterValue], rows: Any, target: NDArray[Any]) -> Any:
+        resolved = algorithm.resolve({**job.request.hyperparameters, **candidate}, seed)
+        return algorithm.build(resolved, len(np.unique(target)) if len(data.classes) else 0).fit(rows, target)
+
+    def report(done: int, of: int, message: str) -> None:
+        job.report(Stage.TRAINING, SEARCH_SHARE * done / of, message)
+
+    return search.run(asked, algorithm, seed, prepared, fit_one, notes=job.search_notes, report=report)
+
+
+def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArray[np.intp], metric: str) -> search.Fold:
+    data = job.data
+    rows, scored = take(data.rows, fit), take(data.rows, score)
+    for _, step in ((name, clone(step)) for name, step in steps):
+        rows = step.fit_transform(rows, data.target[fit])
+        scored = step.transform(scored)
+
+    def score_one(model: Any) -> float | None:
+        if job.algorithm.task == "regression":
+            return evaluation.regression(data.target[score], model.predict(scored)).get(metric)
+        said = evaluation.ask(model, scored, data.classes)
+        return evaluation.classification(data.codes[score], said, len(data.classes)).get(metric)
+
+    return search.Fold(rows, data.target[fit], score_one)
+
+
+def _with_the_best(job: _Job, found: search.Found) -> _Job:
+    best = {**job.request.hyperparameters, **found.best.hyperparameters}
+    said: tuple[str, ...] = ()
+    if found.cut:
+        said = (
+            f"the time budget of the search was over after {len(found.trials):,} of {found.planned:,} candidates: "
+            "another run may come to another model (reproducible=false)",
+        )
+    return replace(job, hyperparameters=job.algorithm.resolve(best, job.request.seed), said=said)
 
 
 def _fit(job: _Job, model: Any, prepared: Any, target: Any) -> None:
     """A forest grows in slices: the same trees as in one fit, since the seed draws them one after another."""
     trees: Any = job.hyperparameters["n_estimators"] if job.algorithm.sliced else 0
-    if trees <= SLICES or trees * len(target) < WORTH_SLICING or job.hyperparameters.get("oob_score"):
+    if (
+        job.request.search is not None
+        or trees <= SLICES
+        or trees * len(target) < WORTH_SLICING
+        or job.hyperparameters.get("oob_score")
+    ):
         model.fit(prepared, target)
         return
     python_warnings.filterwarnings("ignore", "class_weight presets")  # of slices with other labels, which ours have not
@@ -159,6 +232,7 @@ def _evaluate(job: _Job, pipeline: Pipeline, prepared: Any) -> tuple[dict[str, f
     if job.algorithm.task == "regression":
         actual, predicted = data.target[parts.test], model.predict(test)
         metrics = evaluation.regression(actual, predicted)
+        metrics["baseline_rmse"] = evaluation.baseline_rmse(data.target[parts.train], actual)
         known = evaluation.regression(data.target[parts.train], model.predict(prepared))
         pairs = {"train_r2": known.get("r2"), "test_r2": metrics.get("r2")}
         return metrics | evaluation.defined(pairs), evaluation.regression_details(actual, predicted, parts.test)
@@ -217,6 +291,7 @@ def _content(
             "seed": request.seed,
             "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
             "request_id": request.request_id,
+            "reproducible": not job.said,
             "dropped_columns": data.dropped,
             "environment": environment(),
             "warnings": said,

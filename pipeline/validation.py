@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from pipeline import algorithms
+from pipeline import algorithms, search
 from pipeline.algorithms.hyperparameters import shown
 from pipeline.errors import RejectedError
 from pipeline.jobs import NAME, Evaluation, TrainingRequest
@@ -25,7 +25,10 @@ def check(request: TrainingRequest) -> None:
     wrong = [*_names(request), *_evaluation(request.evaluation), *_limits(request), *_tags(request.tags)]
     wrong += _columns(request.target_column, request.features)
     try:
-        algorithms.find(request.algorithm).resolve(request.hyperparameters, request.seed)
+        algorithm = algorithms.find(request.algorithm)
+        if request.search is not None:
+            wrong += search.check(request.search, algorithm, request.hyperparameters)
+        algorithm.resolve(request.hyperparameters, request.seed)
     except RejectedError as rejected:
         wrong.append(str(rejected))
     if wrong:

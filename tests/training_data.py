@@ -17,7 +17,14 @@ from pipeline.datasets.builtin import BUILTINS, fingerprint
 from pipeline.jobs import Evaluation, TrainingRequest
 from pipeline.trained import Trained
 
-QUICK: dict[str, dict[str, Any]] = {"random_forest": {"n_estimators": 5}, "neural_network": {"max_iter": 20}}
+QUICK: dict[str, dict[str, Any]] = {
+    "random_forest": {"n_estimators": 5},
+    "random_forest_regressor": {"n_estimators": 5},
+    "gradient_boosting": {"max_iter": 10, "min_samples_leaf": 5},
+    "gradient_boosting_regressor": {"max_iter": 10, "min_samples_leaf": 5},
+    "neural_network": {"max_iter": 20},
+    "neural_network_regressor": {"max_iter": 60},
+}
 """Hyperparameters that keep a test short."""
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from consumer.cli.values import ModelReference
     from consumer.client import Client
     from consumer.settings import Settings
     from consumer.stores import Stores
+    from pipeline.jobs import RegisteredModel
 
 TIMEOUT_S = 10.0
 """How long a service may take to answer a command."""
@@ -64,6 +66,21 @@ def stores(settings: Settings | None = None) -> Stores:
     else:
         opened.prepare()
     return opened
+
+
+def find_model(stores: Stores, reference: ModelReference) -> RegisteredModel:
+    """The version that a reference means.  Raises NotFoundError with what there is."""
+    from pipeline.errors import NotFoundError
+
+    version_number = reference.version_number
+    if reference.alias is not None:
+        alias = stores.aliases.get(reference.project, reference.model_name, reference.alias)
+        if alias is None or alias.version_number is None:
+            known = stores.aliases.list(project=reference.project, model_name=reference.model_name)
+            names = ", ".join(one.alias for one in known if one.version_number is not None) or "none"
+            raise NotFoundError(f"{reference.model_name} has no alias {reference.alias}; there is {names}")
+        version_number = alias.version_number
+    return stores.registry.get(reference.project, reference.model_name, version_number)
 
 
 def any_settings() -> Settings:

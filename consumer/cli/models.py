@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from consumer.cli import context
+from consumer.cli import aliases, comparing, context
 from consumer.cli.output import (
     Column,
     Document,
@@ -27,7 +27,7 @@ from consumer.cli.output import (
     write,
     write_json,
 )
-from consumer.cli.values import WRONG_USE, ModelReference, content_of, model_reference
+from consumer.cli.values import WRONG_USE, content_of, model_reference, pair
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
@@ -36,8 +36,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Registered models: list, show, download and use them.", no_args_is_help=True)
 
+for command in (
+    *(aliases.aliases, aliases.promote, aliases.rollback, aliases.unalias),
+    *(comparing.compare, comparing.leaderboard),
+):
+    app.command()(command)
+
 Reference = Annotated[
-    str, typer.Argument(metavar="MODEL", help="NAME (the newest version), NAME@v3 or PROJECT/NAME@v3.")
+    str, typer.Argument(metavar="MODEL", help="NAME (the newest version), NAME@v3, NAME@alias or PROJECT/NAME@v3.")
 ]
 
 
@@ -45,6 +51,8 @@ Reference = Annotated[
 def list_models(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="NAME or PROJECT/NAME.")] = None,
     project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Trained on this dataset only.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="NAME=TEXT", help="With this tag; repeat it.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +61,13 @@ def list_models(
     if model is not None:
         named = model_reference(model)
         project, name = (named.project if "/" in model else project), named.model_name
-    found = context.stores().registry.list(project=project, model_name=name, limit=limit)
+    found = context.stores().registry.list(
+        project=project,
+        model_name=name,
+        dataset_name=dataset,
+        tags=dict(pair(one, "--tag") for one in tag or ()),
+        limit=limit,
+    )
     columns = (
         Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
         column("VERSION", "version", style="bold", whole=True),
@@ -73,7 +87,7 @@ def list_models(
 def show(model: Reference, as_json: Json = False) -> None:
     """Show one version: what it is, how good it is, what it was made of."""
     reference = model_reference(model)
-    registered = _find(context.stores(), reference)
+    registered = context.find_model(context.stores(), reference)
     document = registered.to_document()
     heading = f"{registered.model.project}/{registered.model.model_name} {registered.version}"
     show_fields(document, _lines(document), as_json=as_json, title=heading)
@@ -89,7 +103,7 @@ def download(
     """Fetch a model file, check its sha256, and unpack it to a directory that MLflow loads."""
     reference = model_reference(model)
     stores = context.stores()
-    registered = _find(stores, reference)
+    registered = context.find_model(stores, reference)
     name = f"{registered.model.model_name}-{registered.version}"
     target = target or Path(f"{name}.zip" if as_file else name)
     if target.exists():
@@ -104,6 +118,32 @@ def download(
             made.rename(target)
     if as_json:
         write_json({"path": str(target), "sha256": registered.model.artifact_sha256, "version": registered.version})
+    else:
+        write(str(target))
+
+
+@app.command()
+def report(
+    model: Reference,
+    target: Annotated[
+        Path | None, typer.Argument(help="A name with .md gives a model card.  [default: NAME-v3.html]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a page about one version: figures, pictures, where it comes from. It needs nothing else to be read."""
+    from pipeline import report as reports
+
+    stores = context.stores()
+    registered = context.find_model(stores, model_reference(model))
+    target = target or Path(f"{registered.model.model_name}-{registered.version}.html")
+    write_as = reports.card if target.suffix == ".md" else reports.page
+    with _loaded(stores, registered) as loaded:
+        text = write_as(registered, loaded)
+    incoming = _folder(target) / f".{target.name}.incoming"
+    incoming.write_text(text)
+    incoming.replace(target)
+    if as_json:
+        write_json({"path": str(target), "version": registered.version})
     else:
         write(str(target))
 
@@ -124,7 +164,7 @@ def predict(
     frame = frame_of(read_table(content_of(file), "" if file == "-" else file))
     reference = model_reference(model)
     stores = context.stores()
-    registered = _find(stores, reference)
+    registered = context.find_model(stores, reference)
     with _loaded(stores, registered) as loaded:
         predictions = loaded.predict(frame)
     for warning in _warnings(predictions):
@@ -149,10 +189,6 @@ def _loaded(stores: Stores, registered: RegisteredModel) -> Iterator[LoadedModel
         file = Path(folder, "model.zip")
         stores.artifacts.fetch(registered.model.artifact_uri, file)
         yield model_file.load(file, registered.model.artifact_sha256)
-
-
-def _find(stores: Stores, reference: ModelReference) -> RegisteredModel:
-    return stores.registry.get(reference.project, reference.model_name, reference.version_number)
 
 
 def _fetch(stores: Stores, registered: RegisteredModel, file: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 from consumer.cli import context
 from consumer.cli.following import follow
 from consumer.cli.output import Json, Stop, write, write_json
-from consumer.cli.values import WRONG_USE, content_of, hyperparameter, pair, seconds, size_bytes, user_name
+from consumer.cli.values import WRONG_USE, content_of, hyperparameter, pair, seconds, size_bytes, tried, user_name
 
 
 def submit(
@@ -34,6 +34,22 @@ def submit(
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", "--param", metavar="NAME=VALUE", help="A hyperparameter; the value is JSON, else text."),
+    ] = None,
+    tries: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--try",
+            metavar="NAME=VALUES",
+            help="Search this hyperparameter: 1,2,5 or 0.1..10, with :log or in steps such as 1..9:2; repeat it.",
+        ),
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="STRATEGY", help="grid, random, halving or optuna.  [default: grid]")
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(help="Try at most so many.")] = None,
+    scoring: Annotated[str | None, typer.Option(help="The metric that decides.  [default: accuracy, or r2]")] = None,
+    search_time: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Begin no more candidates then, and take the best.")
     ] = None,
     test_size: Annotated[float | None, typer.Option(help="The share of rows held out.  [default: 0.2]")] = None,
     cv: Annotated[int | None, typer.Option(help="Folds scored inside the training part.")] = None,
@@ -62,6 +78,13 @@ def submit(
     Options given together with --file hold for every request in it.
     """
     evaluation = {"test_size": test_size, "cv": cv}
+    searching = {
+        "strategy": search,
+        "space": list(map(tried, tries or ())) or None,
+        "max_candidates": candidates,
+        "scoring": scoring,
+        "time_budget_s": seconds(search_time, "--search-time"),
+    }
     given: dict[str, Any] = {
         "algorithm": algorithm,
         "dataset_name": dataset,
@@ -71,6 +94,7 @@ def submit(
         "target_column": target,
         "features": feature or None,
         "hyperparameters": dict(map(hyperparameter, parameter or ())) or None,
+        "search": {name: value for name, value in searching.items() if value is not None} or None,
         "evaluation": {name: value for name, value in evaluation.items() if value is not None} or None,
         "seed": seed,
         "max_training_time_s": seconds(max_time, "--max-time"),
@@ -117,7 +141,7 @@ def _requests(given: Mapping[str, Any], file: str | None) -> list[dict[str, Any]
 
 
 def _merged(one: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    maps = [name for name in ("hyperparameters", "evaluation", "tags") if one.get(name) and name in given]
+    maps = [name for name in ("hyperparameters", "search", "evaluation", "tags") if one.get(name) and name in given]
     return {name: {**one[name], **given[name]} for name in maps}
 
 

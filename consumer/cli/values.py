@@ -16,24 +16,26 @@ DEFAULT_PROJECT = "default"
 
 
 class ModelReference(NamedTuple):
-    """A model by name, and its version; None is the newest."""
+    """A model by name, and its version, or an alias that points to one; with neither it is the newest."""
 
     project: str
     model_name: str
     version_number: int | None
+    alias: str | None = None
 
     def __str__(self) -> str:
         project = "" if self.project == DEFAULT_PROJECT else f"{self.project}/"
-        version = "" if self.version_number is None else f"@v{self.version_number}"
+        version = f"@{self.alias}" if self.alias else ""
+        version = version if self.version_number is None else f"@v{self.version_number}"
         return f"{project}{self.model_name}{version}"
 
 
 def model_reference(text: str) -> ModelReference:
-    """`NAME`, `NAME@v3` or `PROJECT/NAME@v3`."""
-    match = re.fullmatch(r"(?:([^/@\s]+)/)?([^/@\s]+)(?:@v(\d+))?", text)
+    """`NAME`, `NAME@v3`, `NAME@production`, each also as `PROJECT/NAME…`."""
+    match = re.fullmatch(r"(?:([^/@\s]+)/)?([^/@\s]+)(?:@(?:v(\d+)|([^/@\s]+)))?", text)
     if match is None:
-        raise Stop(f"a model is NAME, NAME@v3 or PROJECT/NAME@v3, not {text!r}", WRONG_USE)
-    return ModelReference(match[1] or DEFAULT_PROJECT, match[2], int(match[3]) if match[3] else None)
+        raise Stop(f"a model is NAME, NAME@v3, NAME@alias or PROJECT/NAME@v3, not {text!r}", WRONG_USE)
+    return ModelReference(match[1] or DEFAULT_PROJECT, match[2], int(match[3]) if match[3] else None, match[4])
 
 
 def hyperparameter(text: str) -> tuple[str, Any]:
@@ -50,6 +52,27 @@ def pair(text: str, option: str) -> tuple[str, str]:
     if not equals or not name:
         raise Stop(f"{option} takes name=value, not {text!r}", WRONG_USE)
     return name, value
+
+
+def tried(text: str) -> dict[str, Any]:
+    """`name=1,2,5`, a JSON list, or a range: `name=0.1..10`, `name=1..9:2` in steps, `name=0.001..100:log`."""
+    name, values = pair(text, "--try")
+    span = re.fullmatch(r"([-+.\deE]+?)\.\.([-+.\deE]+?)(?::(log|[-+.\deE]+))?", values)
+    try:
+        if span is None:
+            return {"name": name, "values": _list(values)}
+        low, high, step = float(span[1]), float(span[2]), span[3]
+        how = {"log": True} if step == "log" else {} if step is None else {"step": float(step)}
+    except ValueError:
+        raise Stop(f"--try takes name=1,2,5 or name=0.1..10 or name=1..9:2, not {text!r}", WRONG_USE) from None
+    return {"name": name, "low": low, "high": high, **how}
+
+
+def _list(text: str) -> list[Any]:
+    if text.startswith("["):
+        found = json.loads(text, parse_constant=_no_constant)
+        return found if isinstance(found, list) else [found]
+    return [hyperparameter(f"v={one.strip()}")[1] for one in text.split(",")]
 
 
 def seconds(text: str | None, option: str) -> float | None:

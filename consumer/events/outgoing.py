@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from pipeline.aliases import Alias, AliasChange
 from pipeline.jobs import Failure, Outcome, OutcomeKind, RegisteredModel, TrainingRequest, event_id, milliseconds
 
 
@@ -25,12 +26,6 @@ class ProgressState(StrEnum):
     EVALUATING = "EVALUATING"
     REGISTERING = "REGISTERING"
     RETRYING = "RETRYING"
-
-
-class AliasChangeReason(StrEnum):
-    PROMOTED = "PROMOTED"
-    ROLLED_BACK = "ROLLED_BACK"
-    REMOVED = "REMOVED"
 
 
 def registered_event(registered: RegisteredModel) -> dict[str, Any]:
@@ -140,31 +135,24 @@ def progress_event(
     }
 
 
-def alias_changed(
-    *,
-    project: str,
-    model_name: str,
-    alias: str,
-    version: str | None,
-    previous_version: str | None,
-    sequence: int,
-    reason: AliasChangeReason,
-    user: str,
-    occurred_at: datetime,
-) -> dict[str, Any]:
-    """ModelAliasChanged; `version` such as "v3", None if the alias is removed."""
+def alias_changed(alias: Alias, change: AliasChange) -> dict[str, Any]:
+    """ModelAliasChanged, of one change in the history of an alias."""
     return {
-        "event_id": event_id(f"{project}/{model_name}/{alias}", f"alias-changed/{sequence}"),
-        "project": project,
-        "model_name": model_name,
-        "alias": alias,
-        "version": version,
-        "previous_version": previous_version,
-        "sequence": sequence,
-        "reason": reason.value,
-        "user": user,
-        "occurred_at": milliseconds(occurred_at),
+        "event_id": event_id(f"{alias.project}/{alias.model_name}/{alias.alias}", f"alias-changed/{change.sequence}"),
+        "project": alias.project,
+        "model_name": alias.model_name,
+        "alias": alias.alias,
+        "version": _version(change.version_number),
+        "previous_version": _version(change.previous_version_number),
+        "sequence": change.sequence,
+        "reason": change.reason.value,
+        "user": change.user,
+        "occurred_at": milliseconds(change.occurred_at),
     }
+
+
+def _version(number: int | None) -> str | None:
+    return None if number is None else f"v{number}"
 
 
 def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:

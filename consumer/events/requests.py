@@ -20,7 +20,7 @@ import orjson
 from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
 from pipeline.errors import RejectedError
-from pipeline.jobs import Evaluation, HyperparameterValue, TrainingRequest
+from pipeline.jobs import Evaluation, HyperparameterValue, Search, TrainingRequest
 from schemas import Record
 
 Headers = Sequence[tuple[str, bytes | str | None]]
@@ -143,7 +143,7 @@ def to_avro(request: TrainingRequest) -> dict[str, Any]:
         "features": None if request.features is None else list(request.features),
         "hyperparameters": {name: _hyperparameter(name, value) for name, value in request.hyperparameters.items()},
         "hyperparameters_json": None,
-        "search": None,
+        "search": None if request.search is None else asdict(request.search),
         "evaluation": asdict(request.evaluation),
         "seed": request.seed,
         "max_training_time_s": request.max_training_time_s,
@@ -180,8 +180,6 @@ def _problems(record: Mapping[str, Any]) -> list[str]:
     ]
     if _CONTROL.search(record["correlation_id"] or ""):
         problems.append("correlation_id must have no control characters")
-    if record["search"] is not None:
-        problems.append("search is not supported by this release; leave it null and set hyperparameters")
     if record["reuse"]:
         problems.append("reuse=true is not supported by this release; leave it false")
     return problems
@@ -206,6 +204,7 @@ def _request(
         target_column=record["target_column"],
         features=None if features is None else tuple(features),
         hyperparameters=hyperparameters,
+        search=None if record["search"] is None else Search.from_document(record["search"]),
         evaluation=Evaluation() if evaluation is None else Evaluation(**evaluation),
         seed=record["seed"],
         max_training_time_s=record["max_training_time_s"],

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from pipeline.algorithms.algorithm import Algorithm, Task
 from pipeline.algorithms.classifiers import CLASSIFIERS
 from pipeline.algorithms.hyperparameters import shown
+from pipeline.algorithms.regressors import REGRESSORS
 from pipeline.errors import RejectedError
 
 __all__ = ["Algorithm", "Task", "catalogue", "find"]
@@ -27,7 +28,7 @@ def catalogue() -> Mapping[str, Algorithm]:
 
     Raises TypeError if an installed package offers something that is no Algorithm, RuntimeError if a taken name.
     """
-    found = {algorithm.name: algorithm for algorithm in CLASSIFIERS}
+    found = {algorithm.name: algorithm for algorithm in (*CLASSIFIERS, *REGRESSORS)}
     for point in entry_points(group=GROUP):
         algorithm = point.load()
         if not isinstance(algorithm, Algorithm):

@@ -4,18 +4,60 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from pipeline.algorithms.algorithm import Algorithm, Resolved
-from pipeline.algorithms.hyperparameters import Choice, Integer, Integers
+from pipeline.algorithms.hyperparameters import Choice, Integer, Integers, Number
 
 PREPARED = "it would speak of columns as they are after preparation, which a request cannot know"
 LAYER = Integer(1, 10_000)
+FOREST: dict[str, Any] = {
+    "refused": {"monotonic_cst": PREPARED},
+    "caps": {"n_estimators": 10_000},
+    "sliced": True,
+}
+"""What is said in the catalogue of an algorithm holds for its regressor too; so do these and those below."""
+TREE: dict[str, Any] = {"refused": {"monotonic_cst": PREPARED}}
+BOOSTING: dict[str, Any] = {
+    "refused": {
+        "monotonic_cst": PREPARED,
+        "interaction_cst": PREPARED,
+        "categorical_features": PREPARED,
+        "scoring": "early stopping goes by the loss",
+    },
+    "caps": {"max_iter": 10_000},
+    "needs_dense": True,
+    "trusted_types": ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"],
+}
+NEIGHBORS: dict[str, Any] = {
+    "refused": {
+        "algorithm": "rows are compared with every row, so that a model file holds no search tree",
+        "leaf_size": "there is no search tree",
+        "metric_params": "the metrics on offer take none but p",
+    },
+    "overrides": {
+        "metric": (Choice(frozenset({"minkowski", "euclidean", "manhattan", "cosine"})),),
+        "n_neighbors": (Integer(1, 10_000),),
+        "p": (Number(1, 100),),
+        "weights": (Choice(frozenset({"uniform", "distance"})),),
+    },
+}
+SUPPORT_VECTORS: dict[str, Any] = {
+    "overrides": {"kernel": (Choice(frozenset({"linear", "poly", "rbf", "sigmoid"})),)},
+    "caps": {"degree": 100},
+}
+NETWORK: dict[str, Any] = {
+    "overrides": {"hidden_layer_sizes": (Integers(LAYER, longest=20), LAYER)},
+    "caps": {"max_iter": 100_000, "max_fun": 10_000_000, "batch_size": 1_000_000},
+}
+CACHE = "the worker decides how much memory a training gets"
 
 
 def _solver_fits(resolved: Resolved) -> None:
@@ -34,14 +76,14 @@ def _one_vs_rest(estimator: Any, n_classes: int) -> Any:
     return OneVsRestClassifier(estimator) if estimator.solver == "liblinear" and n_classes > 2 else estimator
 
 
-def _network_fits(resolved: Resolved) -> None:
+def network_fits(resolved: Resolved) -> None:
     if resolved["early_stopping"] and resolved["validation_fraction"] == 0:
         raise ValueError("early_stopping needs a validation_fraction above 0")
     if resolved["early_stopping"] and resolved["solver"] == "lbfgs":
         raise ValueError("early_stopping needs solver adam or sgd, not lbfgs")
 
 
-def _forest_fits(resolved: Resolved) -> None:
+def forest_fits(resolved: Resolved) -> None:
     if not resolved["bootstrap"] and resolved["oob_score"]:
         raise ValueError("oob_score needs bootstrap true")
     if not resolved["bootstrap"] and resolved["max_samples"] is not None:
@@ -53,16 +95,25 @@ def _ties_break(resolved: Resolved) -> None:
         raise ValueError("break_ties needs decision_function_shape ovr")
 
 
+def _nearest(**given: Any) -> KNeighborsClassifier:
+    return KNeighborsClassifier(algorithm="brute", **given)
+
+
 CLASSIFIERS = (
     Algorithm.of(
         "random_forest",
         "Many decision trees on random parts of the rows and columns, which vote; a good first choice.",
         "classification",
         RandomForestClassifier,
-        refused={"monotonic_cst": PREPARED},
-        caps={"n_estimators": 10_000},
-        check=_forest_fits,
-        sliced=True,
+        check=forest_fits,
+        **FOREST,
+    ),
+    Algorithm.of(
+        "gradient_boosting",
+        "Trees that correct each other one after another, on binned columns; often the best on tables.",
+        "classification",
+        HistGradientBoostingClassifier,
+        **BOOSTING,
     ),
     Algorithm.of(
         "logistic_regression",
@@ -84,26 +135,39 @@ CLASSIFIERS = (
         SVC,
         refused={
             "probability": "it is deprecated; ROC AUC is taken from the decision function",
-            "cache_size": "the worker decides how much memory a training gets",
+            "cache_size": CACHE,
         },
-        overrides={"kernel": (Choice(frozenset({"linear", "poly", "rbf", "sigmoid"})),)},
-        caps={"degree": 100},
         check=_ties_break,
+        **SUPPORT_VECTORS,
     ),
     Algorithm.of(
         "decision_tree",
         "One tree of questions about the columns, which people can read.",
         "classification",
         DecisionTreeClassifier,
-        refused={"monotonic_cst": PREPARED},
+        **TREE,
+    ),
+    Algorithm.of(
+        "k_nearest_neighbors",
+        "The classes of the rows that are most alike vote; nothing is learned, and every prediction looks at all rows.",
+        "classification",
+        _nearest,
+        **NEIGHBORS,
+    ),
+    Algorithm.of(
+        "naive_bayes",
+        "Each column votes by its normal distribution in each class, as if columns had nothing to do with each other.",
+        "classification",
+        GaussianNB,
+        refused={"priors": "they are taken from the training rows"},
+        needs_dense=True,
     ),
     Algorithm.of(
         "neural_network",
         "A network of fully connected layers (multilayer perceptron).",
         "classification",
         MLPClassifier,
-        overrides={"hidden_layer_sizes": (Integers(LAYER, longest=20), LAYER)},
-        caps={"max_iter": 100_000, "max_fun": 10_000_000, "batch_size": 1_000_000},
-        check=_network_fits,
+        check=network_fits,
+        **NETWORK,
     ),
 )

@@ -6,9 +6,12 @@ Every adapter keeps the same contract (tests/contract/test_registry.py) and may 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from pipeline.jobs import Outcome, RegisteredModel
+
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 class Registry(Protocol):
@@ -34,9 +37,15 @@ class Registry(Protocol):
         ...
 
     def list(
-        self, *, project: str | None = None, model_name: str | None = None, limit: int = 100
+        self,
+        *,
+        project: str | None = None,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: Mapping[str, str] = NO_TAGS,
+        limit: int = 100,
     ) -> Sequence[RegisteredModel]:
-        """The newest first."""
+        """The newest first; those with all of these tags."""
         ...
 
     def count(self) -> int:

@@ -17,6 +17,7 @@ from pymongo.database import Database
 
 from pipeline.jobs import Model, Outcome, RegisteredModel
 from pipeline.mongodb import Document, durable, insert_new, plain, transient
+from pipeline.registry import NO_TAGS
 from pipeline.registry.absent import no_such_model, no_such_version
 
 LEGACY_PROJECT = "default"
@@ -92,11 +93,18 @@ class MongoRegistry:
 
     @transient("listing models")
     def list(
-        self, *, project: str | None = None, model_name: str | None = None, limit: int = 100
+        self,
+        *,
+        project: str | None = None,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: Mapping[str, str] = NO_TAGS,
+        limit: int = 100,
     ) -> Sequence[RegisteredModel]:
         query = {} if project is None else _in_project(project)
-        if model_name is not None:
-            query["model_name"] = model_name
+        query |= {k: v for k, v in (("model_name", model_name), ("dataset_name", dataset_name)) if v is not None}
+        # A tag's name may hold dots and dollars, which a path in a query cannot.
+        query |= {"$expr": {"$and": [_has_tag(*tag) for tag in tags.items()]}} if tags else {}
         rows = self._models.find(query, sort=[("created_at", -1), ("version_number", -1)], limit=limit)
         return [_registered(row) for row in rows]
 
@@ -142,6 +150,10 @@ class MongoRegistry:
         """Another worker has registered these models since."""
         for key in keys:
             self._confirmed.pop(key, None)
+
+
+def _has_tag(name: str, text: str) -> Document:
+    return {"$eq": [{"$getField": {"field": {"$literal": name}, "input": "$tags"}}, {"$literal": text}]}
 
 
 def _model_key(outcome: Outcome) -> ModelKey:

@@ -6,11 +6,13 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import orjson
 
 from pipeline.jobs import Outcome, RegisteredModel
+from pipeline.registry import NO_TAGS
 from pipeline.registry.absent import no_such_model, no_such_version
 from pipeline.sqlite import SqliteFile
 
@@ -72,16 +74,24 @@ class SqliteRegistry:
         return _read(row[0])
 
     def list(
-        self, *, project: str | None = None, model_name: str | None = None, limit: int = 100
+        self,
+        *,
+        project: str | None = None,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: Mapping[str, str] = NO_TAGS,
+        limit: int = 100,
     ) -> Sequence[RegisteredModel]:
         with self._file.reading() as db:
             rows = db.execute(
                 "SELECT document FROM model_registry WHERE (:project IS NULL OR project = :project)"
                 " AND (:model_name IS NULL OR model_name = :model_name)"
-                " ORDER BY created_at DESC, version_number DESC, request_id LIMIT :limit",
-                {"project": project, "model_name": model_name, "limit": limit},
+                " AND (:dataset IS NULL OR json_extract(document, '$.dataset_name') = :dataset)"
+                " ORDER BY created_at DESC, version_number DESC, request_id",
+                {"project": project, "model_name": model_name, "dataset": dataset_name},
             )
-            return [_read(document) for (document,) in rows]
+            found = (_read(document) for (document,) in rows)
+            return list(islice((one for one in found if tags.items() <= one.model.tags.items()), limit))
 
     def count(self) -> int:
         with self._file.reading() as db:

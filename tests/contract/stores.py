@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from pipeline.aliases import AliasStore
+from pipeline.aliases.mongodb import MongoAliases
+from pipeline.aliases.sqlite import SqliteAliases
 from pipeline.errors import TransientError
 from pipeline.jobs import ErrorKind, Failure, Model, Outcome, OutcomeKind
 from pipeline.ledger import Ledger
@@ -56,6 +59,16 @@ class Place:
         else:
             with connect(self.address) as client:
                 yield MongoRegistry(client[self.database])
+
+    @contextmanager
+    def aliases(self) -> Iterator[AliasStore]:
+        if self.database is None:
+            aliases = SqliteAliases(Path(self.address), timeout_s=30)
+            yield aliases
+            aliases.disconnect()
+        else:
+            with connect(self.address) as client:
+                yield MongoAliases(client[self.database])
 
 
 def place_for(adapter: str, request: pytest.FixtureRequest, directory: Path) -> Place:

@@ -350,3 +350,21 @@ class TestMongoDB:
             assert len(numbers) == 20
             for name in numbers:
                 assert sorted(numbers[name]) == list(range(1, len(numbers[name]) + 1))
+
+
+def test_models_are_found_by_dataset_and_tags(registry: Registry) -> None:
+    registry.register(
+        [
+            registered("r-1", tags={"team.name": "churn", "$a": "x"}),
+            registered("r-2", tags={"team.name": "other"}),
+            registered("r-3", tags={"team.name": "churn"}, dataset_name="wine"),
+        ]
+    )
+
+    def found(**wanted: Any) -> set[str]:
+        return {one.request_id for one in registry.list(**wanted)}
+
+    assert found(tags={"team.name": "churn"}) == {"r-1", "r-3"}
+    assert found(tags={"team.name": "churn", "$a": "x"}) == {"r-1"}
+    assert found(dataset_name="wine") == {"r-3"}
+    assert found(dataset_name="iris", tags={"team.name": "$team"}) == set()

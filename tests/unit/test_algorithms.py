@@ -35,14 +35,18 @@ def test_the_catalogue_holds_the_algorithms_of_the_replaced_worker() -> None:
 
 
 def test_an_unknown_algorithm_is_rejected_with_the_near_and_all_names() -> None:
-    with pytest.raises(RejectedError, match=r"no algorithm 'random_forrest'; did you mean random_forest\?.*svm"):
+    with pytest.raises(
+        RejectedError,
+        match=r"no algorithm 'random_forrest'; did you mean random_forest or random_forest_regressor\?.*svm",
+    ):
         find("random_forrest")
 
 
 def test_defaults_are_those_of_the_estimator(algorithm: Algorithm) -> None:
-    resolved = algorithm.resolve({}, 7)
-    built, stock = (made.get_params(deep=False) for made in (algorithm.build(resolved), algorithm.estimator()))
-    assert built == {**stock, "random_state": 7}
+    built = algorithm.build(algorithm.resolve({}, 7))
+    built = getattr(built, "regressor", built).get_params(deep=False)
+    stock = algorithm.estimator().get_params(deep=False)
+    assert built == {**stock, **({"random_state": 7} if algorithm.seeded else {})}
 
 
 def test_every_default_is_a_value_that_the_hyperparameter_takes(algorithm: Algorithm) -> None:
@@ -69,7 +73,10 @@ def test_what_is_not_the_users_business_is_refused_with_the_reason(algorithm: Al
     assert "cannot be set: " in rejection(algorithm.name, {name: 1})
 
 
-def test_seed_is_the_default_of_random_state(algorithm: Algorithm) -> None:
+def test_seed_is_the_default_of_random_state_where_there_is_one(algorithm: Algorithm) -> None:
+    if not algorithm.seeded:
+        assert "random_state" in rejection(algorithm.name, {"random_state": 1})
+        return
     assert algorithm.resolve({}, 5)["random_state"] == 5
     assert algorithm.resolve({"random_state": None}, 5)["random_state"] == 5
     assert algorithm.resolve({"random_state": 9.0}, 5)["random_state"] == 9
@@ -152,8 +159,9 @@ def test_liblinear_is_one_vs_rest_above_two_classes() -> None:
 def test_an_entry_shows_itself_with_the_fields_of_the_replaced_worker(algorithm: Algorithm) -> None:
     document = algorithm.to_document()
     assert list(document) == ["name", "description", "type", "hyperparameters"]
-    assert document["type"] == "classification"
-    assert document["hyperparameters"]["random_state"]["default"] == "the request's seed"
+    assert document["type"] in ("classification", "regression")
+    if algorithm.seeded:
+        assert document["hyperparameters"]["random_state"]["default"] == "the request's seed"
     assert orjson.dumps(document)
 
 

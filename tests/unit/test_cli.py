@@ -20,14 +20,14 @@ from pydantic import SecretStr
 from consumer import embedded
 from consumer.cli import main, submit
 from consumer.cli.output import Stop, _fitted, column, duration, shown, size
-from consumer.cli.values import hyperparameter, model_reference
+from consumer.cli.values import hyperparameter, model_reference, tried
 from consumer.new_requests import new_request_id, time_of, training_request
 from consumer.reader import murmur2, partition_of
 from consumer.settings import Settings, SettingsError
 from consumer.stores import Stores, open_stores
 from pipeline.artifacts import NewArtifact
 from pipeline.errors import RejectedError
-from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind
+from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind, Search, SearchDimension
 from pipeline.ledger import Home, NewClaim
 from tests.training_data import Bench, request
 
@@ -147,7 +147,7 @@ def test_help_lists_the_commands_and_nothing_unfinished(run: Run) -> None:
         assert command in answer.out
     models = run("models", "--help").out
     assert "predict" in models
-    for unfinished in ("promote", "rollback", "compare", "leaderboard", "report"):
+    for unfinished in ("reproduce", "archive"):
         assert unfinished not in models
 
 
@@ -186,9 +186,9 @@ def test_it_runs_as_a_module_and_gives_its_exit_code_to_the_shell(tmp_path: Path
         (["submit", "-a", "svm", "-d", "iris", "--max-time", "soon"], "--max-time takes seconds"),
         (["submit", "-a", "svm", "-d", "iris", "--max-memory", "much"], "--max-memory takes such as 512MiB"),
         (["submit", "--file", "missing.json"], "missing.json cannot be read: No such file"),
-        (["models", "show", "a/b/c"], "a model is NAME, NAME@v3 or PROJECT/NAME@v3"),
+        (["models", "show", "a/b/c"], "a model is NAME, NAME@v3, NAME@alias or PROJECT/NAME@v3"),
         (["models", "list"], "MONGODB_URL is not set"),
-        (["algorithms", "show", "random_forrest"], "did you mean random_forest?"),
+        (["algorithms", "show", "random_forrest"], "did you mean random_forest or random_forest_regressor?"),
         (["schemas", "check"], "SCHEMA_REGISTRY_URL is not set"),
         (["dlq", "replay"], "say which"),
         (["worker"], "KAFKA_BOOTSTRAP_SERVERS is not set"),
@@ -307,13 +307,15 @@ def test_partitions_are_those_of_kafkas_own_murmur2() -> None:
 @pytest.mark.parametrize(
     ("text", "means"),
     [
-        ("churn", ("default", "churn", None)),
-        ("churn@v3", ("default", "churn", 3)),
-        ("sales/churn@v12", ("sales", "churn", 12)),
-        ("sales/churn.v2-b", ("sales", "churn.v2-b", None)),
+        ("churn", ("default", "churn", None, None)),
+        ("churn@v3", ("default", "churn", 3, None)),
+        ("churn@production", ("default", "churn", None, "production")),
+        ("p/churn@v3-beta", ("p", "churn", None, "v3-beta")),
+        ("sales/churn@v12", ("sales", "churn", 12, None)),
+        ("sales/churn.v2-b", ("sales", "churn.v2-b", None, None)),
     ],
 )
-def test_a_model_is_named_with_or_without_project_and_version(text: str, means: tuple[str, str, int | None]) -> None:
+def test_a_model_is_named_with_or_without_project_and_version(text: str, means: tuple[object, ...]) -> None:
     assert model_reference(text) == means
     assert str(model_reference(text)) == text
 
@@ -516,3 +518,101 @@ def test_a_table_fits_into_a_narrow_terminal_and_keeps_what_matters() -> None:
         assert widths[0] == 36
         assert sum(width + 3 for width in widths if width) <= room
     assert _fitted(columns, 80)[2] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "dimension"),
+    [
+        ("max_depth=1,2,null", {"name": "max_depth", "values": [1, 2, None]}),
+        ("criterion=gini,entropy", {"name": "criterion", "values": ["gini", "entropy"]}),
+        ("hidden_layer_sizes=[[10],[20,5]]", {"name": "hidden_layer_sizes", "values": [[10], [20, 5]]}),
+        ("C=0.1..10", {"name": "C", "low": 0.1, "high": 10.0}),
+        ("C=1e-3..1e2:log", {"name": "C", "low": 0.001, "high": 100.0, "log": True}),
+        ("max_depth=1..9:2", {"name": "max_depth", "low": 1.0, "high": 9.0, "step": 2.0}),
+        ("degree=-1..-0.5", {"name": "degree", "low": -1.0, "high": -0.5}),
+    ],
+)
+def test_what_is_tried_is_a_list_or_a_range(text: str, dimension: dict[str, Any]) -> None:
+    assert tried(text) == dimension
+
+
+def test_a_search_of_a_command_line_reads_as_a_request() -> None:
+    space = [tried("max_depth=1,2"), tried("min_samples_leaf=1..9:4")]
+    asked = training_request({"algorithm": "decision_tree", "dataset_name": "iris", "search": {"space": space}})
+    assert asked.search == Search(
+        "grid",
+        (SearchDimension("max_depth", (1, 2)), SearchDimension("min_samples_leaf", low=1.0, high=9.0, step=4.0)),
+    )
+    short = {"strategy": "random", "space": {"C": {"low": 1, "high": 2}, "kernel": ["rbf"]}, "max_candidates": 3}
+    asked = training_request({"algorithm": "svm", "dataset_name": "iris", "search": short})
+    assert asked.search is not None
+    assert [one.name for one in asked.search.space] == ["C", "kernel"]
+    with pytest.raises(RejectedError, match=r"search has no .candidates.; did you mean max_candidates\?"):
+        training_request({"algorithm": "svm", "dataset_name": "iris", "search": {"candidates": 3}})
+    with pytest.raises(RejectedError, match=r"search\.space: C takes a list of values"):
+        training_request({"algorithm": "svm", "dataset_name": "iris", "search": {"space": {"C": "1"}}})
+
+
+def test_a_version_is_promoted_rolled_back_and_found_by_its_alias(run: Run, stores: Stores, artifact: Path) -> None:
+    for number, accuracy in enumerate((0.9, 0.95, 0.8), 1):
+        model(stores, artifact, f"r{number}", metrics={"accuracy": accuracy}, split="ab" * 32)
+    assert run("models", "promote", "flowers@v1").out == "default/flowers@production points to v1\n"
+    assert run("models", "promote", "flowers@v2").code == 0
+    worse = run("models", "promote", "flowers")
+    assert (worse.code, "v3 has accuracy 0.8 and v2 0.95" in worse.error) == (2, True)
+    assert run("models", "show", "flowers@production", "--json").objects[0]["version"] == "v2"
+    assert run("models", "promote", "flowers", "--force", "--alias", "canary").code == 0
+    back = run("models", "rollback", "flowers", "--json")
+    assert (back.objects[0]["version"], back.objects[0]["reason"]) == ("v1", "ROLLED_BACK")
+    assert "the change holds; a worker will announce it" in back.error
+    listed = run("models", "aliases", "flowers", "--json").objects
+    assert [(one["alias"], one["version"]) for one in listed] == [("canary", "v3"), ("production", "v1")]
+    assert len(run("models", "aliases", "--history", "--json").objects) == 4
+    assert run("models", "unalias", "flowers", "--alias", "canary").out.endswith("points to no version\n")
+    gone = run("models", "show", "flowers@canary")
+    assert (gone.code, gone.error) == (2, "tensorfleet: flowers has no alias canary; there is production\n")
+
+
+def test_versions_are_compared_where_they_differ(run: Run, stores: Stores, artifact: Path) -> None:
+    model(stores, artifact, "r1", metrics={"accuracy": 0.9}, split="ab" * 32)
+    model(
+        stores, artifact, "r2", metrics={"accuracy": 0.8, "f1": 0.7}, split="ab" * 32, hyperparameters={"max_depth": 9}
+    )
+    answer = run("models", "compare", "flowers@v1", "flowers@v2", "--json")
+    rows = {one["what"]: (one["v1"], one["v2"]) for one in answer.objects}
+    assert rows == {
+        "hyperparameters.criterion": ("gini", None),
+        "hyperparameters.max_depth": (3, 9),
+        "metrics.accuracy": (0.9, 0.8),
+        "metrics.f1": (None, 0.7),
+    }
+    assert answer.error == ""
+    model(stores, artifact, "r3", split="cd" * 32)
+    assert "not tested on the same rows" in run("models", "compare", "flowers@v1", "flowers").error
+    assert run("models", "compare", "flowers").code == 2
+
+
+def test_a_leaderboard_ranks_what_was_tested_on_the_same_rows(run: Run, stores: Stores, artifact: Path) -> None:
+    for number, (accuracy, split) in enumerate(((0.9, "a"), (0.95, "a"), (0.99, "b"), (0.7, "a")), 1):
+        model(stores, artifact, f"r{number}", metrics={"accuracy": accuracy, "log_loss": accuracy}, split=split)
+    model(stores, artifact, "r5", dataset_name="wine")
+    answer = run("models", "leaderboard", "iris", "--json")
+    places = [(one["test"], one["rank"], one["model"]) for one in answer.objects]
+    assert sorted(places)[:1] == sorted(places, key=lambda place: place[:2])[:1]
+    by_test = [[name.rpartition("@")[2] for test, _, name in places if test == n] for n in (1, 2)]
+    assert sorted(by_test) == [["v2", "v1", "v4"], ["v3"]]
+    assert "2 tests" in answer.error
+    lower = [
+        one["model"][-2:] for one in run("models", "leaderboard", "iris", "--metric", "log_loss", "--json").objects
+    ]
+    assert [one for one in lower if one != "v3"] == ["v4", "v1", "v2"]
+    nothing = run("models", "leaderboard", "digits")
+    assert (nothing.code, nothing.out) == (0, "")
+
+
+def test_models_are_listed_by_dataset_and_tag(run: Run, stores: Stores, artifact: Path) -> None:
+    model(stores, artifact, "r1", tags={"team": "botany"})
+    model(stores, artifact, "r2", dataset_name="wine", tags={"team": "wine", "a.b": "$c"})
+    assert [one["version"] for one in run("models", "list", "--dataset", "wine", "--json").objects] == ["v2"]
+    assert [one["version"] for one in run("models", "list", "--tag", "team=botany", "--json").objects] == ["v1"]
+    assert run("models", "list", "--tag", "team=botany", "--tag", "a.b=$c", "--json").objects == []

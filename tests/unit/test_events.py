@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from consumer.events.codec import Codec
 from consumer.events.messages import cloud_event_headers, key_of, message
 from consumer.events.outgoing import (
-    AliasChangeReason,
     ProgressState,
     alias_changed,
     progress_event,
@@ -24,6 +23,7 @@ from consumer.events.outgoing import (
 )
 from consumer.events.requests import moment
 from consumer.events.topics import Topics
+from pipeline.aliases import Alias, AliasChange, AliasChangeReason
 from pipeline.jobs import (
     ErrorKind,
     Failure,
@@ -209,27 +209,17 @@ def test_progress_of_two_attempts_or_lives_of_a_worker_never_shares_an_id() -> N
     assert progress_event(REQUEST, ProgressState.TRAINING, **place) == events[0]
 
 
-def changed(**more: Any) -> dict[str, Any]:
-    return alias_changed(
-        **{
-            "project": "default",
-            "model_name": "churn",
-            "alias": "production",
-            "version": "v3",
-            "previous_version": "v2",
-            "sequence": 5,
-            "reason": AliasChangeReason.PROMOTED,
-            "user": "ada",
-            "occurred_at": AT,
-            **more,
-        }
-    )
+def changed(alias: str = "production", model_name: str = "churn", **more: Any) -> dict[str, Any]:
+    change = AliasChange(5, 3, 2, AliasChangeReason.PROMOTED, "ada", AT)
+    return alias_changed(Alias("default", model_name, alias, (change,)), replace(change, **more))
 
 
 def test_an_alias_event_has_one_id_for_each_change_of_each_alias() -> None:
     events = [changed(), changed(sequence=6), changed(alias="staging"), changed(model_name="other")]
     assert len({event["event_id"] for event in events}) == 4
-    assert changed(version=None, reason=AliasChangeReason.REMOVED)["event_id"] == events[0]["event_id"]
+    removed = changed(version_number=None, reason=AliasChangeReason.REMOVED)
+    assert removed["event_id"] == events[0]["event_id"]
+    assert (removed["version"], removed["previous_version"]) == (None, "v2")
     assert CODEC.decode(CODEC.encode(Record.MODEL_ALIAS_CHANGED, changed()), Record.MODEL_ALIAS_CHANGED) == changed()
 
 

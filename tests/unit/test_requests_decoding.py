@@ -188,7 +188,6 @@ def test_hyperparameters_as_json_join_those_of_the_map() -> None:
         ({"hyperparameters_json": '{"C": {"low": 1}}'}, "C: must be null, a boolean, .* not dict"),
         ({"hyperparameters_json": '{"C": [[1]]}'}, "not a list in a list"),
         ({"hyperparameters_json": '{"C": 18446744073709551615}'}, "does not fit into 64 bits"),
-        ({"search": {"strategy": "grid", "space": []}}, "search is not supported by this release"),
         ({"reuse": True}, "reuse=true is not supported by this release"),
         ({"reuse": True, "hyperparameters_json": "!"}, "reuse=true .*; hyperparameters_json is not"),
         ({"project": "p" * 300}, "project has 300 characters"),

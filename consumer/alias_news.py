@@ -1,0 +1,93 @@
+"""Announces changes of aliases: whoever made one does it at once, and a worker what was left undone.
+
+At least once: a change is noted as announced when its event is on the topic, and an event that is sent again has the
+same id. Readers go by the sequence.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+from confluent_kafka import KafkaError, Producer
+
+from consumer.events.codec import Codec
+from consumer.events.messages import Message, message
+from consumer.events.outgoing import alias_changed
+from consumer.events.topics import Topics
+from consumer.failures import ThreadFailed
+from consumer.waiting import Breakers
+from pipeline.aliases import Alias, AliasStore
+from pipeline.errors import TransientError
+from schemas import Record
+
+log = structlog.get_logger(__name__)
+
+EVERY_S = 10.0
+FLUSH_TIMEOUT_S = 5.0
+
+
+def news(codec: Codec, topics: Topics, alias: Alias) -> Sequence[Message]:
+    """The events of an alias's changes that are not known to be on the topic, in their order."""
+    return [
+        message(codec, topics, Record.MODEL_ALIAS_CHANGED, alias_changed(alias, change)) for change in alias.unannounced
+    ]
+
+
+class AliasNews(threading.Thread):
+    """Looks for unannounced changes every EVERY_S; several workers may find the same one."""
+
+    def __init__(
+        self,
+        aliases: AliasStore,
+        producer: Producer,
+        codec: Codec,
+        topics: Topics,
+        *,
+        breakers: Breakers,
+        deliver: Callable[[ThreadFailed], None],
+        every_s: float = EVERY_S,
+    ) -> None:
+        super().__init__(name="alias-news", daemon=True)
+        self._aliases = aliases
+        self._producer = producer
+        self._codec = codec
+        self._topics = topics
+        self._breakers = breakers
+        self._deliver = deliver
+        self._every_s = every_s
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        try:
+            while not self._stopping.wait(self._every_s):
+                try:
+                    self._breakers.call(self._turn)
+                except TransientError as error:
+                    log.info("alias news wait", why=str(error))
+        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
+            self._deliver(ThreadFailed(self.name, error))
+
+    def _turn(self) -> None:
+        for alias in self._aliases.unannounced():
+            self._send(news(self._codec, self._topics, alias))
+            self._aliases.announced(alias)
+            log.info("alias announced", alias=alias.alias, model=f"{alias.project}/{alias.model_name}")
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        refused: list[KafkaError] = []
+        for one in messages:
+            self._producer.produce(
+                one.topic,
+                key=one.key,
+                value=one.value,
+                headers=list(one.headers),
+                on_delivery=lambda error, _: refused.append(error) if error is not None else None,
+            )
+        left = self._producer.flush(FLUSH_TIMEOUT_S)
+        if left or refused:
+            raise TransientError("kafka", refused[0].str() if refused else f"{left} events are not acknowledged")

@@ -1,0 +1,125 @@
+"""What a long training has come to, kept in the artifact store: the next attempt goes on from there, elsewhere too.
+
+A checkpoint is one file that only grows (the notes of a search). It lies under `checkpoints/{request_id}/{size}`, so
+that a newer one is another key; the older ones go once it is stored, and all of them when the request has its outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from uuid import uuid4
+
+import structlog
+
+from consumer.failures import ThreadFailed
+from consumer.waiting import Breakers
+from pipeline.artifacts import ArtifactStore, NewArtifact
+from pipeline.errors import NotFoundError, TransientError
+
+log = structlog.get_logger(__name__)
+
+EVERY_S = 5.0
+"""The work of so many seconds is repeated at most when a worker dies; the notes of a search are kilobytes."""
+
+
+class Checkpoints(threading.Thread):
+    """Stores what grows every EVERY_S; `restore` may be called by any thread."""
+
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        folder: Path,
+        *,
+        breakers: Breakers,
+        deliver: Callable[[ThreadFailed], None],
+        every_s: float = EVERY_S,
+    ) -> None:
+        super().__init__(name="checkpoints", daemon=True)
+        self._artifacts = artifacts
+        self._folder = folder
+        self._growing: dict[str, Path] = {}
+        self._breakers = breakers
+        self._deliver = deliver
+        self._every_s = every_s
+        self._stored: dict[str, int] = {}
+        """The size of each request's newest checkpoint."""
+        self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+
+    def keep(self, request_id: str, path: Path) -> None:
+        """A training begins, which may leave this file; it is looked at until it is gone."""
+        self._growing[request_id] = path
+
+    def drop(self, request_id: str) -> None:
+        """The request has its outcome."""
+        self._over.put(request_id)
+
+    def restore(self, request_id: str) -> Path | None:
+        """The newest checkpoint of an earlier attempt, as a file of ours; None if there is none.
+
+        Raises TransientError.
+        """
+        newest: Path | None = None
+        for uri in self._artifacts.list(_prefix(request_id)):
+            found = self._folder / f"{uuid4().hex}.checkpoint"
+            try:
+                self._artifacts.fetch(uri, found)
+            except NotFoundError:  # a newer one has taken its place meanwhile
+                continue
+            if newest is None or found.stat().st_size > newest.stat().st_size:
+                newest = found
+        if newest is not None:
+            log.info("checkpoint found", request_id=request_id, lines=newest.read_bytes().count(b"\n"))
+        return newest
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        try:
+            while not self._stopping.wait(self._every_s):
+                try:
+                    self._breakers.call(self._turn)
+                except TransientError as error:
+                    log.info("checkpoints wait", why=str(error))
+        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
+            self._deliver(ThreadFailed(self.name, error))
+
+    def _turn(self) -> None:
+        for request_id, path in tuple(self._growing.items()):
+            self._store(request_id, path)
+        while not self._over.empty():
+            request_id = self._over.get()
+            self._remove(request_id, keep=())
+            self._stored.pop(request_id, None)
+
+    def _store(self, request_id: str, path: Path) -> None:
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            if not path.parent.exists():
+                self._growing.pop(request_id, None)
+            return
+        if len(content) <= self._stored.get(request_id, 0):
+            return
+        copy = self._folder / f"{uuid4().hex}.checkpoint"
+        copy.write_bytes(content)
+        key = f"{_prefix(request_id)}{len(content):012d}"
+        try:
+            stored = self._artifacts.put([NewArtifact(key, copy, hashlib.sha256(content).hexdigest(), len(content))])
+        finally:
+            copy.unlink()
+        self._stored[request_id] = len(content)
+        self._remove(request_id, keep=(stored[key].uri,))
+
+    def _remove(self, request_id: str, keep: Iterable[str]) -> None:
+        for uri in set(self._artifacts.list(_prefix(request_id))) - set(keep):
+            self._artifacts.delete(uri)
+
+
+def _prefix(request_id: str) -> str:
+    return f"checkpoints/{request_id}/"

@@ -1,0 +1,127 @@
+"""`tensorfleet models aliases`, `promote`, `rollback` and `unalias`: which version an alias points to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consumer.cli import context
+from consumer.cli.output import Column, Document, Json, column, minute, note, show_rows, write, write_json
+from consumer.cli.values import model_reference, user_name
+
+if TYPE_CHECKING:
+    from consumer.stores import Stores
+    from pipeline.aliases import Alias
+
+AliasName = Annotated[str, typer.Option("--alias", metavar="NAME", help="Which alias.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="NAME or PROJECT/NAME.")]
+PRODUCTION = "production"
+
+
+def aliases(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="NAME or PROJECT/NAME.")] = None,
+    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    history: Annotated[bool, typer.Option("--history", help="Every change, the oldest first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List aliases, and the version that each points to."""
+    name = None
+    if model is not None:
+        named = model_reference(model)
+        project, name = (named.project if "/" in model else project), named.model_name
+    found = context.stores().aliases.list(project=project, model_name=name)
+    columns = (
+        Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
+        column("ALIAS", "alias", style="bold"),
+        column("VERSION", "version", whole=True),
+        column("BEFORE", "previous_version"),
+        column("REASON", "reason", extra=True),
+        column("USER", "user", style="dim", extra=True),
+        Column("CHANGED", lambda one: minute(one["occurred_at"]), style="dim", whole=True, extra=True),
+    )
+    none = "There is no alias; `tensorfleet models promote NAME@v1` makes one."
+    show_rows((row for one in found for row in _rows(one, history)), columns, as_json=as_json, none=none)
+
+
+def promote(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (the newest version), NAME@v3 or NAME@alias.")],
+    alias: AliasName = PRODUCTION,
+    metric: Annotated[str | None, typer.Option(help="What is compared.  [default: accuracy, or r2]")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="How much worse it may be than the present version.")] = 0.0,
+    force: Annotated[bool, typer.Option("--force", help="Whatever it is compared with.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Point an alias to a version, if it is not worse than the present one on the same test rows."""
+    from pipeline.promotion import promote as promoted
+
+    stores = context.stores()
+    candidate = context.find_model(stores, model_reference(model))
+    changed = promoted(
+        stores.registry,
+        stores.aliases,
+        candidate,
+        alias=alias,
+        user=user_name(),
+        metric=metric,
+        tolerance=tolerance,
+        force=force,
+    )
+    _tell(stores, changed, as_json)
+
+
+def rollback(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (the version before), or NAME@v3.")],
+    alias: AliasName = PRODUCTION,
+    as_json: Json = False,
+) -> None:
+    """Point an alias to an earlier version again."""
+    from pipeline.promotion import rollback as rolled_back
+
+    stores, wanted = context.stores(), model_reference(model)
+    changed = rolled_back(
+        stores.registry,
+        stores.aliases,
+        wanted.project,
+        wanted.model_name,
+        alias=alias,
+        version_number=wanted.version_number,
+        user=user_name(),
+    )
+    _tell(stores, changed, as_json)
+
+
+def unalias(model: ModelName, alias: AliasName = PRODUCTION, as_json: Json = False) -> None:
+    """Let an alias point to no version any more."""
+    from pipeline.promotion import remove
+
+    stores, wanted = context.stores(), model_reference(model)
+    _tell(stores, remove(stores.aliases, wanted.project, wanted.model_name, alias, user=user_name()), as_json)
+
+
+def _tell(stores: Stores, changed: Alias, as_json: bool) -> None:
+    """Announce the change at once; a worker does it where that cannot be done."""
+    from consumer.alias_news import news
+    from consumer.events.errors import MissingTopicsError
+    from consumer.settings import SettingsError
+    from pipeline.errors import TransientError
+
+    try:
+        with context.client() as client:
+            client.prepare()
+            client.send(news(client.codec, client.topics, changed))
+        stores.aliases.announced(changed)
+    except (SettingsError, MissingTopicsError, TransientError) as error:
+        note(f"the change holds; a worker will announce it, since here: {error}")
+    row = _rows(changed, history=False)[0]
+    if as_json:
+        write_json(row)
+    else:
+        where = row["version"] or "no version"
+        write(f"{row['project']}/{row['model_name']}@{row['alias']} points to {where}")
+
+
+def _rows(alias: Alias, history: bool) -> list[Document]:
+    from consumer.events.outgoing import alias_changed
+
+    return [alias_changed(alias, change) for change in (alias.history if history else alias.history[-1:])]

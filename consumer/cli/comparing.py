@@ -1,0 +1,118 @@
+"""`tensorfleet models compare` and `leaderboard`: versions side by side, and the best on a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from consumer.cli import context
+from consumer.cli.output import Column, Document, Json, Stop, column, minute, note, show_rows
+from consumer.cli.values import WRONG_USE, model_reference
+
+if TYPE_CHECKING:
+    from pipeline.jobs import RegisteredModel
+
+_ABOUT = ("algorithm", "dataset_name", "dataset_fingerprint", "split", "seed", "training_time", "artifact_bytes")
+
+
+def compare(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Two or more: NAME@v3, NAME@alias.")],
+    as_json: Json = False,
+) -> None:
+    """Show versions side by side: what they are made of where they differ, and how good they are."""
+    if len(models) < 2:
+        raise Stop("two models or more are needed; see `tensorfleet models compare --help`", WRONG_USE)
+    stores = context.stores()
+    found = [context.find_model(stores, model_reference(model)) for model in models]
+    names = _names(found)
+    if len({(one.model.dataset_fingerprint, one.model.split) for one in found}) > 1:
+        note("they were not tested on the same rows: their metrics tell little about which is better")
+    columns = [
+        column("WHAT", "what"),
+        *(column(name, name, right=True) for name in names),
+    ]
+    show_rows(_rows(found, names), columns, as_json=as_json)
+
+
+def leaderboard(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET")],
+    target: Annotated[str | None, typer.Option(help="Models of this target column only.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="[default: accuracy, or r2 where there are regressors only]")
+    ] = None,
+    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show the best versions on a dataset; only those measured on the same test rows are ranked together."""
+    from pipeline.search import LOWER_IS_BETTER
+
+    found = context.stores().registry.list(project=project, dataset_name=dataset, limit=100_000)
+    found = [one for one in found if target in (None, one.model.target_column)]
+    name = metric or next((n for n in ("accuracy", "r2") if any(n in one.model.metrics for one in found)), "accuracy")
+    sign = 1 if name in LOWER_IS_BETTER else -1
+    ranked = sorted(
+        (one for one in found if name in one.model.metrics),
+        key=lambda one: (one.model.dataset_fingerprint, one.model.split, sign * one.model.metrics[name]),
+    )
+    groups = list(dict.fromkeys((one.model.dataset_fingerprint, one.model.split) for one in ranked))
+    groups.sort(key=lambda group: -max(one.model.created_at.timestamp() for one in ranked if _rows_of(one) == group))
+    rows: list[Document] = []
+    for number, group in enumerate(groups, 1):
+        members = [one for one in ranked if _rows_of(one) == group][:limit]
+        rows += [_place(one, rank, number, name) for rank, one in enumerate(members, 1)]
+    columns = (
+        column("TEST", "test", right=True, style="dim"),
+        column("RANK", "rank", right=True),
+        column("MODEL", "model", style="bold"),
+        column("ALGORITHM", "algorithm"),
+        Column(name.upper(), lambda one: f"{one['score']:.4f}", right=True, style="green", whole=True),
+        column("TARGET", "target_column", extra=True),
+        Column("TRAINED", lambda one: minute(one["created_at"]), style="dim", whole=True, extra=True),
+    )
+    show_rows(rows, columns, as_json=as_json, none=f"No model of {dataset} has {name}.")
+    if len(groups) > 1:
+        note(f"{len(groups)} tests: other content, split or seed; scores compare within one, the newest comes first")
+
+
+def _rows_of(one: RegisteredModel) -> tuple[str, str]:
+    return one.model.dataset_fingerprint, one.model.split
+
+
+def _place(one: RegisteredModel, rank: int, test: int, metric: str) -> Document:
+    model = one.model
+    return {
+        "test": test,
+        "rank": rank,
+        "model": f"{model.project}/{model.model_name}@{one.version}",
+        "algorithm": model.algorithm,
+        "metric": metric,
+        "score": model.metrics[metric],
+        "target_column": model.target_column,
+        "created_at": model.created_at,
+    }
+
+
+def _names(found: Sequence[RegisteredModel]) -> list[str]:
+    """As short as they tell the models apart."""
+    one_model = len({one.model.model_name for one in found}) == 1
+    names = [one.version if one_model else f"{one.model.model_name}@{one.version}" for one in found]
+    if len(set(names)) < len(names):
+        raise Stop("the same version is named twice", WRONG_USE)
+    return names
+
+
+def _rows(found: Sequence[RegisteredModel], names: Sequence[str]) -> list[dict[str, Any]]:
+    documents = [one.to_document() for one in found]
+    rows = [("", name, [document[name] for document in documents]) for name in _ABOUT]
+    for part in ("hyperparameters", "metrics"):
+        parts: list[Mapping[str, Any]] = [document[part] for document in documents]
+        keys = list(dict.fromkeys(key for one in parts for key in one))
+        rows += [(f"{part}.", key, [one.get(key) for one in parts]) for key in sorted(keys)]
+    return [
+        {"what": f"{prefix}{name}", **dict(zip(names, values, strict=True))}
+        for prefix, name, values in rows
+        if prefix == "metrics." or any(value != values[0] for value in values)
+    ]

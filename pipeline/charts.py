@@ -1,0 +1,205 @@
+"""Pictures of how good a model is, as SVG, from what its file keeps of the test: nothing is trained or scored anew."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+MOST_CURVES = 8
+"""Classes that get a curve of their own; with more, those with the most test rows."""
+MOST_LABELLED = 12
+"""Classes whose counts are written into the confusion matrix."""
+MOST_IMPORTANT = 20
+INK, SOFT, MAIN, SECOND = "#22303c", "#8a97a3", "#2364aa", "#d1495b"
+COLOURS = ("#2364aa", "#d1495b", "#2e933c", "#edae49", "#7b4b94", "#00798c", "#6b4226", "#8a97a3")
+STYLE: Any = {
+    "svg.hashsalt": "tensorfleet",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture, and what it shows in words."""
+
+    title: str
+    says: str
+    svg: str
+
+
+def charts(evaluation: Mapping[str, Any], importance: Sequence[tuple[str, float]]) -> Sequence[Chart]:
+    """All pictures that the evaluation of a model file has the figures for; `importance` by input column."""
+    with rc_context(STYLE):
+        return list(_charts(evaluation, importance))
+
+
+def _charts(evaluation: Mapping[str, Any], importance: Sequence[tuple[str, float]]) -> Iterator[Chart]:
+    tested = evaluation["test_predictions"]
+    if "confusion_matrix" in evaluation:
+        yield _confusion(np.asarray(evaluation["confusion_matrix"]), evaluation["classes"])
+        if tested["scores"] is not None:
+            yield from _curves(tested, evaluation["classes"])
+            if tested["scores_are"] == "probabilities":
+                yield _calibration(tested)
+    else:
+        yield _fitted(np.asarray(tested["actual"], float), np.asarray(tested["predicted"], float))
+        yield _residuals(np.asarray(tested["actual"], float), np.asarray(tested["predicted"], float))
+    if importance:
+        yield _importance(importance)
+    if "search" in evaluation:
+        yield _search(evaluation["search"])
+
+
+def _confusion(counts: NDArray[Any], classes: Sequence[str]) -> Chart:
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        places = range(len(classes))
+        few = len(classes) <= MOST_LABELLED
+        names = [_short(name) if few else "" for name in classes]
+        axes.set_xticks(places, names, rotation=40, ha="right")
+        axes.set_yticks(places, names)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel="predicted", ylabel="true")
+        for row in places if few else ():
+            for column in places:
+                colour = "white" if shares[row, column] > 0.5 else INK
+                axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=colour)
+
+    right = int(np.trace(counts))
+    return _chart("Confusion matrix", f"{right:,} of {int(counts.sum()):,} test rows are on the diagonal.", draw)
+
+
+def _curves(tested: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Chart]:
+    actual, scores, seen = (np.asarray(tested[name]) for name in ("actual", "scores", "seen"))
+    drawn = [place for place, code in enumerate(seen) if 0 < (actual == code).sum() < len(actual)]
+    drawn = sorted(drawn, key=lambda place: -int((actual == seen[place]).sum()))[:MOST_CURVES]
+    if len(seen) == 2:
+        drawn = [place for place in drawn if place == 1]
+    if not drawn:
+        return
+
+    def roc(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=SOFT, linestyle=":")
+        for place in drawn:
+            truth = actual == seen[place]
+            wrong, right, _ = roc_curve(truth, scores[:, place])
+            area = roc_auc_score(truth, scores[:, place])
+            axes.plot(wrong, right, label=f"{_short(classes[seen[place]])} ({area:.3f})")
+        axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1), ylim=(0, 1.02))
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+
+    def precision(axes: Axes) -> None:
+        for place in drawn:
+            truth = actual == seen[place]
+            precise, recalled, _ = precision_recall_curve(truth, scores[:, place])
+            mean = average_precision_score(truth, scores[:, place])
+            axes.plot(recalled, precise, label=f"{_short(classes[seen[place]])} ({mean:.3f})")
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
+        axes.legend(frameon=False, fontsize=8, loc="lower left")
+
+    yield _chart("ROC curves", "Each class against the rest, with the area under its curve.", roc)
+    yield _chart("Precision and recall", "Each class against the rest, with its average precision.", precision)
+
+
+def _calibration(tested: Mapping[str, Any]) -> Chart:
+    scores, seen = np.asarray(tested["scores"], float), np.asarray(tested["seen"])
+    sure = scores.max(axis=1)
+    hit = seen[scores.argmax(axis=1)] == np.asarray(tested["actual"])
+    edges = np.linspace(0, 1, 11)
+    bins = np.clip(np.digitize(sure, edges) - 1, 0, 9)
+    filled = [place for place in range(10) if (bins == place).any()]
+    said = np.array([sure[bins == place].mean() for place in filled])
+    true = np.array([hit[bins == place].mean() for place in filled])
+    rows = np.array([(bins == place).sum() for place in filled])
+    gap = float((np.abs(said - true) * rows).sum() / len(sure))
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=SOFT, linestyle=":")
+        axes.plot(said, true, color=MAIN)
+        axes.scatter(said, true, s=20 + 180 * rows / rows.max(), color=MAIN, alpha=0.8)
+        axes.set(xlabel="probability of the predicted class", ylabel="share that was right")
+        axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
+
+    return _chart("Calibration", f"How sure it is, and how often it is right; on average {gap:.3f} apart.", draw)
+
+
+def _fitted(actual: NDArray[Any], predicted: NDArray[Any]) -> Chart:
+    def draw(axes: Axes) -> None:
+        ends = [min(actual.min(), predicted.min()), max(actual.max(), predicted.max())]
+        axes.plot(ends, ends, color=SOFT, linestyle=":")
+        axes.scatter(actual, predicted, s=14, color=MAIN, alpha=0.5, linewidths=0)
+        axes.set(xlabel="true", ylabel="predicted")
+
+    return _chart("Predicted and true", "Each point is a test row; on the line it is right.", draw)
+
+
+def _residuals(actual: NDArray[Any], predicted: NDArray[Any]) -> Chart:
+    apart = predicted - actual
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(0, color=SOFT, linestyle=":")
+        axes.scatter(predicted, apart, s=14, color=SECOND, alpha=0.5, linewidths=0)
+        axes.set(xlabel="predicted", ylabel="predicted - true")
+
+    return _chart("Residuals", f"On average {apart.mean():+.4g}; a shape in the cloud is something not learned.", draw)
+
+
+def _importance(importance: Sequence[tuple[str, float]]) -> Chart:
+    most = sorted(importance, key=lambda one: -one[1])[:MOST_IMPORTANT][::-1]
+
+    def draw(axes: Axes) -> None:
+        axes.barh([_short(name, 24) for name, _ in most], [value for _, value in most], color=MAIN)
+        axes.set(xlabel="share")
+
+    shown = "" if len(importance) <= MOST_IMPORTANT else f" The {MOST_IMPORTANT} largest of {len(importance):,}."
+    return _chart("Importance of columns", f"As the model itself weighs them, summed by input column.{shown}", draw)
+
+
+def _search(search: Mapping[str, Any]) -> Chart:
+    tried = [one for one in search["candidates"] if one["mean"] is not None]
+    numbers = [one["number"] for one in tried]
+    means = np.array([one["mean"] for one in tried])
+    best = np.minimum.accumulate(means) if search["lower_is_better"] else np.maximum.accumulate(means)
+
+    def draw(axes: Axes) -> None:
+        axes.errorbar(numbers, means, [one["std"] for one in tried], fmt="o", ms=4, color=SOFT, elinewidth=0.8)
+        axes.step(numbers, best, where="post", color=MAIN)
+        axes.set(xlabel="candidate", ylabel=search["scoring"])
+
+    return _chart("Search", f"{len(tried):,} of {search['planned']:,} candidates; the line is the best so far.", draw)
+
+
+def _chart(title: str, says: str, draw: Callable[[Axes], None]) -> Chart:
+    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+    draw(figure.subplots())
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = drawn.getvalue()
+    svg = svg[svg.index("<svg") :]
+    return Chart(title, says, re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2))
+
+
+def _short(name: object, longest: int = 16) -> str:
+    text = str(name)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

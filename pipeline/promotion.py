@@ -1,0 +1,151 @@
+"""Pointing an alias to another version: promoted past a gate, rolled back, or removed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from pipeline.aliases import Alias, AliasChange, AliasChangeReason, AliasStore
+from pipeline.errors import NotFoundError, RejectedError
+from pipeline.jobs import NAME, RegisteredModel, milliseconds
+from pipeline.registry import Registry
+from pipeline.search import LOWER_IS_BETTER
+
+PRODUCTION = "production"
+
+Clock = Callable[[], datetime]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def promote(
+    registry: Registry,
+    aliases: AliasStore,
+    candidate: RegisteredModel,
+    *,
+    alias: str = PRODUCTION,
+    user: str = "",
+    metric: str | None = None,
+    tolerance: float = 0.0,
+    force: bool = False,
+    clock: Clock = _now,
+) -> Alias:
+    """Point the alias to this version, if it is not worse than the present one by more than `tolerance`.
+
+    Metrics are compared only where both were measured on the same test rows.  `metric` defaults to accuracy, or r2
+    for a regressor.  Raises RejectedError with the figures; `force` lets every version pass.
+    """
+    if not NAME.fullmatch(alias) or _is_version(alias):
+        raise RejectedError(
+            f"an alias takes 1 to 128 characters of A-Z a-z 0-9 . _ -, and is no version, not {alias!r}"
+        )
+    model = candidate.model
+
+    def next_change(present: Alias | None) -> int | None:
+        if present is not None and present.version_number is not None and not force:
+            champion = registry.get(model.project, model.model_name, present.version_number)
+            if champion.version_number != candidate.version_number:
+                _gate(champion, candidate, metric, tolerance)
+        return candidate.version_number
+
+    return _changed(
+        aliases, (model.project, model.model_name, alias), next_change, AliasChangeReason.PROMOTED, user, clock
+    )
+
+
+def rollback(
+    registry: Registry,
+    aliases: AliasStore,
+    project: str,
+    model_name: str,
+    *,
+    alias: str = PRODUCTION,
+    version_number: int | None = None,
+    user: str = "",
+    clock: Clock = _now,
+) -> Alias:
+    """Point the alias to an earlier version, by default the one before the present; there is no gate.
+
+    Raises NotFoundError if there is no such alias or version, or none before.
+    """
+
+    def next_change(present: Alias | None) -> int | None:
+        found = _there(present, project, model_name, alias)
+        wanted = found.history[-1].previous_version_number if version_number is None else version_number
+        if wanted is None:
+            raise NotFoundError(f"{project}/{model_name} had no version before as {alias}")
+        return registry.get(project, model_name, wanted).version_number
+
+    return _changed(aliases, (project, model_name, alias), next_change, AliasChangeReason.ROLLED_BACK, user, clock)
+
+
+def remove(
+    aliases: AliasStore, project: str, model_name: str, alias: str, *, user: str = "", clock: Clock = _now
+) -> Alias:
+    """Let the alias point nowhere; its history stays.  Raises NotFoundError if there is no such alias."""
+
+    def next_change(present: Alias | None) -> int | None:
+        _there(present, project, model_name, alias)
+        return None
+
+    return _changed(aliases, (project, model_name, alias), next_change, AliasChangeReason.REMOVED, user, clock)
+
+
+def _changed(
+    aliases: AliasStore,
+    names: tuple[str, str, str],
+    next_version: Callable[[Alias | None], int | None],
+    reason: AliasChangeReason,
+    user: str,
+    clock: Clock,
+) -> Alias:
+    """One atomic step, decided on what holds; again if somebody else was quicker."""
+    while True:
+        present = aliases.get(*names)
+        held = None if present is None else present.version_number
+        wanted = next_version(present)
+        if present is not None and wanted == held:
+            return present
+        sequence = 1 if present is None else present.sequence + 1
+        change = AliasChange(sequence, wanted, held, reason, user, milliseconds(clock()))
+        changed = aliases.change(*names, change)
+        if changed is not None:
+            return changed
+
+
+def _there(present: Alias | None, project: str, model_name: str, alias: str) -> Alias:
+    if present is None or (present.version_number is None and len(present.history) == 0):
+        raise NotFoundError(f"{project}/{model_name} has no alias {alias}")
+    return present
+
+
+def _gate(champion: RegisteredModel, candidate: RegisteredModel, metric: str | None, tolerance: float) -> None:
+    old, new = champion.model, candidate.model
+    forced = "force it if that is what you want"
+    for what, there, here in (
+        ("dataset", old.dataset_fingerprint, new.dataset_fingerprint),
+        ("split", old.split, new.split),
+    ):
+        if there != here or not here:
+            raise RejectedError(
+                f"{candidate.version} cannot be compared with {champion.version}: "
+                f"it was tested on another {what}; {forced}"
+            )
+    name = metric or ("r2" if new.model_type == "regression" else "accuracy")
+    was, is_ = old.metrics.get(name, math.nan), new.metrics.get(name, math.nan)
+    if math.isnan(was) or math.isnan(is_):
+        known = ", ".join(sorted(old.metrics.keys() & new.metrics.keys()))
+        raise RejectedError(f"{name} was not measured of both versions; both have {known}")
+    loss = is_ - was if name in LOWER_IS_BETTER else was - is_
+    if loss > tolerance:
+        raise RejectedError(
+            f"{candidate.version} has {name} {is_:.4g} and {champion.version} {was:.4g}: it is worse by {loss:.4g}, "
+            f"more than {tolerance:g}; {forced}"
+        )
+
+
+def _is_version(alias: str) -> bool:
+    return alias[:1] == "v" and alias[1:].isdecimal()

@@ -1,0 +1,54 @@
+"""A search goes on where a worker that died has left it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pymongo.database import Database
+
+from pipeline.jobs import Search, SearchDimension
+from tests.end_to_end.fleet import Fleet
+from tests.end_to_end.test_fleet import request
+from tests.end_to_end.test_worker import progress
+from tests.end_to_end.verdict import Verdict
+
+CANDIDATES, FOLDS = 48, 5
+
+
+@pytest.mark.timeout(240)
+def test_a_search_whose_worker_is_killed_fits_no_finished_candidate_again(
+    fleet: Fleet, verdict: Callable[..., Verdict], mongo_database: Database[dict[str, Any]], tmp_path: Path
+) -> None:
+    fleet.create_topics(partitions=2)
+    first = fleet.start("w0")
+    fits = tmp_path / "fits"
+    seconds = SearchDimension("seconds", tuple(0.05 + n / 10_000 for n in range(CANDIDATES)))
+    fixed = {"mode": "sleep", "path": str(fits)}
+    search = Search("grid", (seconds,), cv=FOLDS)
+    fleet.submit(request("r", "r", "troublesome", "iris", hyperparameters=fixed, search=search))
+
+    def fitted() -> Counter[str]:
+        return Counter(fits.read_text().split()) if fits.exists() else Counter()
+
+    fleet.until(lambda: fitted().total() > CANDIDATES * FOLDS * 2 // 3, 60)
+    first.kill()
+    before = fitted().total()
+    second = fleet.start("w1")
+    fleet.await_lag(0, within_s=120)
+    found = verdict()
+    assert (found.violations, found.models) == ([], 1), str(found)
+    (checkpoint,) = (entry for entry in map(orjson.loads, second.lines()) if entry["event"] == "checkpoint found")
+    kept = checkpoint["lines"]
+    assert kept > 20
+    assert fitted().total() - before == (CANDIDATES - kept) * FOLDS + 1
+    registered = mongo_database["model_registry"].find_one({})
+    assert registered is not None
+    assert registered["metrics"]["search_candidates"] == CANDIDATES
+    steps = [event["message"] for event in progress(fleet, "r") if event["message"].startswith("candidate")]
+    assert steps[-1].startswith("candidate")
+    assert not list(mongo_database["fs.files"].find({"filename": {"$regex": "^checkpoints/"}}))
