@@ -61,7 +61,7 @@ def classification(actual: Codes, scored: Scored, n_classes: int) -> Metrics:
     told = support + counts.sum(axis=0) > 0
     metrics = {"accuracy": np.trace(counts) / len(actual), "balanced_accuracy": recall[support > 0].mean()}
     for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-        metrics[name] = values @ support / len(actual)
+        metrics[name] = np.average(values, weights=support)  # not values @ support, which rounds in another order
         metrics[f"{name}_macro"] = values[told].mean()
     metrics["roc_auc"] = _roc_auc(actual, scored)
     metrics["log_loss"] = _log_loss(actual, scored)

@@ -210,5 +210,5 @@ h2{margin:0 0 .6rem;font-size:1.02rem}figure svg{width:100%;height:auto;display:
 figcaption{color:#5a6874;font-size:.88rem;margin-top:.4rem}section div{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.88rem}
 th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid #edf0f3;vertical-align:top;
-overflow-wrap:anywhere}th{color:#5a6874;font-weight:600}ul{margin:0;padding-left:1.2rem}
+overflow-wrap:anywhere}td:not(:last-child),th{white-space:nowrap}th{color:#5a6874;font-weight:600}ul{margin:0;padding-left:1.2rem}
 """
