@@ -235,10 +235,14 @@ def _check_format(manifest: Mapping[str, Any], name: str) -> None:
 def _check_trees(pipeline: Any, name: str) -> None:
     """scikit-learn follows a tree's places without looking; one that leads outside would crash the process."""
     model = pipeline[-1]
+    outside = CorruptArtifactError(f"{name} holds a decision tree that leads outside of itself")
     for estimator in (model, *np.ravel(getattr(model, "estimators_", []))):
         tree = getattr(estimator, "tree_", None)
         if isinstance(tree, Tree) and not _closed(tree):
-            raise CorruptArtifactError(f"{name} holds a decision tree that leads outside of itself")
+            raise outside
+    for predictor in (one for round_ in getattr(model, "_predictors", ()) for one in round_):
+        if not _closed_nodes(predictor.nodes, model.n_features_in_):
+            raise outside
 
 
 def _closed(tree: Any) -> bool:
@@ -247,6 +251,16 @@ def _closed(tree: Any) -> bool:
     children = np.stack([tree.children_left[inner], tree.children_right[inner]])
     ahead = (children > places).all() and (children < tree.node_count).all()
     return bool(ahead and (tree.feature[inner] >= 0).all() and (tree.feature[inner] < tree.n_features).all())
+
+
+def _closed_nodes(nodes: Any, n_features: int) -> bool:
+    """The same of a boosted tree; none of ours splits by categories, which it would look up elsewhere."""
+    inner = nodes[nodes["is_leaf"] == 0]
+    places = np.flatnonzero(nodes["is_leaf"] == 0)
+    children = np.stack([inner["left"], inner["right"]]).astype(np.int64)
+    ahead = (children > places).all() and (children < len(nodes)).all()
+    known = (inner["feature_idx"] >= 0).all() and (inner["feature_idx"] < n_features).all()
+    return bool(len(nodes) and ahead and known and not inner["is_categorical"].any())
 
 
 def _named(rows: Any, names: Sequence[str]) -> pd.DataFrame:
