@@ -20,7 +20,7 @@ from consumer.trainers.lanes import THREAD_VARIABLES
 if TYPE_CHECKING:
     from benchmarks.report import Result
 
-PARTS = ("tiny", "small", "medium", "latency", "memory")
+PARTS = ("overhead", "tiny", "small", "medium", "latency", "memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,13 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
     """One worker serves all parts but `memory`, which has one of its own."""
-    from benchmarks import latency, memory, throughput
+    from benchmarks import latency, memory, overhead, throughput
     from benchmarks.fleet import CONCURRENCY, Fleet, servers
     from benchmarks.limit import BareProcesses
     from benchmarks.workloads import WORKLOADS
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tensorfleet-bench-")))
+        if "overhead" in parts:
+            for workload in WORKLOADS:
+                yield overhead.measure(workload, folder, least_s=2.0 if quick else 20.0)
+            parts = [part for part in parts if part != "overhead"]
+            if not parts:
+                return
         started = stack.enter_context(servers())
         if parts != ["memory"]:
             bare = stack.enter_context(BareProcesses(folder, CONCURRENCY))

@@ -13,13 +13,16 @@ from rich.text import Text
 
 from benchmarks.latency import Latency
 from benchmarks.memory import FLAT_MIB_PER_1000_JOBS, FLAT_MIB_PER_MINUTE, Memory, Sample
+from benchmarks.overhead import Overhead
 from benchmarks.throughput import Round, Throughput
 
-Result = Throughput | Latency | Memory
+Result = Overhead | Throughput | Latency | Memory
 
 
 def table(result: Result) -> RenderableType:
     match result:
+        case Overhead():
+            return _overhead(result)
         case Throughput():
             return Group(_rates(result), _cpu(result))
         case Latency():
@@ -52,8 +55,19 @@ def _derived(result: Result) -> Mapping[str, Any]:
                 "most_rss": result.most_rss,
                 "most_pss": result.most_pss,
             }
-        case Latency():
+        case Latency() | Overhead():
             return {}
+
+
+def _overhead(result: Overhead) -> Table:
+    shown = _table(f"{result.workload}: the pipeline against bare fit, score and pickle", "", "ms")
+    shown.add_row("bare", f"{result.bare_ms:.1f}")
+    shown.add_row("pipeline", f"{result.pipeline_ms:.1f}")
+    for part, ms in result.parts.items():
+        shown.add_row(f"  of it {part.lower()}", f"{ms:.1f}")
+    shown.add_section()
+    shown.add_row("ratio", f"{result.ratio:.2f} (target {result.target:.2f})")
+    return shown
 
 
 def _rates(result: Throughput) -> Table:

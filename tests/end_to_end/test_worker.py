@@ -16,7 +16,10 @@ from pymongo.database import Database
 
 from consumer.events.codec import Codec
 from consumer.events.schema_registry import SchemaRegistry
+from pipeline.aliases.mongodb import MongoAliases
 from pipeline.jobs import TrainingRequest
+from pipeline.promotion import promote, rollback
+from pipeline.registry.mongodb import MongoRegistry
 from schemas import Record
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.test_fleet import request
@@ -249,6 +252,29 @@ def test_no_more_than_look_ahead_is_read_and_all_of_it_is_done_in_the_end(
     assert 10 < held <= 50
     found = verdict()
     assert (found.violations, found.models) == ([], 202), str(found)
+
+
+@pytest.mark.timeout(240)
+def test_a_worker_announces_what_whoever_changed_an_alias_could_not(
+    fleet: Fleet, mongo_database: Database[dict[str, Any]]
+) -> None:
+    """Between the change and its event that one may die."""
+    fleet.create_topics()
+    fleet.start("w")
+    fleet.submit(*(request(f"r-{n}", "m", "decision_tree", "iris", seed=n) for n in range(2)))
+    fleet.await_lag(0)
+    registry, aliases = MongoRegistry(mongo_database), MongoAliases(mongo_database)
+    for number in (1, 2):
+        promote(registry, aliases, registry.get("default", "m", number), force=True, user="ann")
+    rollback(registry, aliases, "default", "m", user="bob")
+    fleet.until(lambda: not aliases.unannounced(), 60)
+    servers, topic = fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], fleet.topics.model_aliases
+    events = [decode(record.value(), Record.MODEL_ALIAS_CHANGED) for record in read_topic(servers, topic)]
+    assert [(e["sequence"], e["version"], e["previous_version"], e["reason"], e["user"]) for e in events] == [
+        (1, "v1", None, "PROMOTED", "ann"), (2, "v2", "v1", "PROMOTED", "ann"), (3, "v1", "v2", "ROLLED_BACK", "bob"),
+    ]  # fmt: skip
+    (key,) = {record.key() for record in read_topic(servers, topic)}
+    assert key == b"default/m/production"
 
 
 @pytest.mark.timeout(240)

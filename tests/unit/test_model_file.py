@@ -30,6 +30,8 @@ from pipeline.model_file import LoadedModel, load
 from pipeline.trained import Trained
 from tests.training_data import Bench, mixed_rows, request
 
+GOLDEN = Path(__file__).parents[1] / "golden/models"
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
@@ -262,3 +264,18 @@ def test_members_cannot_be_unpacked_outside_of_the_directory(mixed: LoadedModel,
     }, data=skops_writer.archive({"../../evil": b"x"}))  # fmt: skip
     evil.unpack(tmp_path / "deep" / "model")
     assert [path.name for path in (tmp_path / "deep" / "model").iterdir()] == ["evil"]
+
+
+@pytest.mark.parametrize("golden", sorted(GOLDEN.glob("format-*.zip")), ids=lambda path: path.stem)
+def test_a_file_of_every_released_format_still_scores_as_it_did(golden: Path) -> None:
+    """These files are never written anew: what a release has stored stays readable for ever."""
+    expected = orjson.loads(golden.with_suffix(".json").read_bytes())
+    model = model_file.load(golden, expected["sha256"])
+    predictions = model.predict(expected["rows"])
+    assert list(predictions.labels) == expected["labels"]
+    assert predictions.probabilities is not None
+    assert predictions.probabilities.tolist() == expected["probabilities"]
+
+
+def test_there_is_a_golden_file_of_the_present_format() -> None:
+    assert (GOLDEN / f"format-{model_file.FORMAT}.zip").exists()
