@@ -239,6 +239,7 @@ def registered_outcome(result: Result, trained: Trained, stored: StoredArtifact)
         environment=trained.environment,
         warnings=trained.warnings,
         split=trained.split,
+        evaluation=request.evaluation,
     )
     return Outcome(
         request_id=request.request_id,

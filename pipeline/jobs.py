@@ -177,7 +177,8 @@ class Model:
 
     `name` is the semantic name; `training_time` is in seconds; `signature` lists the input columns with their
     types; `environment` is what the result depends on (library versions, threads, CPU); `split` is a sha256 that two
-    models share whose metrics were measured on the same rows, empty where that is not known.
+    models share whose metrics were measured on the same rows, empty where that is not known; `evaluation` is how they
+    were split.
     """
 
     model_id: str
@@ -207,6 +208,7 @@ class Model:
     environment: Mapping[str, str]
     warnings: Sequence[str]
     split: str = ""
+    evaluation: Evaluation = Evaluation()
 
     def __post_init__(self) -> None:
         """Sequences become tuples: stores give lists back, and a model read back equals the one that was written."""
@@ -216,11 +218,12 @@ class Model:
         object.__setattr__(self, "hyperparameters", values)
 
     def to_document(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"evaluation": asdict(self.evaluation)}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        return cls(**{f.name: document[f.name] for f in fields(cls) if f.name in document})
+        values = {f.name: document[f.name] for f in fields(cls) if f.name in document}
+        return cls(**{**values, "evaluation": Evaluation(**values.get("evaluation", {}))})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from consumer.cli import aliases, comparing, context
+from consumer.cli import aliases, comparing, context, reproducing
 from consumer.cli.output import (
     Column,
     Document,
@@ -38,7 +38,7 @@ app = typer.Typer(help="Registered models: list, show, download and use them.", 
 
 for command in (
     *(aliases.aliases, aliases.promote, aliases.rollback, aliases.unalias),
-    *(comparing.compare, comparing.leaderboard),
+    *(comparing.compare, comparing.leaderboard, reproducing.reproduce),
 ):
     app.command()(command)
 

@@ -147,7 +147,7 @@ def test_help_lists_the_commands_and_nothing_unfinished(run: Run) -> None:
         assert command in answer.out
     models = run("models", "--help").out
     assert "predict" in models
-    for unfinished in ("reproduce", "archive"):
+    for unfinished in ("archive", "delete"):
         assert unfinished not in models
 
 

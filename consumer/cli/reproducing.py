@@ -1,0 +1,82 @@
+"""`tensorfleet models reproduce`: trains a version again and compares what comes out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from consumer.cli import context
+from consumer.cli.following import follow
+from consumer.cli.output import Column, Document, Json, Stop, column, note, show_rows, shown
+from consumer.cli.values import model_reference, user_name
+
+if TYPE_CHECKING:
+    from pipeline.jobs import RegisteredModel, TrainingRequest
+
+NOT_REPRODUCED = 1
+OF_THIS_RUN = ("search_score", "search_candidates")
+"""Metrics of how the hyperparameters were found, which are given this time."""
+
+
+def reproduce(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (the newest version), NAME@v3 or NAME@alias.")],
+    as_json: Json = False,
+) -> None:
+    """Train a version again, as NAME.reproduced, and compare metric by metric; exit 0 only if all are equal."""
+    stores = context.stores()
+    original = context.find_model(stores, model_reference(model))
+    request = request_of(original)
+    began = datetime.now(UTC)
+    with context.client() as client:
+        client.submit_all([request])
+        follow(client, [request.request_id], since=began, as_json=as_json)
+    again = stores.registry.find([request.request_id])[request.request_id]
+    rows = differences(original, again)
+    look = (
+        column("METRIC", "metric", style="bold"),
+        Column(original.version, lambda one: shown(one["original"]), right=True),
+        Column("AGAIN", lambda one: shown(one["again"]), right=True),
+        Column("", lambda one: "equal" if one["equal"] else "DIFFERS", style="dim"),
+    )
+    show_rows(rows, look, as_json=as_json)
+    for name in ("dataset_fingerprint", "environment"):
+        if getattr(original.model, name) != getattr(again.model, name):
+            note(f"{name.replace('_', ' ')} is another one now")
+    if not all(row["equal"] for row in rows):
+        raise Stop(f"{original.version} was not reproduced", NOT_REPRODUCED)
+
+
+def request_of(original: RegisteredModel) -> TrainingRequest:
+    """What trains this version again: its hyperparameters as they were resolved, its seed, columns and split."""
+    from consumer.new_requests import training_request
+
+    model = original.model
+    hyperparameters = dict(model.hyperparameters)
+    return training_request(
+        {
+            "job_name": "reproduce",
+            "project": model.project,
+            "model_name": f"{model.model_name[:115]}.reproduced",
+            "user": user_name(),
+            "algorithm": model.algorithm,
+            "dataset_name": model.dataset_name,
+            "target_column": model.target_column,
+            "features": list(model.features),
+            "hyperparameters": hyperparameters,
+            "evaluation": model.evaluation,
+            "seed": model.seed,
+            "tags": {"reproduces": f"{model.project}/{model.model_name}@{original.version}"},
+        }
+    )
+
+
+def differences(original: RegisteredModel, again: RegisteredModel) -> list[Document]:
+    """Every metric of either, in the order of names."""
+    before, after = original.model.metrics, again.model.metrics
+    rows: list[Document] = []
+    for name in sorted((before.keys() | after.keys()) - set(OF_THIS_RUN)):
+        values: tuple[Any, Any] = (before.get(name), after.get(name))
+        rows.append({"metric": name, "original": values[0], "again": values[1], "equal": values[0] == values[1]})
+    return rows
