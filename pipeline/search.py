@@ -188,6 +188,14 @@ def run(
     return Found(scorer.best, tuple(scorer.trials), planned, scorer.scoring, cut)
 
 
+def planned(search: Search, algorithm: Algorithm) -> int:
+    """How many candidates there are to be, in the first round where there are several."""
+    size = _size(search, algorithm)
+    all_of_them = size if search.strategy in ("grid", "halving") else 0
+    wanted = search.max_candidates or all_of_them or SAMPLES
+    return min(wanted, size) if size and search.strategy != "optuna" else wanted
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
     candidates: Sequence[Values]
@@ -271,11 +279,7 @@ def _batches(search: Search, algorithm: Algorithm, seed: int, scorer: _Scorer) -
 
 def _candidates(search: Search, algorithm: Algorithm, seed: int) -> list[dict[str, Any]]:
     """Every one of a grid, or a sample where there are more than asked for, or a range has no steps."""
-    size = _size(search, algorithm)
-    if search.strategy != "grid" and size == 0:
-        wanted = search.max_candidates or SAMPLES
-    else:
-        wanted = search.max_candidates or (size if search.strategy != "random" else SAMPLES)
+    size, wanted = _size(search, algorithm), planned(search, algorithm)
     if size and wanted >= size:
         return list(ParameterGrid({one.name: _values(one, algorithm) for one in search.space}))
     space = {one.name: _values(one, algorithm) or _distribution(one, algorithm) for one in search.space}
@@ -311,7 +315,7 @@ def _optuna(search: Search, algorithm: Algorithm, seed: int, scorer: _Scorer) ->
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed % 2**32))
-    wanted = search.max_candidates or SAMPLES
+    wanted = planned(search, algorithm)
     space = {one.name: _optuna_distribution(one, algorithm) for one in search.space}
     for place in range(wanted):
         trial = study.ask(space)

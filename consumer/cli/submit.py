@@ -11,7 +11,7 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.following import follow
-from consumer.cli.output import Json, Stop, write, write_json
+from consumer.cli.output import Json, Stop, show_fields, shown, write, write_json
 from consumer.cli.values import WRONG_USE, content_of, hyperparameter, pair, seconds, size_bytes, tried, user_name
 
 
@@ -70,6 +70,9 @@ def submit(
             "--file", "-f", metavar="FILE", help="Requests as JSON, one object a line; `-` is standard input."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how the request would be read, and train nothing.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow to the end; exit 0 only if registered.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -103,7 +106,40 @@ def submit(
         "request_id": request_id,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    _send(_requests(given, file), watch=watch, as_json=as_json)
+    wanted = _requests(given, file)
+    if dry_run:
+        _plan(wanted, as_json=as_json)
+    else:
+        _send(wanted, watch=watch, as_json=as_json)
+
+
+def _plan(wanted: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """What is wrong with one of them ends the command, as it would end the request."""
+    from consumer.new_requests import training_request
+    from pipeline.datasets.builtin import BUILTINS, BuiltinSource
+    from pipeline.datasets.frames import frame_of
+    from pipeline.datasets.tables import canonical
+    from pipeline.dry_run import plan
+
+    for one in wanted:
+        request = training_request({"user": user_name(), **one})
+        builtin = request.dataset_name in BUILTINS
+        loaded = (BuiltinSource() if builtin else context.stores().datasets).load(request.dataset_name)
+        found = plan(request, frame_of(canonical(loaded.table)), loaded.target_column).to_document()
+        lines = {
+            "algorithm": f"{found['algorithm']} ({found['task']})",
+            "target": found["target_column"],
+            "classes": shown(found["classes"]),
+            "rows": f"{found['train_rows']:,} to train on, {found['test_rows']:,} to test on",
+            "columns": {column["name"]: f"{column['role']} ({column['type']})" for column in found["columns"]},
+            "left out": found["dropped"],
+            "prepared": f"{found['prepared_columns']:,} columns",
+            "hyperparameters": {name: shown(value) for name, value in sorted(found["hyperparameters"].items())},
+            "search": f"{found['candidates']:,} candidates" if found["candidates"] else "",
+            "warnings": "; ".join(found["warnings"]),
+        }
+        title = f"{request.project}/{request.model_name}"
+        show_fields(found, {name: value for name, value in lines.items() if value}, as_json=as_json, title=title)
 
 
 def _send(wanted: Sequence[Mapping[str, Any]], *, watch: bool, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
@@ -29,7 +30,7 @@ from pipeline.artifacts import NewArtifact
 from pipeline.errors import RejectedError
 from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind, Search, SearchDimension
 from pipeline.ledger import Home, NewClaim
-from tests.training_data import Bench, request
+from tests.training_data import Bench, mixed_rows, request
 
 ROOT = Path(__file__).parents[2]
 AT = datetime(2026, 1, 31, 14, 15, 0, tzinfo=UTC)
@@ -616,3 +617,21 @@ def test_models_are_listed_by_dataset_and_tag(run: Run, stores: Stores, artifact
     assert [one["version"] for one in run("models", "list", "--dataset", "wine", "--json").objects] == ["v2"]
     assert [one["version"] for one in run("models", "list", "--tag", "team=botany", "--json").objects] == ["v1"]
     assert run("models", "list", "--tag", "team=botany", "--tag", "a.b=$c", "--json").objects == []
+
+
+def test_a_dry_run_says_how_a_request_would_be_read_and_sends_nothing(run: Run, stores: Stores) -> None:
+    table = pa.Table.from_pandas(mixed_rows(60), preserve_index=False)
+    stores.datasets.add("mixed", table, "label")
+    asked = ("submit", "-a", "decision_tree", "-d", "mixed", "--dry-run", "--try", "max_depth=1..4:1")
+    (found,) = run(*asked, "--json").objects
+    assert {one["name"]: one["role"] for one in found["columns"]} == {
+        "size": "numeric", "count": "numeric", "city": "categorical", "paid": "boolean", "seen": "date", "note": "text",
+    }  # fmt: skip
+    assert (found["target_column"], found["classes"]) == ("label", ["class 0", "class 1"])
+    assert (found["train_rows"], found["test_rows"], found["candidates"]) == (48, 12, 4)
+    assert "max_depth" not in found["hyperparameters"]
+    assert found["hyperparameters"]["random_state"] == 42
+    assert "columns.city: categorical (string)" in run(*asked).out
+    wrong = run("submit", "-a", "decision_tree", "-d", "diabetes", "--dry-run")
+    assert (wrong.code, "it needs decision_tree_regressor" in wrong.error) == (2, True)
+    assert stores.ledger.requests() == []
