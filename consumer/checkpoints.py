@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 
 import structlog
@@ -122,4 +123,5 @@ class Checkpoints(threading.Thread):
 
 
 def _prefix(request_id: str) -> str:
-    return f"checkpoints/{request_id}/"
+    """An id is free text, and may hold slashes: none is the folder of another."""
+    return f"checkpoints/{quote(request_id, safe='')}/"

@@ -81,5 +81,8 @@ def test_a_request_with_an_outcome_leaves_none(machine: Machine, store: Director
 def test_a_request_never_finds_anothers(machine: Machine) -> None:
     machine.training("r-10").write_bytes(b"one\n")
     machine.until_stored("r-10", b"one\n")
-    assert machine.checkpoints.restore("r-1") is None
-    assert machine.checkpoints.restore("r") is None
+    (machine.folder / "a").mkdir()
+    machine.training("a/b").write_bytes(b"two\n")
+    machine.until_stored("a/b", b"two\n")
+    for other in ("r-1", "r", "a", "a/b/", "a%2Fb"):
+        assert machine.checkpoints.restore(other) is None, other

@@ -119,6 +119,26 @@ def test_what_is_noted_is_not_fitted_again_and_the_result_is_the_same(
     assert again.metrics == whole.metrics
 
 
+@pytest.mark.parametrize("strategy", ["grid", "random", "halving", "optuna"])
+def test_every_strategy_goes_on_from_its_notes_to_the_same_end(bench: Bench, strategy: str) -> None:
+    space = (
+        SearchDimension("max_depth", low=1, high=9, step=1),
+        SearchDimension("ccp_alpha", values=(0.0, 0.01, 0.05)),
+    )
+    asked = request("decision_tree", "digits", search=Search(strategy, space, cv=3))
+    notes = bench.directory / SEARCH_NOTES
+    whole = bench.load(bench.train(asked)).evaluation["search"]
+    lines = notes.read_bytes().splitlines(keepends=True)
+    notes.write_bytes(b"".join(lines[: len(lines) // 2]))
+    again = bench.load(bench.train(asked)).evaluation["search"]
+
+    def told(found: dict[str, Any]) -> list[Any]:
+        return [(one["number"], one["hyperparameters"], one["rows"], one["scores"]) for one in found["candidates"]]
+
+    assert told(again) == told(whole)
+    assert (again["best"], again["planned"]) == (whole["best"], whole["planned"])
+
+
 def test_the_best_so_far_is_kept_when_time_runs_out(tmp_path: Path) -> None:
     algorithm = find("decision_tree")
     clock = count()
