@@ -35,7 +35,8 @@ def test_a_search_whose_worker_is_killed_fits_no_finished_candidate_again(
     def fitted() -> Counter[str]:
         return Counter(fits.read_text().split()) if fits.exists() else Counter()
 
-    fleet.until(lambda: fitted().total() > CANDIDATES * FOLDS * 2 // 3, 60)
+    checkpoints = {"filename": {"$regex": "^checkpoints/"}}
+    fleet.until(lambda: mongo_database["fs.files"].count_documents(checkpoints), 60)
     first.kill()
     before = fitted().total()
     second = fleet.start("w1")
@@ -44,11 +45,11 @@ def test_a_search_whose_worker_is_killed_fits_no_finished_candidate_again(
     assert (found.violations, found.models) == ([], 1), str(found)
     (checkpoint,) = (entry for entry in map(orjson.loads, second.lines()) if entry["event"] == "checkpoint found")
     kept = checkpoint["lines"]
-    assert kept > 20
+    assert kept > 0
     assert fitted().total() - before == (CANDIDATES - kept) * FOLDS + 1
     registered = mongo_database["model_registry"].find_one({})
     assert registered is not None
     assert registered["metrics"]["search_candidates"] == CANDIDATES
     steps = [event["message"] for event in progress(fleet, "r") if event["message"].startswith("candidate")]
     assert steps[-1].startswith("candidate")
-    assert not list(mongo_database["fs.files"].find({"filename": {"$regex": "^checkpoints/"}}))
+    fleet.until(lambda: not mongo_database["fs.files"].count_documents(checkpoints), 30)
