@@ -10,6 +10,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -87,12 +88,17 @@ class Checkpoints(threading.Thread):
                     self._breakers.call(self._turn)
                 except TransientError as error:
                     log.info("checkpoints wait", why=str(error))
+            with suppress(TransientError):
+                self._drop()
         except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
             self._deliver(ThreadFailed(self.name, error))
 
     def _turn(self) -> None:
         for request_id, path in tuple(self._growing.items()):
             self._store(request_id, path)
+        self._drop()
+
+    def _drop(self) -> None:
         while not self._over.empty():
             request_id = self._over.get()
             self._remove(request_id, keep=())

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata  # type: ignore[import-untyped]
+from sklearn.ensemble._forest import ForestClassifier
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 Metrics = dict[str, float]
@@ -43,6 +44,9 @@ class Scored:
 def ask(model: Any, prepared: Any, classes: NDArray[Any]) -> Scored:
     """Let a fitted classifier predict prepared rows.  `classes` are all sorted labels, of which it may know some."""
     seen = np.searchsorted(classes, model.classes_)
+    if isinstance(model, ForestClassifier):  # its predict() is this, and asks every tree again
+        probabilities = np.asarray(model.predict_proba(prepared), dtype=np.float64)
+        return Scored(seen[probabilities.argmax(axis=1)], probabilities, seen, True)
     predicted = np.searchsorted(classes, model.predict(prepared))
     if hasattr(model, "predict_proba"):
         return Scored(predicted, np.asarray(model.predict_proba(prepared), dtype=np.float64), seen, True)

@@ -78,6 +78,17 @@ def test_a_request_with_an_outcome_leaves_none(machine: Machine, store: Director
     assert machine.checkpoints.restore("r") is None
 
 
+def test_what_is_over_when_the_worker_stops_leaves_none_either(tmp_path: Path, store: DirectoryStore) -> None:
+    machine = Machine(tmp_path / "one", store)
+    machine.training("r").write_bytes(b"one\n")
+    machine.until_stored("r", b"one\n")
+    (machine.folder / "r" / "notes").unlink()
+    machine.checkpoints.stop()
+    machine.checkpoints.drop("r")
+    machine.checkpoints.join(10)
+    assert store.list("checkpoints/") == []
+
+
 def test_a_request_never_finds_anothers(machine: Machine) -> None:
     machine.training("r-10").write_bytes(b"one\n")
     machine.until_stored("r-10", b"one\n")
