@@ -74,11 +74,16 @@ class AliasNews(threading.Thread):
 
     def _turn(self) -> None:
         for alias in self._aliases.unannounced():
-            self._send(news(self._codec, self._topics, alias))
+            named = {"alias": alias.alias, "model": f"{alias.project}/{alias.model_name}"}
+            why = self._refused(news(self._codec, self._topics, alias))
+            if why:
+                log.error("alias not announced", why=why, **named)
+                continue
             self._aliases.announced(alias)
-            log.info("alias announced", alias=alias.alias, model=f"{alias.project}/{alias.model_name}")
+            log.info("alias announced", **named)
 
-    def _send(self, messages: Sequence[Message]) -> None:
+    def _refused(self, messages: Sequence[Message]) -> str:
+        """Send them; returns why one was not taken, empty if all were.  Raises TransientError if nobody answers."""
         refused: list[KafkaError] = []
         for one in messages:
             self._producer.produce(
@@ -88,6 +93,6 @@ class AliasNews(threading.Thread):
                 headers=list(one.headers),
                 on_delivery=lambda error, _: refused.append(error) if error is not None else None,
             )
-        left = self._producer.flush(FLUSH_TIMEOUT_S)
-        if left or refused:
-            raise TransientError("kafka", refused[0].str() if refused else f"{left} events are not acknowledged")
+        if left := self._producer.flush(FLUSH_TIMEOUT_S):
+            raise TransientError("kafka", f"{left} events are not acknowledged")
+        return refused[0].str() if refused else ""

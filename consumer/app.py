@@ -140,7 +140,8 @@ class _Parts:
         self.checkpoints.stop()
         self.news.stop()
         self.heartbeat.stop()
-        self.heartbeat.join(JOIN_S)
+        for thread in (self.heartbeat, self.checkpoints, self.news):
+            thread.join(JOIN_S)
         for reader in self.control:
             reader.join(JOIN_S)
         self.prober.stop()

@@ -72,8 +72,12 @@ class Checkpoints(threading.Thread):
                 self._artifacts.fetch(uri, found)
             except NotFoundError:  # a newer one has taken its place meanwhile
                 continue
-            if newest is None or found.stat().st_size > newest.stat().st_size:
-                newest = found
+            if newest is not None and newest.stat().st_size >= found.stat().st_size:
+                found.unlink()
+                continue
+            if newest is not None:
+                newest.unlink()
+            newest = found
         if newest is not None:
             log.info("checkpoint found", request_id=request_id, lines=newest.read_bytes().count(b"\n"))
         return newest
@@ -101,15 +105,20 @@ class Checkpoints(threading.Thread):
     def _drop(self) -> None:
         while not self._over.empty():
             request_id = self._over.get()
-            self._remove(request_id, keep=())
+            self._growing.pop(request_id, None)
             self._stored.pop(request_id, None)
+            try:
+                self._remove(request_id, keep=())
+            except TransientError:
+                self._over.put(request_id)
+                raise
 
     def _store(self, request_id: str, path: Path) -> None:
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            if not path.parent.exists():
-                self._growing.pop(request_id, None)
+            if not path.parent.exists() and self._growing.get(request_id) == path:
+                del self._growing[request_id]
             return
         if len(content) <= self._stored.get(request_id, 0):
             return

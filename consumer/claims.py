@@ -209,6 +209,10 @@ class Claims(threading.Thread):
                 validation.check(found.request)
             except RejectedError as error:
                 problem = str(error)
+            except Exception as error:
+                # Ending here would end every worker in turn, since the record comes again.
+                log.exception("a request could not be checked", request_id=found.request.request_id)
+                problem = f"the request cannot be checked: {type(error).__name__}"
         return Asked(record, found.request, found.sha256, problem)
 
     def _examine(self, asked: Sequence[Asked]) -> Sequence[Ruling]:

@@ -36,7 +36,7 @@ THREADS = 4
 class Prepared:
     """A dataset, or what is wrong with the request; `lost` means that its claim is not ours any more.
 
-    `checkpoint` is what an earlier attempt, under a worker that died, has come to.
+    `checkpoint` is what an earlier attempt, elsewhere, has come to.
     """
 
     job: Job
@@ -87,7 +87,7 @@ class Preparation:
 
     def at_once(self, job: Job) -> Dataset | None:
         """The dataset, if nothing slow is needed for it."""
-        if job.request.dataset_name in BUILTINS and not _accused(job):
+        if job.request.dataset_name in BUILTINS and not _accused(job) and job.request.search is None:
             return self._datasets.ensure(job.request.dataset_name)
         return None
 
@@ -126,8 +126,8 @@ class Preparation:
         except RejectedError as error:
             self._deliver(Prepared(job, problem=str(error)))
         else:
-            keeps = _accused(job) and request.search is not None
-            checkpoint = self._answered(lambda: self._restore(job.request_id)) if keeps else None
+            searches = request.search is not None
+            checkpoint = self._answered(lambda: self._restore(job.request_id)) if searches else None
             self._deliver(Prepared(job, dataset, checkpoint))
         self._count_reads()
 

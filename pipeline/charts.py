@@ -24,6 +24,7 @@ INK, SOFT, MAIN, SECOND = "#22303c", "#8a97a3", "#2364aa", "#d1495b"
 COLOURS = ("#2364aa", "#d1495b", "#2e933c", "#edae49", "#7b4b94", "#00798c", "#6b4226", "#8a97a3")
 STYLE: Any = {
     "svg.hashsalt": "tensorfleet",
+    "text.parse_math": False,
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -169,7 +170,8 @@ def _importance(importance: Sequence[tuple[str, float]]) -> Chart:
     most = sorted(importance, key=lambda one: -one[1])[:MOST_IMPORTANT][::-1]
 
     def draw(axes: Axes) -> None:
-        axes.barh([_short(name, 24) for name, _ in most], [value for _, value in most], color=MAIN)
+        axes.barh(range(len(most)), [value for _, value in most], color=MAIN)
+        axes.set_yticks(range(len(most)), [_short(name, 24) for name, _ in most])
         axes.set(xlabel="share")
 
     shown = "" if len(importance) <= MOST_IMPORTANT else f" The {MOST_IMPORTANT} largest of {len(importance):,}."

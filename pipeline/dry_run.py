@@ -47,7 +47,7 @@ def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str | None) 
     """Read a request against its rows as a training would.  Raises RejectedError with what is wrong."""
     validation.check(request)
     algorithm = algorithms.find(request.algorithm)
-    hyperparameters = algorithm.resolve(request.hyperparameters, request.seed)
+    hyperparameters = algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
     searched = {dimension.name for dimension in request.search.space} if request.search else set()
     data = examples(request, frame, own_target, algorithm)
     parts = split(data, request.evaluation, request.seed)

@@ -10,7 +10,7 @@ from pipeline.aliases import Alias, AliasChange, AliasChangeReason, AliasStore
 from pipeline.errors import NotFoundError, RejectedError
 from pipeline.jobs import NAME, RegisteredModel, milliseconds
 from pipeline.registry import Registry
-from pipeline.search import LOWER_IS_BETTER
+from pipeline.search import LOWER_IS_BETTER, METRICS
 
 PRODUCTION = "production"
 
@@ -117,7 +117,7 @@ def _changed(
 
 
 def _there(present: Alias | None, project: str, model_name: str, alias: str) -> Alias:
-    if present is None or (present.version_number is None and len(present.history) == 0):
+    if present is None:
         raise NotFoundError(f"{project}/{model_name} has no alias {alias}")
     return present
 
@@ -134,13 +134,16 @@ def _gate(champion: RegisteredModel, candidate: RegisteredModel, metric: str | N
                 f"{candidate.version} cannot be compared with {champion.version}: "
                 f"it was tested on another {what}; {forced}"
             )
+    measured = METRICS["regression" if new.model_type == "regression" else "classification"]
     name = metric or ("r2" if new.model_type == "regression" else "accuracy")
+    if name not in measured:
+        raise RejectedError(f"what is compared takes one of {', '.join(measured)}, not {name}")
     was, is_ = old.metrics.get(name, math.nan), new.metrics.get(name, math.nan)
     if math.isnan(was) or math.isnan(is_):
         known = ", ".join(sorted(old.metrics.keys() & new.metrics.keys()))
         raise RejectedError(f"{name} was not measured of both versions; both have {known}")
     loss = is_ - was if name in LOWER_IS_BETTER else was - is_
-    if loss > tolerance:
+    if not loss <= tolerance:
         raise RejectedError(
             f"{candidate.version} has {name} {is_:.4g} and {champion.version} {was:.4g}: it is worse by {loss:.4g}, "
             f"more than {tolerance:g}; {forced}"

@@ -51,8 +51,8 @@ def card(registered: RegisteredModel, loaded: LoadedModel) -> str:
     lines = [
         f"# {model.project}/{model.model_name} {registered.version}",
         "",
-        f"`{model.algorithm}` on dataset `{model.dataset_name}`; predicts `{model.target_column}`"
-        + (f", one of {', '.join(f'`{name}`' for name in model.classes[:20])}." if model.classes else "."),
+        f"`{model.algorithm}` on dataset `{model.dataset_name}`; predicts `{_text(model.target_column)}`"
+        + (f", one of {', '.join(f'`{_text(name)}`' for name in model.classes[:20])}." if model.classes else "."),
         "",
         *_markdown("How good it is", ("metric", "value"), [(n, _number(v)) for n, v in _ordered(model.metrics)]),
         *_markdown("By class", ("class", "precision", "recall", "F1", "rows"), _by_class(loaded.evaluation)),
@@ -61,7 +61,7 @@ def card(registered: RegisteredModel, loaded: LoadedModel) -> str:
         *_markdown("Where it comes from", ("what", "value"), _origin(registered)),
     ]
     if model.warnings:
-        lines += ["## Warnings", "", *(f"- {warning}" for warning in model.warnings), ""]
+        lines += ["## Warnings", "", *(f"- {_text(warning)}" for warning in model.warnings), ""]
     return "\n".join(lines)
 
 
@@ -187,8 +187,13 @@ def _markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]
         return
     yield from (f"## {title}", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads))
     for row in rows[:MOST_ROWS]:
-        yield "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
+        yield "| " + " | ".join(_text(cell).replace("|", "\\|") for cell in row) + " |"
     yield ""
+
+
+def _text(value: object) -> str:
+    """One line without markup: Markdown may hold HTML."""
+    return escape(str(value), quote=False).replace("\n", " ")
 
 
 def _number(value: float) -> str:

@@ -6,7 +6,9 @@ is noted in a file as it comes, so that the next attempt of a killed training do
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -20,7 +22,7 @@ from scipy.stats import loguniform, randint, uniform  # type: ignore[import-unty
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from pipeline.algorithms import Algorithm
-from pipeline.algorithms.hyperparameters import shown
+from pipeline.algorithms.hyperparameters import Integer, shown
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.jobs import HyperparameterValue, Search, SearchDimension
 
@@ -29,7 +31,7 @@ Values = Mapping[str, HyperparameterValue]
 STRATEGIES = ("grid", "random", "halving", "optuna")
 FOLDS = 5
 SAMPLES = 20
-"""Candidates of a random or optuna search, and the first round of a halving one, where no max_candidates is given."""
+"""Candidates where there is no max_candidates, but in a grid, and in a halving search without ranges: those try all."""
 MOST_CANDIDATES = 10_000
 HALVING_FACTOR = 3
 LEAST_ROWS = 20
@@ -132,8 +134,10 @@ def check(search: Search, algorithm: Algorithm, given: Values) -> list[str]:
         wrong.append("search.strategy optuna needs a worker with the extra optuna; random searches without it")
     if not search.space:
         wrong.append("search.space names no hyperparameter")
-    names = [dimension.name for dimension in search.space]
-    wrong += [f"search.space names {name} more than once" for name in sorted({n for n in names if names.count(n) > 1})]
+    if len(search.space) > len(algorithm.hyperparameters):
+        return [*wrong, f"search.space takes at most the {len(algorithm.hyperparameters)} that {algorithm.name} has"]
+    names = Counter(dimension.name for dimension in search.space)
+    wrong += [f"search.space names {name} more than once" for name, times in names.items() if times > 1]
     wrong += [f"{name} is both searched and given in hyperparameters" for name in names if name in given]
     for dimension in search.space:
         wrong += _dimension(dimension, search.strategy, algorithm)
@@ -145,9 +149,9 @@ def check(search: Search, algorithm: Algorithm, given: Values) -> list[str]:
         wrong.append(f"search.max_candidates takes 1 to {MOST_CANDIDATES:,}, not {search.max_candidates:,}")
     if search.time_budget_s is not None and not search.time_budget_s > 0:
         wrong.append(f"search.time_budget_s takes seconds above 0, not {search.time_budget_s}")
-    if not wrong and _size(search, algorithm) > MOST_CANDIDATES and search.max_candidates is None:
+    if not wrong and planned(search, algorithm) > MOST_CANDIDATES:
         wrong.append(
-            f"the grid has {_size(search, algorithm):,} candidates, above {MOST_CANDIDATES:,}; "
+            f"there would be {planned(search, algorithm):,} candidates, above {MOST_CANDIDATES:,}; "
             "set search.max_candidates, or search at random"
         )
     return wrong
@@ -161,15 +165,18 @@ def run(
     fit: Fit,
     *,
     notes: Path,
+    made_on: str,
     report: Callable[[int, int, str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> Found:
     """Score candidates until there are no more, or the time budget is over; what is in `notes` counts as scored.
 
+    `made_on` is one line that says on what scores depend beside the request: notes made on something else do not count.
+
     `report` is told how many of how many candidates are scored, and the best so far.  Raises TrainingFailed if none
     could be fitted.
     """
-    scorer = _Scorer(scoring(search, algorithm), folds, fit, notes, report)
+    scorer = _Scorer(scoring(search, algorithm), folds, fit, notes, made_on.encode(), report)
     until = None if search.time_budget_s is None else clock() + search.time_budget_s
     planned = 0
     cut = False
@@ -210,15 +217,20 @@ class _Scorer:
     folds: Sequence[Fold]
     fit: Fit
     notes: Path
+    made_on: bytes
     report: Callable[[int, int, str], None]
     trials: list[Trial] = field(default_factory=list)
     best: Trial | None = None
     _known: dict[bytes, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """A line that was cut off when the writer was killed is no note."""
-        for line in self.notes.read_bytes().split(b"\n")[:-1] if self.notes.exists() else ():
-            note = orjson.loads(line)
+        """Notes of other data or another environment are none, and neither is a line that was cut off."""
+        first, *lines = self.notes.read_bytes().split(b"\n")[:-1] if self.notes.exists() else [b""]
+        if first != self.made_on:
+            self.notes.write_bytes(self.made_on + b"\n")
+            return
+        self.notes.write_bytes(b"".join(line + b"\n" for line in (first, *lines)))
+        for note in map(orjson.loads, lines):
             self._known[_key(note["hyperparameters"], note["rows"])] = note
 
     def score(self, candidate: Values, rows: int | None, planned: int) -> float | None:
@@ -230,8 +242,10 @@ class _Scorer:
             trial = Trial(number, candidate, used, known["scores"], known["fit_s"], known["error"])
         else:
             trial = self._fitted(number, candidate, used)
+            note = trial.to_document()
             with self.notes.open("ab") as notes:
-                notes.write(orjson.dumps(trial.to_document()) + b"\n")
+                notes.write(orjson.dumps(note) + b"\n")
+            self._known[_key(candidate, used)] = note
         self.trials.append(trial)
         gain = self.gain(trial)
         if gain is not None and (self.best is None or self._better(trial, self.best)):
@@ -259,7 +273,9 @@ class _Scorer:
             for fold in self.folds:
                 estimator = self.fit(candidate, fold.fit_on[:rows], fold.target[:rows])
                 scores.append(fold.score(estimator))
-        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a candidate that cannot be fitted loses, whatever a library raises
             return Trial(number, candidate, rows, (), time.perf_counter() - begun, f"{type(error).__name__}: {error}")
         fit_s = time.perf_counter() - begun
         defined = [score for score in scores if score is not None and np.isfinite(score)]
@@ -320,9 +336,7 @@ def _optuna(search: Search, algorithm: Algorithm, seed: int, scorer: _Scorer) ->
     for place in range(wanted):
         trial = study.ask(space)
         candidate = {
-            one.name: values[trial.params[one.name]]
-            if (values := _values(one, algorithm))
-            else algorithm.hyperparameters[one.name].read(trial.params[one.name])
+            one.name: values[trial.params[one.name]] if (values := _values(one, algorithm)) else trial.params[one.name]
             for one in search.space
         }
         before = len(scorer.trials)
@@ -350,21 +364,21 @@ def scoring(search: Search, algorithm: Algorithm) -> str:
 
 def _dimension(dimension: SearchDimension, strategy: str, algorithm: Algorithm) -> list[str]:
     name = dimension.name
-    parameter = algorithm.hyperparameters.get(name)
-    try:
-        if parameter is None:
+    if name not in algorithm.hyperparameters:
+        try:
             algorithm.resolve({name: None}, 0)  # says what there is instead
-            return [f"search.space: {name} cannot be searched"]
-        if dimension.values is not None:
-            for value in dimension.values:
-                parameter.read(value)
-        else:
-            for end in (dimension.low, dimension.high):
-                if end is not None:
-                    parameter.read(end)
-    except (RejectedError, ValueError) as wrong:
-        return [f"search.space: {wrong}" if isinstance(wrong, RejectedError) else f"search.space: {name} {wrong}"]
-    return [f"search.space: {name} {wrong}" for wrong in _range_problems(dimension, strategy)]
+        except RejectedError as rejected:
+            return [f"search.space: {rejected}"]
+        return [f"search.space: {name} cannot be searched"]
+    wrong = list(_range_problems(dimension, strategy))
+    if not wrong:
+        try:
+            values = _values(dimension, algorithm)
+            if not values:
+                _ends(dimension, algorithm)
+        except ValueError as error:
+            wrong = [str(error)]
+    return [f"search.space: {name} {one}" for one in wrong]
 
 
 def _range_problems(dimension: SearchDimension, strategy: str) -> Iterator[str]:
@@ -375,13 +389,15 @@ def _range_problems(dimension: SearchDimension, strategy: str) -> Iterator[str]:
         if (low, high, step) != (None, None, None):
             yield "has both values and a range; give one of them"
         return
-    if low is None or high is None:
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         yield "needs values, or low and high"
         return
     if not low <= high:
         yield f"goes from {low:g} to {high:g}; low is to be the lesser"
-    if step is not None and not step > 0:
+    if step is not None and not (step > 0 and math.isfinite(step)):
         yield f"has the step {step:g}, which is to be above 0"
+    elif step is not None and low <= high and (high - low) / step >= MOST_CANDIDATES:
+        yield f"has more than {MOST_CANDIDATES:,} steps"
     if dimension.log and step is not None:
         yield "has both step and log; give one of them"
     if dimension.log and not low > 0:
@@ -391,25 +407,43 @@ def _range_problems(dimension: SearchDimension, strategy: str) -> Iterator[str]:
 
 
 def _ends(dimension: SearchDimension, algorithm: Algorithm) -> tuple[Any, Any]:
-    """Low and high as the estimator wants them: both integers where it counts."""
+    """Low and high, read as one kind, so that 1 to 10 are counts, and 0.1 to 1 shares.
+
+    Raises ValueError where no kind takes both.
+    """
     parameter = algorithm.hyperparameters[dimension.name]
-    return parameter.read(dimension.low), parameter.read(dimension.high)
+    low, high = float(dimension.low or 0), float(dimension.high or 0)
+    whole = low.is_integer() and high.is_integer()
+    kinds = sorted(parameter.kinds, key=lambda kind: isinstance(kind, Integer) != whole)
+    for kind in kinds:
+        try:
+            return kind.read(low), kind.read(high)
+        except ValueError:
+            continue
+    raise ValueError(f"takes {parameter.accepts}, which a range from {low:g} to {high:g} is not")
 
 
 def _values(dimension: SearchDimension, algorithm: Algorithm) -> list[Any]:
-    """What is tried, one by one; empty for a range without steps."""
+    """What is tried, one by one; empty for a range without steps.  Raises ValueError for what cannot be tried."""
     parameter = algorithm.hyperparameters[dimension.name]
     if dimension.values is not None:
-        return [parameter.read(value) for value in dimension.values]
-    low, high, step = dimension.low, dimension.high, dimension.step
-    assert low is not None
-    assert high is not None
+        return _distinct([parameter.read(value) for value in dimension.values])
+    low, high = _ends(dimension, algorithm)
     if low == high:
-        return [parameter.read(low)]
-    if step is None:
+        return [low]
+    if dimension.step is None:
         return []
-    count = int(np.floor((high - low) / step * (1 + 1e-12))) + 1
-    return [parameter.read(low + place * step) for place in range(min(count, MOST_CANDIDATES + 1))]
+    count = math.floor((high - low) / dimension.step * (1 + 1e-12)) + 1
+    values = [min(low + place * dimension.step, high) for place in range(count)]
+    if isinstance(low, int):
+        if not float(dimension.step).is_integer():
+            raise ValueError(f"counts in whole numbers, which the step {dimension.step:g} is not")
+        values = [int(value) for value in values]
+    return _distinct(values)
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    return list({orjson.dumps(value): value for value in values}.values())
 
 
 def _distribution(dimension: SearchDimension, algorithm: Algorithm) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import orjson
 import sklearn
 from numpy.typing import NDArray
 from sklearn.base import clone
@@ -64,11 +65,12 @@ def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Repor
     """
     started = time.perf_counter()
     algorithm = algorithms.find(request.algorithm)
-    hyperparameters = algorithm.resolve(request.hyperparameters, request.seed)
+    hyperparameters = algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
     report(Stage.LOADING, None, f"reading dataset {dataset.name}")
     data = _examples(request, dataset, algorithm)
     parts = split(data, request.evaluation, request.seed)
-    job = _Job(request, algorithm, hyperparameters, data, parts, report, spool / SEARCH_NOTES)
+    made_on = orjson.dumps([dataset.fingerprint, environment()], option=orjson.OPT_SORT_KEYS).decode()
+    job = _Job(request, algorithm, hyperparameters, data, parts, report, spool / SEARCH_NOTES, made_on)
     with python_warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
         python_warnings.simplefilter("always")
         for not_the_users in (DeprecationWarning, FutureWarning):
@@ -113,6 +115,7 @@ class _Job:
     parts: Split
     report: Report
     search_notes: Path
+    made_on: str
     said: tuple[str, ...] = ()
 
 
@@ -175,7 +178,9 @@ def _search(job: _Job, asked: Search, steps: Steps) -> search.Found:
     def report(done: int, of: int, message: str) -> None:
         job.report(Stage.TRAINING, SEARCH_SHARE * done / of, message)
 
-    return search.run(asked, algorithm, seed, prepared, fit_one, notes=job.search_notes, report=report)
+    return search.run(
+        asked, algorithm, seed, prepared, fit_one, notes=job.search_notes, made_on=job.made_on, report=report
+    )
 
 
 def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArray[np.intp], metric: str) -> search.Fold:

@@ -16,6 +16,7 @@ from pipeline.jobs import NAME, Evaluation, TrainingRequest
 
 LONGEST_REQUEST_ID = 120
 LONGEST_TAG = 1_000
+LONGEST_MESSAGE = 4_000
 MOST_TAGS = 100
 FOLDS = range(2, 21)
 
@@ -28,11 +29,12 @@ def check(request: TrainingRequest) -> None:
         algorithm = algorithms.find(request.algorithm)
         if request.search is not None:
             wrong += search.check(request.search, algorithm, request.hyperparameters)
-        algorithm.resolve(request.hyperparameters, request.seed)
+        algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
     except RejectedError as rejected:
         wrong.append(str(rejected))
     if wrong:
-        raise RejectedError("; ".join(wrong))
+        message = "; ".join(wrong)
+        raise RejectedError(message if len(message) <= LONGEST_MESSAGE else f"{message[: LONGEST_MESSAGE - 1]}…")
 
 
 def _names(request: TrainingRequest) -> list[str]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Document, Json, column, minute, note, show_rows, write, write_json
-from consumer.cli.values import model_reference, user_name
+from consumer.cli.output import Column, Document, Json, Stop, column, minute, note, show_rows, write, write_json
+from consumer.cli.values import WRONG_USE, ModelReference, model_reference, user_name
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
@@ -78,7 +78,7 @@ def rollback(
     """Point an alias to an earlier version again."""
     from pipeline.promotion import rollback as rolled_back
 
-    stores, wanted = context.stores(), model_reference(model)
+    stores, wanted = context.stores(), _without_alias(model)
     changed = rolled_back(
         stores.registry,
         stores.aliases,
@@ -95,8 +95,17 @@ def unalias(model: ModelName, alias: AliasName = PRODUCTION, as_json: Json = Fal
     """Let an alias point to no version any more."""
     from pipeline.promotion import remove
 
-    stores, wanted = context.stores(), model_reference(model)
+    stores, wanted = context.stores(), _without_alias(model)
+    if wanted.version_number is not None:
+        raise Stop(f"an alias is removed whatever it points to: {wanted.model_name}, not {model}", WRONG_USE)
     _tell(stores, remove(stores.aliases, wanted.project, wanted.model_name, alias, user=user_name()), as_json)
+
+
+def _without_alias(model: str) -> ModelReference:
+    reference = model_reference(model)
+    if reference.alias is not None:
+        raise Stop(f"say --alias {reference.alias} instead of {model}", WRONG_USE)
+    return reference
 
 
 def _tell(stores: Stores, changed: Alias, as_json: bool) -> None:

@@ -27,7 +27,7 @@ def compare(
     stores = context.stores()
     found = [context.find_model(stores, model_reference(model)) for model in models]
     names = _names(found)
-    if len({(one.model.dataset_fingerprint, one.model.split) for one in found}) > 1:
+    if len({_rows_of(one) for one in found}) > 1 or not all(_rows_of(found[0])):
         note("they were not tested on the same rows: their metrics tell little about which is better")
     columns = [
         column("WHAT", "what"),
@@ -47,22 +47,23 @@ def leaderboard(
     as_json: Json = False,
 ) -> None:
     """Show the best versions on a dataset; only those measured on the same test rows are ranked together."""
-    from pipeline.search import LOWER_IS_BETTER
+    from pipeline.search import LOWER_IS_BETTER, METRICS
 
     found = context.stores().registry.list(project=project, dataset_name=dataset, limit=100_000)
     found = [one for one in found if target in (None, one.model.target_column)]
     name = metric or next((n for n in ("accuracy", "r2") if any(n in one.model.metrics for one in found)), "accuracy")
+    if name not in {*METRICS["classification"], *METRICS["regression"]}:
+        raise Stop(f"{name} is no metric of the test rows", WRONG_USE)
     sign = 1 if name in LOWER_IS_BETTER else -1
-    ranked = sorted(
-        (one for one in found if name in one.model.metrics),
-        key=lambda one: (one.model.dataset_fingerprint, one.model.split, sign * one.model.metrics[name]),
-    )
-    groups = list(dict.fromkeys((one.model.dataset_fingerprint, one.model.split) for one in ranked))
-    groups.sort(key=lambda group: -max(one.model.created_at.timestamp() for one in ranked if _rows_of(one) == group))
+    groups: dict[tuple[str, str], list[RegisteredModel]] = {}
+    for one in found:
+        if name in one.model.metrics and all(_rows_of(one)):
+            groups.setdefault(_rows_of(one), []).append(one)
     rows: list[Document] = []
-    for number, group in enumerate(groups, 1):
-        members = [one for one in ranked if _rows_of(one) == group][:limit]
-        rows += [_place(one, rank, number, name) for rank, one in enumerate(members, 1)]
+    for test, members in enumerate(groups.values(), 1):
+        members.sort(key=lambda one: sign * one.model.metrics[name])
+        rows += [_place(one, rank, test, name) for rank, one in enumerate(members, 1)]
+    del rows[limit:]
     columns = (
         column("TEST", "test", right=True, style="dim"),
         column("RANK", "rank", right=True),
@@ -97,8 +98,10 @@ def _place(one: RegisteredModel, rank: int, test: int, metric: str) -> Document:
 
 def _names(found: Sequence[RegisteredModel]) -> list[str]:
     """As short as they tell the models apart."""
-    one_model = len({one.model.model_name for one in found}) == 1
-    names = [one.version if one_model else f"{one.model.model_name}@{one.version}" for one in found]
+    models = {(one.model.project, one.model.model_name) for one in found}
+    names = [one.version if len(models) == 1 else f"{one.model.model_name}@{one.version}" for one in found]
+    if len({one.model.project for one in found}) > 1:
+        names = [f"{one.model.project}/{name}" for one, name in zip(found, names, strict=True)]
     if len(set(names)) < len(names):
         raise Stop("the same version is named twice", WRONG_USE)
     return names

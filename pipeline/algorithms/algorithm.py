@@ -75,10 +75,11 @@ class Algorithm:
         rest.setdefault("seeded", "random_state" in example.get_params(deep=False))
         return cls(name, description, task, estimator, hyperparameters, refusals, **rest)
 
-    def resolve(self, hyperparameters: Resolved, seed: int) -> dict[str, HyperparameterValue]:
+    def resolve(self, hyperparameters: Resolved, seed: int, *, alone: bool = False) -> dict[str, HyperparameterValue]:
         """All hyperparameters with their values: those given, checked, and the defaults of the others.
 
-        Raises RejectedError with what is wrong and what would be right.
+        Raises RejectedError with what is wrong and what would be right.  `alone`: each value is checked, and not
+        whether they go together, which others that are still to come may decide.
         """
         resolved = {name: parameter.default for name, parameter in self.hyperparameters.items()}
         for name, value in hyperparameters.items():
@@ -87,7 +88,7 @@ class Algorithm:
             resolved[name] = self._read(name, value)
         if self.seeded:
             resolved["random_state"] = self._random_state(hyperparameters.get("random_state"), seed)
-        if self.check is not None:
+        if self.check is not None and not alone:
             try:
                 self.check(resolved)
             except ValueError as wrong:

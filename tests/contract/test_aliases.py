@@ -121,8 +121,12 @@ def test_a_better_version_passes_the_gate_and_a_worse_one_does_not(registry: Reg
     with pytest.raises(RejectedError, match=r"v1 has log_loss 0.1 and v3 0.06: it is worse by 0.04"):
         promote(registry, aliases, first, metric="log_loss")
     assert promote(registry, aliases, first, force=True).version_number == 1
-    with pytest.raises(RejectedError, match="auc was not measured of both versions; both have accuracy, log_loss"):
-        promote(registry, aliases, better, metric="auc")
+    with pytest.raises(RejectedError, match="f1 was not measured of both versions; both have accuracy, log_loss"):
+        promote(registry, aliases, better, metric="f1")
+    with pytest.raises(RejectedError, match=r"what is compared takes one of accuracy, .*, not cv_accuracy_mean"):
+        promote(registry, aliases, better, metric="cv_accuracy_mean")
+    with pytest.raises(RejectedError, match="it is worse by"):
+        promote(registry, aliases, worse, metric="log_loss", tolerance=float("nan"))
 
 
 @pytest.mark.parametrize(

@@ -80,3 +80,18 @@ def test_a_request_twice_in_a_batch_after_its_cancel_has_its_home_at_the_first(d
 def test_other_content_under_the_same_id_in_a_batch_is_a_conflict(desk: Desk) -> None:
     found = desk.claim(request(), request(seed=7))
     assert [one.standing for one in found] == [Standing.MINE, Standing.CONFLICT]
+
+
+def test_a_request_that_the_check_stumbles_over_is_rejected_and_the_worker_lives(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the record would end one worker after the other."""
+
+    def stumble(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("pipeline.validation.check", stumble)
+    (ruling,) = desk.claim(request())
+    assert ruling.standing is Standing.MINE
+    assert ruling.asked is not None
+    assert ruling.asked.problem == "the request cannot be checked: ZeroDivisionError"

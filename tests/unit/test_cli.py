@@ -569,6 +569,8 @@ def test_a_version_is_promoted_rolled_back_and_found_by_its_alias(run: Run, stor
     listed = run("models", "aliases", "flowers", "--json").objects
     assert [(one["alias"], one["version"]) for one in listed] == [("canary", "v3"), ("production", "v1")]
     assert len(run("models", "aliases", "--history", "--json").objects) == 4
+    for wrong in (("rollback", "flowers@canary"), ("unalias", "flowers@canary"), ("unalias", "flowers@v3")):
+        assert run("models", *wrong).code == 2
     assert run("models", "unalias", "flowers", "--alias", "canary").out.endswith("points to no version\n")
     gone = run("models", "show", "flowers@canary")
     assert (gone.code, gone.error) == (2, "tensorfleet: flowers has no alias canary; there is production\n")

@@ -61,6 +61,7 @@ def test_a_page_of_a_classifier_shows_all_there_is_and_needs_nothing_else(bench:
     assert "<script" not in page
     parser = Strict()
     parser.feed(page)
+    assert parser.open == []
     ids = re.findall(r' id="([^"]*)"', page)
     assert len(ids) == len(set(ids)), "several pictures in one page share no id"
     for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
@@ -92,7 +93,8 @@ def test_what_users_call_things_is_text_and_never_markup(bench: Bench) -> None:
     assert "<script" not in page
     assert "<b>city" not in page
     assert "&lt;b&gt;city" in page
-    assert "<i>\\|x" in card
+    assert "&lt;i&gt;\\|x" in card
+    assert "<script" not in card
 
 
 @pytest.mark.parametrize("name", list(catalogue()))
@@ -116,3 +118,12 @@ def test_importance_is_summed_by_the_columns_people_know(bench: Bench) -> None:
     weights = dict(report.importance(loaded))
     assert set(weights) == {"size", "count", "city", "paid", "seen", "note"}
     assert max(weights, key=lambda name: weights[name]) == "size"
+
+
+def test_names_that_look_like_mathematics_or_alike_are_drawn_as_they_are(bench: Bench) -> None:
+    frame = mixed_rows()
+    frame["label"] = frame["label"].str.replace("class 0", "$0_$50")
+    long = "a column with a name so long that "
+    frame = frame.rename(columns={"size": f"{long}one", "count": f"{long}two"})
+    page = report.page(*made(bench, request("random_forest"), frame))
+    assert "Importance of columns" in titles(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline import search
 from pipeline.algorithms import find
+from pipeline.datasets.builtin import load_frame
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.jobs import Search, SearchDimension
 from pipeline.trained import SEARCH_NOTES
@@ -108,8 +110,8 @@ def test_what_is_noted_is_not_fitted_again_and_the_result_is_the_same(
     notes = bench.directory / SEARCH_NOTES
     whole = bench.train(asked)
     lines = notes.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 12
-    notes.write_bytes(b"".join(lines[:7]) + lines[7][:20])
+    assert len(lines) == 13, "the first line says what the scores were made on"
+    notes.write_bytes(b"".join(lines[:8]) + lines[8][:20])
     fitted: list[int] = []
     scored = search._Scorer._fitted
     monkeypatch.setattr(search._Scorer, "_fitted", lambda *of: fitted.append(of[1]) or scored(*of))
@@ -117,6 +119,9 @@ def test_what_is_noted_is_not_fitted_again_and_the_result_is_the_same(
     assert fitted == [8, 9, 10, 11, 12]
     assert again.hyperparameters == whole.hyperparameters
     assert again.metrics == whole.metrics
+    fitted.clear()
+    assert bench.train(asked).metrics == whole.metrics
+    assert fitted == [], "what was cut off has left no trace"
 
 
 @pytest.mark.parametrize("strategy", ["grid", "random", "halving", "optuna"])
@@ -150,12 +155,80 @@ def test_the_best_so_far_is_kept_when_time_runs_out(tmp_path: Path) -> None:
         folds,
         lambda candidate, _rows, _target: candidate["max_depth"],
         notes=tmp_path / "notes",
+        made_on="data",
         report=lambda *_: None,
         clock=lambda: float(next(clock)),
     )
     assert found.cut
     assert len(found.trials) < found.planned == 4
     assert found.best.mean == max(trial.mean or 0 for trial in found.trials)
+
+
+def test_notes_of_other_data_do_not_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request("decision_tree", search=grid(DEPTHS))
+    frames = [load_frame("wine").iloc[:rows] for rows in (178, 150)]
+    bench.train(asked, frames[0])
+    other = bench.dataset(frames[1])
+    fitted: list[int] = []
+    scored = search._Scorer._fitted
+    monkeypatch.setattr(search._Scorer, "_fitted", lambda *of: fitted.append(of[1]) or scored(*of))
+    bench.train(asked, replace(other, fingerprint="another"))
+    assert fitted == [1, 2, 3, 4]
+
+
+def test_a_combination_that_does_not_go_together_loses_and_ends_nothing(bench: Bench) -> None:
+    space = (SearchDimension("solver", ("lbfgs", "saga")), SearchDimension("l1_ratio", (0.0, 0.5)))
+    document = searched(bench, Search("grid", space), "logistic_regression")
+    errors = {str(one["hyperparameters"]): one["error"] for one in document["candidates"] if one["error"]}
+    assert list(errors) == ["{'l1_ratio': 0.5, 'solver': 'lbfgs'}"]
+    assert "needs solver saga" in errors["{'l1_ratio': 0.5, 'solver': 'lbfgs'}"]
+
+
+def test_what_is_given_may_go_together_only_with_what_is_searched(bench: Bench) -> None:
+    asked = Search("grid", (SearchDimension("solver", ("saga",)),))
+    found = searched(bench, asked, "logistic_regression", hyperparameters={"l1_ratio": 0.5, "max_iter": 50})
+    assert best(found)["hyperparameters"] == {"solver": "saga"}
+
+
+@pytest.mark.parametrize(
+    ("dimension", "algorithm", "values"),
+    [
+        (SearchDimension("max_features", low=1, high=10, step=3), "random_forest", [1, 4, 7, 10]),
+        (SearchDimension("max_features", low=0.25, high=1, step=0.25), "random_forest", [0.25, 0.5, 0.75, 1.0]),
+        (
+            SearchDimension("l1_ratio", low=0, high=1, step=0.3333333333334),
+            "logistic_regression",
+            [0, 1 / 3, 2 / 3, 1.0],
+        ),
+        (SearchDimension("max_depth", values=(3, 3.0, 5)), "decision_tree", [3, 5]),
+    ],
+)
+def test_a_range_is_of_one_kind_and_keeps_its_ends(
+    dimension: SearchDimension, algorithm: str, values: list[float]
+) -> None:
+    found = search._values(dimension, find(algorithm))
+    assert found == pytest.approx(values)
+    assert len({type(value) for value in found}) == 1
+
+
+def test_a_range_of_counts_draws_whole_numbers(bench: Bench) -> None:
+    asked = Search("random", (SearchDimension("max_features", low=1, high=10),), max_candidates=6, cv=3)
+    document = searched(bench, asked, "random_forest", hyperparameters={"n_estimators": 3})
+    drawn = [one["hyperparameters"]["max_features"] for one in document["candidates"]]
+    assert all(isinstance(one, int) for one in drawn)
+    assert not any(one["error"] for one in document["candidates"])
+
+
+def test_a_large_space_may_be_searched_at_random() -> None:
+    check(request("decision_tree", search=Search("random", tuple(LARGE))))
+    check(request("decision_tree", search=Search("optuna", tuple(LARGE))))
+
+
+def test_a_rejection_is_never_longer_than_an_event_takes() -> None:
+    space = tuple(SearchDimension(f"no-{number}" + "x" * 100, values=(1,)) for number in range(5_000))
+    with pytest.raises(RejectedError) as rejected:
+        check(request("decision_tree", search=Search("grid", space)))
+    assert len(str(rejected.value)) <= 4_000
 
 
 def test_a_search_that_was_cut_says_that_it_cannot_be_repeated(bench: Bench) -> None:
@@ -184,11 +257,18 @@ def test_progress_rises_with_every_candidate(bench: Bench) -> None:
         (grid(SearchDimension("depth", values=(1,))), "no hyperparameter 'depth'; did you mean max_depth"),
         (grid(SearchDimension("random_state", values=(1,))), "random_state cannot be searched"),
         (grid(SearchDimension("max_depth", values=(1, "deep"))), "from 1, or null, not 'deep'"),
-        (grid(SearchDimension("max_depth", low=0, high=4, step=1)), "max_depth takes an integer from 1"),
+        (grid(SearchDimension("max_depth", low=0, high=4, step=1)), "an integer from 1, or null, which a range"),
         (grid(SearchDimension("max_depth", low=1)), "max_depth needs values, or low and high"),
         (grid(SearchDimension("max_depth", low=1, high=4)), "max_depth needs values or a step in a grid"),
         (grid(SearchDimension("max_depth", low=4, high=1, step=1)), "goes from 4 to 1"),
         (grid(SearchDimension("max_depth", values=())), "max_depth has no values"),
+        (grid(SearchDimension("max_depth", low=1, high=4, step=0.5)), "whole numbers, which the step 0.5 is not"),
+        (grid(SearchDimension("max_depth", low=1, high=4, step=float("inf"))), "has the step inf"),
+        (grid(SearchDimension("max_depth", low=1, high=4, step=float("nan"))), "has the step nan"),
+        (grid(SearchDimension("max_depth", low=1, high=4, step=5e-324)), "has more than 10,000 steps"),
+        (grid(SearchDimension("max_depth", low=float("nan"), high=4, step=1)), "needs values, or low and high"),
+        (grid(SearchDimension("max_depth", low=1, high=float("inf"), step=1)), "needs values, or low and high"),
+        (grid(SearchDimension("min_samples_leaf", low=0.5, high=50, step=0.5)), "which a range from 0.5 to 50 is not"),
         (grid(DEPTHS, scoring="r2"), "search.scoring takes one of accuracy"),
         (grid(DEPTHS, cv=1), "search.cv takes 2 to 20 folds, not 1"),
         (grid(DEPTHS, max_candidates=0), "search.max_candidates takes 1 to 10,000, not 0"),
