@@ -1,6 +1,7 @@
 """docs/architecture.md lists every module with the first sentence of its docstring."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,14 @@ def test_the_architecture_page_lists_every_module_with_what_it_says_it_is(packag
 
 def _first_sentence(module: Path) -> str:
     return (ast.get_docstring(ast.parse(module.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def test_every_data_rule_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs/data-rules.md").read_text()
+    named = re.findall(r"`([\w/]*)::(test_\w+)`", page)
+    assert len(named) > 20
+    module = ""
+    for written, test in named:
+        module = written or module
+        path = ROOT / (f"{module}.py" if "/" in module else f"tests/unit/{module}.py")
+        assert f"def {test}(" in path.read_text(), (path, test)
