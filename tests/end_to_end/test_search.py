@@ -50,6 +50,6 @@ def test_a_search_whose_worker_is_killed_fits_no_finished_candidate_again(
     registered = mongo_database["model_registry"].find_one({})
     assert registered is not None
     assert registered["metrics"]["search_candidates"] == CANDIDATES
-    told = [event["message"] for event in progress(fleet, "r")]
-    assert any(message.startswith(f"candidate {CANDIDATES} of {CANDIDATES};") for message in told)
+    told = [event for event in progress(fleet, "r") if f" of {CANDIDATES}; best accuracy" in event["message"]]
+    assert {event["worker_id"] for event in told} == {"w0", "w1"}
     fleet.until(lambda: not mongo_database["fs.files"].count_documents(checkpoints), 30)
