@@ -88,7 +88,7 @@ def _pipeline(workload: Workload, folder: Path, turn: int) -> tuple[float, dict[
         marks: list[tuple[str, float]] = []
         request = workload.request(f"t{turn}", number)
         dataset = Dataset(kind.dataset, builtin.fingerprint(kind.dataset), None, None)
-        trained = training.train(request, dataset, folder, lambda stage, *_: marks.append((stage, time.perf_counter())))  # noqa: B023
+        trained = training.train(request, dataset, folder, lambda stage, *_: marks.append((stage, time.perf_counter())))  # noqa: B023 - called before the next turn
         ended = time.perf_counter()
         trained.model_file.unlink()
         for (stage, at), (_, after) in zip(marks, [*marks[1:], ("", ended)], strict=True):

@@ -6,7 +6,6 @@ same id. Readers go by the sequence.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -17,6 +16,8 @@ from consumer.events.messages import Message, message
 from consumer.events.outgoing import alias_changed
 from consumer.events.topics import Topics
 from consumer.failures import ThreadFailed
+from consumer.periodic import Periodic
+from consumer.transactions import produce
 from consumer.waiting import Breakers
 from pipeline.aliases import Alias, AliasStore
 from pipeline.errors import TransientError
@@ -35,7 +36,7 @@ def news(codec: Codec, topics: Topics, alias: Alias) -> Sequence[Message]:
     ]
 
 
-class AliasNews(threading.Thread):
+class AliasNews(Periodic):
     """Looks for unannounced changes every EVERY_S; several workers may find the same one."""
 
     def __init__(
@@ -49,30 +50,13 @@ class AliasNews(threading.Thread):
         deliver: Callable[[ThreadFailed], None],
         every_s: float = EVERY_S,
     ) -> None:
-        super().__init__(name="alias-news", daemon=True)
+        super().__init__("alias-news", every_s, breakers=breakers, deliver=deliver)
         self._aliases = aliases
         self._producer = producer
         self._codec = codec
         self._topics = topics
-        self._breakers = breakers
-        self._deliver = deliver
-        self._every_s = every_s
-        self._stopping = threading.Event()
 
-    def stop(self) -> None:
-        self._stopping.set()
-
-    def run(self) -> None:
-        try:
-            while not self._stopping.wait(self._every_s):
-                try:
-                    self._breakers.call(self._turn)
-                except TransientError as error:
-                    log.info("alias news wait", why=str(error))
-        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
-            self._deliver(ThreadFailed(self.name, error))
-
-    def _turn(self) -> None:
+    def turn(self) -> None:
         for alias in self._aliases.unannounced():
             named = {"alias": alias.alias, "model": f"{alias.project}/{alias.model_name}"}
             why = self._refused(news(self._codec, self._topics, alias))
@@ -86,13 +70,7 @@ class AliasNews(threading.Thread):
         """Send them; returns why one was not taken, empty if all were.  Raises TransientError if nobody answers."""
         refused: list[KafkaError] = []
         for one in messages:
-            self._producer.produce(
-                one.topic,
-                key=one.key,
-                value=one.value,
-                headers=list(one.headers),
-                on_delivery=lambda error, _: refused.append(error) if error is not None else None,
-            )
+            produce(self._producer, one, refused)
         if left := self._producer.flush(FLUSH_TIMEOUT_S):
             raise TransientError("kafka", f"{left} events are not acknowledged")
         return refused[0].str() if refused else ""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import queue
-import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -18,6 +16,7 @@ from uuid import uuid4
 import structlog
 
 from consumer.failures import ThreadFailed
+from consumer.periodic import Periodic
 from consumer.waiting import Breakers
 from pipeline.artifacts import ArtifactStore, NewArtifact
 from pipeline.errors import NotFoundError, TransientError
@@ -28,7 +27,7 @@ EVERY_S = 5.0
 """The work of so many seconds is repeated at most when a worker dies; the notes of a search are kilobytes."""
 
 
-class Checkpoints(threading.Thread):
+class Checkpoints(Periodic):
     """Stores what grows every EVERY_S; `restore` may be called by any thread."""
 
     def __init__(
@@ -40,17 +39,13 @@ class Checkpoints(threading.Thread):
         deliver: Callable[[ThreadFailed], None],
         every_s: float = EVERY_S,
     ) -> None:
-        super().__init__(name="checkpoints", daemon=True)
+        super().__init__("checkpoints", every_s, breakers=breakers, deliver=deliver)
         self._artifacts = artifacts
         self._folder = folder
         self._growing: dict[str, Path] = {}
-        self._breakers = breakers
-        self._deliver = deliver
-        self._every_s = every_s
         self._stored: dict[str, int] = {}
         """The size of each request's newest checkpoint."""
         self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._stopping = threading.Event()
 
     def keep(self, request_id: str, path: Path) -> None:
         """A training begins, which may leave this file; it is looked at until it is gone."""
@@ -82,27 +77,12 @@ class Checkpoints(threading.Thread):
             log.info("checkpoint found", request_id=request_id, lines=newest.read_bytes().count(b"\n"))
         return newest
 
-    def stop(self) -> None:
-        self._stopping.set()
-
-    def run(self) -> None:
-        try:
-            while not self._stopping.wait(self._every_s):
-                try:
-                    self._breakers.call(self._turn)
-                except TransientError as error:
-                    log.info("checkpoints wait", why=str(error))
-            with suppress(TransientError):
-                self._drop()
-        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
-            self._deliver(ThreadFailed(self.name, error))
-
-    def _turn(self) -> None:
+    def turn(self) -> None:
         for request_id, path in tuple(self._growing.items()):
             self._store(request_id, path)
-        self._drop()
+        self.last_turn()
 
-    def _drop(self) -> None:
+    def last_turn(self) -> None:
         while not self._over.empty():
             request_id = self._over.get()
             self._growing.pop(request_id, None)

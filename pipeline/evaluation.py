@@ -20,6 +20,15 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 Metrics = dict[str, float]
 Codes = NDArray[np.intp]
 
+LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
+METRICS = {
+    "classification": (
+        "accuracy", "balanced_accuracy", "f1", "f1_macro", "log_loss", "precision", "precision_macro", "recall",
+        "recall_macro", "roc_auc",
+    ),
+    "regression": ("mae", "r2", "rmse"),
+}  # fmt: skip
+"""The metrics that are measured on the test rows, by task: what a search may go by, and versions are compared by."""
 MOST_PREDICTIONS = 10_000
 """Test predictions kept in a model file; beyond, the first ones."""
 

@@ -6,13 +6,11 @@ import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from pipeline.aliases import Alias, AliasChange, AliasChangeReason, AliasStore
+from pipeline.aliases import PRODUCTION, Alias, AliasChange, AliasChangeReason, AliasStore
 from pipeline.errors import NotFoundError, RejectedError
+from pipeline.evaluation import LOWER_IS_BETTER, METRICS
 from pipeline.jobs import NAME, RegisteredModel, milliseconds
 from pipeline.registry import Registry
-from pipeline.search import LOWER_IS_BETTER, METRICS
-
-PRODUCTION = "production"
 
 Clock = Callable[[], datetime]
 

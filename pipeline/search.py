@@ -24,6 +24,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 from pipeline.algorithms import Algorithm
 from pipeline.algorithms.hyperparameters import Integer, shown
 from pipeline.errors import RejectedError, TrainingFailed
+from pipeline.evaluation import LOWER_IS_BETTER, METRICS
 from pipeline.jobs import HyperparameterValue, Search, SearchDimension
 
 Values = Mapping[str, HyperparameterValue]
@@ -36,14 +37,6 @@ MOST_CANDIDATES = 10_000
 HALVING_FACTOR = 3
 LEAST_ROWS = 20
 """Rows a fold that the first round of a halving search fits on, at least."""
-LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
-METRICS = {
-    "classification": (
-        "accuracy", "balanced_accuracy", "f1", "f1_macro", "log_loss", "precision", "precision_macro", "recall",
-        "recall_macro", "roc_auc",
-    ),
-    "regression": ("mae", "r2", "rmse"),
-}  # fmt: skip
 SKLEARN_NAMES = {
     "f1_weighted": "f1",
     "precision_weighted": "precision",
@@ -178,21 +171,21 @@ def run(
     """
     scorer = _Scorer(scoring(search, algorithm), folds, fit, notes, made_on.encode(), report)
     until = None if search.time_budget_s is None else clock() + search.time_budget_s
-    planned = 0
+    in_all = 0
     cut = False
     for batch in _batches(search, algorithm, seed, scorer):
-        planned = max(planned, len(scorer.trials) + len(batch.candidates) + batch.to_come)
+        in_all = max(in_all, len(scorer.trials) + len(batch.candidates) + batch.to_come)
         for candidate in batch.candidates:
             if until is not None and clock() >= until and scorer.best is not None:
                 cut = True
                 break
-            scorer.score(candidate, batch.rows, planned)
+            scorer.score(candidate, batch.rows, in_all)
         if cut:
             break
     if scorer.best is None:
         why = next((trial.error for trial in scorer.trials if trial.error), "the metric is not defined on any fold")
         raise TrainingFailed(f"none of {len(scorer.trials)} candidates could be scored: {why}")
-    return Found(scorer.best, tuple(scorer.trials), planned, scorer.scoring, cut)
+    return Found(scorer.best, tuple(scorer.trials), in_all, scorer.scoring, cut)
 
 
 def planned(search: Search, algorithm: Algorithm) -> int:
@@ -233,8 +226,8 @@ class _Scorer:
         for note in map(orjson.loads, lines):
             self._known[_key(note["hyperparameters"], note["rows"])] = note
 
-    def score(self, candidate: Values, rows: int | None, planned: int) -> float | None:
-        """The mean over the folds, so that more is better; None if it cannot be scored."""
+    def score(self, candidate: Values, rows: int | None, planned: int) -> None:
+        """Fit and score it on every fold, unless that is known, and note what came out."""
         number = len(self.trials) + 1
         used = max(len(fold.target) for fold in self.folds) if rows is None else rows
         known = self._known.get(_key(candidate, used))
@@ -247,14 +240,13 @@ class _Scorer:
                 notes.write(orjson.dumps(note) + b"\n")
             self._known[_key(candidate, used)] = note
         self.trials.append(trial)
-        gain = self.gain(trial)
-        if gain is not None and (self.best is None or self._better(trial, self.best)):
+        if self.gain(trial) is not None and (self.best is None or self._better(trial, self.best)):
             self.best = trial
         so_far = "none yet" if self.best is None else f"{self.best.mean:.4g}"
         self.report(number, planned, f"candidate {number:,} of {planned:,}; best {self.scoring} {so_far}")
-        return gain
 
     def gain(self, trial: Trial) -> float | None:
+        """The mean over the folds, so that more is better; None if it could not be scored."""
         if trial.mean is None:
             return None
         return -trial.mean if self.scoring in LOWER_IS_BETTER else trial.mean
@@ -339,9 +331,8 @@ def _optuna(search: Search, algorithm: Algorithm, seed: int, scorer: _Scorer) ->
             one.name: values[trial.params[one.name]] if (values := _values(one, algorithm)) else trial.params[one.name]
             for one in search.space
         }
-        before = len(scorer.trials)
         yield _Batch([candidate], None, wanted - place - 1)
-        gain = scorer.gain(scorer.trials[-1]) if len(scorer.trials) > before else None
+        gain = scorer.gain(scorer.trials[-1])
         study.tell(trial, gain, state=None if gain is not None else optuna.trial.TrialState.FAIL)
 
 

@@ -69,8 +69,7 @@ def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Repor
     report(Stage.LOADING, None, f"reading dataset {dataset.name}")
     data = _examples(request, dataset, algorithm)
     parts = split(data, request.evaluation, request.seed)
-    made_on = orjson.dumps([dataset.fingerprint, environment()], option=orjson.OPT_SORT_KEYS).decode()
-    job = _Job(request, algorithm, hyperparameters, data, parts, report, spool / SEARCH_NOTES, made_on)
+    job = _Job(request, dataset, algorithm, hyperparameters, data, parts, report, spool / SEARCH_NOTES)
     with python_warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
         python_warnings.simplefilter("always")
         for not_the_users in (DeprecationWarning, FutureWarning):
@@ -79,7 +78,7 @@ def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Repor
     said = _distinct(
         [*data.warnings, *parts.warnings, *_suspicions(job, metrics), *job.said, *(str(w.message) for w in caught)]
     )
-    written = model_file.write(_content(job, dataset, pipeline, details, said), spool / f"{uuid4().hex}.zip")
+    written = model_file.write(_content(job, pipeline, details, said), spool / f"{uuid4().hex}.zip")
     return Trained(
         model_file=written.path,
         sha256=written.sha256,
@@ -109,13 +108,13 @@ def _examples(request: TrainingRequest, dataset: Dataset, algorithm: Algorithm) 
 @dataclass(frozen=True, slots=True)
 class _Job:
     request: TrainingRequest
+    dataset: Dataset
     algorithm: Algorithm
     hyperparameters: Mapping[str, HyperparameterValue]
     data: Examples
     parts: Split
     report: Report
     search_notes: Path
-    made_on: str
     said: tuple[str, ...] = ()
 
 
@@ -178,23 +177,19 @@ def _search(job: _Job, asked: Search, steps: Steps) -> search.Found:
     def report(done: int, of: int, message: str) -> None:
         job.report(Stage.TRAINING, SEARCH_SHARE * done / of, message)
 
-    return search.run(
-        asked, algorithm, seed, prepared, fit_one, notes=job.search_notes, made_on=job.made_on, report=report
-    )
+    made_on = orjson.dumps([job.dataset.fingerprint, environment()], option=orjson.OPT_SORT_KEYS).decode()
+    return search.run(asked, algorithm, seed, prepared, fit_one, notes=job.search_notes, made_on=made_on, report=report)
 
 
 def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArray[np.intp], metric: str) -> search.Fold:
     data = job.data
     rows, scored = take(data.rows, fit), take(data.rows, score)
-    for _, step in ((name, clone(step)) for name, step in steps):
+    for step in (clone(step) for _, step in steps):
         rows = step.fit_transform(rows, data.target[fit])
         scored = step.transform(scored)
 
     def score_one(model: Any) -> float | None:
-        if job.algorithm.task == "regression":
-            return evaluation.regression(data.target[score], model.predict(scored)).get(metric)
-        said = evaluation.ask(model, scored, data.classes)
-        return evaluation.classification(data.codes[score], said, len(data.classes)).get(metric)
+        return _scores(job, model, scored, score).get(metric)
 
     return search.Fold(rows, data.target[fit], score_one)
 
@@ -256,14 +251,17 @@ def _in_folds(job: _Job, unfitted: Pipeline) -> dict[str, float]:
     results = []
     for fit, score in folds(data, asked, job.parts.train, job.request.seed):
         pipeline = clone(unfitted).fit(take(data.rows, fit), data.target[fit])
-        rows = take(data.rows, score)
-        if job.algorithm.task == "regression":
-            results.append(evaluation.regression(data.target[score], pipeline.predict(rows)))
-        else:
-            scored = evaluation.ask(pipeline, rows, data.classes)
-            results.append(evaluation.classification(data.codes[score], scored, len(data.classes)))
+        results.append(_scores(job, pipeline, take(data.rows, score), score))
         job.report(Stage.EVALUATING, len(results) / (asked.cv or 1), f"fold {len(results)} of {asked.cv}")
     return evaluation.over_folds(results)
+
+
+def _scores(job: _Job, model: Any, rows: Any, places: NDArray[np.intp]) -> dict[str, float]:
+    """How well a fitted model does on these rows, whose places among the examples are given."""
+    data = job.data
+    if job.algorithm.task == "regression":
+        return evaluation.regression(data.target[places], model.predict(rows))
+    return evaluation.classification(data.codes[places], evaluation.ask(model, rows, data.classes), len(data.classes))
 
 
 def _suspicions(job: _Job, metrics: Mapping[str, float]) -> list[str]:
@@ -277,10 +275,8 @@ def _suspicions(job: _Job, metrics: Mapping[str, float]) -> list[str]:
     return [f"a test accuracy of {accuracy:.3f} is suspicious: {why}"]
 
 
-def _content(
-    job: _Job, dataset: Dataset, pipeline: Pipeline, details: Mapping[str, Any], said: Sequence[str]
-) -> model_file.Content:
-    request, data = job.request, job.data
+def _content(job: _Job, pipeline: Pipeline, details: Mapping[str, Any], said: Sequence[str]) -> model_file.Content:
+    request, dataset, data = job.request, job.dataset, job.data
     return model_file.Content(
         pipeline=pipeline,
         columns=data.columns,

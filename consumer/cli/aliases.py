@@ -8,7 +8,8 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.output import Column, Document, Json, Stop, column, minute, note, show_rows, write, write_json
-from consumer.cli.values import WRONG_USE, ModelReference, model_reference, user_name
+from consumer.cli.values import WRONG_USE, ModelReference, model_reference, of_model, user_name
+from pipeline.aliases import PRODUCTION
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 AliasName = Annotated[str, typer.Option("--alias", metavar="NAME", help="Which alias.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="NAME or PROJECT/NAME.")]
-PRODUCTION = "production"
 
 
 def aliases(
@@ -26,10 +26,7 @@ def aliases(
     as_json: Json = False,
 ) -> None:
     """List aliases, and the version that each points to."""
-    name = None
-    if model is not None:
-        named = model_reference(model)
-        project, name = (named.project if "/" in model else project), named.model_name
+    project, name = of_model(model, project)
     found = context.stores().aliases.list(project=project, model_name=name)
     columns = (
         Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),

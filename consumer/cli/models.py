@@ -27,7 +27,7 @@ from consumer.cli.output import (
     write,
     write_json,
 )
-from consumer.cli.values import WRONG_USE, content_of, model_reference, pair
+from consumer.cli.values import WRONG_USE, content_of, model_reference, of_model, pair
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
@@ -57,10 +57,7 @@ def list_models(
     as_json: Json = False,
 ) -> None:
     """List versions, the newest first."""
-    name = None
-    if model is not None:
-        named = model_reference(model)
-        project, name = (named.project if "/" in model else project), named.model_name
+    project, name = of_model(model, project)
     found = context.stores().registry.list(
         project=project,
         model_name=name,

@@ -38,6 +38,14 @@ def model_reference(text: str) -> ModelReference:
     return ModelReference(match[1] or DEFAULT_PROJECT, match[2], int(match[3]) if match[3] else None, match[4])
 
 
+def of_model(text: str | None, project: str | None) -> tuple[str | None, str | None]:
+    """Project and model to list, of an optional `NAME` or `PROJECT/NAME` beside an optional project."""
+    if text is None:
+        return project, None
+    named = model_reference(text)
+    return (named.project if "/" in text else project), named.model_name
+
+
 def hyperparameter(text: str) -> tuple[str, Any]:
     """`name=value`, the value as JSON if it is some, else as text."""
     name, value = pair(text, "-p")

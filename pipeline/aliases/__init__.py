@@ -11,6 +11,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+PRODUCTION = "production"
+"""The alias that is meant where none is named."""
+
 
 class AliasChangeReason(StrEnum):
     PROMOTED = "PROMOTED"

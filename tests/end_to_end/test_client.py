@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
@@ -31,23 +29,10 @@ from pipeline.errors import RejectedError
 from pipeline.jobs import Failure, Model, Outcome, OutcomeKind, RegisteredModel, TrainingRequest
 from pipeline.ledger import Home, NewClaim
 from schemas import Record as Schema
+from tests.command import Answer, Run
 from tests.services.kafka import Kafka
 
 AT = datetime(2026, 1, 31, 14, 15, 0, 123_000, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    error: str
-
-    @property
-    def objects(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Run = Callable[..., Answer]
 
 
 @pytest.fixture

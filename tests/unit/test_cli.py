@@ -7,8 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -30,26 +29,13 @@ from pipeline.artifacts import NewArtifact
 from pipeline.errors import RejectedError
 from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind, Search, SearchDimension
 from pipeline.ledger import Home, NewClaim
+from tests.command import Answer, Run
 from tests.training_data import Bench, mixed_rows, request
 
 ROOT = Path(__file__).parents[2]
 AT = datetime(2026, 1, 31, 14, 15, 0, tzinfo=UTC)
 ROWS = "petal width,petal length,sepal width,sepal length,colour\n0.2,1.4,3.5,5.1,red\n2.3,5.2,3.0,6.7,blue\n"
 UNREACHABLE = "127.0.0.1:1"
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    error: str
-
-    @property
-    def objects(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Run = Callable[..., Answer]
 
 
 @pytest.fixture
