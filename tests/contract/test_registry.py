@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import random
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -176,8 +177,8 @@ def register_much(place: Place, process: int) -> dict[str, int]:
 
 
 def test_four_processes_that_register_one_model_leave_no_gap_and_collide_nowhere(place: Place) -> None:
-    with multiprocessing.get_context("forkserver").Pool(PROCESSES) as pool:
-        answers = pool.starmap(register_much, [(place, process) for process in range(PROCESSES)])
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("forkserver")) as pool:  # ends its processes by word
+        answers = list(pool.map(register_much, itertools.repeat(place), range(PROCESSES)))
     expected = PROCESSES * THREADS * (EACH - SHARED) + SHARED
     agreed: dict[str, set[int]] = defaultdict(set)
     for answer in answers:
