@@ -31,6 +31,7 @@ from consumer.http import Health, HttpServer
 from consumer.inbox import Inbox
 from consumer.intake import Intake
 from consumer.logs import MongoCommandLog
+from consumer.machine import gpus
 from consumer.metrics import Metrics, MongoCommandCount
 from consumer.preparation import Preparation
 from consumer.progress import Progress
@@ -56,7 +57,7 @@ def run_worker(settings: Settings) -> None:
 
     Raises MissingTopicsError, and whatever a part could not go on from.
     """
-    lanes = Lanes(settings.worker_concurrency, settings.cpus_per_training)
+    lanes = Lanes(settings.worker_concurrency, settings.cpus_per_training, gpus())
     lanes.start()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,17 +1,22 @@
 """What a long training has come to, kept in the artifact store: the next attempt goes on from there, elsewhere too.
 
-A checkpoint is one file that only grows (the notes of a search). It lies under `checkpoints/{request_id}/{size}`, so
-that a newer one is another key; the older ones go once it is stored, and all of them when the request has its outcome.
+A training leaves files in its spool folder (`pipeline.trained.KEPT`). A checkpoint is an archive of those there are,
+stored under `checkpoints/{request_id}/{number}`; the older ones go once a newer one is stored, and all of them when the
+request has its outcome.
 """
 
 from __future__ import annotations
 
 import hashlib
 import queue
+import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
+from zipfile import ZipFile
 
 import structlog
 
@@ -20,15 +25,26 @@ from consumer.periodic import Periodic
 from consumer.waiting import Breakers
 from pipeline.artifacts import ArtifactStore, NewArtifact
 from pipeline.errors import NotFoundError, TransientError
+from pipeline.trained import KEPT
 
 log = structlog.get_logger(__name__)
 
 EVERY_S = 5.0
-"""The work of so many seconds is repeated at most when a worker dies; the notes of a search are kilobytes."""
+"""The work of so many seconds is repeated at most when a worker dies."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A training whose spool folder is looked at; `number` is its newest checkpoint's."""
+
+    spool: Path
+    number: int
+    stored: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The files in it, by name, with the time and size they had."""
 
 
 class Checkpoints(Periodic):
-    """Stores what grows every EVERY_S; `restore` may be called by any thread."""
+    """Stores what has changed every EVERY_S; `restore` may be called by any thread."""
 
     def __init__(
         self,
@@ -42,79 +58,96 @@ class Checkpoints(Periodic):
         super().__init__("checkpoints", every_s, breakers=breakers, deliver=deliver)
         self._artifacts = artifacts
         self._folder = folder
-        self._growing: dict[str, Path] = {}
-        self._stored: dict[str, int] = {}
-        """The size of each request's newest checkpoint."""
+        self._kept: dict[str, _Kept] = {}
+        self._numbers: dict[str, int] = {}
+        """Of the checkpoints that were found, by request."""
         self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def keep(self, request_id: str, path: Path) -> None:
-        """A training begins, which may leave this file; it is looked at until it is gone."""
-        self._growing[request_id] = path
+    def keep(self, request_id: str, spool: Path) -> None:
+        """A training begins, which writes to this folder; it is looked at until it is gone."""
+        self._kept[request_id] = _Kept(spool, self._numbers.pop(request_id, 0))
 
     def drop(self, request_id: str) -> None:
         """The request has its outcome."""
         self._over.put(request_id)
 
     def restore(self, request_id: str) -> Path | None:
-        """The newest checkpoint of an earlier attempt, as a file of ours; None if there is none.
+        """What an earlier attempt has left, as a folder of ours; None if it has left nothing.
 
         Raises TransientError.
         """
-        newest: Path | None = None
+        newest, number = None, 0
         for uri in self._artifacts.list(_prefix(request_id)):
-            found = self._folder / f"{uuid4().hex}.checkpoint"
+            found = self._folder / f"{uuid4().hex}.zip"
             try:
                 self._artifacts.fetch(uri, found)
             except NotFoundError:  # a newer one has taken its place meanwhile
                 continue
-            if newest is not None and newest.stat().st_size >= found.stat().st_size:
-                found.unlink()
-                continue
-            if newest is not None:
-                newest.unlink()
-            newest = found
+            with ZipFile(found) as archive:
+                if (its := int(archive.comment)) > number:
+                    if newest is not None:
+                        shutil.rmtree(newest)
+                    newest, number = self._folder / f"{uuid4().hex}.checkpoint", its
+                    archive.extractall(newest)
+            found.unlink()
         if newest is not None:
-            log.info("checkpoint found", request_id=request_id, lines=newest.read_bytes().count(b"\n"))
+            self._numbers[request_id] = number
+            log.info("checkpoint found", request_id=request_id, number=number)
         return newest
 
     def turn(self) -> None:
-        for request_id, path in tuple(self._growing.items()):
-            self._store(request_id, path)
+        for request_id, kept in tuple(self._kept.items()):
+            self._store(request_id, kept)
         self.last_turn()
 
     def last_turn(self) -> None:
         while not self._over.empty():
             request_id = self._over.get()
-            self._growing.pop(request_id, None)
-            self._stored.pop(request_id, None)
+            self._kept.pop(request_id, None)
+            self._numbers.pop(request_id, None)
             try:
                 self._remove(request_id, keep=())
             except TransientError:
                 self._over.put(request_id)
                 raise
 
-    def _store(self, request_id: str, path: Path) -> None:
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            if not path.parent.exists() and self._growing.get(request_id) == path:
-                del self._growing[request_id]
+    def _store(self, request_id: str, kept: _Kept) -> None:
+        there = _stamps(kept.spool)
+        if not there or there == kept.stored:
+            if not kept.spool.exists() and self._kept.get(request_id) is kept:
+                del self._kept[request_id]
             return
-        if len(content) <= self._stored.get(request_id, 0):
-            return
-        copy = self._folder / f"{uuid4().hex}.checkpoint"
-        copy.write_bytes(content)
-        key = f"{_prefix(request_id)}{len(content):012d}"
+        copy = self._folder / f"{uuid4().hex}.zip"
         try:
-            stored = self._artifacts.put([NewArtifact(key, copy, hashlib.sha256(content).hexdigest(), len(content))])
+            with ZipFile(copy, "w") as archive:
+                archive.comment = str(kept.number + 1).encode()
+                for name in there:
+                    with suppress(FileNotFoundError):
+                        archive.write(kept.spool / name, name)
+            if not kept.spool.exists():
+                return
+            with copy.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            key = f"{_prefix(request_id)}{kept.number + 1:09d}"
+            stored = self._artifacts.put([NewArtifact(key, copy, sha256, copy.stat().st_size)])
         finally:
-            copy.unlink()
-        self._stored[request_id] = len(content)
+            copy.unlink(missing_ok=True)
+        kept.number, kept.stored = kept.number + 1, there
         self._remove(request_id, keep=(stored[key].uri,))
 
     def _remove(self, request_id: str, keep: Iterable[str]) -> None:
         for uri in set(self._artifacts.list(_prefix(request_id))) - set(keep):
             self._artifacts.delete(uri)
+
+
+def _stamps(spool: Path) -> dict[str, tuple[int, int]]:
+    """When each file was written last, and how large it is."""
+    found = {}
+    for name in KEPT:
+        with suppress(FileNotFoundError):
+            stat = (spool / name).stat()
+            found[name] = (stat.st_mtime_ns, stat.st_size)
+    return found
 
 
 def _prefix(request_id: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from consumer.claims import Asked
 from consumer.intake import Record
+from pipeline.algorithms import framework_of
 from pipeline.datasets import Dataset
 from pipeline.jobs import TrainingRequest
 from pipeline.ledger import Claim
@@ -44,7 +45,7 @@ class Job:
         claim: as last seen in the ledger; None while another worker has it.
         sequence: of the last progress event of this attempt.
         spool: the folder that the trainer writes to.
-        checkpoint: a file that an earlier attempt has left, for the next one to go on from.
+        checkpoint: a folder that an earlier attempt has left, for the next one to go on from.
         cancelled: who wants it stopped, and why; empty as long as nobody does.
     """
 
@@ -85,6 +86,11 @@ class Job:
     @property
     def attempt(self) -> int:
         return 1 if self.claim is None else 1 + self.claim.trainer_crashes + self.claim.worker_losses
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether its training is one of many steps that the next attempt need not repeat."""
+        return self.request.search is not None or bool(framework_of(self.request.algorithm))
 
     @property
     def ids(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -18,6 +19,14 @@ def available_memory_bytes() -> int:
     """Memory this process may use: the machine's, within its cgroup's limit (version 2)."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *(int(text) for text in _cgroup_limits("memory.max"))])
+
+
+def gpus(environment: Mapping[str, str] = os.environ, cards: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES takes for each GPU that this process may use; NVIDIA's driver lists its cards there."""
+    allowed = environment.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [gpu.strip() for gpu in allowed.split(",") if gpu.strip()]
+    return [str(number) for number in range(len(list(cards.iterdir())) if cards.is_dir() else 0)]
 
 
 def _cgroup_limits(name: str, root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[str]:

@@ -87,7 +87,7 @@ class Preparation:
 
     def at_once(self, job: Job) -> Dataset | None:
         """The dataset, if nothing slow is needed for it."""
-        if job.request.dataset_name in BUILTINS and not _accused(job) and job.request.search is None:
+        if job.request.dataset_name in BUILTINS and not _accused(job) and not job.keeps_checkpoints:
             return self._datasets.ensure(job.request.dataset_name)
         return None
 
@@ -126,8 +126,7 @@ class Preparation:
         except RejectedError as error:
             self._deliver(Prepared(job, problem=str(error)))
         else:
-            searches = request.search is not None
-            checkpoint = self._answered(lambda: self._restore(job.request_id)) if searches else None
+            checkpoint = self._answered(lambda: self._restore(job.request_id)) if job.keeps_checkpoints else None
             self._deliver(Prepared(job, dataset, checkpoint))
         self._count_reads()
 

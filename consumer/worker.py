@@ -59,9 +59,10 @@ from consumer.trainers.protocol import (
     Work,
 )
 from consumer.waiting import Breakers
+from pipeline.algorithms import framework_of
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, milliseconds
 from pipeline.ledger import Owner
-from pipeline.trained import SEARCH_NOTES
+from pipeline.trained import KEPT
 
 log = structlog.get_logger(__name__)
 
@@ -370,6 +371,7 @@ class Worker:
         if job.state is not State.PREPARING or self._jobs.get(job.request_id) is not job:
             if prepared.dataset is not None:
                 self._preparation.done_with(prepared.dataset)
+            _remove(prepared.checkpoint)
             return
         if prepared.lost:
             self._park(job)
@@ -398,13 +400,13 @@ class Worker:
         self._fed += 1
         job.spool = self._spool / str(self._fed)
         if job.checkpoint is not None:
-            job.spool.mkdir()
-            job.checkpoint.replace(job.spool / SEARCH_NOTES)
+            job.checkpoint.replace(job.spool)
             job.checkpoint = None
         limits = self._limits
         memory = min(request.max_memory_bytes or limits.training_memory_bytes, limits.training_memory_bytes)
         payload = Work(request, dataset, job.spool, memory).to_datagram()
-        return Spec(job.request_id, payload, request.max_training_time_s or limits.training_time_s, memory)
+        time_s = request.max_training_time_s or limits.training_time_s
+        return Spec(job.request_id, payload, time_s, memory, framework_of(request.algorithm))
 
     # 4. It is trained ---------------------------------------------------------------------------------------------
 
@@ -429,8 +431,8 @@ class Worker:
     def _taken(self, job: Job) -> None:
         job.state = State.TRAINING
         self._chronicle.started(job)
-        if job.request.search is not None and job.spool is not None:
-            self._checkpoints.keep(job.request_id, job.spool / SEARCH_NOTES)
+        if job.keeps_checkpoints and job.spool is not None:
+            self._checkpoints.keep(job.request_id, job.spool)
         if job.cancelled:
             self._lanes.kill(job.request_id, End.CANCELLED, job.cancelled)
 
@@ -483,10 +485,13 @@ class Worker:
     def _start_over(self, job: Job) -> None:
         """It was fed, and comes back untrained."""
         if job.spool is not None:
-            notes = job.spool / SEARCH_NOTES
-            if notes.exists():
-                job.checkpoint = notes.replace(self._spool / f"{job.spool.name}.checkpoint")
-            shutil.rmtree(job.spool, ignore_errors=True)
+            kept = [path for name in KEPT if (path := job.spool / name).exists()]
+            if kept:
+                job.checkpoint = self._spool / f"{job.spool.name}.checkpoint"
+                job.checkpoint.mkdir()
+            for path in kept:
+                path.replace(self._spool / f"{job.spool.name}.checkpoint" / path.name)
+            _remove(job.spool)
         if job.record is None or self._drain_by is not None:
             self._forget(job)
             self._claims.release((job.request_id,))
@@ -499,8 +504,8 @@ class Worker:
         """Decide on a negative outcome; it counts once the ledger has taken it."""
         if job.state is State.READY:
             self._ready.remove(job)
-        if job.spool is not None:
-            shutil.rmtree(job.spool, ignore_errors=True)
+        _remove(job.spool)
+        _remove(job.checkpoint)
         self._put_down_dataset(job)
         job.state = State.STORING
         job.sequence += 1
@@ -535,7 +540,7 @@ class Worker:
         if job is None:
             return
         job.state = State.STORED
-        if job.request.search is not None:
+        if job.keeps_checkpoints:
             self._checkpoints.drop(job.request_id)
         if job.record is not None:
             self._dispatch.leave(job)
@@ -628,6 +633,7 @@ class Worker:
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.request_id, None)
         self._put_down_dataset(job)
+        _remove(job.checkpoint)
         if job.record is not None:
             self._dispatch.leave(job)
 
@@ -723,3 +729,8 @@ def _watch(selector: selectors.BaseSelector, watching: set[Any], wanted: set[Any
     for new in wanted - watching:
         selector.register(new, selectors.EVENT_READ)
     return wanted
+
+
+def _remove(folder: Path | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -50,6 +50,7 @@ def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str | None) 
     hyperparameters = algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
     searched = {dimension.name for dimension in request.search.space} if request.search else set()
     data = examples(request, frame, own_target, algorithm)
+    algorithm.check_columns(hyperparameters, data.columns)
     parts = split(data, request.evaluation, request.seed)
     rows: Any = take(data.rows, parts.train)
     for _, step in preparation(data.columns, rows, needs_dense=algorithm.needs_dense, algorithm=algorithm.name):

@@ -9,20 +9,33 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipeline.deep.frameworks import FRAMEWORKS
+
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops")
 
 
 @cache
-def environment() -> Mapping[str, str]:
-    """Versions of this worker, its libraries and Python; threads, CPU and device.  The same for a process's life."""
+def environment(framework: str = "") -> Mapping[str, str]:
+    """Versions of this worker, its libraries and Python; threads, CPU and device.  The same for a process's life.
+
+    With a framework of pipeline.deep.frameworks its versions and device too, for which it is imported.
+    """
     versions = {name: _version(name) for name in ("tensorfleet-worker", *LIBRARIES)}
-    return {**versions, "python": platform.python_version(), "threads": _threads(), "cpu": _cpu(), "device": "cpu"}
+    device = "cpu"
+    if framework:
+        versions |= {name: found for name in FRAMEWORKS[framework].libraries if (found := _version(name)) != "unknown"}
+        device = FRAMEWORKS[framework].networks().device()
+    return {**versions, "python": platform.python_version(), "threads": _threads(), "cpu": _cpu(), "device": device}
 
 
 def requirements(names: Iterable[str] = ("scikit-learn", "skops", "numpy", "pandas")) -> list[str]:
-    """Pinned requirements of a model, one line each; a worker that is not installed has no version to pin."""
+    """Pinned requirements of a model, one line each; a worker that is not installed has no version to pin.
+
+    A name may have extras in brackets.
+    """
     found = environment()
-    return [f"{name}=={found[name]}" if found[name] != "unknown" else name for name in names]
+    versions = {name: found.get(name.partition("[")[0], "unknown") for name in names}
+    return [f"{name}=={version}" if version != "unknown" else name for name, version in versions.items()]
 
 
 def _version(package: str) -> str:

@@ -31,6 +31,7 @@ from sklearn.tree._tree import Tree
 
 from pipeline.algorithms import catalogue
 from pipeline.columns import Column, Role, read
+from pipeline.deep.classifier import DeepClassifier
 from pipeline.environment import requirements
 from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.mlflow_files import mlmodel, python_env
@@ -106,7 +107,7 @@ def write(content: Content, path: Path) -> Written:
         "inputs": [column.to_document() for column in columns],
         "outputs": [{"name": content.target_column, "type": content.target_type}],
     }
-    needed = requirements() + (requirements(["tensorfleet-worker"]) if _needs_us(columns) else [])
+    needed = requirements() + requirements(_ours(content.pipeline[-1], columns))
     data = archive(
         {
             "manifest.json": _json(manifest),
@@ -268,8 +269,11 @@ def _named(rows: Any, names: Sequence[str]) -> pd.DataFrame:
     return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, columns=pd.Index(names))
 
 
-def _needs_us(columns: Sequence[Column]) -> bool:
-    return any(column.role is Role.DATE for column in columns)
+def _ours(model: Any, columns: Sequence[Column]) -> list[str]:
+    """What of ours is needed to load the model."""
+    if isinstance(model, DeepClassifier):
+        return [f"tensorfleet-worker[{model.framework}]"]
+    return ["tensorfleet-worker"] if any(column.role is Role.DATE for column in columns) else []
 
 
 def _json(value: Any) -> bytes:

@@ -13,6 +13,10 @@ from pipeline.jobs import HyperparameterValue
 
 SEARCH_NOTES = "search.jsonl"
 """What a search has scored, in the spool folder: the next attempt does not score it again."""
+COURSE = "course.npz"
+"""The epochs of a deep network that are done, likewise."""
+KEPT = (SEARCH_NOTES, COURSE)
+"""What the next attempt of a training goes on from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from pipeline import algorithms, evaluation, model_file, search
 from pipeline.algorithms import Algorithm
 from pipeline.datasets import Dataset
 from pipeline.datasets.frames import read_frame
+from pipeline.deep.classifier import DeepClassifier
+from pipeline.deep.course import Watch
 from pipeline.environment import environment
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.examples import Examples, examples
@@ -30,7 +32,7 @@ from pipeline.leakage import giveaway
 from pipeline.preparation import Steps, preparation, remember_names, take
 from pipeline.recent import Recent
 from pipeline.splitting import Split, folds, split
-from pipeline.trained import SEARCH_NOTES, Trained
+from pipeline.trained import COURSE, SEARCH_NOTES, Trained
 
 SUSPICIOUS_ACCURACY = 0.99
 SLICES = 20
@@ -69,7 +71,8 @@ def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Repor
     report(Stage.LOADING, None, f"reading dataset {dataset.name}")
     data = _examples(request, dataset, algorithm)
     parts = split(data, request.evaluation, request.seed)
-    job = _Job(request, dataset, algorithm, hyperparameters, data, parts, report, spool / SEARCH_NOTES)
+    algorithm.check_columns(hyperparameters, data.columns)
+    job = _Job(request, dataset, algorithm, hyperparameters, data, parts, report, spool)
     with python_warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
         python_warnings.simplefilter("always")
         for not_the_users in (DeprecationWarning, FutureWarning):
@@ -93,7 +96,7 @@ def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Repor
         classes=_texts(data.classes),
         training_time=time.perf_counter() - started,
         signature=[column.to_document() for column in data.columns],
-        environment=environment(),
+        environment=environment(algorithm.framework),
         warnings=said,
         split=parts.fingerprint(data.target_column),
     )
@@ -114,8 +117,14 @@ class _Job:
     data: Examples
     parts: Split
     report: Report
-    search_notes: Path
+    spool: Path
     said: tuple[str, ...] = ()
+
+    @property
+    def made_on(self) -> str:
+        """On what the steps of this training depend beside its request; one line."""
+        on = [self.dataset.fingerprint, environment(self.algorithm.framework)]
+        return orjson.dumps(on, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _failing_readably(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict[str, Any]]:
@@ -177,8 +186,8 @@ def _search(job: _Job, asked: Search, steps: Steps) -> search.Found:
     def report(done: int, of: int, message: str) -> None:
         job.report(Stage.TRAINING, SEARCH_SHARE * done / of, message)
 
-    made_on = orjson.dumps([job.dataset.fingerprint, environment()], option=orjson.OPT_SORT_KEYS).decode()
-    return search.run(asked, algorithm, seed, prepared, fit_one, notes=job.search_notes, made_on=made_on, report=report)
+    notes = job.spool / SEARCH_NOTES
+    return search.run(asked, algorithm, seed, prepared, fit_one, notes=notes, made_on=job.made_on, report=report)
 
 
 def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArray[np.intp], metric: str) -> search.Fold:
@@ -207,6 +216,9 @@ def _with_the_best(job: _Job, found: search.Found) -> _Job:
 
 def _fit(job: _Job, model: Any, prepared: Any, target: Any) -> None:
     """A forest grows in slices: the same trees as in one fit, since the seed draws them one after another."""
+    if isinstance(model, DeepClassifier):
+        _fit_by_epochs(job, model, prepared, target)
+        return
     trees: Any = job.hyperparameters["n_estimators"] if job.algorithm.sliced else 0
     if (
         job.request.search is not None
@@ -222,6 +234,16 @@ def _fit(job: _Job, model: Any, prepared: Any, target: Any) -> None:
         model.set_params(n_estimators=done).fit(prepared, target)
         job.report(Stage.TRAINING, done / trees, f"{done:,} of {trees:,} trees")
     model.set_params(warm_start=False)
+
+
+def _fit_by_epochs(job: _Job, model: DeepClassifier, prepared: Any, target: Any) -> None:
+    done = 0.0 if job.request.search is None else SEARCH_SHARE
+
+    def told(epoch: int, of: int, message: str) -> None:
+        job.report(Stage.TRAINING, done + (1 - done) * epoch / of, message)
+
+    made_on = f"{job.made_on} {job.hyperparameters}"
+    model.fit(prepared, target, watch=Watch(told, job.spool / COURSE, made_on))
 
 
 def _evaluate(job: _Job, pipeline: Pipeline, prepared: Any) -> tuple[dict[str, float], dict[str, Any]]:
@@ -294,7 +316,7 @@ def _content(job: _Job, pipeline: Pipeline, details: Mapping[str, Any], said: Se
             "request_id": request.request_id,
             "reproducible": not job.said,
             "dropped_columns": data.dropped,
-            "environment": environment(),
+            "environment": environment(job.algorithm.framework),
             "warnings": said,
         },
         model_id=event_id(request.request_id, "model"),

@@ -10,7 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pipeline import algorithms, search
+from pipeline.algorithms import Algorithm
 from pipeline.algorithms.hyperparameters import shown
+from pipeline.deep.frameworks import FRAMEWORKS
 from pipeline.errors import RejectedError
 from pipeline.jobs import NAME, Evaluation, TrainingRequest
 
@@ -27,6 +29,7 @@ def check(request: TrainingRequest) -> None:
     wrong += _columns(request.target_column, request.features)
     try:
         algorithm = algorithms.find(request.algorithm)
+        wrong += _framework(algorithm)
         if request.search is not None:
             wrong += search.check(request.search, algorithm, request.hyperparameters)
         algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
@@ -35,6 +38,12 @@ def check(request: TrainingRequest) -> None:
     if wrong:
         message = "; ".join(wrong)
         raise RejectedError(message if len(message) <= LONGEST_MESSAGE else f"{message[: LONGEST_MESSAGE - 1]}…")
+
+
+def _framework(algorithm: Algorithm) -> list[str]:
+    if not algorithm.framework or FRAMEWORKS[algorithm.framework].installed:
+        return []
+    return [f"{algorithm.name} needs a worker with the extra {algorithm.framework}, which this one does not have"]
 
 
 def _names(request: TrainingRequest) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline import model_file, training
+from pipeline.algorithms import framework_of
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import BUILTINS, fingerprint
 from pipeline.jobs import Evaluation, TrainingRequest
 from pipeline.trained import Trained
+from tests.frameworks import within
 
+Rows = pd.DataFrame | Sequence[Mapping[str, Any]]
 QUICK: dict[str, dict[str, Any]] = {
     "random_forest": {"n_estimators": 5},
     "random_forest_regressor": {"n_estimators": 5},
@@ -24,6 +27,13 @@ QUICK: dict[str, dict[str, Any]] = {
     "gradient_boosting_regressor": {"max_iter": 10, "min_samples_leaf": 5},
     "neural_network": {"max_iter": 20},
     "neural_network_regressor": {"max_iter": 60},
+    "torch_logistic": {"epochs": 20, "learning_rate": 0.05},
+    "torch_mlp": {"epochs": 20, "learning_rate": 0.01, "hidden_layer_sizes": [16, 8]},
+    "torch_cnn": {"epochs": 20, "learning_rate": 0.01, "filters": [4, 8], "dense_size": 16},
+    "torch_lstm": {"epochs": 20, "learning_rate": 0.02, "hidden_size": 8},
+    "torch_transformer": {"epochs": 20, "learning_rate": 0.01, "width": 8, "heads": 2, "feed_forward_size": 16},
+    "keras_dnn": {"epochs": 12, "learning_rate": 0.02, "hidden_layer_sizes": [16, 8]},
+    "keras_cnn": {"epochs": 12, "learning_rate": 0.02, "filters": [4, 8], "dense_size": 16},
 }
 """Hyperparameters that keep a test short."""
 
@@ -55,14 +65,32 @@ class Bench:
         data: pd.DataFrame | pa.Table | Dataset | None = None,
         report: Callable[..., None] = lambda *_: None,
     ) -> Trained:
+        """What a training of a deep network reports cannot be heard here: see `told_while_training`."""
         if data is None:
             assert asked.dataset_name in BUILTINS
             data = Dataset(asked.dataset_name, fingerprint(asked.dataset_name), None, None)
         dataset = data if isinstance(data, Dataset) else self.dataset(data)
+        if framework := framework_of(asked.algorithm):
+            return within(framework, told_while_training, asked, dataset, self.directory)[0]
         return training.train(asked, dataset, self.directory, report)
 
     def load(self, trained: Trained) -> model_file.LoadedModel:
         return model_file.load(trained.model_file, trained.sha256)
+
+    def predict(self, trained: Trained, rows: Rows) -> model_file.Predictions:
+        """With the stored model, loaded anew."""
+        algorithm = self.load(trained).manifest["algorithm"]
+        return within(framework_of(algorithm), load_and_predict, trained, rows)
+
+
+def told_while_training(asked: TrainingRequest, data: Dataset, spool: Path) -> tuple[Trained, list[tuple[Any, ...]]]:
+    """What comes out of a training, and all that it reported."""
+    told: list[tuple[Any, ...]] = []
+    return training.train(asked, data, spool, lambda *what: told.append(what)), told
+
+
+def load_and_predict(trained: Trained, rows: Rows) -> model_file.Predictions:
+    return model_file.load(trained.model_file, trained.sha256).predict(rows)
 
 
 def mixed_rows(rows: int = 120, classes: int = 2, seed: int = 0) -> pd.DataFrame:
@@ -85,4 +113,17 @@ def mixed_rows(rows: int = 120, classes: int = 2, seed: int = 0) -> pd.DataFrame
     for place, column in enumerate(("size", "city", "paid", "seen", "note")):
         frame.loc[place + 3, column] = None
     frame.loc[10, "size"] = np.inf
+    return frame
+
+
+def pictures(rows: int = 120, classes: int = 2, seed: int = 0, side: int = 4) -> pd.DataFrame:
+    """Images of side x side pixels, or as many steps of a sequence; in which row the light is tells the class."""
+    random = np.random.default_rng(seed)
+    codes = np.arange(rows) % classes
+    pixels = random.normal(scale=0.3, size=(rows, side, side))
+    pixels[np.arange(rows), codes % side] += 2.0
+    frame = pd.DataFrame(pixels.reshape(rows, -1), columns=[f"pixel_{place}" for place in range(side * side)])
+    frame["label"] = [f"class {code}" for code in codes]
+    frame.loc[3, "pixel_0"] = None
+    frame.loc[10, "pixel_5"] = np.inf
     return frame

@@ -17,6 +17,7 @@ import orjson
 from consumer.processes import die_with_parent
 from consumer.trainers.protocol import JOB_LIMIT_BYTES, Work
 from pipeline import training
+from pipeline.deep import frameworks
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.jobs import ErrorKind
 
@@ -25,14 +26,16 @@ MESSAGE_LIMIT = 4_000
 EXIT_OUT_OF_MEMORY = 71
 
 
-def warm_up() -> None:
+def warm_up(framework: str) -> None:
     """Before the first fork: nothing but imports, since an operation could start threads that a fork loses."""
     for name in ("pipeline.preparation", "pipeline.evaluation", "pipeline.model_file", "sklearn.ensemble"):
         __import__(name)
+    frameworks.warm_up(framework)
 
 
-def run(inbox: socket.socket, outbox: socket.socket) -> int:
-    """Train until the inbox closes; returns the exit code."""
+def run(inbox: socket.socket, outbox: socket.socket, gpu: str) -> int:
+    """Train until the inbox closes; returns the exit code.  `gpu` is the one to be seen, or none."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     os.setsid()
     die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """A small process that has imported the libraries and forks a trainer in milliseconds.
 
-It speaks JSON datagrams over one socket. In: `{"spawn": lane}` with two descriptors (inbox, outbox), `{"kill": lane}`.
-Out: `{"ready": true}`, `{"spawned": lane, "pid": …}`, `{"exited": lane, "signal": …, "code": …}`.
+It speaks JSON datagrams over one socket. In: `{"spawn": lane, "gpu": …}` with two descriptors (inbox, outbox), and
+`{"kill": lane}`. Out: `{"spawned": lane, "pid": …}`, `{"exited": lane, "signal": …, "code": …}`.
 It is the only one to reap children, so a process group that it kills is never a stranger that got the same number.
 
 It is a process of our own and not multiprocessing's, because that one is a single one per process, runs the caller's
@@ -25,7 +25,10 @@ CONTROL_LIMIT_BYTES = 4_096
 
 
 def main() -> None:
-    """Serve until the worker's end of the control socket closes; argv[1] is its descriptor."""
+    """Serve until the worker's end of the control socket closes.
+
+    argv[1] is its descriptor, argv[2] the framework that its trainings use, if any: there is one to a process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A worker that dies during the imports takes us along; later the end of its socket tells, which leaves time to kill
     # the trainers with all that they have started.
@@ -33,7 +36,7 @@ def main() -> None:
     from consumer.trainers import child
 
     control = socket.socket(fileno=int(sys.argv[1]))
-    child.warm_up()
+    child.warm_up(sys.argv[2])
     die_with_parent(None)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker has gone meanwhile
         ForkServer(control).serve()
@@ -58,7 +61,6 @@ class ForkServer:
         selector = selectors.DefaultSelector()
         selector.register(self._control, selectors.EVENT_READ)
         selector.register(self._wake, selectors.EVENT_READ)
-        self._send({"ready": True})
         try:
             while True:
                 for key, _ in selector.select():
@@ -76,23 +78,23 @@ class ForkServer:
             return False
         command = orjson.loads(message)
         if "spawn" in command:
-            self._spawn(command["spawn"], *descriptors)
+            self._spawn(command["spawn"], command["gpu"], *descriptors)
         else:
             for pid, lane in self._lanes.items():
                 if lane == command["kill"]:
                     _kill_group(pid)
         return True
 
-    def _spawn(self, lane: int, inbox: int, outbox: int) -> None:
+    def _spawn(self, lane: int, gpu: str, inbox: int, outbox: int) -> None:
         pid = os.fork()
         if pid == 0:
-            self._become_child(inbox, outbox)
+            self._become_child(inbox, outbox, gpu)
         os.close(inbox)
         os.close(outbox)
         self._lanes[pid] = lane
         self._send({"spawned": lane, "pid": pid})
 
-    def _become_child(self, inbox: int, outbox: int) -> None:
+    def _become_child(self, inbox: int, outbox: int, gpu: str) -> None:
         from consumer.trainers import child
 
         code = 70
@@ -101,7 +103,7 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for own in (self._control, self._wake, self._wake_write):
                 own.close()
-            code = child.run(socket.socket(fileno=inbox), socket.socket(fileno=outbox))
+            code = child.run(socket.socket(fileno=inbox), socket.socket(fileno=outbox), gpu)
         finally:
             os._exit(code)
 

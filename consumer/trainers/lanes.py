@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,17 +39,25 @@ from consumer.trainers.protocol import (
 )
 from pipeline.jobs import ErrorKind
 
-RECYCLE_RSS_BYTES = 400 * 2**20
-"""A trainer that has grown beyond this is replaced once it is idle; a fresh one takes about 130 MiB, mostly shared."""
+GROWTH_BYTES = 270 * 2**20
+"""A trainer that has grown by this since its first job is replaced once it is idle."""
 WATCH_S = 0.1
 """Time and memory are looked at this often; a fast allocator gains about 100 MB a look."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PAGE_BYTES = resource.getpagesize()
 
 
+@dataclass(frozen=True, slots=True)
+class _Server:
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+
+
 @dataclass(slots=True)
 class _Lane:
     number: int
+    framework: str
+    gpu: str
     feed: socket.socket
     reading_end: socket.socket
     outbox: socket.socket
@@ -59,8 +68,12 @@ class _Lane:
     ending: Killed | None = None
     """What we are killing it for; it is not fed any more."""
     rss_bytes: int = 0
+    fresh_bytes: int = 0
+    """What it took when it had its first job."""
     retiring: bool = False
     """It ends by itself, and is not fed any more."""
+    replaced: bool = False
+    """Another has its place already."""
     mute: bool = False
     """Its outbox is at its end."""
 
@@ -79,23 +92,36 @@ class _Lane:
 
 @dataclass(slots=True)
 class Lanes:
-    """Owned by the worker's thread."""
+    """Owned by the worker's thread.
+
+    Each framework of deep learning has a forkserver of its own, started when it is first needed, since two do not live
+    in one process. A lane without work changes to the framework that is asked for. Where there are GPUs, each belongs
+    to one lane at a time.
+    """
 
     count: int
     threads_per_training: int = 1
+    gpus: Sequence[str] = ()
     clock: Callable[[], float] = time.monotonic
-    _server: subprocess.Popen[bytes] | None = None
-    _control: socket.socket | None = None
+    _servers: dict[str, _Server] = field(default_factory=dict)
+    """By framework; the empty name is scikit-learn."""
     _lanes: dict[int, _Lane] = field(default_factory=dict)
+    _held: list[Spec] = field(default_factory=list)
+    """Fed, and no lane can take them yet."""
     _next_number: int = 0
     _watch_at: float = 0.0
 
     def start(self) -> None:
         """Start the forkserver and the trainers; returns before they are ready. Call it before any client starts."""
+        self._start_server("")
+        for _ in range(self.count):
+            self._spawn()
+
+    def _start_server(self, framework: str) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads_per_training))
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "consumer.trainers.forkserver", str(theirs.fileno())],
+        process = subprocess.Popen(
+            [sys.executable, "-m", "consumer.trainers.forkserver", str(theirs.fileno()), framework],
             pass_fds=[theirs.fileno()],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
@@ -103,30 +129,29 @@ class Lanes:
         )
         theirs.close()
         ours.setblocking(False)
-        self._control = ours
-        for _ in range(self.count):
-            self._spawn()
+        self._servers[framework] = _Server(process, ours)
 
     def stop(self) -> None:
         """Let idle trainers end, and kill the others with their groups; returns when they are gone."""
         for lane in self._lanes.values():
             lane.feed.close()
             lane.reading_end.close()
-        if self._server is not None and self._control is not None:
-            deadline = self.clock() + 2.0
-            while any(lane.running is None for lane in self._lanes.values()) and self.clock() < deadline:
-                if not self._gone():
-                    time.sleep(0.01)
-            self._control.close()
-            self._server.wait(timeout=30)
+        deadline = self.clock() + 2.0
+        while any(lane.running is None for lane in self._lanes.values()) and self.clock() < deadline:
+            if not any(self._gone(server.control) for server in self._servers.values()):
+                time.sleep(0.01)
+        for server in self._servers.values():
+            server.control.close()
+        for server in self._servers.values():
+            server.process.wait(timeout=30)
         for lane in self._lanes.values():
             lane.outbox.close()
         self._lanes.clear()
 
     def descriptors(self) -> Iterator[socket.socket]:
         """What to select on for reading; changes when a trainer is replaced."""
-        if self._control is not None:
-            yield self._control
+        for server in self._servers.values():
+            yield server.control
         for lane in self._lanes.values():
             if not lane.mute:
                 yield lane.outbox
@@ -139,11 +164,13 @@ class Lanes:
     @property
     def saturated(self) -> bool:
         """Whether no lane is free."""
-        return all(lane.running is not None for lane in self._lanes.values())
+        return all(lane.running is not None for lane in self._lanes.values() if not lane.replaced)
 
     @property
     def alive(self) -> bool:
-        return self._server is not None and self._server.poll() is None
+        """Whether trainers can be started; a framework's forkserver is started again when it is needed."""
+        server = self._servers.get("")
+        return server is not None and server.process.poll() is None
 
     def rss_bytes(self) -> int:
         """Of all trainers, as last seen."""
@@ -151,16 +178,48 @@ class Lanes:
 
     def room(self) -> int:
         """How many jobs can be fed now: one running and one ahead in each lane."""
-        return sum(2 - lane.load for lane in self._lanes.values() if lane.open)
+        return sum(2 - lane.load for lane in self._lanes.values() if lane.open) - len(self._held)
 
     def feed(self, spec: Spec) -> None:
-        """Give a job to the lane that has least to do. Call only if there is room()."""
-        open_lanes = (lane for lane in self._lanes.values() if lane.open and lane.load < 2)
-        self._push(min(open_lanes, key=lambda lane: lane.load), spec)
+        """Give a job to the lane that has least to do, of those for its framework or without work. Call only if there
+        is room(); it is held here as long as no lane can take it.
+        """
+        lane = self._lane_for(spec.framework)
+        if lane is None:
+            self._held.append(spec)
+        else:
+            self._push(lane, spec)
+
+    def _lane_for(self, framework: str) -> _Lane | None:
+        lanes = sorted(
+            (lane for lane in self._lanes.values() if lane.open and lane.load < 2), key=lambda lane: lane.load
+        )
+        own = next((lane for lane in lanes if lane.framework == framework), None)
+        if own is not None and own.load == 0:
+            return own
+        if lanes and lanes[0].load == 0 and self._can_start(framework):
+            return self._changed(lanes[0], framework)
+        return own
+
+    def _changed(self, lane: _Lane, framework: str) -> _Lane:
+        """A new lane in the place of one without work, whose trainer ends by itself."""
+        lane.retiring = lane.replaced = True
+        lane.feed.shutdown(socket.SHUT_WR)
+        if framework not in self._servers:
+            self._start_server(framework)
+        return self._spawn(framework)
+
+    def _can_start(self, framework: str) -> bool:
+        return not framework or not self.gpus or bool(self._free_gpus())
+
+    def _free_gpus(self) -> list[str]:
+        taken = {lane.gpu for lane in self._lanes.values()}
+        return [gpu for gpu in self.gpus if gpu not in taken]
 
     def take_back(self, job_id: str | None = None) -> Sequence[str]:
         """Take back jobs that no trainer has taken: this one, or all of them. Returns the ids that came back."""
-        back = []
+        back = [spec.job_id for spec in self._held if job_id in (None, spec.job_id)]
+        self._held = [spec for spec in self._held if spec.job_id not in back]
         for lane in self._lanes.values():
             if not any(job_id in (None, spec.job_id) for spec in lane.fed):
                 continue
@@ -184,8 +243,12 @@ class Lanes:
         events: list[LaneEvent] = []
         for lane in list(self._lanes.values()):
             self._listen(lane, events)
-        self._hear_control(events)
+        for framework in tuple(self._servers):
+            self._hear_control(framework, events)
         self._enforce()
+        held, self._held = self._held, []
+        for spec in held:
+            self.feed(spec)
         self._share()
         return events
 
@@ -197,7 +260,7 @@ class Lanes:
                 return
             if not datagram:
                 lane.mute = True
-                self._command({"kill": lane.number})
+                self._command(lane.framework, {"kill": lane.number})
                 return
             event = self._understand(lane, orjson.loads(datagram))
             if event is not None:
@@ -212,6 +275,7 @@ class Lanes:
             return Taken(job_id)
         if "progress" in message:
             lane.rss_bytes = message["rss_bytes"]
+            lane.fresh_bytes = lane.fresh_bytes or lane.rss_bytes
             return Reported(message.pop("progress"), **message)
         if "log" in message:
             return Logged(message["log"], message["level"], message["message"])
@@ -223,20 +287,34 @@ class Lanes:
                 return Finished(job_id, verdict, **message)
         raise ValueError(f"a trainer sent {sorted(message)}")
 
-    def _hear_control(self, events: list[LaneEvent]) -> None:
-        assert self._control is not None
+    def _hear_control(self, framework: str, events: list[LaneEvent]) -> None:
         while True:
             try:
-                datagram = self._control.recv(CONTROL_LIMIT_BYTES)
+                datagram = self._servers[framework].control.recv(CONTROL_LIMIT_BYTES)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                datagram = b""
             if not datagram:
-                raise RuntimeError("the forkserver is gone; its log on stderr says why")
+                self._lost(framework, events)
+                return
             message = orjson.loads(datagram)
             if "spawned" in message:
                 self._lanes[message["spawned"]].pid = message["pid"]
             elif "exited" in message:
                 self._bury(self._lanes.pop(message["exited"]), message, events)
+
+    def _lost(self, framework: str, events: list[LaneEvent]) -> None:
+        """A forkserver has ended, and with it its trainers; without the first one there is nothing to go on with."""
+        if not framework:
+            raise RuntimeError("the forkserver is gone; its log on stderr says why")
+        server = self._servers.pop(framework)
+        server.control.close()
+        code = server.process.wait(timeout=30)
+        for lane in [lane for lane in self._lanes.values() if lane.framework == framework]:
+            del self._lanes[lane.number]
+            lane.framework = ""
+            self._bury(lane, {"signal": None, "code": f"{code} of the forkserver of {framework}"}, events)
 
     def _bury(self, lane: _Lane, exit_: dict[str, Any], events: list[LaneEvent]) -> None:
         if not lane.mute:
@@ -252,7 +330,8 @@ class Lanes:
         events.extend(Returned(spec.job_id) for spec in untaken)
         for end in (lane.feed, lane.reading_end, lane.outbox):
             end.close()
-        self._spawn()
+        if not lane.replaced:
+            self._spawn(lane.framework)
 
     def _push(self, lane: _Lane, spec: Spec) -> None:
         lane.feed.send(spec.payload)
@@ -287,7 +366,7 @@ class Lanes:
             if not lane.open or lane.pid is None:
                 continue
             if spec is None:
-                if lane.rss_bytes > RECYCLE_RSS_BYTES:
+                if lane.rss_bytes > lane.fresh_bytes + GROWTH_BYTES:
                     lane.retiring = True
                     lane.feed.shutdown(socket.SHUT_WR)
                 continue
@@ -303,41 +382,49 @@ class Lanes:
 
     def _share(self) -> None:
         """An idle lane takes over what waits behind another's training."""
-        for idle in self._lanes.values():
+        for idle in tuple(self._lanes.values()):
             if idle.load or not idle.open or idle.pid is None:
                 continue
             for other in self._lanes.values():
-                if other.ahead is not None:
+                if other.ahead is not None and self._suits(idle, other.framework):
                     for spec in self._pull(other):
                         self.feed(spec)
                     break
 
+    def _suits(self, idle: _Lane, framework: str) -> bool:
+        return idle.framework == framework or self._can_start(framework)
+
     def _kill(self, lane: _Lane, ending: Killed) -> None:
         lane.ending = ending
-        self._command({"kill": lane.number})
+        self._command(lane.framework, {"kill": lane.number})
 
-    def _spawn(self) -> None:
+    def _spawn(self, framework: str = "") -> _Lane:
         feed, reading_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         outbox, their_outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         feed.setblocking(False)
         outbox.setblocking(False)
         number = self._next_number
         self._next_number += 1
-        self._command({"spawn": number}, reading_end.fileno(), their_outbox.fileno())
+        gpu = next(iter(self._free_gpus()), "") if framework else ""
+        self._command(framework, {"spawn": number, "gpu": gpu}, reading_end.fileno(), their_outbox.fileno())
         their_outbox.close()
-        self._lanes[number] = _Lane(number, feed, reading_end, outbox)
+        lane = self._lanes[number] = _Lane(number, framework, gpu, feed, reading_end, outbox)
+        return lane
 
-    def _command(self, command: dict[str, object], *descriptors: int) -> None:
-        assert self._control is not None
-        socket.send_fds(self._control, [orjson.dumps(command)], descriptors)
+    def _command(self, framework: str, command: dict[str, object], *descriptors: int) -> None:
+        """What a forkserver that has ended does not hear is noticed by its silence."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._servers[framework].control, [orjson.dumps(command)], descriptors)
 
-    def _gone(self) -> bool:
+    def _gone(self, control: socket.socket) -> bool:
         """Whether a trainer has ended since the last look."""
-        assert self._control is not None
         try:
-            message = orjson.loads(self._control.recv(CONTROL_LIMIT_BYTES) or b"{}")
-        except BlockingIOError:
+            datagram = control.recv(CONTROL_LIMIT_BYTES)
+        except (BlockingIOError, ConnectionResetError):
             return False
+        if not datagram:
+            return False
+        message = orjson.loads(datagram)
         if "exited" in message:
             self._lanes.pop(message["exited"]).outbox.close()
         return True

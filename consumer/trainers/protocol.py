@@ -60,12 +60,13 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A job as a trainer gets it. `payload` is its datagram."""
+    """A job as a trainer gets it. `payload` is its datagram; `framework` is what its trainer has to have imported."""
 
     job_id: str
     payload: bytes
     max_time_s: float
     max_memory_bytes: int
+    framework: str = ""
 
 
 class End(Enum):

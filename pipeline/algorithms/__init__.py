@@ -14,10 +14,11 @@ from types import MappingProxyType
 from pipeline.algorithms.algorithm import Algorithm, Task
 from pipeline.algorithms.classifiers import CLASSIFIERS
 from pipeline.algorithms.hyperparameters import shown
+from pipeline.algorithms.networks import NETWORKS
 from pipeline.algorithms.regressors import REGRESSORS
 from pipeline.errors import RejectedError
 
-__all__ = ["Algorithm", "Task", "catalogue", "find"]
+__all__ = ["Algorithm", "Task", "catalogue", "find", "framework_of"]
 
 GROUP = "tensorfleet.algorithms"
 
@@ -28,7 +29,7 @@ def catalogue() -> Mapping[str, Algorithm]:
 
     Raises TypeError if an installed package offers something that is no Algorithm, RuntimeError if a taken name.
     """
-    found = {algorithm.name: algorithm for algorithm in (*CLASSIFIERS, *REGRESSORS)}
+    found = {algorithm.name: algorithm for algorithm in (*CLASSIFIERS, *REGRESSORS, *NETWORKS)}
     for point in entry_points(group=GROUP):
         algorithm = point.load()
         if not isinstance(algorithm, Algorithm):
@@ -48,3 +49,9 @@ def find(name: str) -> Algorithm:
         near = get_close_matches(name.lower(), known, n=2, cutoff=0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
         raise RejectedError(f"there is no algorithm {shown(name)}{hint} There are {', '.join(known)}") from None
+
+
+def framework_of(name: str) -> str:
+    """The framework that an algorithm needs (pipeline.deep.frameworks); empty for none, and for no algorithm."""
+    algorithm = catalogue().get(name)
+    return "" if algorithm is None else algorithm.framework

@@ -8,10 +8,13 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from pipeline.algorithms.hyperparameters import Hyperparameter, Integer, Kind, derive, shown
+from pipeline.columns import Column, Role
+from pipeline.deep.shapes import row_shape
 from pipeline.errors import RejectedError
 from pipeline.jobs import HyperparameterValue
 
 Task = Literal["classification", "regression"]
+Takes = Literal["table", "image", "sequence"]
 Resolved = Mapping[str, HyperparameterValue]
 
 SEED = Integer(0, 2**32 - 1)
@@ -39,6 +42,8 @@ class Algorithm:
         adapt: the estimator for so many classes, where it depends on them.
         needs_dense: whether the estimator cannot be fitted on a sparse matrix.
         sliced: whether `warm_start` adds members one after another, so that a fit in slices can show its progress.
+        framework: what trains it, of pipeline.deep.frameworks; empty for scikit-learn.
+        takes: what a row is to it; images and sequences are columns of numbers, with a shape.
         trusted_types: types in its fitted state beyond those every model file may hold (see pipeline.model_file).
     """
 
@@ -53,6 +58,8 @@ class Algorithm:
     adapt: Callable[[Any, int], Any] | None = None
     needs_dense: bool = False
     sliced: bool = False
+    framework: str = ""
+    takes: Takes = "table"
     trusted_types: Sequence[str] = ()
 
     @classmethod
@@ -94,6 +101,20 @@ class Algorithm:
             except ValueError as wrong:
                 raise RejectedError(f"{self.name}: {wrong}") from None
         return resolved
+
+    def check_columns(self, resolved: Resolved, columns: Sequence[Column]) -> None:
+        """Raises RejectedError if these feature columns are not the image or sequence that it takes."""
+        if self.takes == "table":
+            return
+        others = [column.name for column in columns if column.role is not Role.NUMERIC]
+        if others:
+            are = "is" if len(others) == 1 else "are"
+            raise RejectedError(
+                f"{self.name} takes columns of numbers, which together are the {self.takes}; "
+                f"{', '.join(others[:10])} {are} not"
+            )
+        shape: Any = resolved.get("input_shape")
+        row_shape(self.takes, len(columns), shape)
 
     def build(self, resolved: Resolved, n_classes: int = 2) -> Any:
         """The unfitted estimator for what `resolve` gave; `n_classes` is of no matter to a regressor."""

@@ -12,9 +12,11 @@ from pipeline.algorithms import Algorithm, catalogue
 from pipeline.errors import RejectedError
 from pipeline.trained import Trained
 from pipeline.training import Stage
-from tests.training_data import Bench, mixed_rows, request
+from tests.frameworks import within
+from tests.training_data import QUICK, Bench, mixed_rows, pictures, request, told_while_training
 
 REGRESSORS = [name for name, entry in catalogue().items() if entry.task == "regression"]
+SHAPED = [name for name, entry in catalogue().items() if entry.takes != "table"]
 CLASSIFIERS = [name for name, entry in catalogue().items() if entry.task == "classification"]
 
 
@@ -29,8 +31,12 @@ def algorithm(request: pytest.FixtureRequest) -> Algorithm:
     return entry
 
 
-def mixed(algorithm: Algorithm, rows: int = 120) -> pd.DataFrame:
-    """Numbers, words, truths, dates and text, with gaps; the target follows the first column."""
+def natural(algorithm: Algorithm, rows: int = 120) -> pd.DataFrame:
+    """What it takes, with gaps: of a table numbers, words, truths, dates and text, whose first column tells the target;
+    else images, or sequences.
+    """
+    if algorithm.takes != "table":
+        return pictures(rows, classes=3)
     frame = mixed_rows(rows, classes=3)
     if algorithm.task == "regression":
         noise = np.random.default_rng(1).normal(scale=0.1, size=rows)
@@ -53,43 +59,46 @@ def score(trained: Trained) -> tuple[float, float]:
     return trained.metrics["accuracy"], trained.metrics["baseline_accuracy"]
 
 
-def test_it_learns_from_rows_of_every_kind_and_beats_the_baseline(bench: Bench, algorithm: Algorithm) -> None:
-    found, baseline = score(bench.train(request(algorithm.name), mixed(algorithm)))
+def test_it_learns_from_rows_of_its_kind_and_beats_the_baseline(bench: Bench, algorithm: Algorithm) -> None:
+    found, baseline = score(bench.train(request(algorithm.name), natural(algorithm)))
     assert found > baseline
 
 
 def test_the_stored_model_predicts_raw_rows_as_it_did_when_it_was_tested(bench: Bench, algorithm: Algorithm) -> None:
-    frame = mixed(algorithm)
-    model = bench.load(bench.train(request(algorithm.name), frame))
+    frame = natural(algorithm)
+    trained = bench.train(request(algorithm.name), frame)
+    model = bench.load(trained)
     tested = model.evaluation["test_predictions"]
     raw = frame.drop(columns="label").iloc[tested["row"]]
     expected = tested["predicted"]
     if algorithm.task == "classification":
         expected = [model.evaluation["classes"][place] for place in expected]
-    assert model.predict(raw).labels == expected
+    assert bench.predict(trained, raw).labels == expected
     documents = [{name: value for name, value in row.items() if value is not None} for row in raw.to_dict("records")]
-    assert model.predict(documents).labels == expected
+    assert bench.predict(trained, documents).labels == expected
     if (scores := tested.get("scores")) is not None and tested["scores_are"] == "probabilities":
-        np.testing.assert_array_equal(model.predict(raw).probabilities, scores)
+        np.testing.assert_array_equal(bench.predict(trained, raw).probabilities, scores)
 
 
 def test_the_same_request_gives_the_same_file(bench: Bench, algorithm: Algorithm) -> None:
-    data = bench.dataset(mixed(algorithm, 60))
+    data = bench.dataset(natural(algorithm, 60))
     first, second = (bench.train(request(algorithm.name), data) for _ in range(2))
     assert first.sha256 == second.sha256
     assert bench.train(request(algorithm.name, seed=1), data).sha256 != first.sha256
 
 
 def test_progress_rises_and_changes_nothing(bench: Bench, algorithm: Algorithm) -> None:
-    told: list[tuple[Stage, float | None]] = []
-    data = bench.dataset(mixed(algorithm, 60))
-    heard = bench.train(request(algorithm.name), data, report=lambda stage, done, _: told.append((stage, done)))
-    assert list(dict.fromkeys(stage for stage, _ in told)) == list(Stage)
+    data = bench.dataset(natural(algorithm, 60))
+    asked = request(algorithm.name)
+    heard, told = within(algorithm.framework, told_while_training, asked, data, bench.directory)
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == list(Stage)
     for stage in Stage:
-        done = [fraction for at, fraction in told if at is stage and fraction is not None]
+        done = [fraction for at, fraction, _ in told if at is stage and fraction is not None]
         assert done == sorted(done)
         assert all(0 <= fraction <= 1 for fraction in done)
-    assert heard.sha256 == bench.train(request(algorithm.name), data).sha256
+    if algorithm.framework:
+        assert sum("epoch" in message for _, _, message in told) == QUICK[algorithm.name]["epochs"]
+    assert heard.sha256 == bench.train(asked, data).sha256
 
 
 def test_wrong_hyperparameters_are_rejected(bench: Bench, algorithm: Algorithm) -> None:
@@ -99,13 +108,15 @@ def test_wrong_hyperparameters_are_rejected(bench: Bench, algorithm: Algorithm) 
 
 @pytest.mark.parametrize("features", [1, 1_000])
 def test_one_feature_and_a_thousand(bench: Bench, algorithm: Algorithm, features: int) -> None:
-    trained = bench.train(request(algorithm.name), numbers(algorithm, features))
+    shape = {"input_shape": [20, 50]} if features == 1_000 and algorithm.takes != "table" else {}
+    asked = request(algorithm.name, hyperparameters={**QUICK.get(algorithm.name, {}), **shape})
+    trained = bench.train(asked, numbers(algorithm, features))
     assert len(trained.features) == features
-    assert len(bench.load(trained).predict([{f"x{place}": 0.5 for place in range(features)}]).labels) == 1
+    assert len(bench.predict(trained, [{f"x{place}": 0.5 for place in range(features)}]).labels) == 1
 
 
 def test_folds_are_scored_inside_the_training_part(bench: Bench, algorithm: Algorithm) -> None:
-    frame = numbers(algorithm, 3)
+    frame = numbers(algorithm, 4)
     plain, folded = (bench.train(request(algorithm.name, cv=cv), frame) for cv in (None, 3))
     assert plain.metrics.items() <= folded.metrics.items()
     metric = "rmse" if algorithm.task == "regression" else "accuracy"
@@ -120,7 +131,7 @@ def test_a_classifier_tells_two_to_twenty_classes_apart(bench: Bench, name: str,
     labels = np.arange(100) % classes
     trained = bench.train(request(name), pd.DataFrame({"x": np.linspace(0, 1, 100) + labels, "y": labels}))
     assert len(trained.classes) == classes
-    assert all(isinstance(label, int) for label in bench.load(trained).predict([{"x": 0.5}, {"x": None}]).labels)
+    assert all(isinstance(label, int) for label in bench.predict(trained, [{"x": 0.5}, {"x": None}]).labels)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -128,7 +139,7 @@ def test_a_classifier_tells_two_to_twenty_classes_apart(bench: Bench, name: str,
 def test_labels_keep_their_type(bench: Bench, name: str, labels: list[Any]) -> None:
     frame = pd.DataFrame({"x": np.linspace(0, 1, 30) + np.arange(30) % 2, "y": labels * 15})
     trained = bench.train(request(name), frame)
-    predicted = bench.load(trained).predict([{"x": 0.0}, {"x": 1.9}]).labels
+    predicted = bench.predict(trained, [{"x": 0.0}, {"x": 1.9}]).labels
     assert {type(label) for label in predicted} == {type(labels[0])}
     assert trained.classes == sorted(map(str, labels))
 
@@ -148,3 +159,23 @@ def test_a_regressor_predicts_in_the_units_of_its_target(bench: Bench, name: str
 def test_a_regressor_refuses_words(bench: Bench, name: str) -> None:
     with pytest.raises(RejectedError, match=f"holds no numbers, which {name} needs"):
         bench.train(request(name, "iris"))
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_what_is_no_image_or_sequence_is_rejected_with_the_figures(bench: Bench, name: str) -> None:
+    kind = catalogue()[name].takes
+    with pytest.raises(RejectedError, match=f"6 feature columns are no square {kind}; say .* input_shape"):
+        bench.train(request(name), numbers(catalogue()[name], 6))
+    asked = request(name, hyperparameters={"input_shape": [2, 2]})
+    with pytest.raises(RejectedError, match=r"\[2, 2\] is of 4 numbers, and the dataset has 6 feature columns"):
+        bench.train(asked, numbers(catalogue()[name], 6))
+    with pytest.raises(RejectedError, match=f"together are the {kind}; city, paid, seen, note are not"):
+        bench.train(request(name), mixed_rows())
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_a_shape_that_is_given_is_taken(bench: Bench, name: str) -> None:
+    asked = request(name, hyperparameters={**QUICK[name], "input_shape": [2, 3]})
+    trained = bench.train(asked, numbers(catalogue()[name], 6))
+    assert trained.hyperparameters["input_shape"] == [2, 3]
+    assert len(bench.predict(trained, [{f"x{place}": 0.5 for place in range(6)}]).labels) == 1

@@ -16,7 +16,7 @@ from tests.end_to_end.verdict import Verdict
 from tests.training_data import QUICK
 
 ALGORITHMS = [
-    name for name, entry in catalogue().items() if entry.estimator.__module__.startswith(("sklearn", "pipeline"))
+    name for name, entry in catalogue().items() if entry.estimator.__module__.startswith(("sklearn", "pipeline.alg"))
 ]
 
 

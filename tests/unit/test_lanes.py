@@ -217,9 +217,9 @@ def test_no_trainer_outlives_its_forkserver(tmp_path: Path, monkeypatch: pytest.
     bench.feed("beside", mode="hang", seconds=60)
     bench.taken("beside")
     pids = [lane.pid for lane in bench.lanes._lanes.values()]
-    assert bench.lanes._server is not None
-    bench.lanes._server.kill()
-    bench.lanes._server.wait()
+    server = bench.lanes._servers[""].process
+    server.kill()
+    server.wait()
     for pid in pids:
         assert pid is not None
         _await_gone(pid)

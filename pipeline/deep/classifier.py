@@ -1,0 +1,187 @@
+"""What all deep classifiers share: epochs, batches, early stopping, checkpoints, and weights as numpy arrays.
+
+The networks themselves are built in `torch_networks` and `keras_networks`, anew from the hyperparameters wherever they
+are needed, and the weights are put in: nothing that a framework has stored is ever read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from pipeline.deep.course import Arrays, Course, Watch
+from pipeline.deep.frameworks import FRAMEWORKS
+from pipeline.deep.shapes import row_shape
+
+CLIPPED_AT = 3.0
+"""Standard deviations: without it rare bright pixels cost a convolutional network two points on digits."""
+ROWS_AT_ONCE = 1_024
+"""That are predicted in one go."""
+
+Rows = NDArray[np.float32]
+Codes = NDArray[np.int64]
+
+
+class Network(Protocol):
+    """A network with its optimizer, in a framework's hands.  Rows have the shape (n, *row_shape)."""
+
+    def fit_epoch(self, rows: Rows, codes: Codes, batch_size: int, seed: int) -> float:
+        """Once over the rows in this order; the mean of the loss.  Equal state and seed give equal weights."""
+        ...
+
+    def logits(self, rows: Rows) -> NDArray[np.float32]:
+        """Shape (n, classes)."""
+        ...
+
+    def weights(self) -> Arrays: ...
+
+    def set_weights(self, weights: Arrays) -> None: ...
+
+    def optimizer_state(self) -> Arrays: ...
+
+    def set_optimizer_state(self, state: Arrays) -> None: ...
+
+
+@dataclass(eq=False, repr=False)
+class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A scikit-learn classifier whose parameters are the fields of its class; a subclass says which network it is.
+
+    Fitted: `classes_`, `n_features_in_`, `weights_` (arrays in the network's order), `history_` (loss and, with early
+    stopping, validation_loss of each epoch), `n_iter_` (epochs).
+    """
+
+    epochs: int = 30
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    early_stopping: bool = False
+    patience: int = 5
+    validation_fraction: float = 0.1
+    random_state: int = 0
+
+    framework: ClassVar[str]
+    builder: ClassVar[str]
+    """The function that builds the network, in the framework's module of networks."""
+    takes: ClassVar[Literal["table", "image", "sequence"]] = "table"
+
+    def network(self, shape: tuple[int, ...], n_classes: int) -> Network:
+        """A new network, its weights drawn by the seed, for rows of this shape."""
+        build = getattr(FRAMEWORKS[self.framework].networks(), self.builder)
+        built: Network = build(self, shape, n_classes)
+        return built
+
+    def fit(self, X: NDArray[Any], y: NDArray[Any], *, watch: Watch | None = None) -> Self:
+        """X: (rows, features), finite numbers, standardised; y: (rows,) labels.
+
+        Raises RejectedError where the features have not the shape the network takes, FloatingPointError when the loss
+        is no number any more.
+        """
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.n_features_in_ = X.shape[1]
+        rows, codes = self._rows(X), codes.astype(np.int64)
+        fit_on, held_out = self._held_out(codes)
+        network = self.network(rows.shape[1:], len(self.classes_))
+        course = self._follow(network, rows, codes, fit_on, held_out, watch or Watch())
+        self.weights_ = list(course.best or course.weights)
+        self.n_iter_ = course.epoch
+        self.history_ = {"loss": course.losses, "validation_loss": course.validation_losses}
+        network.set_weights(self.weights_)
+        self._built = network
+        return self
+
+    def predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        """Shape (rows, classes), in the order of `classes_`."""
+        logits = _logits(self._network(), self._rows(X)).astype(np.float64)
+        grown = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(grown / grown.sum(axis=1, keepdims=True))
+
+    def predict(self, X: NDArray[Any]) -> NDArray[Any]:
+        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return labels
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the network of the framework, which no file holds."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_built"}
+
+    def _network(self) -> Network:
+        check_is_fitted(self, "weights_")
+        if getattr(self, "_built", None) is None:
+            shape = row_shape(self.takes, self.n_features_in_, getattr(self, "input_shape", None))
+            self._built = self.network(shape, len(self.classes_))
+            self._built.set_weights(self.weights_)
+        return self._built
+
+    def _rows(self, X: Any) -> Rows:
+        shape = row_shape(self.takes, X.shape[1], getattr(self, "input_shape", None))
+        clipped = np.clip(np.asarray(X, dtype=np.float32), -CLIPPED_AT, CLIPPED_AT)
+        return np.ascontiguousarray(clipped.reshape(len(clipped), *shape))
+
+    def _held_out(self, codes: Codes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Places of the rows to fit on, and of those that tell when to stop: a share of each class."""
+        order = np.random.default_rng(self.random_state).permutation(len(codes))
+        if not self.early_stopping:
+            return order, order[:0]
+        held = np.zeros(len(codes), dtype=bool)
+        for code in np.unique(codes):
+            of_class = order[codes[order] == code]
+            held[of_class[: int(self.validation_fraction * len(of_class))]] = True
+        if not held.any():
+            held[order[: max(1, int(self.validation_fraction * len(codes)))]] = True
+        return order[~held[order]], order[held[order]]
+
+    def _follow(
+        self,
+        network: Network,
+        rows: Rows,
+        codes: Codes,
+        fit_on: NDArray[np.intp],
+        held_out: NDArray[np.intp],
+        watch: Watch,
+    ) -> Course:
+        course = watch.resumed() or Course()
+        if course.epoch:
+            network.set_weights(course.weights)
+            network.set_optimizer_state(course.optimizer)
+        while course.epoch < self.epochs and not self._enough(course):
+            seed = int(np.random.SeedSequence([self.random_state, course.epoch]).generate_state(1)[0])
+            order = fit_on[np.random.default_rng([self.random_state, course.epoch]).permutation(len(fit_on))]
+            loss = network.fit_epoch(rows[order], codes[order], self.batch_size, seed)
+            course.epoch += 1
+            if not np.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss is {loss} after epoch {course.epoch}: try a learning_rate below {self.learning_rate:g}"
+                )
+            course.losses.append(loss)
+            if len(held_out):
+                self._validate(course, network, rows[held_out], codes[held_out])
+            if watch.due():
+                course.weights, course.optimizer = network.weights(), network.optimizer_state()
+                watch.keep(course)
+            watch.told(course.epoch, self.epochs, f"epoch {course.epoch:,} of {self.epochs:,}; loss {loss:.4f}")
+        course.weights = network.weights()
+        return course
+
+    def _validate(self, course: Course, network: Network, rows: Rows, codes: Codes) -> None:
+        loss = _cross_entropy(_logits(network, rows), codes)
+        course.validation_losses.append(loss)
+        if loss < course.best_loss:
+            course.best, course.best_loss, course.best_epoch = network.weights(), loss, course.epoch
+
+    def _enough(self, course: Course) -> bool:
+        return self.early_stopping and course.epoch - course.best_epoch >= self.patience and bool(course.epoch)
+
+
+def _logits(network: Network, rows: Rows) -> NDArray[np.float32]:
+    starts: Sequence[int] = range(0, len(rows), ROWS_AT_ONCE)
+    return np.concatenate([network.logits(rows[start : start + ROWS_AT_ONCE]) for start in starts])
+
+
+def _cross_entropy(logits: NDArray[np.float32], codes: Codes) -> float:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    of_all = np.log(np.exp(shifted).sum(axis=1))
+    return float((of_all - shifted[np.arange(len(codes)), codes]).mean())

@@ -1,0 +1,100 @@
+"""The networks of Keras on TensorFlow.  Their layers are in the order of their weights in a model file, which must not
+change.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from numpy.typing import NDArray
+
+from pipeline.deep import classifiers
+from pipeline.deep.classifier import Codes, DeepClassifier, Rows
+from pipeline.deep.course import Arrays
+
+Shape = tuple[int, ...]
+
+
+def mlp(model: classifiers.KerasDNN, shape: Shape, n_classes: int) -> KerasNetwork:
+    def stack() -> list[Any]:
+        stacked: list[Any] = []
+        for place, size in enumerate(model.hidden_layer_sizes):
+            stacked.append(layers.Dense(size, activation="relu"))
+            if place == 0:
+                stacked.append(layers.Dropout(model.dropout))
+        return [*stacked, layers.Dense(n_classes)]
+
+    return KerasNetwork(stack, shape, model)
+
+
+def cnn(model: classifiers.KerasCNN, shape: Shape, n_classes: int) -> KerasNetwork:
+    def stack() -> list[Any]:
+        stacked: list[Any] = []
+        for place, size in enumerate(model.filters):
+            stacked.append(layers.Conv2D(size, 3, padding="same", activation="relu"))
+            if place == 0 and min(shape[:2]) > 1:
+                stacked.append(layers.MaxPooling2D(2))
+        stacked += [layers.Flatten(), layers.Dropout(model.dropout), layers.Dense(model.dense_size, activation="relu")]
+        return [*stacked, layers.Dense(n_classes)]
+
+    return KerasNetwork(stack, shape, model)
+
+
+def device() -> str:
+    """In words, for a result's environment."""
+    _limit_threads()
+    found = tf.config.list_logical_devices("GPU")
+    return f"gpu {found[0].name}" if found else "cpu"
+
+
+class KerasNetwork:
+    """Implements pipeline.deep.classifier.Network with Adam and cross-entropy."""
+
+    def __init__(self, stack: Any, shape: Shape, model: DeepClassifier) -> None:
+        _limit_threads()
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(model.random_state)
+        self.module = keras.Sequential([keras.Input(shape), *stack()])
+        self.module.compile(
+            optimizer=keras.optimizers.Adam(model.learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=False,
+        )
+
+    def fit_epoch(self, rows: Rows, codes: Codes, batch_size: int, seed: int) -> float:
+        for place, layer in enumerate(self.module.layers):
+            if hasattr(layer, "seed_generator"):
+                layer.seed_generator.state.assign(np.array([seed, place], dtype=np.uint32))
+        told = self.module.fit(rows, codes, batch_size=batch_size, epochs=1, shuffle=False, verbose=0)
+        return float(told.history["loss"][0])
+
+    def logits(self, rows: Rows) -> NDArray[np.float32]:
+        return np.asarray(self.module(rows, training=False))
+
+    def weights(self) -> Arrays:
+        return [np.array(value) for value in self.module.get_weights()]
+
+    def set_weights(self, weights: Arrays) -> None:
+        self.module.set_weights(list(weights))
+
+    def optimizer_state(self) -> Arrays:
+        return [np.array(variable.numpy()) for variable in self.module.optimizer.variables]
+
+    def set_optimizer_state(self, state: Arrays) -> None:
+        self.module.optimizer.build(self.module.trainable_variables)
+        for variable, value in zip(self.module.optimizer.variables, state, strict=True):
+            variable.assign(value)
+
+
+@cache
+def _limit_threads() -> None:
+    """To what the worker allows its trainers; once, before the first operation."""
+    if "OMP_NUM_THREADS" in os.environ:
+        tf.config.threading.set_intra_op_parallelism_threads(int(os.environ["OMP_NUM_THREADS"]))
+        tf.config.threading.set_inter_op_parallelism_threads(1)

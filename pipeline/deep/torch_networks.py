@@ -1,0 +1,205 @@
+"""The networks of torch.  Their layers are in the order of their weights in a model file, which must not change."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.deep import classifiers
+from pipeline.deep.classifier import Codes, DeepClassifier, Rows
+from pipeline.deep.course import Arrays
+
+Shape = tuple[int, ...]
+
+
+def logistic(model: classifiers.TorchLogistic, shape: Shape, n_classes: int) -> TorchNetwork:
+    return TorchNetwork(lambda: nn.Linear(shape[0], n_classes), model)
+
+
+def mlp(model: classifiers.TorchMLP, shape: Shape, n_classes: int) -> TorchNetwork:
+    def build() -> nn.Module:
+        layers: list[nn.Module] = []
+        for place, (into, out) in enumerate(pairwise((shape[0], *model.hidden_layer_sizes))):
+            layers += [nn.Linear(into, out), nn.ReLU()]
+            if place == 0:
+                layers.append(nn.Dropout(model.dropout))
+        return nn.Sequential(*layers, nn.Linear(model.hidden_layer_sizes[-1], n_classes))
+
+    return TorchNetwork(build, model)
+
+
+def cnn(model: classifiers.TorchCNN, shape: Shape, n_classes: int) -> TorchNetwork:
+    return TorchNetwork(lambda: _Convolutions(model, shape, n_classes), model)
+
+
+def lstm(model: classifiers.TorchLSTM, shape: Shape, n_classes: int) -> TorchNetwork:
+    return TorchNetwork(lambda: _Memory(model, shape, n_classes), model)
+
+
+def transformer(model: classifiers.TorchTransformer, shape: Shape, n_classes: int) -> TorchNetwork:
+    return TorchNetwork(lambda: _Attention(model, shape, n_classes), model)
+
+
+def device() -> str:
+    """In words, for a result's environment."""
+    return f"cuda {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
+
+
+class TorchNetwork:
+    """Implements pipeline.deep.classifier.Network with Adam and cross-entropy."""
+
+    def __init__(self, build: Callable[[], nn.Module], model: DeepClassifier) -> None:
+        _limit_threads()
+        torch.manual_seed(model.random_state)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.module = build().to(self._device)
+        self._optimizer = torch.optim.Adam(self.module.parameters(), lr=model.learning_rate)
+
+    def fit_epoch(self, rows: Rows, codes: Codes, batch_size: int, seed: int) -> float:
+        torch.manual_seed(seed)
+        self.module.train()
+        x, y = torch.from_numpy(rows), torch.from_numpy(codes)
+        total = 0.0
+        for start in range(0, len(x), batch_size):
+            batch = slice(start, start + batch_size)
+            target = y[batch].to(self._device)
+            loss = nn.functional.cross_entropy(self.module(x[batch].to(self._device)), target)
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            total += float(loss.detach()) * len(target)
+        return total / len(x)
+
+    def logits(self, rows: Rows) -> NDArray[np.float32]:
+        self.module.eval()
+        with torch.no_grad():
+            found: NDArray[np.float32] = self.module(torch.from_numpy(rows).to(self._device)).cpu().numpy()
+        return found
+
+    def weights(self) -> Arrays:
+        return [_array(value) for value in self.module.state_dict().values()]
+
+    def set_weights(self, weights: Arrays) -> None:
+        names = self.module.state_dict().keys()
+        self.module.load_state_dict({name: _tensor(value) for name, value in zip(names, weights, strict=True)})
+
+    def optimizer_state(self) -> Arrays:
+        """Of each parameter: steps, mean of its gradient, mean of its square."""
+        states = self._optimizer.state
+        return [_array(states[one][name]) for one in self.module.parameters() for name in _ADAM]
+
+    def set_optimizer_state(self, state: Arrays) -> None:
+        values = iter(state)
+        for one in self.module.parameters():
+            kept = {name: _tensor(next(values)) for name in _ADAM}
+            self._optimizer.state[one] = {
+                name: value if name == "step" else value.to(self._device) for name, value in kept.items()
+            }
+
+
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
+class _Convolutions(nn.Module):
+    """Rows: (n, height, width, channels)."""
+
+    def __init__(self, model: classifiers.TorchCNN, shape: Shape, n_classes: int) -> None:
+        super().__init__()
+        height, width, channels = shape
+        layers: list[nn.Module] = []
+        for place, (into, out) in enumerate(pairwise((channels, *model.filters))):
+            layers += [nn.Conv2d(into, out, 3, padding=1), nn.ReLU()]
+            if place == 0 and min(height, width) > 1:
+                layers.append(nn.MaxPool2d(2))
+                height, width = height // 2, width // 2
+        flat = model.filters[-1] * height * width
+        self.look = nn.Sequential(*layers)
+        self.decide = nn.Sequential(
+            nn.Flatten(),
+            nn.Dropout(model.dropout),
+            nn.Linear(flat, model.dense_size),
+            nn.ReLU(),
+            nn.Linear(model.dense_size, n_classes),
+        )
+
+    def forward(self, rows: Tensor) -> Any:
+        return self.decide(self.look(rows.permute(0, 3, 1, 2)))
+
+
+class _Memory(nn.Module):
+    """Rows: (n, steps, values); what it remembers at the last step decides."""
+
+    def __init__(self, model: classifiers.TorchLSTM, shape: Shape, n_classes: int) -> None:
+        super().__init__()
+        self.read = nn.LSTM(shape[1], model.hidden_size, model.layers, batch_first=True)
+        self.decide = nn.Linear(model.hidden_size, n_classes)
+
+    def forward(self, rows: Tensor) -> Any:
+        told, _ = self.read(rows)
+        return self.decide(told[:, -1])
+
+
+class _Attention(nn.Module):
+    """Rows: (n, steps, values)."""
+
+    def __init__(self, model: classifiers.TorchTransformer, shape: Shape, n_classes: int) -> None:
+        super().__init__()
+        steps, values = shape
+        self.embed = nn.Linear(values, model.width)
+        self.positions = nn.Parameter(torch.randn(steps, model.width) / math.sqrt(model.width))
+        self.blocks = nn.ModuleList([_Block(model) for _ in range(model.blocks)])
+        self.norm = nn.LayerNorm(model.width)
+        self.decide = nn.Linear(steps * model.width, n_classes)
+
+    def forward(self, rows: Tensor) -> Any:
+        told = self.embed(rows) + self.positions
+        for block in self.blocks:
+            told = block(told)
+        return self.decide(self.norm(told).flatten(1))
+
+
+class _Block(nn.Module):
+    """Attention and two layers a step, each added to what came in, normalised before."""
+
+    def __init__(self, model: classifiers.TorchTransformer) -> None:
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(model.width), nn.LayerNorm(model.width)
+        self.attend = nn.MultiheadAttention(model.width, model.heads, dropout=model.dropout, batch_first=True)
+        self.think = nn.Sequential(
+            nn.Linear(model.width, model.feed_forward_size),
+            nn.GELU(),
+            nn.Dropout(model.dropout),
+            nn.Linear(model.feed_forward_size, model.width),
+        )
+
+    def forward(self, told: Tensor) -> Tensor:
+        seen = self.first(told)
+        told = told + self.attend(seen, seen, seen, need_weights=False)[0]
+        thought: Tensor = told + self.think(self.second(told))
+        return thought
+
+
+def _array(value: Tensor) -> NDArray[Any]:
+    """A copy: what the framework goes on changing is not what was kept."""
+    return np.array(value.detach().cpu().numpy())
+
+
+def _tensor(value: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(value))
+
+
+@cache
+def _limit_threads() -> None:
+    """To what the worker allows its trainers; once, before the first operation."""
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch.set_num_interop_threads(1)
