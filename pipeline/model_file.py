@@ -24,7 +24,6 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import orjson
 import pandas as pd
-import skops.io
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.tree._tree import Tree
@@ -36,6 +35,7 @@ from pipeline.environment import requirements
 from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.mlflow_files import mlmodel, python_env
 from pipeline.preparation import as_rows, known_categories
+from pipeline.skops_alone import skops
 from pipeline.skops_writer import archive, dumps
 
 FORMAT = 1

@@ -27,13 +27,13 @@ QUICK: dict[str, dict[str, Any]] = {
     "gradient_boosting_regressor": {"max_iter": 10, "min_samples_leaf": 5},
     "neural_network": {"max_iter": 20},
     "neural_network_regressor": {"max_iter": 60},
-    "torch_logistic": {"epochs": 20, "learning_rate": 0.05},
-    "torch_mlp": {"epochs": 20, "learning_rate": 0.01, "hidden_layer_sizes": [16, 8]},
-    "torch_cnn": {"epochs": 20, "learning_rate": 0.01, "filters": [4, 8], "dense_size": 16},
-    "torch_lstm": {"epochs": 20, "learning_rate": 0.02, "hidden_size": 8},
-    "torch_transformer": {"epochs": 20, "learning_rate": 0.01, "width": 8, "heads": 2, "feed_forward_size": 16},
-    "keras_dnn": {"epochs": 12, "learning_rate": 0.02, "hidden_layer_sizes": [16, 8]},
-    "keras_cnn": {"epochs": 12, "learning_rate": 0.02, "filters": [4, 8], "dense_size": 16},
+    "torch_logistic": {"epochs": 12, "learning_rate": 0.05},
+    "torch_mlp": {"epochs": 12, "learning_rate": 0.01, "hidden_layer_sizes": [16, 8]},
+    "torch_cnn": {"epochs": 12, "learning_rate": 0.01, "filters": [4, 8], "dense_size": 16},
+    "torch_lstm": {"epochs": 12, "learning_rate": 0.02, "hidden_size": 8},
+    "torch_transformer": {"epochs": 12, "learning_rate": 0.01, "width": 8, "heads": 2, "feed_forward_size": 16},
+    "keras_dnn": {"epochs": 8, "learning_rate": 0.03, "hidden_layer_sizes": [16, 8]},
+    "keras_cnn": {"epochs": 8, "learning_rate": 0.03, "filters": [4, 8], "dense_size": 16},
 }
 """Hyperparameters that keep a test short."""
 

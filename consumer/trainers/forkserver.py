@@ -69,6 +69,7 @@ class ForkServer:
                     elif not self._obey():
                         return
         finally:
+            signal.set_wakeup_fd(-1)
             for pid in self._lanes:
                 _kill_group(pid)
 

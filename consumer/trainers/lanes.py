@@ -302,10 +302,15 @@ class Lanes:
             if "spawned" in message:
                 self._lanes[message["spawned"]].pid = message["pid"]
             elif "exited" in message:
-                self._bury(self._lanes.pop(message["exited"]), message, events)
+                how = f"signal {message['signal']}" if message["signal"] else f"exit code {message['code']}"
+                self._bury(self._lanes.pop(message["exited"]), how, events)
 
     def _lost(self, framework: str, events: list[LaneEvent]) -> None:
-        """A forkserver has ended, and with it its trainers; without the first one there is nothing to go on with."""
+        """A forkserver has ended, and with it its trainers; without the first one there is nothing to go on with.
+
+        A job whose trainer was never forked counts as crashed: else a framework that cannot be imported would be
+        started for it for ever.
+        """
         if not framework:
             raise RuntimeError("the forkserver is gone; its log on stderr says why")
         server = self._servers.pop(framework)
@@ -314,14 +319,17 @@ class Lanes:
         for lane in [lane for lane in self._lanes.values() if lane.framework == framework]:
             del self._lanes[lane.number]
             lane.framework = ""
-            self._bury(lane, {"signal": None, "code": f"{code} of the forkserver of {framework}"}, events)
+            how = f"exit code {code} of the forkserver of {framework}"
+            if lane.pid is None and lane.running is not None:
+                lane.ending = Killed(lane.running.job_id, End.CRASHED, f"the trainer was not started ({how})")
+                lane.reading_end.recv(JOB_LIMIT_BYTES)
+            self._bury(lane, how, events)
 
-    def _bury(self, lane: _Lane, exit_: dict[str, Any], events: list[LaneEvent]) -> None:
+    def _bury(self, lane: _Lane, how: str, events: list[LaneEvent]) -> None:
         if not lane.mute:
             self._listen(lane, events)
         untaken = self._pull(lane)
         if lane.running is not None:
-            how = f"signal {exit_['signal']}" if exit_["signal"] else f"exit code {exit_['code']}"
             crash = Killed(lane.running.job_id, End.CRASHED, f"the trainer process died ({how})")
             if lane.ending is not None and lane.ending.job_id != lane.running.job_id:
                 events.append(Returned(lane.running.job_id))
@@ -346,9 +354,12 @@ class Lanes:
         fed = {spec.payload: spec for spec in lane.fed}
         while True:
             try:
-                pulled.append(fed[lane.reading_end.recv(JOB_LIMIT_BYTES, socket.MSG_DONTWAIT)])
+                payload = lane.reading_end.recv(JOB_LIMIT_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
+            if not payload:  # it was told to end
+                break
+            pulled.append(fed[payload])
         if lane.ahead in pulled:
             lane.ahead = None
         if lane.running in pulled:

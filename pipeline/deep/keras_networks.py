@@ -71,8 +71,12 @@ class KerasNetwork:
         for place, layer in enumerate(self.module.layers):
             if hasattr(layer, "seed_generator"):
                 layer.seed_generator.state.assign(np.array([seed, place], dtype=np.uint32))
-        told = self.module.fit(rows, codes, batch_size=batch_size, epochs=1, shuffle=False, verbose=0)
-        return float(told.history["loss"][0])
+        total = 0.0
+        for start in range(0, len(rows), batch_size):
+            x, y = rows[start : start + batch_size], codes[start : start + batch_size]
+            self.module.reset_metrics()
+            total += float(self.module.train_on_batch(x, y)) * len(x)
+        return total / len(rows)
 
     def logits(self, rows: Rows) -> NDArray[np.float32]:
         return np.asarray(self.module(rows, training=False))

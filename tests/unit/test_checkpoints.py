@@ -9,6 +9,7 @@ import pytest
 from consumer.checkpoints import Checkpoints
 from consumer.waiting import Breakers
 from pipeline.artifacts.directory import DirectoryStore
+from pipeline.trained import COURSE, SEARCH_NOTES
 
 
 class Machine:
@@ -20,16 +21,21 @@ class Machine:
         self.checkpoints.start()
 
     def training(self, request_id: str) -> Path:
-        notes = self.folder / request_id / "notes"
+        notes = self.folder / request_id / SEARCH_NOTES
         notes.parent.mkdir()
-        self.checkpoints.keep(request_id, notes)
+        self.checkpoints.keep(request_id, notes.parent)
         return notes
 
-    def until_stored(self, request_id: str, content: bytes) -> None:
+    def until_stored(self, request_id: str, notes: bytes, **others: bytes) -> None:
+        content = {SEARCH_NOTES: notes, **others}
         deadline = time.monotonic() + 10
-        while (found := self.checkpoints.restore(request_id)) is None or found.read_bytes() != content:
+        while (found := self.checkpoints.restore(request_id)) is None or files(found) != content:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture
@@ -59,7 +65,7 @@ def test_the_newest_is_found_on_another_machine_and_the_older_ones_are_gone(
     found = other.checkpoints.restore("r-1")
     other.checkpoints.stop()
     assert found is not None
-    assert found.read_bytes() == b"one\ntwo\n"
+    assert files(found) == {SEARCH_NOTES: b"one\ntwo\n"}
     deadline = time.monotonic() + 10
     while len(store.list("checkpoints/")) > 1:
         assert time.monotonic() < deadline
@@ -69,7 +75,7 @@ def test_the_newest_is_found_on_another_machine_and_the_older_ones_are_gone(
 def test_a_request_with_an_outcome_leaves_none(machine: Machine, store: DirectoryStore) -> None:
     machine.training("r").write_bytes(b"one\n")
     machine.until_stored("r", b"one\n")
-    (machine.folder / "r" / "notes").unlink()
+    (machine.folder / "r" / SEARCH_NOTES).unlink()
     machine.checkpoints.drop("r")
     deadline = time.monotonic() + 10
     while store.list("checkpoints/"):
@@ -82,7 +88,7 @@ def test_what_is_over_when_the_worker_stops_leaves_none_either(tmp_path: Path, s
     machine = Machine(tmp_path / "one", store)
     machine.training("r").write_bytes(b"one\n")
     machine.until_stored("r", b"one\n")
-    (machine.folder / "r" / "notes").unlink()
+    (machine.folder / "r" / SEARCH_NOTES).unlink()
     machine.checkpoints.stop()
     machine.checkpoints.drop("r")
     machine.checkpoints.join(10)
@@ -97,3 +103,21 @@ def test_a_request_never_finds_anothers(machine: Machine) -> None:
     machine.until_stored("a/b", b"two\n")
     for other in ("r-1", "r", "a", "a/b/", "a%2Fb"):
         assert machine.checkpoints.restore(other) is None, other
+
+
+def test_what_the_next_attempt_adds_is_newer_than_what_it_found(
+    machine: Machine, store: DirectoryStore, tmp_path: Path
+) -> None:
+    notes = machine.training("r")
+    for epoch in (b"1", b"2", b"3"):
+        (notes.parent / COURSE).write_bytes(epoch)
+        notes.write_bytes(b"scored\n")
+        machine.until_stored("r", b"scored\n", **{COURSE: epoch})
+    other = Machine(tmp_path / "other", store)
+    assert other.checkpoints.restore("r") is not None
+    elsewhere = other.training("r")
+    (elsewhere.parent / COURSE).write_bytes(b"4")
+    elsewhere.write_bytes(b"scored\n")
+    machine.until_stored("r", b"scored\n", **{COURSE: b"4"})
+    other.checkpoints.stop()
+    other.checkpoints.join(10)

@@ -14,7 +14,6 @@ import numpy as np
 import orjson
 import pandas as pd
 import pytest
-import skops.io
 import yaml
 from sklearn.datasets import load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -27,6 +26,7 @@ from pipeline.algorithms import catalogue
 from pipeline.datasets.builtin import load_frame
 from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.model_file import LoadedModel, load
+from pipeline.skops_alone import skops
 from pipeline.trained import Trained
 from tests.training_data import Bench, mixed_rows, request
 
