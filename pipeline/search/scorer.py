@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from pipeline.algorithms import Algorithm
 from pipeline.evaluation import LOWER_IS_BETTER
 from pipeline.jobs import Search
+from pipeline.search.fitting import Fit, Fitting, Fold, Outcome
 from pipeline.search.space import Values, key_of
 
 SKLEARN_NAMES = {
@@ -84,25 +83,12 @@ class Found:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """One fold, prepared: its rows to fit on are shuffled, so that the first of them are a sample."""
-
-    fit_on: Any
-    target: NDArray[Any]
-    score: Callable[[Any], float | None]
-    """Scores a fitted estimator on the fold's other rows; None where the metric is not defined there."""
-
-
-Fit = Callable[[Values, Any, NDArray[Any]], Any]
-"""Fits a new estimator with these hyperparameters on prepared rows and their target."""
-
-
 @dataclass(slots=True)
 class Scorer:
     scoring: str
     folds: Sequence[Fold]
     fit: Fit
+    fitting: Fitting
     notes: Path
     made_on: bytes
     report: Callable[[int, int, str], None]
@@ -120,24 +106,34 @@ class Scorer:
         for note in map(orjson.loads, lines):
             self._known[key_of(note["hyperparameters"], note["rows"])] = note
 
-    def score(self, candidate: Values, rows: int | None, planned: int) -> None:
-        """Fit and score it on every fold, unless that is known, and note what came out."""
-        number = len(self.trials) + 1
+    def score(self, candidates: Sequence[Values], rows: int | None, planned: int) -> Generator[Trial]:
+        """Score them on every fold, unless that is known, and note what comes out: one each time one is asked for."""
         used = max(len(fold.target) for fold in self.folds) if rows is None else rows
-        known = self._known.get(key_of(candidate, used))
+        new = [candidate for candidate in candidates if key_of(candidate, used) not in self._known]
+        outcomes = self.fitting(self.folds, self.fit, new, used)
+        try:
+            for candidate in candidates:
+                yield self._scored(candidate, used, planned, outcomes)
+        finally:
+            outcomes.close()
+
+    def _scored(self, candidate: Values, rows: int, planned: int, outcomes: Iterator[Outcome]) -> Trial:
+        number = len(self.trials) + 1
+        known = self._known.get(key_of(candidate, rows))
         if known is not None:
-            trial = Trial(number, candidate, used, known["scores"], known["fit_s"], known["error"])
+            trial = Trial(number, candidate, rows, known["scores"], known["fit_s"], known["error"])
         else:
-            trial = self._fitted(number, candidate, used)
+            trial = self._fitted(number, candidate, rows, outcomes)
             note = trial.to_document()
             with self.notes.open("ab") as notes:
                 notes.write(orjson.dumps(note) + b"\n")
-            self._known[key_of(candidate, used)] = note
+            self._known[key_of(candidate, rows)] = note
         self.trials.append(trial)
         if self.gain(trial) is not None and (self.best is None or self._better(trial, self.best)):
             self.best = trial
         so_far = "none yet" if self.best is None else f"{self.best.mean:.4g}"
         self.report(number, planned, f"candidate {number:,} of {planned:,}; best {self.scoring} {so_far}")
+        return trial
 
     def gain(self, trial: Trial) -> float | None:
         """The mean over the folds, so that more is better; None if it could not be scored."""
@@ -152,22 +148,14 @@ class Scorer:
         assert old is not None
         return trial.rows > best.rows or (trial.rows == best.rows and new > old)
 
-    def _fitted(self, number: int, candidate: Values, rows: int) -> Trial:
-        begun = time.perf_counter()
-        scores = []
-        try:
-            for fold in self.folds:
-                estimator = self.fit(candidate, fold.fit_on[:rows], fold.target[:rows])
-                scores.append(fold.score(estimator))
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a candidate that cannot be fitted loses, whatever a library raises
-            return Trial(number, candidate, rows, (), time.perf_counter() - begun, f"{type(error).__name__}: {error}")
-        fit_s = time.perf_counter() - begun
-        defined = [score for score in scores if score is not None and np.isfinite(score)]
-        if len(defined) < len(scores):
-            return Trial(number, candidate, rows, (), fit_s, f"{self.scoring} is not defined on every fold")
-        return Trial(number, candidate, rows, defined, fit_s)
+    def _fitted(self, number: int, candidate: Values, rows: int, outcomes: Iterator[Outcome]) -> Trial:
+        """The next of the outcomes, as a trial."""
+        outcome = next(outcomes)
+        error = outcome.error
+        defined = [score for score in outcome.scores if score is not None and np.isfinite(score)]
+        if not error and len(defined) < len(outcome.scores):
+            error = f"{self.scoring} is not defined on every fold"
+        return Trial(number, candidate, rows, () if error else defined, outcome.fit_s, error)
 
 
 def scoring(search: Search, algorithm: Algorithm) -> str:

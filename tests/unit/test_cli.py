@@ -455,6 +455,19 @@ def test_the_doctor_goes_on_past_what_is_wrong_and_says_what_to_do(
     assert answer.error.count("\n") == 1
 
 
+def test_the_doctor_warns_of_a_dask_cluster_that_is_away(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.cli.context.TIMEOUT_S", 0.5)
+    embedded.announce(tmp_path / "tensorfleet-data", embedded.Dev(UNREACHABLE, os.getpid()))
+    assert "dask" not in {one["about"] for one in run("doctor", "--json").objects}
+    answer = run("doctor", "--json", SEARCH_BACKEND="dask", DASK_SCHEDULER=UNREACHABLE)
+    found = {one["about"]: one for one in answer.objects}
+    assert (found["dask"]["ok"], found["dask"]["warning"]) == (False, True)
+    assert "DASK_SCHEDULER" in found["dask"]["remedy"]
+    assert "dask" not in answer.error
+
+
 def test_the_doctor_names_missing_settings(run: Run) -> None:
     answer = run("doctor")
     assert answer.code == 2
