@@ -440,6 +440,22 @@ def test_algorithms_are_listed_and_shown(run: Run) -> None:
     assert "n_estimators\t100\tan integer from 1 to 10,000" in lines
 
 
+def test_a_model_is_exported_as_onnx_or_it_is_said_why_not(
+    run: Run, stores: Stores, artifact: Path, tmp_path: Path
+) -> None:
+    model(stores, artifact)
+    answer = run("models", "export", "flowers@v1", "--format", "onnx", "--output", "f.onnx", "--json")
+    (found,) = answer.objects
+    assert (found["path"], found["version"], found["rows_compared"]) == ("f.onnx", "v1", 505)
+    assert (tmp_path / "f.onnx").stat().st_size > 1_000
+    assert run("models", "export", "flowers", "--format", "onnx").out == "flowers-v1.onnx\n"
+    answer = run("models", "export", "flowers", "--format", "pickle")
+    assert (answer.code, answer.out) == (2, "")
+    assert "there is no format 'pickle'; there is onnx" in answer.error
+    assert run("models", "export", "flowers", "--format", "onnx", "--output", "no/where.onnx").code == 2
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["f.onnx", "flowers-v1.onnx", "tensorfleet-data"]
+
+
 def test_the_doctor_goes_on_past_what_is_wrong_and_says_what_to_do(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
