@@ -222,6 +222,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         metrics=metrics,
         limits=_limits(settings),
         spool=spool,
+        dask_scheduler=settings.dask_scheduler if settings.search_backend == "dask" else None,
     )
     heartbeat = Heartbeat(
         me, stores.ledger, watched=worker.watched, steady=steady, breakers=breakers, deliver=inbox.put

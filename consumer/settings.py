@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -276,6 +277,14 @@ class Settings(BaseSettings):
         ge=0,
     )
 
+    search_backend: Literal["local", "dask"] = _setting(
+        "local", "Where searches fit their candidates: in the trainer, or on a Dask cluster.", "local or dask"
+    )
+    dask_scheduler: str | None = _setting(
+        None, "With SEARCH_BACKEND=dask: the scheduler of the cluster.", "host:port, or tcp://… or tls://… with a port",
+        pattern=rf"^((tcp|tls)://)?{_BROKER}$",
+    )  # fmt: skip
+
     dataset_cache_dir: Path = _setting(
         Shown("tensorfleet-UID/datasets in the system's temporary folder", lambda _: _folder() / "datasets"),
         "Datasets that were read, for all trainers of the machine.",
@@ -315,12 +324,16 @@ def _contradictions(settings: Settings) -> list[str]:
         together.append((f"KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol}", sasl))
     if settings.minio_endpoint:
         together.append(("MINIO_ENDPOINT", ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")))
+    if settings.search_backend == "dask":
+        together.append(("SEARCH_BACKEND=dask", ("DASK_SCHEDULER",)))
     lines = [
         f"{name} is not set; {cause} needs it; it takes {_takes(name)}"
         for cause, names in together
         for name in names
         if not getattr(settings, name.lower())
     ]
+    if settings.search_backend == "dask" and find_spec("distributed") is None:
+        lines.append("SEARCH_BACKEND=dask needs a worker with the extra dask; local needs nothing")
     if settings.mongodb_url and not re.match(r"mongodb(\+srv)?://\S+$", settings.mongodb_url.get_secret_value()):
         lines.append(f"MONGODB_URL takes {_takes('MONGODB_URL')}")
     classic = settings.kafka_group_protocol == "classic"

@@ -116,6 +116,7 @@ class Worker:
         metrics: Metrics,
         limits: Limits,
         spool: Path,
+        dask_scheduler: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._me = me
@@ -132,6 +133,7 @@ class Worker:
         self._metrics = metrics
         self._limits = limits
         self._spool = spool
+        self._dask_scheduler = dask_scheduler
         self._clock = clock
         self._assignment = Assignment(me.boot)
         self._dispatch: Dispatch[Job] = Dispatch()
@@ -404,7 +406,7 @@ class Worker:
             job.checkpoint = None
         limits = self._limits
         memory = min(request.max_memory_bytes or limits.training_memory_bytes, limits.training_memory_bytes)
-        payload = Work(request, dataset, job.spool, memory).to_datagram()
+        payload = Work(request, dataset, job.spool, memory, self._dask_scheduler).to_datagram()
         time_s = request.max_training_time_s or limits.training_time_s
         return Spec(job.request_id, payload, time_s, memory, framework_of(request.algorithm))
 

@@ -67,6 +67,16 @@ def ask(model: Any, prepared: Any, classes: NDArray[Any]) -> Scored:
     return Scored(predicted, scores, seen, False)
 
 
+def score(model: Any, rows: Any, actual: NDArray[Any], classes: NDArray[Any]) -> Metrics:
+    """The metrics of a fitted model on these rows.
+
+    `classes` are all sorted labels, and `actual` places in them; for regression there are none, and it is the target.
+    """
+    if not len(classes):
+        return regression(actual, model.predict(rows))
+    return classification(actual, ask(model, rows, classes), len(classes))
+
+
 def classification(actual: Codes, scored: Scored, n_classes: int) -> Metrics:
     """accuracy; precision, recall, f1 weighted by support and as `*_macro`; balanced_accuracy; roc_auc; log_loss."""
     counts = confusion(actual, scored.predicted, n_classes)

@@ -7,6 +7,7 @@ import warnings as python_warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,6 +32,7 @@ from pipeline.jobs import HyperparameterValue, Search, TrainingRequest, event_id
 from pipeline.leakage import giveaway
 from pipeline.preparation import Steps, preparation, remember_names, take
 from pipeline.recent import Recent
+from pipeline.search.fitting import fit_algorithm, score_on
 from pipeline.splitting import Split, folds, split
 from pipeline.trained import COURSE, SEARCH_NOTES, Trained
 
@@ -59,11 +61,14 @@ Report = Callable[[Stage, float | None, str], None]
 """Called with the stage, how much of it is done (0 to 1, None where that is not known), and what is going on."""
 
 
-def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Report) -> Trained:
+def train(
+    request: TrainingRequest, dataset: Dataset, spool: Path, report: Report, dask_scheduler: str | None = None
+) -> Trained:
     """Train `request` on `dataset` and write the model file into the directory `spool`, under a name of its own.
 
     Raises RejectedError for what is wrong with request or data, TrainingFailed for what the estimator raised, and
-    MemoryError.  Equal request, data and environment give the same file, bit for bit, whatever `report` does.
+    MemoryError.  With `dask_scheduler` a search is done on that cluster, to the same end.
+    Equal request, data and environment give the same file, bit for bit, whatever `report` does.
     """
     started = time.perf_counter()
     algorithm = algorithms.find(request.algorithm)
@@ -72,7 +77,7 @@ def train(request: TrainingRequest, dataset: Dataset, spool: Path, report: Repor
     data = _examples(request, dataset, algorithm)
     parts = split(data, request.evaluation, request.seed)
     algorithm.check_columns(hyperparameters, data.columns)
-    job = _Job(request, dataset, algorithm, hyperparameters, data, parts, report, spool)
+    job = _Job(request, dataset, algorithm, hyperparameters, data, parts, report, spool, dask_scheduler)
     with python_warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
         python_warnings.simplefilter("always")
         for not_the_users in (DeprecationWarning, FutureWarning):
@@ -118,6 +123,7 @@ class _Job:
     parts: Split
     report: Report
     spool: Path
+    dask_scheduler: str | None = None
     said: tuple[str, ...] = ()
 
     @property
@@ -179,15 +185,22 @@ def _search(job: _Job, asked: Search, steps: Steps) -> search.Found:
         prepared.append(_prepared_fold(job, steps, rows, score, search.scoring(asked, algorithm)))
         job.report(Stage.TRAINING, 0.0, f"preparing fold {place + 1} of {evaluated.cv}")
 
-    def fit_one(candidate: Mapping[str, HyperparameterValue], rows: Any, target: NDArray[Any]) -> Any:
-        resolved = algorithm.resolve({**job.request.hyperparameters, **candidate}, seed)
-        return algorithm.build(resolved, len(np.unique(target)) if len(data.classes) else 0).fit(rows, target)
-
     def report(done: int, of: int, message: str) -> None:
         job.report(Stage.TRAINING, SEARCH_SHARE * done / of, message)
 
-    notes = job.spool / SEARCH_NOTES
-    return search.run(asked, algorithm, seed, prepared, fit_one, notes=notes, made_on=job.made_on, report=report)
+    fit_one = partial(fit_algorithm, algorithm.name, job.request.hyperparameters, seed)
+    with search.fitting_on(job.dask_scheduler) as fitting:
+        return search.run(
+            asked,
+            algorithm,
+            seed,
+            prepared,
+            fit_one,
+            notes=job.spool / SEARCH_NOTES,
+            made_on=job.made_on,
+            report=report,
+            fitting=fitting,
+        )
 
 
 def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArray[np.intp], metric: str) -> search.Fold:
@@ -196,11 +209,7 @@ def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArra
     for step in (clone(step) for _, step in steps):
         rows = step.fit_transform(rows, data.target[fit])
         scored = step.transform(scored)
-
-    def score_one(model: Any) -> float | None:
-        return _scores(job, model, scored, score).get(metric)
-
-    return search.Fold(rows, data.target[fit], score_one)
+    return search.Fold(rows, data.target[fit], partial(score_on, scored, _actual(data, score), data.classes, metric))
 
 
 def _with_the_best(job: _Job, found: search.Found) -> _Job:
@@ -280,10 +289,11 @@ def _in_folds(job: _Job, unfitted: Pipeline) -> dict[str, float]:
 
 def _scores(job: _Job, model: Any, rows: Any, places: NDArray[np.intp]) -> dict[str, float]:
     """How well a fitted model does on these rows, whose places among the examples are given."""
-    data = job.data
-    if job.algorithm.task == "regression":
-        return evaluation.regression(data.target[places], model.predict(rows))
-    return evaluation.classification(data.codes[places], evaluation.ask(model, rows, data.classes), len(data.classes))
+    return evaluation.score(model, rows, _actual(job.data, places), job.data.classes)
+
+
+def _actual(data: Examples, places: NDArray[np.intp]) -> NDArray[Any]:
+    return data.codes[places] if len(data.classes) else data.target[places]
 
 
 def _suspicions(job: _Job, metrics: Mapping[str, float]) -> list[str]:

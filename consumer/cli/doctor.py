@@ -61,6 +61,9 @@ def _findings() -> Iterator[Finding]:
     yield Finding("settings", True, f"worker {settings.worker_id}, {settings.delivery}, {_kind(settings)}")
     yield from _looked("kafka", "check KAFKA_BOOTSTRAP_SERVERS and that a broker runs there", lambda: _kafka(settings))
     yield from _registry(settings)
+    if settings.search_backend == "dask":
+        remedy = "check DASK_SCHEDULER and that `dask scheduler` runs there; until then searches run in the trainers"
+        yield from _looked("dask", remedy, lambda: _dask(str(settings.dask_scheduler)), warning=True)
 
     from consumer.stores import open_stores
 
@@ -73,12 +76,14 @@ def _findings() -> Iterator[Finding]:
     yield from map(_disk, ("SPOOL_DIR", "DATASET_CACHE_DIR"), (settings.spool_dir, settings.dataset_cache_dir))
 
 
-def _looked(about: str, remedy: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _looked(
+    about: str, remedy: str, look: Callable[[], Iterator[Finding]], *, warning: bool = False
+) -> Iterator[Finding]:
     """The findings, or one that says that there was no answer."""
     try:
         yield from look()
     except Exception as error:  # noqa: BLE001 - whatever a service says when asked is a finding
-        yield Finding(about, False, one_line(str(error))[:300] or type(error).__name__, remedy)
+        yield Finding(about, False, one_line(str(error))[:300] or type(error).__name__, remedy, warning)
 
 
 def _kafka(settings: Settings) -> Iterator[Finding]:
@@ -132,6 +137,24 @@ def _schemas(url: str) -> Iterator[Finding]:
         yield Finding("schema registry", False, f"{states.count('missing')} schemas are missing", remedy, warning=True)
     else:
         yield Finding("schema registry", True, f"{len(states)} schemas are registered")
+
+
+def _dask(address: str) -> Iterator[Finding]:
+    """Whether there are workers, and whether they have our libraries: without that they are not used."""
+    from pipeline.search.cluster import connect, versions
+
+    with connect(address, context.TIMEOUT_S) as client:
+        threads = client.nthreads()
+        theirs = client.run(versions) if threads else {}
+    others = [worker for worker, found in theirs.items() if found != versions()]
+    if not threads:
+        yield Finding("dask", False, f"{address} has no worker", "start some: `dask worker ADDRESS`", warning=True)
+    elif others:
+        remedy = "run them from the image of this worker"
+        found = f"{len(others)} of {len(theirs)} workers have other libraries, such as {others[0]}"
+        yield Finding("dask", False, found, remedy, warning=True)
+    else:
+        yield Finding("dask", True, f"{len(threads)} worker(s) with {sum(threads.values())} threads at {address}")
 
 
 def _stores(settings: Settings, stores: Stores) -> Iterator[Finding]:

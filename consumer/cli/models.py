@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -142,6 +143,30 @@ def report(
     if as_json:
         write_json({"path": str(target), "version": registered.version})
     else:
+        write(str(target))
+
+
+@app.command("export")
+def export_model(
+    model: Reference,
+    format_name: Annotated[str, typer.Option("--format", help="onnx: preparation and estimator, for raw columns.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: NAME-v3.FORMAT]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a version in a format of other programs, once it is seen to answer there as it does here."""
+    from pipeline.exports import export
+
+    stores = context.stores()
+    registered = context.find_model(stores, model_reference(model))
+    target = output or Path(f"{registered.model.model_name}-{registered.version}.{format_name}")
+    with TemporaryDirectory(dir=_folder(target), prefix=".tensorfleet-") as folder:
+        with _loaded(stores, registered) as loaded:
+            exported = export(loaded, format_name, Path(folder, target.name))
+        exported.path.replace(target)
+    if as_json:
+        write_json({**asdict(exported), "path": str(target), "version": registered.version})
+    else:
+        note(f"{exported.rows_compared:,} rows compared: answers differ by {exported.difference:.2g} at most")
         write(str(target))
 
 

@@ -52,10 +52,10 @@ def _train(job: dict[str, Any], reporter: Reporter) -> bool:
     """Train one job; False if this process had better be replaced."""
     reporter.take(job["id"])
     try:
-        request, dataset, spool, max_memory_bytes = Work.from_message(job)
+        request, dataset, spool, max_memory_bytes, dask_scheduler = Work.from_message(job)
         spool.mkdir(parents=True, exist_ok=True)
         with _memory_limit(max_memory_bytes):
-            trained = training.train(request, dataset, spool, reporter.progress)
+            trained = training.train(request, dataset, spool, reporter.progress, dask_scheduler)
         (spool / "result.json").write_bytes(trained.to_json())
     except RejectedError as error:
         reporter.send(rejected=job["id"], message=str(error)[:MESSAGE_LIMIT])

@@ -1,9 +1,9 @@
 """What worker and trainer say to each other, in datagrams of JSON.
 
-To the trainer, one datagram a job: `{"id", "request", "dataset", "spool", "max_memory_bytes"}`. From it, datagrams as
-well, so that a trainer which is stopped in the middle of one never blocks the worker: `{"taken": id}`, `{"progress":
-id, "stage", "fraction", "message", "cpu_s", "rss_bytes"}`, `{"log": id, "level", "message"}`, and one of `{"trained":
-id, …}`, `{"rejected": id, …}`, `{"failed": id, …}`. The result itself is a file in the job's spool folder.
+To the trainer, one datagram a job: `{"id", "request", "dataset", "spool", "max_memory_bytes", "dask_scheduler"}`. From
+it, datagrams as well, so that a trainer which is stopped in the middle of one never blocks the worker: `{"taken": id}`,
+`{"progress": id, "stage", "fraction", "message", "cpu_s", "rss_bytes"}`, `{"log": id, "level", "message"}`, and one of
+`{"trained": id, …}`, `{"rejected": id, …}`, `{"failed": id, …}`. The result itself is a file in the job's spool folder.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Work(NamedTuple):
     dataset: Dataset
     spool: Path
     max_memory_bytes: int
+    dask_scheduler: str | None = None
 
     def to_datagram(self) -> bytes:
         """At most JOB_LIMIT_BYTES can be sent; nothing here checks it."""
@@ -46,6 +47,7 @@ class Work(NamedTuple):
                 },
                 "spool": str(self.spool),
                 "max_memory_bytes": self.max_memory_bytes,
+                "dask_scheduler": self.dask_scheduler,
             }
         )
 
@@ -53,9 +55,8 @@ class Work(NamedTuple):
     def from_message(cls, job: dict[str, Any]) -> Work:
         request = job["request"] | {"requested_at": datetime.fromisoformat(job["request"]["requested_at"])}
         dataset = job["dataset"] | {"path": job["dataset"]["path"] and Path(job["dataset"]["path"])}
-        return cls(
-            TrainingRequest.from_document(request), Dataset(**dataset), Path(job["spool"]), job["max_memory_bytes"]
-        )
+        limits = (job["max_memory_bytes"], job.get("dask_scheduler"))
+        return cls(TrainingRequest.from_document(request), Dataset(**dataset), Path(job["spool"]), *limits)
 
 
 @dataclass(frozen=True, slots=True)

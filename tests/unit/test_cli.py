@@ -440,6 +440,22 @@ def test_algorithms_are_listed_and_shown(run: Run) -> None:
     assert "n_estimators\t100\tan integer from 1 to 10,000" in lines
 
 
+def test_a_model_is_exported_as_onnx_or_it_is_said_why_not(
+    run: Run, stores: Stores, artifact: Path, tmp_path: Path
+) -> None:
+    model(stores, artifact)
+    answer = run("models", "export", "flowers@v1", "--format", "onnx", "--output", "f.onnx", "--json")
+    (found,) = answer.objects
+    assert (found["path"], found["version"], found["rows_compared"]) == ("f.onnx", "v1", 505)
+    assert (tmp_path / "f.onnx").stat().st_size > 1_000
+    assert run("models", "export", "flowers", "--format", "onnx").out == "flowers-v1.onnx\n"
+    answer = run("models", "export", "flowers", "--format", "pickle")
+    assert (answer.code, answer.out) == (2, "")
+    assert "there is no format 'pickle'; there is onnx" in answer.error
+    assert run("models", "export", "flowers", "--format", "onnx", "--output", "no/where.onnx").code == 2
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["f.onnx", "flowers-v1.onnx", "tensorfleet-data"]
+
+
 def test_the_doctor_goes_on_past_what_is_wrong_and_says_what_to_do(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -453,6 +469,19 @@ def test_the_doctor_goes_on_past_what_is_wrong_and_says_what_to_do(
     assert "KAFKA_BOOTSTRAP_SERVERS" in found["kafka"]["remedy"]
     assert all(found[about]["ok"] for about in ("settings", "ledger", "artifacts", "disk"))
     assert answer.error.count("\n") == 1
+
+
+def test_the_doctor_warns_of_a_dask_cluster_that_is_away(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.cli.context.TIMEOUT_S", 0.5)
+    embedded.announce(tmp_path / "tensorfleet-data", embedded.Dev(UNREACHABLE, os.getpid()))
+    assert "dask" not in {one["about"] for one in run("doctor", "--json").objects}
+    answer = run("doctor", "--json", SEARCH_BACKEND="dask", DASK_SCHEDULER=UNREACHABLE)
+    found = {one["about"]: one for one in answer.objects}
+    assert (found["dask"]["ok"], found["dask"]["warning"]) == (False, True)
+    assert "DASK_SCHEDULER" in found["dask"]["remedy"]
+    assert "dask" not in answer.error
 
 
 def test_the_doctor_names_missing_settings(run: Run) -> None:

@@ -15,6 +15,8 @@ from pipeline.algorithms import find
 from pipeline.datasets.builtin import load_frame
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.jobs import Search, SearchDimension
+from pipeline.search.scorer import Scorer
+from pipeline.search.space import values_of
 from pipeline.trained import SEARCH_NOTES
 from pipeline.validation import check
 from tests.training_data import Bench, request
@@ -113,8 +115,8 @@ def test_what_is_noted_is_not_fitted_again_and_the_result_is_the_same(
     assert len(lines) == 13, "the first line says what the scores were made on"
     notes.write_bytes(b"".join(lines[:8]) + lines[8][:20])
     fitted: list[int] = []
-    scored = search._Scorer._fitted
-    monkeypatch.setattr(search._Scorer, "_fitted", lambda *of: fitted.append(of[1]) or scored(*of))
+    scored = Scorer._fitted
+    monkeypatch.setattr(Scorer, "_fitted", lambda *of: fitted.append(of[1]) or scored(*of))
     again = bench.train(asked)
     assert fitted == [8, 9, 10, 11, 12]
     assert again.hyperparameters == whole.hyperparameters
@@ -170,8 +172,8 @@ def test_notes_of_other_data_do_not_count(bench: Bench, monkeypatch: pytest.Monk
     bench.train(asked, frames[0])
     other = bench.dataset(frames[1])
     fitted: list[int] = []
-    scored = search._Scorer._fitted
-    monkeypatch.setattr(search._Scorer, "_fitted", lambda *of: fitted.append(of[1]) or scored(*of))
+    scored = Scorer._fitted
+    monkeypatch.setattr(Scorer, "_fitted", lambda *of: fitted.append(of[1]) or scored(*of))
     bench.train(asked, replace(other, fingerprint="another"))
     assert fitted == [1, 2, 3, 4]
 
@@ -206,7 +208,7 @@ def test_what_is_given_may_go_together_only_with_what_is_searched(bench: Bench) 
 def test_a_range_is_of_one_kind_and_keeps_its_ends(
     dimension: SearchDimension, algorithm: str, values: list[float]
 ) -> None:
-    found = search._values(dimension, find(algorithm))
+    found = values_of(dimension, find(algorithm))
     assert found == pytest.approx(values)
     assert len({type(value) for value in found}) == 1
 

@@ -86,6 +86,9 @@ def test_the_embedded_worker_needs_nothing() -> None:
         ("DELIVERY", "at-most-once"),
         ("ARTIFACT_GRIDFS_LIMIT", "-1"),
         ("LOOK_AHEAD", "1e4"),
+        ("SEARCH_BACKEND", "ray"),
+        ("DASK_SCHEDULER", "http://dask:8787"),
+        ("DASK_SCHEDULER", "dask"),
     ],
 )
 def test_a_wrong_setting_costs_one_line_that_names_it_and_what_it_takes(name: str, value: str) -> None:
@@ -105,6 +108,18 @@ def test_what_minio_and_sasl_need_is_needed_only_with_them() -> None:
         "KAFKA_SASL_USERNAME",
         "KAFKA_SASL_PASSWORD",
     ]
+
+
+def test_a_search_on_dask_needs_a_scheduler_and_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = wrong(SEARCH_BACKEND="dask")
+    assert line.startswith("DASK_SCHEDULER is not set; SEARCH_BACKEND=dask needs it; it takes host:port")
+    for address in ("dask:8786", "tcp://dask:8786", "tls://[::1]:8786"):
+        assert load(SEARCH_BACKEND="dask", DASK_SCHEDULER=address).dask_scheduler == address
+    monkeypatch.setattr("consumer.settings.find_spec", lambda _: None)
+    assert wrong(SEARCH_BACKEND="dask", DASK_SCHEDULER="dask:8786") == [
+        "SEARCH_BACKEND=dask needs a worker with the extra dask; local needs nothing"
+    ]
+    assert load(DASK_SCHEDULER="dask:8786").search_backend == "local"
 
 
 def test_secrets_show_neither_in_settings_nor_in_errors() -> None:

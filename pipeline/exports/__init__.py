@@ -1,0 +1,38 @@
+"""Exports: a stored model in a format that other programs read, checked against the model before it is given out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import RejectedError
+from pipeline.model_file import LoadedModel
+
+__all__ = ["FORMATS", "Exported", "export"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.  `difference` is the greatest that was found between its answers and the model's."""
+
+    path: Path
+    rows_compared: int
+    difference: float
+
+
+def _onnx(model: LoadedModel, path: Path) -> Exported:
+    from pipeline.exports.onnx import export_onnx
+
+    return export_onnx(model, path)
+
+
+FORMATS: Mapping[str, Callable[[LoadedModel, Path], Exported]] = {"onnx": _onnx}
+"""Each imports its libraries only when it is used."""
+
+
+def export(model: LoadedModel, format_name: str, path: Path) -> Exported:
+    """Write `model` to `path`.  Raises RejectedError if there is no such format or it cannot hold this model."""
+    if format_name not in FORMATS:
+        raise RejectedError(f"there is no format {format_name!r}; there is {', '.join(FORMATS)}")
+    return FORMATS[format_name](model, path)

@@ -1,0 +1,163 @@
+"""Candidates fitted on a Dask cluster, on as many machines as it has, to the same scores as here.
+
+It speaks to `distributed` itself: joblib's backend for it waits for ever for a task whose workers have died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import warnings
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+
+import sklearn
+from distributed import Client, Future, KilledWorker, get_worker
+
+from pipeline.environment import LIBRARIES, environment
+from pipeline.search.fitting import Fit, Fold, Outcome, here, on_fold
+from pipeline.search.space import Values
+
+PATIENCE_S = 30.0
+"""How long a scheduler may not answer, or have no worker, before it counts as gone."""
+TRIES = 3
+"""Connections in a row that may end before a single candidate is scored; before the last one, the first of them is
+fitted here, in case that it was the one to take all workers down."""
+AHEAD = 256
+"""Candidates on the cluster at a time: with five folds, work for some thousand threads."""
+
+
+def connect(address: str, timeout_s: float) -> Client:
+    """Raises OSError if no scheduler answers there."""
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it would say, it also raises
+    return Client(address, timeout=timeout_s, set_as_default=False, name="tensorfleet")
+
+
+def versions() -> Mapping[str, str]:
+    """What has to be the same on all machines of a cluster for scores to be the same."""
+    found = environment()
+    return {name: found[name] for name in ("tensorfleet-worker", *LIBRARIES)}
+
+
+@dataclass(slots=True)
+class DaskCluster:
+    """A `Fitting` for one search, used by one thread.
+
+    A worker that dies costs time alone.  A scheduler that goes away is waited for; if it does not come back, if it
+    never answered, or if its workers cannot fit, what is left is fitted here, and a warning says so.  So is, alone, a
+    candidate that takes workers down: nobody can say which of them is to blame, and here it has a limit of its own.
+    """
+
+    address: str
+    patience_s: float = PATIENCE_S
+    given_up: bool = False
+    _client: Client | None = None
+    _folds: list[Future[Fold]] = field(default_factory=list)
+
+    def __call__(self, folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Outcome]:
+        left = deque(candidates)
+        tries = 0
+        while left and not self.given_up:
+            try:
+                with closing(self._fitted(folds, fit, tuple(left), rows)) as outcomes:
+                    for outcome in outcomes:
+                        left.popleft()
+                        tries = 0
+                        yield outcome
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a candidate's errors are returned
+                connected = bool(self._folds)
+                self.close()
+                tries += 1
+                if tries == TRIES or not connected:
+                    self._give_up(error)
+                elif tries == TRIES - 1:
+                    yield from here(folds, fit, [left.popleft()], rows)
+        yield from here(folds, fit, tuple(left), rows)
+
+    def close(self) -> None:
+        """What still runs on the cluster for us is called off."""
+        self._folds = []
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.close(timeout=2)
+
+    def _fitted(self, folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Outcome]:
+        client = self._connected(folds)
+        waiting = iter(candidates)
+        ahead: deque[tuple[Values, list[Future[_Scored]]]] = deque()
+        while True:
+            for candidate in islice(waiting, AHEAD - len(ahead)):
+                scored = partial(_scored, candidate=candidate, rows=rows, fit=fit, expected=versions())
+                ahead.append((candidate, client.map(scored, self._folds, pure=False)))
+            if not ahead:
+                return
+            candidate, futures = ahead.popleft()
+            try:
+                outcome = _together([self._result(client, future) for future in futures])
+            except (MemoryError, KilledWorker):
+                outcome = next(here(folds, fit, [candidate], rows))
+            yield outcome
+
+    def _connected(self, folds: Sequence[Fold]) -> Client:
+        if self._client is None:
+            self._client = connect(self.address, self.patience_s)
+            self._client.wait_for_workers(1, timeout=self.patience_s)
+            self._folds = self._client.scatter(list(folds), broadcast=True, hash=False)
+        return self._client
+
+    def _result(self, client: Client, future: Future[_Scored]) -> _Scored:
+        while True:
+            try:
+                return future.result(timeout=self.patience_s)
+            except TimeoutError:
+                assert client.scheduler is not None
+                if not client.sync(client.scheduler.ncores, callback_timeout=self.patience_s):
+                    raise ConnectionError("it has no worker") from None
+
+    def _give_up(self, error: BaseException) -> None:
+        self.given_up = True
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        message = f"the Dask cluster at {self.address} failed ({why}); the search went on in the trainer"
+        warnings.warn(message, stacklevel=2)
+        logging.getLogger(__name__).warning(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A candidate on one fold, as it comes back."""
+
+    score: float | None
+    error: str
+    fit_s: float
+    warnings: tuple[str, ...]
+
+
+def _scored(fold: Fold, candidate: Values, rows: int, fit: Fit, expected: Mapping[str, str]) -> _Scored:
+    """Runs on a Dask worker.  Raises MemoryError, or RuntimeError if its libraries are others than ours."""
+    found = versions()
+    different = [f"{name} {found[name]}, not {expected[name]}" for name in expected if found[name] != expected[name]]
+    if different:
+        raise RuntimeError(f"the Dask worker at {get_worker().address} has {'; '.join(different)}")
+    begun = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
+        warnings.simplefilter("always")
+        for not_the_users in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", not_the_users)
+        score, error = on_fold(fold, fit, candidate, rows)
+    said = tuple(dict.fromkeys(str(one.message) for one in caught))
+    return _Scored(score, error, time.perf_counter() - begun, said)
+
+
+def _together(folds: Sequence[_Scored]) -> Outcome:
+    """One outcome of all folds; what was warned of there is warned of here."""
+    for message in dict.fromkeys(message for one in folds for message in one.warnings):
+        warnings.warn(message, stacklevel=2)
+    fit_s = sum(one.fit_s for one in folds)
+    error = next((one.error for one in folds if one.error), "")
+    return Outcome(() if error else [one.score for one in folds], fit_s, error)

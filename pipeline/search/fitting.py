@@ -1,0 +1,90 @@
+"""How candidates are fitted and scored on folds: here, one after another, or wherever else a `Fitting` does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import algorithms, evaluation
+from pipeline.jobs import HyperparameterValue
+from pipeline.search.space import Values
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold, prepared: its rows to fit on are shuffled, so that the first of them are a sample."""
+
+    fit_on: Any
+    target: NDArray[Any]
+    score: Callable[[Any], float | None]
+    """Scores a fitted estimator on the fold's other rows; None where the metric is not defined there."""
+
+
+Fit = Callable[[Values, Any, NDArray[Any]], Any]
+"""Fits a new estimator with these hyperparameters on prepared rows and their target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What fitting a candidate has come to: a score for each fold, or `error` with why it could not be fitted."""
+
+    scores: Sequence[float | None]
+    fit_s: float
+    error: str = ""
+
+
+class Fitting(Protocol):
+    def __call__(self, folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Outcome]:
+        """The outcomes in the order of `candidates`, each fitted on the first `rows` of every fold.
+
+        Raises MemoryError.  What is not asked for need not be fitted.
+        """
+        ...
+
+
+def here(folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Outcome]:
+    """In this thread, each candidate when it is asked for."""
+    for candidate in candidates:
+        begun = time.perf_counter()
+        scores = []
+        error = ""
+        for fold in folds:
+            score, error = on_fold(fold, fit, candidate, rows)
+            if error:
+                break
+            scores.append(score)
+        yield Outcome(() if error else scores, time.perf_counter() - begun, error)
+
+
+def on_fold(fold: Fold, fit: Fit, candidate: Values, rows: int) -> tuple[float | None, str]:
+    """The score and no error, or an error: a candidate that cannot be fitted loses, whatever a library raises."""
+    try:
+        return fold.score(fit(candidate, fold.fit_on[:rows], fold.target[:rows])), ""
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        return None, f"{type(error).__name__}: {error}"
+
+
+def fit_algorithm(
+    name: str,
+    given: Mapping[str, HyperparameterValue],
+    seed: int,
+    candidate: Values,
+    rows: Any,
+    target: NDArray[Any],
+) -> Any:
+    """A `Fit` once its first three are given, which are plain values, so that it can be sent to another process."""
+    algorithm = algorithms.find(name)
+    n_classes = len(np.unique(target)) if algorithm.task == "classification" else 0
+    return algorithm.build(algorithm.resolve({**given, **candidate}, seed), n_classes).fit(rows, target)
+
+
+def score_on(rows: Any, actual: NDArray[Any], classes: NDArray[Any], metric: str, model: Any) -> float | None:
+    """A fold's `score` once its first four are given; see `evaluation.score`."""
+    return evaluation.score(model, rows, actual, classes).get(metric)

@@ -1,0 +1,164 @@
+"""Candidates and their scores: fitted on every fold, noted in a file as they come, and the best of them so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from pipeline.algorithms import Algorithm
+from pipeline.evaluation import LOWER_IS_BETTER
+from pipeline.jobs import Search
+from pipeline.search.fitting import Fit, Fitting, Fold, Outcome
+from pipeline.search.space import Values, key_of
+
+SKLEARN_NAMES = {
+    "f1_weighted": "f1",
+    "precision_weighted": "precision",
+    "recall_weighted": "recall",
+    "roc_auc_ovr": "roc_auc",
+    "neg_log_loss": "log_loss",
+    "neg_mean_absolute_error": "mae",
+    "neg_root_mean_squared_error": "rmse",
+}
+"""Other names of the same metrics, as scikit-learn's scorers have them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A candidate that was scored.
+
+    Attributes:
+        rows: training rows of each fold that it was fitted on.
+        scores: one a fold, in the metric's own unit; empty if it could not be fitted, and then `error` says why.
+        fit_s: seconds for all folds.
+    """
+
+    number: int
+    hyperparameters: Values
+    rows: int
+    scores: Sequence[float]
+    fit_s: float
+    error: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        return float(np.mean(self.scores)) if self.scores else None
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "hyperparameters": dict(self.hyperparameters),
+            "rows": self.rows,
+            "scores": list(self.scores),
+            "mean": self.mean,
+            "std": float(np.std(self.scores)) if self.scores else None,
+            "fit_s": self.fit_s,
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has come to.  `planned` is how many were to be scored; `cut` that the time budget ended it."""
+
+    best: Trial
+    trials: Sequence[Trial]
+    planned: int
+    scoring: str
+    cut: bool
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "scoring": self.scoring,
+            "lower_is_better": self.scoring in LOWER_IS_BETTER,
+            "planned": self.planned,
+            "cut": self.cut,
+            "best": self.best.number,
+            "candidates": [trial.to_document() for trial in self.trials],
+        }
+
+
+@dataclass(slots=True)
+class Scorer:
+    scoring: str
+    folds: Sequence[Fold]
+    fit: Fit
+    fitting: Fitting
+    notes: Path
+    made_on: bytes
+    report: Callable[[int, int, str], None]
+    trials: list[Trial] = field(default_factory=list)
+    best: Trial | None = None
+    _known: dict[bytes, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Notes of other data or another environment are none, and neither is a line that was cut off."""
+        first, *lines = self.notes.read_bytes().split(b"\n")[:-1] if self.notes.exists() else [b""]
+        if first != self.made_on:
+            self.notes.write_bytes(self.made_on + b"\n")
+            return
+        self.notes.write_bytes(b"".join(line + b"\n" for line in (first, *lines)))
+        for note in map(orjson.loads, lines):
+            self._known[key_of(note["hyperparameters"], note["rows"])] = note
+
+    def score(self, candidates: Sequence[Values], rows: int | None, planned: int) -> Generator[Trial]:
+        """Score them on every fold, unless that is known, and note what comes out: one each time one is asked for."""
+        used = max(len(fold.target) for fold in self.folds) if rows is None else rows
+        new = [candidate for candidate in candidates if key_of(candidate, used) not in self._known]
+        outcomes = self.fitting(self.folds, self.fit, new, used)
+        try:
+            for candidate in candidates:
+                yield self._scored(candidate, used, planned, outcomes)
+        finally:
+            outcomes.close()
+
+    def _scored(self, candidate: Values, rows: int, planned: int, outcomes: Iterator[Outcome]) -> Trial:
+        number = len(self.trials) + 1
+        known = self._known.get(key_of(candidate, rows))
+        if known is not None:
+            trial = Trial(number, candidate, rows, known["scores"], known["fit_s"], known["error"])
+        else:
+            trial = self._fitted(number, candidate, rows, outcomes)
+            note = trial.to_document()
+            with self.notes.open("ab") as notes:
+                notes.write(orjson.dumps(note) + b"\n")
+            self._known[key_of(candidate, rows)] = note
+        self.trials.append(trial)
+        if self.gain(trial) is not None and (self.best is None or self._better(trial, self.best)):
+            self.best = trial
+        so_far = "none yet" if self.best is None else f"{self.best.mean:.4g}"
+        self.report(number, planned, f"candidate {number:,} of {planned:,}; best {self.scoring} {so_far}")
+        return trial
+
+    def gain(self, trial: Trial) -> float | None:
+        """The mean over the folds, so that more is better; None if it could not be scored."""
+        if trial.mean is None:
+            return None
+        return -trial.mean if self.scoring in LOWER_IS_BETTER else trial.mean
+
+    def _better(self, trial: Trial, best: Trial) -> bool:
+        """More rows count first: a halving search's last round decides."""
+        new, old = self.gain(trial), self.gain(best)
+        assert new is not None
+        assert old is not None
+        return trial.rows > best.rows or (trial.rows == best.rows and new > old)
+
+    def _fitted(self, number: int, candidate: Values, rows: int, outcomes: Iterator[Outcome]) -> Trial:
+        """The next of the outcomes, as a trial."""
+        outcome = next(outcomes)
+        error = outcome.error
+        defined = [score for score in outcome.scores if score is not None and np.isfinite(score)]
+        if not error and len(defined) < len(outcome.scores):
+            error = f"{self.scoring} is not defined on every fold"
+        return Trial(number, candidate, rows, () if error else defined, outcome.fit_s, error)
+
+
+def scoring(search: Search, algorithm: Algorithm) -> str:
+    """The metric that decides, by our own name for it."""
+    default = "accuracy" if algorithm.task == "classification" else "r2"
+    return SKLEARN_NAMES.get(search.scoring or default, search.scoring or default)

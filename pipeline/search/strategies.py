@@ -1,0 +1,85 @@
+"""The strategies: which candidates are scored next, given how those before them did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.algorithms import Algorithm
+from pipeline.jobs import Search
+from pipeline.search.scorer import Scorer
+from pipeline.search.space import Values, candidates_of, grid_size, optuna_distribution, values_of
+
+STRATEGIES = ("grid", "random", "halving", "optuna")
+SAMPLES = 20
+"""Candidates where there is no max_candidates, but in a grid, and in a halving search without ranges: those try all."""
+HALVING_FACTOR = 3
+LEAST_ROWS = 20
+"""Rows a fold that the first round of a halving search fits on, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    candidates: Sequence[Values]
+    rows: int | None = None
+    """Rows of each fold to fit on; None for all."""
+    to_come: int = 0
+
+
+def planned(search: Search, algorithm: Algorithm) -> int:
+    """How many candidates there are to be, in the first round where there are several."""
+    size = grid_size(search, algorithm)
+    all_of_them = size if search.strategy in ("grid", "halving") else 0
+    wanted = search.max_candidates or all_of_them or SAMPLES
+    return min(wanted, size) if size and search.strategy != "optuna" else wanted
+
+
+def batches(search: Search, algorithm: Algorithm, seed: int, scorer: Scorer) -> Iterator[Batch]:
+    if search.strategy == "optuna":
+        yield from _optuna(search, algorithm, seed, scorer)
+    elif search.strategy == "halving":
+        yield from _halving(search, algorithm, seed, scorer)
+    else:
+        yield Batch(candidates_of(search, algorithm, planned(search, algorithm), seed))
+
+
+def _halving(search: Search, algorithm: Algorithm, seed: int, scorer: Scorer) -> Iterator[Batch]:
+    """Each round keeps the best third for three times the rows; the last one is fitted on all of them."""
+    left: Sequence[Values] = candidates_of(search, algorithm, planned(search, algorithm), seed)
+    all_rows = max(len(fold.target) for fold in scorer.folds)
+    rounds = 1
+    while len(left) > HALVING_FACTOR**rounds and all_rows // HALVING_FACTOR**rounds >= LEAST_ROWS:
+        rounds += 1
+    sizes = [len(left)]
+    for _ in range(1, rounds):
+        sizes.append(-(-sizes[-1] // HALVING_FACTOR))
+    for place in range(rounds):
+        rows = all_rows // HALVING_FACTOR ** (rounds - 1 - place)
+        begun = len(scorer.trials)
+        yield Batch(left, rows, sum(sizes[place + 1 :]))
+        ranked = sorted(
+            (trial for trial in scorer.trials[begun:] if trial.scores),
+            key=lambda trial: -(scorer.gain(trial) or 0.0),
+        )
+        left = [trial.hyperparameters for trial in ranked[: sizes[place + 1] if place + 1 < rounds else 0]]
+        if not left:
+            return
+
+
+def _optuna(search: Search, algorithm: Algorithm, seed: int, scorer: Scorer) -> Iterator[Batch]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed % 2**32))
+    wanted = planned(search, algorithm)
+    space = {one.name: optuna_distribution(one, algorithm) for one in search.space}
+    for place in range(wanted):
+        trial = study.ask(space)
+        drawn = trial.params
+        candidate = {
+            one.name: values[drawn[one.name]] if (values := values_of(one, algorithm)) else drawn[one.name]
+            for one in search.space
+        }
+        yield Batch([candidate], None, wanted - place - 1)
+        gain = scorer.gain(scorer.trials[-1])
+        study.tell(trial, gain, state=None if gain is not None else optuna.trial.TrialState.FAIL)
