@@ -182,11 +182,16 @@ class LoadedModel:
             values = {column.name: read(frame[column.name], column) for column in self.columns}
         except ValueError as wrong:
             raise RejectedError(str(wrong)) from None
-        prepared = self.pipeline[:-1].transform(_named(as_rows(list(values.values()), self.columns), names))
+        prepared = self._transformed(list(values.values()))
         estimator = self.pipeline[-1]
         probabilities = estimator.predict_proba(prepared) if hasattr(estimator, "predict_proba") else None
         labels = estimator.predict(prepared).tolist()
         return Predictions(labels, probabilities, classes, extra, self._unseen(values))
+
+    def prepared(self, rows: Sequence[Mapping[str, Any]]) -> Any:
+        """Raw rows, as the estimator gets them."""
+        frame = pd.DataFrame.from_records(list(rows))
+        return self._transformed([read(frame[column.name], column) for column in self.columns])
 
     def unpack(self, directory: Path) -> None:
         """Write the members into a directory, which MLflow then loads.  It is made if it is not there."""
@@ -194,6 +199,13 @@ class LoadedModel:
         with ZipFile(io.BytesIO(self.data)) as members:
             for name in members.namelist():
                 (directory / PurePosixPath(name).name).write_bytes(members.read(name))
+
+    def _transformed(self, values: Sequence[NDArray[Any]]) -> Any:
+        """scikit-learn warns when a pipeline that knows names is given a bare matrix."""
+        rows = as_rows(values, self.columns)
+        if not isinstance(rows, pd.DataFrame):
+            rows = pd.DataFrame(rows, columns=pd.Index([column.name for column in self.columns]))
+        return self.pipeline[:-1].transform(rows)
 
     def _unseen(self, values: Mapping[str, NDArray[Any]]) -> dict[str, int]:
         counts = {}
@@ -262,11 +274,6 @@ def _closed_nodes(nodes: Any, n_features: int) -> bool:
     ahead = (children > places).all() and (children < len(nodes)).all()
     known = (inner["feature_idx"] >= 0).all() and (inner["feature_idx"] < n_features).all()
     return bool(len(nodes) and ahead and known and not inner["is_categorical"].any())
-
-
-def _named(rows: Any, names: Sequence[str]) -> pd.DataFrame:
-    """scikit-learn warns when a pipeline that knows names is given a bare matrix."""
-    return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, columns=pd.Index(names))
 
 
 def _ours(model: Any, columns: Sequence[Column]) -> list[str]:

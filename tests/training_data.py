@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline import model_file, training
-from pipeline.algorithms import framework_of
+from pipeline.algorithms import Algorithm, framework_of
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import BUILTINS, fingerprint
 from pipeline.jobs import Evaluation, TrainingRequest
@@ -126,4 +126,17 @@ def pictures(rows: int = 120, classes: int = 2, seed: int = 0, side: int = 4) ->
     frame["label"] = [f"class {code}" for code in codes]
     frame.loc[3, "pixel_0"] = None
     frame.loc[10, "pixel_5"] = np.inf
+    return frame
+
+
+def natural(algorithm: Algorithm, rows: int = 120) -> pd.DataFrame:
+    """What it takes, with gaps: of a table numbers, words, truths, dates and text, whose first column tells the target;
+    else images, or sequences.
+    """
+    if algorithm.takes != "table":
+        return pictures(rows, classes=3)
+    frame = mixed_rows(rows, classes=3)
+    if algorithm.task == "regression":
+        noise = np.random.default_rng(1).normal(scale=0.1, size=rows)
+        frame["label"] = 100.0 + 20.0 * (np.arange(rows) % 3) + noise
     return frame

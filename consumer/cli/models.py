@@ -149,7 +149,7 @@ def report(
 @app.command("export")
 def export_model(
     model: Reference,
-    format_name: Annotated[str, typer.Option("--format", help="onnx: preparation and estimator, for raw columns.")],
+    format_name: Annotated[str, typer.Option("--format", help="onnx (takes raw rows), keras or safetensors.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: NAME-v3.FORMAT]")] = None,
     as_json: Json = False,
 ) -> None:

@@ -41,6 +41,10 @@ class Network(Protocol):
 
     def weights(self) -> Arrays: ...
 
+    def weight_names(self) -> Sequence[str]:
+        """By their layers, in the order of `weights`."""
+        ...
+
     def set_weights(self, weights: Arrays) -> None: ...
 
     def optimizer_state(self) -> Arrays: ...
@@ -83,7 +87,7 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self.classes_, codes = np.unique(y, return_inverse=True)
         self.n_features_in_ = X.shape[1]
-        rows, codes = self._rows(X), codes.astype(np.int64)
+        rows, codes = self.as_rows(X), codes.astype(np.int64)
         fit_on, held_out = self._held_out(codes)
         network = self.network(rows.shape[1:], len(self.classes_))
         course = self._follow(network, rows, codes, fit_on, held_out, watch or Watch())
@@ -96,7 +100,7 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Shape (rows, classes), in the order of `classes_`."""
-        logits = _logits(self._network(), self._rows(X)).astype(np.float64)
+        logits = _logits(self.live(), self.as_rows(X)).astype(np.float64)
         grown = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(grown / grown.sum(axis=1, keepdims=True))
 
@@ -108,7 +112,8 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Without the network of the framework, which no file holds."""
         return {name: value for name, value in super().__getstate__().items() if name != "_built"}
 
-    def _network(self) -> Network:
+    def live(self) -> Network:
+        """The fitted network in its framework's hands."""
         check_is_fitted(self, "weights_")
         if getattr(self, "_built", None) is None:
             shape = row_shape(self.takes, self.n_features_in_, getattr(self, "input_shape", None))
@@ -116,7 +121,8 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._built.set_weights(self.weights_)
         return self._built
 
-    def _rows(self, X: Any) -> Rows:
+    def as_rows(self, X: Any) -> Rows:
+        """Prepared rows (rows, features) as the network takes them."""
         shape = row_shape(self.takes, X.shape[1], getattr(self, "input_shape", None))
         clipped = np.clip(np.asarray(X, dtype=np.float32), -CLIPPED_AT, CLIPPED_AT)
         return np.ascontiguousarray(clipped.reshape(len(clipped), *shape))

@@ -5,7 +5,9 @@ change.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -83,6 +85,14 @@ class KerasNetwork:
 
     def weights(self) -> Arrays:
         return [np.array(value) for value in self.module.get_weights()]
+
+    def weight_names(self) -> Sequence[str]:
+        return [str(variable.path) for variable in self.module.weights]
+
+    def store(self, path: Path, rows: Rows) -> NDArray[np.float32]:
+        """Write a `.keras` file; the logits of these rows, as the file's model gives them when it is read again."""
+        self.module.save(path)
+        return np.asarray(keras.models.load_model(path, compile=False)(rows, training=False))
 
     def set_weights(self, weights: Arrays) -> None:
         self.module.set_weights(list(weights))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -87,6 +87,9 @@ class TorchNetwork:
 
     def weights(self) -> Arrays:
         return [_array(value) for value in self.module.state_dict().values()]
+
+    def weight_names(self) -> Sequence[str]:
+        return list(self.module.state_dict())
 
     def set_weights(self, weights: Arrays) -> None:
         names = self.module.state_dict().keys()

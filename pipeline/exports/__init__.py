@@ -27,7 +27,23 @@ def _onnx(model: LoadedModel, path: Path) -> Exported:
     return export_onnx(model, path)
 
 
-FORMATS: Mapping[str, Callable[[LoadedModel, Path], Exported]] = {"onnx": _onnx}
+def _keras(model: LoadedModel, path: Path) -> Exported:
+    from pipeline.exports.deep import export_keras
+
+    return export_keras(model, path)
+
+
+def _safetensors(model: LoadedModel, path: Path) -> Exported:
+    from pipeline.exports.deep import export_safetensors
+
+    return export_safetensors(model, path)
+
+
+FORMATS: Mapping[str, Callable[[LoadedModel, Path], Exported]] = {
+    "keras": _keras,
+    "onnx": _onnx,
+    "safetensors": _safetensors,
+}
 """Each imports its libraries only when it is used."""
 
 

@@ -27,6 +27,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 
 from pipeline.columns import Column, Role, read
+from pipeline.deep.classifier import DeepClassifier
 from pipeline.errors import RejectedError
 from pipeline.exports import Exported
 from pipeline.model_file import LoadedModel, Predictions
@@ -48,6 +49,8 @@ def export_onnx(model: LoadedModel, path: Path) -> Exported:
     """Write `model` to `path`, unless RejectedError says why it cannot be: what is not convertible, or how far off."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise RejectedError(f"ONNX needs the extra onnx, of which {', '.join(missing)} is not installed")
+    if isinstance(model.pipeline[-1], DeepClassifier):
+        raise RejectedError("a deep model has no converter to ONNX; its formats are keras and safetensors")
     for column in model.columns:
         if column.role is Role.DATE:
             raise RejectedError(f"column {column.name!r} holds dates, which are read by code of ours that ONNX has not")

@@ -13,7 +13,7 @@ from pipeline.errors import RejectedError
 from pipeline.trained import Trained
 from pipeline.training import Stage
 from tests.frameworks import within
-from tests.training_data import QUICK, Bench, mixed_rows, pictures, request, told_while_training
+from tests.training_data import QUICK, Bench, mixed_rows, natural, request, told_while_training
 
 REGRESSORS = [name for name, entry in catalogue().items() if entry.task == "regression"]
 SHAPED = [name for name, entry in catalogue().items() if entry.takes != "table"]
@@ -29,19 +29,6 @@ def bench(tmp_path: Any) -> Bench:
 def algorithm(request: pytest.FixtureRequest) -> Algorithm:
     entry: Algorithm = request.param
     return entry
-
-
-def natural(algorithm: Algorithm, rows: int = 120) -> pd.DataFrame:
-    """What it takes, with gaps: of a table numbers, words, truths, dates and text, whose first column tells the target;
-    else images, or sequences.
-    """
-    if algorithm.takes != "table":
-        return pictures(rows, classes=3)
-    frame = mixed_rows(rows, classes=3)
-    if algorithm.task == "regression":
-        noise = np.random.default_rng(1).normal(scale=0.1, size=rows)
-        frame["label"] = 100.0 + 20.0 * (np.arange(rows) % 3) + noise
-    return frame
 
 
 def numbers(algorithm: Algorithm, features: int, rows: int = 80) -> pd.DataFrame:

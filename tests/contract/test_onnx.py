@@ -29,7 +29,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-@pytest.fixture(params=list(catalogue().values()), ids=lambda entry: entry.name)
+@pytest.fixture(params=[entry for entry in catalogue().values() if not entry.framework], ids=lambda entry: entry.name)
 def algorithm(request: pytest.FixtureRequest) -> Algorithm:
     entry: Algorithm = request.param
     return entry

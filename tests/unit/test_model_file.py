@@ -28,7 +28,7 @@ from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.model_file import LoadedModel, load
 from pipeline.skops_alone import skops
 from pipeline.trained import Trained
-from tests.training_data import Bench, mixed_rows, request
+from tests.training_data import Bench, mixed_rows, natural, request
 
 GOLDEN = Path(__file__).parents[1] / "golden/models"
 
@@ -120,10 +120,7 @@ def test_the_trusted_types_are_all_needed_by_some_algorithm(bench: Bench) -> Non
     asked += [request("neural_network", hyperparameters={"solver": "sgd", "max_iter": 5})]
     asked += [request("logistic_regression", hyperparameters={"solver": "liblinear"})]
     for one in asked:
-        frame = mixed_rows(classes=3)
-        if catalogue()[one.algorithm].task == "regression":
-            frame["label"] = frame["count"] / 2
-        trained = bench.train(one, frame)
+        trained = bench.train(one, natural(catalogue()[one.algorithm]))
         with ZipFile(trained.model_file) as members:
             used |= set(skops.io.get_untrusted_types(data=members.read("model.skops")))
     assert used == set(model_file.trusted_types())

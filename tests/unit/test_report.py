@@ -15,7 +15,7 @@ from pipeline import report
 from pipeline.algorithms import catalogue
 from pipeline.jobs import RegisteredModel, Search, SearchDimension, StoredArtifact, TrainingRequest
 from pipeline.model_file import LoadedModel
-from tests.training_data import Bench, mixed_rows, request
+from tests.training_data import Bench, mixed_rows, natural, request
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -99,9 +99,7 @@ def test_what_users_call_things_is_text_and_never_markup(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", list(catalogue()))
 def test_every_algorithm_has_a_page_and_a_card(bench: Bench, name: str) -> None:
-    frame = mixed_rows(classes=3)
-    if catalogue()[name].task == "regression":
-        frame["label"] = frame["count"] * 1.5
+    frame = natural(catalogue()[name])
     registered, loaded = made(bench, request(name), frame)
     assert "All metrics" in titles(report.page(registered, loaded))
     card = report.card(registered, loaded)
