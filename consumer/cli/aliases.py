@@ -27,7 +27,8 @@ def aliases(
 ) -> None:
     """List aliases, and the version that each points to."""
     project, name = of_model(model, project)
-    found = context.stores().aliases.list(project=project, model_name=name)
+    stores = context.stores()
+    found = stores.aliases.list(project=project, model_name=name)
     columns = (
         Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
         column("ALIAS", "alias", style="bold"),
@@ -39,6 +40,8 @@ def aliases(
     )
     none = "There is no alias; `tensorfleet models promote NAME@v1` makes one."
     show_rows((row for one in found for row in _rows(one, history)), columns, as_json=as_json, none=none)
+    for one in found:
+        _tell_if_archived(stores, one)
 
 
 def promote(
@@ -125,6 +128,17 @@ def _tell(stores: Stores, changed: Alias, as_json: bool) -> None:
     else:
         where = row["version"] or "no version"
         write(f"{row['project']}/{row['model_name']}@{row['alias']} points to {where}")
+
+
+def _tell_if_archived(stores: Stores, alias: Alias) -> None:
+    """What pipeline.archiving leaves to be mended where a command has died in the middle."""
+    if alias.version_number is None:
+        return
+    found = stores.registry.get(alias.project, alias.model_name, alias.version_number)
+    if found.archived_at is not None:
+        model = f"{alias.project}/{alias.model_name}"
+        undo = f"`tensorfleet models archive {model}@{found.version} --undo`"
+        note(f"{model}@{alias.alias} points to {found.version}, which is archived: {undo}, or promote another")
 
 
 def _rows(alias: Alias, history: bool) -> list[Document]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from consumer.cli import aliases, comparing, context, reproducing
+from consumer.cli import aliases, archiving, comparing, context, reproducing
 from consumer.cli.output import (
     Column,
     Document,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Registered models: list, show, download and use them.", no_args_is_help=True)
 
 for command in (
-    *(aliases.aliases, aliases.promote, aliases.rollback, aliases.unalias),
+    *(aliases.aliases, aliases.promote, aliases.rollback, aliases.unalias, archiving.archive),
     *(comparing.compare, comparing.leaderboard, reproducing.reproduce),
 ):
     app.command()(command)
@@ -53,6 +53,7 @@ def list_models(
     project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Trained on this dataset only.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="NAME=TEXT", help="With this tag; repeat it.")] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Archived ones too.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: Json = False,
 ) -> None:
@@ -63,6 +64,7 @@ def list_models(
         model_name=name,
         dataset_name=dataset,
         tags=dict(pair(one, "--tag") for one in tag or ()),
+        archived=archived,
         limit=limit,
     )
     columns = (
@@ -75,6 +77,7 @@ def list_models(
         Column("TOOK", lambda one: duration(one["training_time"]), right=True, style="dim", extra=True),
         Column("SIZE", lambda one: size(one["artifact_bytes"]), right=True, style="dim", extra=True),
         column("USER", "user", style="dim", extra=True),
+        Column("ARCHIVED", lambda one: minute(one["archived_at"]), style="yellow", whole=True),
     )
     none = "No model is registered; `tensorfleet submit -a random_forest -d iris --watch` trains one."
     show_rows((one.to_document() for one in found), columns, as_json=as_json, none=none)
@@ -243,7 +246,7 @@ def _lines(document: Document) -> dict[str, str | Mapping[str, str]]:
 
 _PLAIN = (
     *("name", "algorithm", "dataset_name", "target_column", "features", "classes", "created_at", "user", "seed"),
-    *("request_id", "worker_id", "tags", "warnings", "dataset_fingerprint"),
+    *("archived_at", "request_id", "worker_id", "tags", "warnings", "dataset_fingerprint"),
 )
 _FIRST = (
     *("accuracy", "precision", "recall", "f1", "balanced_accuracy", "roc_auc", "log_loss"),
