@@ -583,6 +583,30 @@ def test_an_archived_version_is_hidden_and_kept_until_it_is_taken_out(run: Run, 
     assert "say which version: flowers@v3" in run("models", "archive", "flowers").error
 
 
+def test_what_no_version_names_is_collected(run: Run, stores: Stores, artifact: Path) -> None:
+    named = model(stores, artifact)
+    claim(stores, "r1", "r2")
+    stores.ledger.insert_outcomes([replace(named, at=datetime.now(UTC))])
+    for request_id in ("r1", "r2", "unknown"):
+        stores.artifacts.put([NewArtifact(f"default/flowers/{request_id}/{'00' * 32}.zip", artifact, "00" * 32, 7)])
+    assert run("artifacts", "gc").error.endswith(
+        "0 artifacts, 0 B, deleted; kept: 1 named by a model, 1 younger than 1d, 1 of requests that have not ended, "
+        "1 of requests that the ledger does not know (any more)\n"
+    )
+    for one in stores.artifacts.listing():
+        os.utime(one.uri.removeprefix("file://"), (0, 0))
+    (tried,) = run("artifacts", "gc", "--dry-run", "--json").objects
+    assert (tried["request_id"], tried["what"], tried["deleted"]) == ("r1", "model file", False)
+    assert tried["bytes"] == artifact.stat().st_size
+    assert run("artifacts", "gc", "--dry-run", "--project", "other", "--json").objects == []
+    done = run("artifacts", "gc")
+    assert done.out.startswith("r1\tmodel file\t")
+    assert done.error.startswith("1 artifacts, ")
+    assert len(stores.artifacts.list()) == 3
+    assert run("models", "download", "flowers").code == 0
+    assert run("artifacts", "gc", "--older-than", "soon").code == 2
+
+
 def test_an_alias_that_was_left_on_an_archived_version_is_told(run: Run, stores: Stores, artifact: Path) -> None:
     model(stores, artifact)
     run("models", "promote", "flowers")
