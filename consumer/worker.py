@@ -61,6 +61,7 @@ from consumer.trainers.protocol import (
 from consumer.waiting import Breakers
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, milliseconds
 from pipeline.ledger import Owner
+from pipeline.quotas import Quotas
 from pipeline.trained import SEARCH_NOTES
 
 log = structlog.get_logger(__name__)
@@ -114,6 +115,7 @@ class Worker:
         breakers: Breakers,
         metrics: Metrics,
         limits: Limits,
+        quotas: Quotas,
         spool: Path,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -133,7 +135,7 @@ class Worker:
         self._spool = spool
         self._clock = clock
         self._assignment = Assignment(me.boot)
-        self._dispatch: Dispatch[Job] = Dispatch()
+        self._dispatch: Dispatch[Job] = Dispatch(quotas.trainings)
         self._jobs: dict[str, Job] = {}
         self._ready: deque[Job] = deque()
         self._preparing = 0
@@ -374,7 +376,7 @@ class Worker:
         if prepared.lost:
             self._park(job)
         elif prepared.problem is not None:
-            self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, prepared.problem)
+            self._end(job, OutcomeKind.REJECTED, prepared.error, prepared.problem)
         else:
             job.dataset, job.checkpoint = prepared.dataset, prepared.checkpoint
             self._make_ready(job)
@@ -623,9 +625,12 @@ class Worker:
             self._ready.remove(job)
         self._put_down_dataset(job)
         del self._jobs[job.request_id]
-        return job.state is not State.PARKED
+        claimed = job.state is not State.PARKED
+        job.state = State.PARKED
+        return claimed
 
     def _forget(self, job: Job) -> None:
+        job.state = State.PARKED
         self._jobs.pop(job.request_id, None)
         self._put_down_dataset(job)
         if job.record is not None:

@@ -144,6 +144,7 @@ class ErrorKind(StrEnum):
     TIME_LIMIT = "TIME_LIMIT"
     CANCELLED = "CANCELLED"
     RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
 
 
 @dataclass(frozen=True, slots=True)

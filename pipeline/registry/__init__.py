@@ -6,6 +6,7 @@ Every adapter keeps the same contract (tests/contract/test_registry.py) and may 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Protocol
@@ -13,6 +14,14 @@ from typing import Protocol
 from pipeline.jobs import Outcome, RegisteredModel
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a project's versions take that are not archived: how many they are, and the bytes of their artifacts."""
+
+    models: int
+    bytes: int
 
 
 class Registry(Protocol):
@@ -65,6 +74,10 @@ class Registry(Protocol):
         One that is archived already keeps its moment.  Raises NotFoundError as get() does, and RejectedError for a
         document of the replaced worker.  Whether an alias points there is pipeline.archiving's to ask.
         """
+        ...
+
+    def usage(self, project: str) -> Usage:
+        """What the project has registered and not archived; documents of the replaced worker do not count."""
         ...
 
     def count(self) -> int:

@@ -19,7 +19,7 @@ from pymongo.database import Database
 from pipeline.errors import RejectedError
 from pipeline.jobs import Model, Outcome, RegisteredModel
 from pipeline.mongodb import Document, durable, insert_new, plain, transient
-from pipeline.registry import NO_TAGS
+from pipeline.registry import NO_TAGS, Usage
 from pipeline.registry.absent import no_such_model, no_such_version, only_archived
 
 LEGACY_PROJECT = "default"
@@ -134,6 +134,14 @@ class MongoRegistry:
                 f"{project}/{model_name} {standing.version} is of the replaced worker and never written"
             )
         return standing
+
+    @transient("adding up models")
+    def usage(self, project: str) -> Usage:
+        total = {"_id": None, "models": {"$sum": 1}, "bytes": {"$sum": "$artifact_bytes"}}
+        stages: list[Document] = [{"$match": {"project": project, **NUMBERED, **NOT_ARCHIVED}}, {"$group": total}]
+        for row in self._models.aggregate(stages):
+            return Usage(row["models"], row["bytes"])
+        return Usage(0, 0)
 
     @transient("counting models")
     def count(self) -> int:

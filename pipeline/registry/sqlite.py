@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from pipeline.jobs import Outcome, RegisteredModel
-from pipeline.registry import NO_TAGS
+from pipeline.registry import NO_TAGS, Usage
 from pipeline.registry.absent import no_such_model, no_such_version, only_archived
 from pipeline.sqlite import SqliteFile
 
@@ -98,6 +98,15 @@ class SqliteRegistry:
                 "UPDATE model_registry SET document = ? WHERE request_id = ?", (_write(changed), standing.request_id)
             )
         return changed
+
+    def usage(self, project: str) -> Usage:
+        with self._file.reading() as db:
+            row = db.execute(
+                "SELECT count(*), coalesce(sum(json_extract(document, '$.artifact_bytes')), 0) FROM model_registry"
+                f" WHERE project = ? AND {NOT_ARCHIVED}",
+                (project,),
+            ).fetchone()
+        return Usage(*row)
 
     def count(self) -> int:
         with self._file.reading() as db:

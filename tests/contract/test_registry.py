@@ -24,7 +24,7 @@ from pymongo.errors import DuplicateKeyError
 from pipeline.errors import NotFoundError, RejectedError
 from pipeline.jobs import Outcome, RegisteredModel
 from pipeline.mongodb import connect
-from pipeline.registry import Registry
+from pipeline.registry import Registry, Usage
 from pipeline.registry.mongodb import MongoRegistry
 from tests.contract.stores import ADAPTERS, AT, Place, failed, patiently, place_for, refused_when, registered
 from tests.services.mongodb import MongoDB
@@ -241,6 +241,19 @@ def test_a_model_with_archived_versions_alone_says_so(registry: Registry) -> Non
         registry.archive("default", "x", 1, None)
 
 
+def test_what_a_project_takes_is_that_of_its_versions_in_use(registry: Registry) -> None:
+    assert registry.usage("default") == Usage(0, 0)
+    sizes = {"r-1": 10, "r-2": 5_000_000_000, "r-3": 300}
+    registry.register([registered(i, artifact_bytes=size) for i, size in sizes.items()])
+    registry.register([registered("r-4", "other", artifact_bytes=7), registered("r-5", project="p", artifact_bytes=9)])
+    assert registry.usage("default") == Usage(4, 5_000_000_317)
+    registry.archive("default", "churn", 2, AT)
+    assert registry.usage("default") == Usage(3, 317)
+    assert registry.usage("p") == Usage(1, 9)
+    registry.archive("default", "churn", 2, None)
+    assert registry.usage("default").models == 4
+
+
 class RegistryMachine(RuleBasedStateMachine):
     """Two registries over one store, each remembering what it likes, against a dict; models of each run are its own."""
 
@@ -350,6 +363,7 @@ class TestMongoDB:
         self, legacy: list[ObjectId], mongo_registry: MongoRegistry
     ) -> None:
         assert versions(dict(mongo_registry.register([registered("r-1")]))) == {"r-1": 1}
+        assert mongo_registry.usage("default").models == 1
         assert mongo_registry.get("default", "churn").request_id == "r-1"
         assert mongo_registry.count() == 3
 
