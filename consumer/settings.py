@@ -284,6 +284,10 @@ class Settings(BaseSettings):
         10_000, "Requests delivered and unfinished, before a worker stops reading.", "a whole number from 1 to 16000",
         ge=1, le=16_000,
     )  # fmt: skip
+    tensorfleet_project: str | None = _setting(
+        None, "The project that commands keep to: nothing of another is shown or changed. --project comes first.",
+        _NAME, pattern=_NAME_PATTERN,
+    )  # fmt: skip
     project_quotas: ProjectQuotas = _setting(
         {}, "The most of each project: models (registered, not archived), bytes of their files, trainings in a worker.",
         'JSON such as {"*": {"models": 1000, "bytes": "10GB", "trainings": 4}, "risk": {"models": null}}',

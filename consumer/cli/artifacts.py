@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Document, Json, column, minute, note, show_rows, size
+from consumer.cli.output import Column, Document, Json, Project, column, minute, note, show_rows, size
 from consumer.cli.values import seconds
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ app = typer.Typer(help="Model files and checkpoints: clear up what nothing names
 def collect(
     older_than: Annotated[str, typer.Option(metavar="DURATION", help="Only what was stored before: 12h, 1d.")] = "1d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
-    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Delete artifacts of requests that have ended, which neither their outcome nor the registry names.
@@ -39,7 +39,7 @@ def collect(
         stores.registry,
         older_than_s=seconds(older_than, "--older-than") or 0.0,
         retention_s=settings.ledger_retention,
-        project=project,
+        project=context.scope(project),
     )
     seen: Counter[str] = Counter()
     columns = (

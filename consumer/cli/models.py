@@ -15,6 +15,7 @@ from consumer.cli.output import (
     Column,
     Document,
     Json,
+    Project,
     Stop,
     column,
     duration,
@@ -50,7 +51,7 @@ Reference = Annotated[
 @app.command("list")
 def list_models(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="NAME or PROJECT/NAME.")] = None,
-    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    project: Project = None,
     dataset: Annotated[str | None, typer.Option(help="Trained on this dataset only.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="NAME=TEXT", help="With this tag; repeat it.")] = None,
     archived: Annotated[bool, typer.Option("--archived", help="Archived ones too.")] = False,
@@ -58,7 +59,7 @@ def list_models(
     as_json: Json = False,
 ) -> None:
     """List versions, the newest first."""
-    project, name = of_model(model, project)
+    project, name = of_model(model, context.scope(project))
     found = context.stores().registry.list(
         project=project,
         model_name=name,
@@ -84,9 +85,9 @@ def list_models(
 
 
 @app.command()
-def show(model: Reference, as_json: Json = False) -> None:
+def show(model: Reference, project: Project = None, as_json: Json = False) -> None:
     """Show one version: what it is, how good it is, what it was made of."""
-    reference = model_reference(model)
+    reference = model_reference(model, context.scope(project))
     registered = context.find_model(context.stores(), reference)
     document = registered.to_document()
     heading = f"{registered.model.project}/{registered.model.model_name} {registered.version}"
@@ -98,10 +99,11 @@ def download(
     model: Reference,
     target: Annotated[Path | None, typer.Argument(help="[default: NAME-v3, or NAME-v3.zip with --file]")] = None,
     as_file: Annotated[bool, typer.Option("--file", help="Keep the one file instead of unpacking it.")] = False,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Fetch a model file, check its sha256, and unpack it to a directory that MLflow loads."""
-    reference = model_reference(model)
+    reference = model_reference(model, context.scope(project))
     stores = context.stores()
     registered = context.find_model(stores, reference)
     name = f"{registered.model.model_name}-{registered.version}"
@@ -128,13 +130,14 @@ def report(
     target: Annotated[
         Path | None, typer.Argument(help="A name with .md gives a model card.  [default: NAME-v3.html]")
     ] = None,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Write a page about one version: figures, pictures, where it comes from. It needs nothing else to be read."""
     from pipeline import report as reports
 
     stores = context.stores()
-    registered = context.find_model(stores, model_reference(model))
+    registered = context.find_model(stores, model_reference(model, context.scope(project)))
     target = target or Path(f"{registered.model.model_name}-{registered.version}.html")
     write_as = reports.card if target.suffix == ".md" else reports.page
     with _loaded(stores, registered) as loaded:
@@ -152,6 +155,7 @@ def report(
 def predict(
     model: Reference,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="CSV, JSON lines or Parquet.")] = "-",
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Score raw rows: for each its label, and the probabilities of all where the model has them.
@@ -162,7 +166,7 @@ def predict(
     from pipeline.datasets.frames import frame_of
 
     frame = frame_of(read_table(content_of(file), "" if file == "-" else file))
-    reference = model_reference(model)
+    reference = model_reference(model, context.scope(project))
     stores = context.stores()
     registered = context.find_model(stores, reference)
     with _loaded(stores, registered) as loaded:

@@ -112,7 +112,7 @@ def test_never_more_of_a_project_run_than_it_may_and_every_one_does_in_the_end(
     running: list[Entry] = []
     taken = 0
     while pending or running or dispatch:
-        if pending and random.randrange(2):  # type: ignore[attr-defined]
+        for _ in range(min(len(pending), random.randrange(5))):  # type: ignore[attr-defined]
             dispatch.join(pending.pop(), waiting=True)
         while (entry := dispatch.take()) is not None:
             entry.running = True
