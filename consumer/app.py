@@ -44,6 +44,7 @@ from consumer.waiting import Breakers, Stopped, until_answered
 from consumer.worker import Limits, Worker
 from pipeline.errors import SupersededError, TransientError
 from pipeline.ledger import Owner
+from pipeline.quotas import Quotas
 
 log = structlog.get_logger(__name__)
 
@@ -180,12 +181,15 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     intake = Intake(Consumer(kafka_config.consumer_config(settings)), topics.training_requests, inbox.put, metrics)
     progress = Progress(Producer(kafka_config.progress_producer_config(settings)), codec, topics)
     claims = Claims(me, stores.ledger, codec, steady=steady, metrics=metrics, breakers=breakers, deliver=inbox.put)
+    quotas = Quotas.of(settings.project_quotas)
     checkpoints = Checkpoints(stores.artifacts, spool, breakers=breakers, deliver=inbox.put)
     preparation = Preparation(
         me,
         stores.ledger,
         open_cache(settings, stores.datasets),
         checkpoints.restore,
+        quotas=quotas,
+        usage=stores.registry.usage,
         is_alone=lambda: is_alone(admin, settings.kafka_group_id),
         steady=steady,
         metrics=metrics,
@@ -221,6 +225,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         breakers=breakers,
         metrics=metrics,
         limits=_limits(settings),
+        quotas=quotas,
         spool=spool,
         dask_scheduler=settings.dask_scheduler if settings.search_backend == "dask" else None,
     )

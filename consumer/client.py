@@ -30,7 +30,7 @@ from consumer.events.topics import Topics
 from consumer.new_requests import RequestFields, earliest, training_request
 from consumer.reader import POLL_S, Reader, partition_count, partition_of, quiet, topics_present, transient
 from consumer.settings import Settings
-from pipeline.errors import RejectedError, TransientError
+from pipeline.errors import NotFoundError, RejectedError, TransientError
 from pipeline.jobs import OutcomeKind, TrainingRequest, milliseconds
 from schemas import Record
 
@@ -58,15 +58,17 @@ class Client:
     """One producer, and a consumer for each watch; no consumer group is joined and nothing is committed.
 
     `timeout_s` bounds each wait for a service that does not answer, which ends in TransientError.  `submit` and
-    `cancel` may be called from several threads.
+    `cancel` may be called from several threads.  With a `project` it keeps to that one: requests are of it unless they
+    say otherwise, which is refused, and those of another are neither followed nor cancelled.
     """
 
-    def __init__(self, settings: Settings, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, settings: Settings, *, timeout_s: float = 10.0, project: str | None = None) -> None:
         registry_url = settings.schema_registry_url
         self.topics = Topics(settings.topic_prefix)
         self.codec = Codec(SchemaRegistry(registry_url) if registry_url else None, settings.topic_prefix)
         self._settings = settings
         self._timeout_s = timeout_s
+        self._project = project
         self._prepared = False
         self._producer = Producer(
             {
@@ -92,10 +94,14 @@ class Client:
         Raises RejectedError for what no request can say, MissingTopicsError, and TransientError if Kafka does not
         take it in time: sending it again with the same request_id never trains it twice.
         """
-        return self.submit_all([training_request(request)])[0]
+        given = request if self._project is None else {"project": self._project, **request}
+        return self.submit_all([training_request(given)])[0]
 
     def submit_all(self, requests: Sequence[TrainingRequest]) -> list[str]:
         """Send requests, in their order, and wait for all of them; returns their request_ids."""
+        for request in requests:
+            if self._project not in (None, request.project):
+                raise RejectedError(f"this keeps to project {self._project}; a request names {request.project}")
         self.prepare()
         messages = [self._request_message(request) for request in requests]
         try:
@@ -110,9 +116,14 @@ class Client:
         return [request.request_id for request in requests]
 
     def cancel(self, request_id: str, reason: str = "", user: str = "") -> None:
-        """Ask for a request to be stopped; it may be unknown yet.  Its terminal event tells who won."""
+        """Ask for a request to be stopped; it may be unknown yet.  Its terminal event tells who won.
+
+        With a project it must have been accepted, since its events tell whose it is: else NotFoundError.
+        """
         _check(request_id)
         self.prepare()
+        if self._project is not None:
+            self._find_in_project(request_id)
         command = cancel_command(request_id, reason=reason, user=user, requested_at=milliseconds(datetime.now(UTC)))
         self.send([message(self.codec, self.topics, Record.TRAINING_CONTROL, command)])
 
@@ -130,6 +141,7 @@ class Client:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for event in self._events(Record.TRAINING_PROGRESS, frozenset(waiting), begin):
             if event is not None and event["request_id"] in waiting and event["event_id"] not in seen:
+                self._check_project(event)
                 seen.add(event["event_id"])
                 if event["state"] in TERMINAL:
                     waiting.remove(event["request_id"])
@@ -190,6 +202,29 @@ class Client:
             return message(self.codec, self.topics, Record.TRAINING_REQUEST, to_avro(request), request.traceparent)
         except (TypeError, ValueError, AttributeError) as error:
             raise RejectedError(f"request {request.request_id} cannot be written: {error}") from error
+
+    def _find_in_project(self, request_id: str) -> None:
+        """Look for an event of the request, among those that there are now."""
+        with Reader(self._settings, self.topics.training_progress, self._timeout_s) as reader:
+            key = request_id.encode()
+            reader.start([partition_of(key, reader.partitions)], earliest([request_id]))
+            for delivered in reader:
+                if delivered is None and reader.at_end:
+                    break
+                event = None
+                if delivered is not None and delivered.key() == key:
+                    event = self._decoded(delivered.value(), Record.TRAINING_PROGRESS)
+                if event is not None and event["request_id"] == request_id:
+                    self._check_project(event)
+                    return
+        raise self._not_here(request_id)
+
+    def _check_project(self, event: Event) -> None:
+        if self._project not in (None, event["project"]):
+            raise self._not_here(event["request_id"])
+
+    def _not_here(self, request_id: str) -> NotFoundError:
+        return NotFoundError(f"project {self._project} has no request {request_id} that a worker has accepted")
 
     def _events(self, record: Record, keys: frozenset[str], since: datetime | None) -> Iterator[Event | None]:
         """Events with these keys, without end, oldest first in a partition; None now and then, to look at the clock."""

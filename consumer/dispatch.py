@@ -2,13 +2,14 @@
 
 Requests of one model in one partition stand in a *line*; only its head may be trained, and the next one moves up when
 the head has left, that is when its document or negative outcome is confirmed. Heads that are free to start wait in
-one queue per project, and the projects take turns, so that ten thousand requests of one hold no other's back.
+one queue per project, and the projects take turns, so that ten thousand requests of one hold no other's back. A
+project that trains as many as it may is passed over until one of them has ended.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -24,6 +25,11 @@ class Queued(Protocol):
     @property
     def project(self) -> str: ...
 
+    @property
+    def running(self) -> bool:
+        """Whether it was taken, and its training has not ended."""
+        ...
+
 
 Q = TypeVar("Q", bound=Queued)
 
@@ -35,9 +41,12 @@ class _Line(Generic[Q]):
 
 
 class Dispatch(Generic[Q]):
-    """Owned by the worker's thread."""
+    """Owned by the worker's thread.  `limit` says how many of a project may run at once; None is any number."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: Callable[[str], int | None] = lambda _: None) -> None:
+        self._limit = limit
+        self._taken: dict[str, list[Q]] = {}
+        """Of projects with a limit, what may still be running: at most as many as the limit."""
         self._lines: dict[Hashable, _Line[Q]] = {}
         self._free: dict[str, deque[Q]] = {}
         self._in_free: set[int] = set()
@@ -79,18 +88,29 @@ class Dispatch(Generic[Q]):
 
     def take(self) -> Q | None:
         """The next one to train; it stays at the head of its line until it leaves."""
-        if not self._free:
+        project = next((project for project in self._free if self._has_room(project)), None)
+        if project is None:
             return None
-        project = next(iter(self._free))
         queue = self._free.pop(project)
         entry = queue.popleft()
         self._in_free.discard(id(entry))
         if queue:
             self._free[project] = queue
+        if self._limit(project) is not None:
+            self._taken.setdefault(project, []).append(entry)
         return entry
 
     def __bool__(self) -> bool:
         return bool(self._free)
+
+    def _has_room(self, project: str) -> bool:
+        limit = self._limit(project)
+        if limit is None:
+            return True
+        running = [entry for entry in self._taken.pop(project, ()) if entry.running]
+        if running:
+            self._taken[project] = running
+        return len(running) < limit
 
     def _free_head(self, line: _Line[Q]) -> None:
         head = line.entries[0]

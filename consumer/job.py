@@ -36,6 +36,9 @@ class State(Enum):
     """Durable; to be announced."""
 
 
+RUNNING = frozenset({State.PREPARING, State.READY, State.FED, State.TRAINING})
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """Owned by the worker's thread.
@@ -82,6 +85,11 @@ class Job:
     @property
     def project(self) -> str:
         return self.request.project
+
+    @property
+    def running(self) -> bool:
+        """From its turn to the end of its training."""
+        return self.state in RUNNING
 
     @property
     def attempt(self) -> int:

@@ -1,4 +1,4 @@
-"""What a job needs from slow places before it can be trained: its dataset, and a note in the ledger where one is due.
+"""What a job needs from slow places before it can be trained: room in its project, its dataset, a note in the ledger.
 
 A few threads, since one dataset that takes minutes must not hold up another that is at hand.
 """
@@ -23,7 +23,10 @@ from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import BUILTINS
 from pipeline.datasets.cache import DatasetCache
 from pipeline.errors import RejectedError
+from pipeline.jobs import ErrorKind
 from pipeline.ledger import Ledger, Owner
+from pipeline.quotas import Quotas
+from pipeline.registry import Usage
 
 log = structlog.get_logger(__name__)
 
@@ -36,13 +39,14 @@ THREADS = 4
 class Prepared:
     """A dataset, or what is wrong with the request; `lost` means that its claim is not ours any more.
 
-    `checkpoint` is what an earlier attempt, elsewhere, has come to.
+    `checkpoint` is what an earlier attempt, elsewhere, has come to; `error` is the kind of the problem.
     """
 
     job: Job
     dataset: Dataset | None = None
     checkpoint: Path | None = None
     problem: str | None = None
+    error: ErrorKind = ErrorKind.INVALID_REQUEST
     lost: bool = False
 
 
@@ -65,6 +69,8 @@ class Preparation:
         datasets: DatasetCache,
         restore: Callable[[str], Path | None],
         *,
+        quotas: Quotas,
+        usage: Callable[[str], Usage],
         is_alone: Callable[[], bool],
         steady: Steady,
         metrics: Metrics,
@@ -75,6 +81,8 @@ class Preparation:
         self._ledger = ledger
         self._datasets = datasets
         self._restore = restore
+        self._quotas = quotas
+        self._usage = usage
         self._is_alone = is_alone
         self._steady = steady
         self._metrics = metrics
@@ -87,9 +95,9 @@ class Preparation:
 
     def at_once(self, job: Job) -> Dataset | None:
         """The dataset, if nothing slow is needed for it."""
-        if job.request.dataset_name in BUILTINS and not _accused(job) and not job.keeps_checkpoints:
-            return self._datasets.ensure(job.request.dataset_name)
-        return None
+        request = job.request
+        slow = _accused(job) or job.keeps_checkpoints or self._quotas.limits_storage(request.project)
+        return None if slow or request.dataset_name not in BUILTINS else self._datasets.ensure(request.dataset_name)
 
     def submit(self, job: Job) -> None:
         """Answered with a Prepared."""
@@ -121,6 +129,9 @@ class Preparation:
         if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id)):
             self._deliver(Prepared(job, lost=True))
             return
+        if excess := self._excess(request.project):
+            self._deliver(Prepared(job, problem=excess, error=ErrorKind.QUOTA_EXCEEDED))
+            return
         try:
             dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name))
         except RejectedError as error:
@@ -129,6 +140,12 @@ class Preparation:
             checkpoint = self._answered(lambda: self._restore(job.request_id)) if job.keeps_checkpoints else None
             self._deliver(Prepared(job, dataset, checkpoint))
         self._count_reads()
+
+    def _excess(self, project: str) -> str:
+        """Why the project may register no more; what is being trained is not counted, so it may come to more."""
+        if not self._quotas.limits_storage(project):
+            return ""
+        return self._quotas.quota(project).excess(project, self._answered(lambda: self._usage(project)))
 
     def _count_reads(self) -> None:
         with self._counting:

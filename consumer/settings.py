@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -16,12 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.config import JsonDict
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -99,8 +101,29 @@ def _upper(text: object) -> object:
     return text.upper() if isinstance(text, str) else text
 
 
+def _json(text: object) -> object:
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return text
+
+
+def _trains(quotas: dict[str, dict[str, int | None]]) -> dict[str, dict[str, int | None]]:
+    if any(quota.get("trainings") == 0 for quota in quotas.values()):
+        raise ValueError("a project that may train nothing would wait for ever")
+    return quotas
+
+
 Size = Annotated[int, BeforeValidator(size_bytes)]
 Duration = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(duration_s)]
+ProjectName = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]{1,128}|\*)$")]
+Limit = Annotated[int, Field(ge=0), BeforeValidator(size_bytes)]
+ProjectQuotas = Annotated[
+    dict[ProjectName, dict[Literal["models", "bytes", "trainings"], Limit | None]],
+    NoDecode,
+    BeforeValidator(_json),
+    AfterValidator(_trains),
+]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 SecurityProtocol = Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)]
 SaslMechanism = Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], BeforeValidator(_upper)]
@@ -261,6 +284,14 @@ class Settings(BaseSettings):
     look_ahead: int = _setting(
         10_000, "Requests delivered and unfinished, before a worker stops reading.", "a whole number from 1 to 16000",
         ge=1, le=16_000,
+    )  # fmt: skip
+    tensorfleet_project: str | None = _setting(
+        None, "The project that commands keep to: nothing of another is shown or changed. --project comes first.",
+        _NAME, pattern=_NAME_PATTERN,
+    )  # fmt: skip
+    project_quotas: ProjectQuotas = _setting(
+        {}, "The most of each project: models (registered, not archived), bytes of their files, trainings in a worker.",
+        'JSON such as {"*": {"models": 1000, "bytes": "10GB", "trainings": 4}, "risk": {"models": null}}',
     )  # fmt: skip
     ledger_retention: Duration = _setting(
         "90d", "How long a request_id is remembered after its outcome.", _DURATION + ", from 1h", ge=3600

@@ -62,6 +62,7 @@ from consumer.waiting import Breakers
 from pipeline.algorithms import framework_of
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, milliseconds
 from pipeline.ledger import Owner
+from pipeline.quotas import Quotas
 from pipeline.trained import KEPT
 
 log = structlog.get_logger(__name__)
@@ -115,6 +116,7 @@ class Worker:
         breakers: Breakers,
         metrics: Metrics,
         limits: Limits,
+        quotas: Quotas,
         spool: Path,
         dask_scheduler: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -136,7 +138,7 @@ class Worker:
         self._dask_scheduler = dask_scheduler
         self._clock = clock
         self._assignment = Assignment(me.boot)
-        self._dispatch: Dispatch[Job] = Dispatch()
+        self._dispatch: Dispatch[Job] = Dispatch(quotas.trainings)
         self._jobs: dict[str, Job] = {}
         self._ready: deque[Job] = deque()
         self._preparing = 0
@@ -378,7 +380,7 @@ class Worker:
         if prepared.lost:
             self._park(job)
         elif prepared.problem is not None:
-            self._end(job, OutcomeKind.REJECTED, ErrorKind.INVALID_REQUEST, prepared.problem)
+            self._end(job, OutcomeKind.REJECTED, prepared.error, prepared.problem)
         else:
             job.dataset, job.checkpoint = prepared.dataset, prepared.checkpoint
             self._make_ready(job)
@@ -630,9 +632,12 @@ class Worker:
             self._ready.remove(job)
         self._put_down_dataset(job)
         del self._jobs[job.request_id]
-        return job.state is not State.PARKED
+        claimed = job.state is not State.PARKED
+        job.state = State.PARKED
+        return claimed
 
     def _forget(self, job: Job) -> None:
+        job.state = State.PARKED
         self._jobs.pop(job.request_id, None)
         self._put_down_dataset(job)
         _remove(job.checkpoint)

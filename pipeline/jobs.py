@@ -144,6 +144,7 @@ class ErrorKind(StrEnum):
     TIME_LIMIT = "TIME_LIMIT"
     CANCELLED = "CANCELLED"
     RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +275,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A model with its version: what one registry document holds."""
+    """A model with its version: what one registry document holds.
+
+    `archived_at` is the one field that changes: no event holds it.
+    """
 
     request_id: str
     correlation_id: str
@@ -282,6 +286,7 @@ class RegisteredModel:
     version_number: int
     model: Model
     traceparent: str | None = None
+    archived_at: datetime | None = None
 
     @classmethod
     def of(cls, outcome: Outcome, version_number: int) -> Self:
@@ -304,9 +309,11 @@ class RegisteredModel:
             "traceparent": self.traceparent,
             "version": self.version,
             "version_number": self.version_number,
+            "archived_at": self.archived_at,
         }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         own = ("request_id", "correlation_id", "worker_id", "version_number", "traceparent")
-        return cls(model=Model.from_document(document), **{name: document[name] for name in own})
+        about = {name: document[name] for name in own}
+        return cls(model=Model.from_document(document), archived_at=document.get("archived_at"), **about)

@@ -34,7 +34,7 @@ def promote(
     """Point the alias to this version, if it is not worse than the present one by more than `tolerance`.
 
     Metrics are compared only where both were measured on the same test rows.  `metric` defaults to accuracy, or r2
-    for a regressor.  Raises RejectedError with the figures; `force` lets every version pass.
+    for a regressor.  Raises RejectedError with the figures; `force` lets every version pass that is not archived.
     """
     if not NAME.fullmatch(alias) or _is_version(alias):
         raise RejectedError(
@@ -43,15 +43,15 @@ def promote(
     model = candidate.model
 
     def next_change(present: Alias | None) -> int | None:
+        _in_use(registry, model.project, model.model_name, candidate.version_number)
         if present is not None and present.version_number is not None and not force:
             champion = registry.get(model.project, model.model_name, present.version_number)
             if champion.version_number != candidate.version_number:
                 _gate(champion, candidate, metric, tolerance)
         return candidate.version_number
 
-    return _changed(
-        aliases, (model.project, model.model_name, alias), next_change, AliasChangeReason.PROMOTED, user, clock
-    )
+    names = (model.project, model.model_name, alias)
+    return _kept(registry, _changed(aliases, names, next_change, AliasChangeReason.PROMOTED, user, clock))
 
 
 def rollback(
@@ -67,7 +67,7 @@ def rollback(
 ) -> Alias:
     """Point the alias to an earlier version, by default the one before the present; there is no gate.
 
-    Raises NotFoundError if there is no such alias or version, or none before.
+    Raises NotFoundError if there is no such alias or version, or none before, and RejectedError if it is archived.
     """
 
     def next_change(present: Alias | None) -> int | None:
@@ -75,9 +75,10 @@ def rollback(
         wanted = found.history[-1].previous_version_number if version_number is None else version_number
         if wanted is None:
             raise NotFoundError(f"{project}/{model_name} had no version before as {alias}")
-        return registry.get(project, model_name, wanted).version_number
+        return _in_use(registry, project, model_name, wanted).version_number
 
-    return _changed(aliases, (project, model_name, alias), next_change, AliasChangeReason.ROLLED_BACK, user, clock)
+    names = (project, model_name, alias)
+    return _kept(registry, _changed(aliases, names, next_change, AliasChangeReason.ROLLED_BACK, user, clock))
 
 
 def remove(
@@ -112,6 +113,26 @@ def _changed(
         changed = aliases.change(*names, change)
         if changed is not None:
             return changed
+
+
+def _in_use(registry: Registry, project: str, model_name: str, version_number: int) -> RegisteredModel:
+    found = registry.get(project, model_name, version_number)
+    if found.archived_at is not None:
+        raise RejectedError(
+            f"{project}/{model_name} {found.version} is archived; take it out first: "
+            f"`tensorfleet models archive {project}/{model_name}@{found.version} --undo`"
+        )
+    return found
+
+
+def _kept(registry: Registry, changed: Alias) -> Alias:
+    """What an alias points to now is in use, even if it was archived in the same moment: see pipeline.archiving."""
+    version_number = changed.version_number
+    if version_number is not None:
+        names = (changed.project, changed.model_name, version_number)
+        if registry.get(*names).archived_at is not None:
+            registry.archive(*names, None)
+    return changed
 
 
 def _there(present: Alias | None, project: str, model_name: str, alias: str) -> Alias:

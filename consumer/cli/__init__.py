@@ -13,7 +13,21 @@ from typing import Annotated
 
 import typer
 
-from consumer.cli import algorithms, datasets, demo, dev, dlq, doctor, models, requests, schemas, submit, topics, worker
+from consumer.cli import (
+    algorithms,
+    artifacts,
+    datasets,
+    demo,
+    dev,
+    dlq,
+    doctor,
+    models,
+    requests,
+    schemas,
+    submit,
+    topics,
+    worker,
+)
 from consumer.cli.output import Stop, complain
 
 PROGRAM = "tensorfleet"
@@ -37,6 +51,7 @@ app.add_typer(models.app, name="models", rich_help_panel="Look and use")
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Look and use")
 app.add_typer(algorithms.app, name="algorithms", rich_help_panel="Look and use")
 app.add_typer(dlq.app, name="dlq", rich_help_panel="Operate")
+app.add_typer(artifacts.app, name="artifacts", rich_help_panel="Operate")
 app.add_typer(topics.app, name="topics", rich_help_panel="Operate")
 app.add_typer(schemas.app, name="schemas", rich_help_panel="Operate")
 

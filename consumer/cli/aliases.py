@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Document, Json, Stop, column, minute, note, show_rows, write, write_json
+from consumer.cli.output import (
+    Column,
+    Document,
+    Json,
+    Project,
+    Stop,
+    column,
+    minute,
+    note,
+    show_rows,
+    write,
+    write_json,
+)
 from consumer.cli.values import WRONG_USE, ModelReference, model_reference, of_model, user_name
 from pipeline.aliases import PRODUCTION
 
@@ -21,13 +33,14 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="NAME or PROJECT
 
 def aliases(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="NAME or PROJECT/NAME.")] = None,
-    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    project: Project = None,
     history: Annotated[bool, typer.Option("--history", help="Every change, the oldest first.")] = False,
     as_json: Json = False,
 ) -> None:
     """List aliases, and the version that each points to."""
-    project, name = of_model(model, project)
-    found = context.stores().aliases.list(project=project, model_name=name)
+    project, name = of_model(model, context.scope(project))
+    stores = context.stores()
+    found = stores.aliases.list(project=project, model_name=name)
     columns = (
         Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
         column("ALIAS", "alias", style="bold"),
@@ -39,6 +52,8 @@ def aliases(
     )
     none = "There is no alias; `tensorfleet models promote NAME@v1` makes one."
     show_rows((row for one in found for row in _rows(one, history)), columns, as_json=as_json, none=none)
+    for one in found:
+        _tell_if_archived(stores, one)
 
 
 def promote(
@@ -47,13 +62,14 @@ def promote(
     metric: Annotated[str | None, typer.Option(help="What is compared.  [default: accuracy, or r2]")] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="How much worse it may be than the present version.")] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Whatever it is compared with.")] = False,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Point an alias to a version, if it is not worse than the present one on the same test rows."""
     from pipeline.promotion import promote as promoted
 
     stores = context.stores()
-    candidate = context.find_model(stores, model_reference(model))
+    candidate = context.find_model(stores, model_reference(model, context.scope(project)))
     changed = promoted(
         stores.registry,
         stores.aliases,
@@ -70,12 +86,13 @@ def promote(
 def rollback(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (the version before), or NAME@v3.")],
     alias: AliasName = PRODUCTION,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Point an alias to an earlier version again."""
     from pipeline.promotion import rollback as rolled_back
 
-    stores, wanted = context.stores(), _without_alias(model)
+    stores, wanted = context.stores(), _without_alias(model, project)
     changed = rolled_back(
         stores.registry,
         stores.aliases,
@@ -88,18 +105,18 @@ def rollback(
     _tell(stores, changed, as_json)
 
 
-def unalias(model: ModelName, alias: AliasName = PRODUCTION, as_json: Json = False) -> None:
+def unalias(model: ModelName, alias: AliasName = PRODUCTION, project: Project = None, as_json: Json = False) -> None:
     """Let an alias point to no version any more."""
     from pipeline.promotion import remove
 
-    stores, wanted = context.stores(), _without_alias(model)
+    stores, wanted = context.stores(), _without_alias(model, project)
     if wanted.version_number is not None:
         raise Stop(f"an alias is removed whatever it points to: {wanted.model_name}, not {model}", WRONG_USE)
     _tell(stores, remove(stores.aliases, wanted.project, wanted.model_name, alias, user=user_name()), as_json)
 
 
-def _without_alias(model: str) -> ModelReference:
-    reference = model_reference(model)
+def _without_alias(model: str, project: str | None) -> ModelReference:
+    reference = model_reference(model, context.scope(project))
     if reference.alias is not None:
         raise Stop(f"say --alias {reference.alias} instead of {model}", WRONG_USE)
     return reference
@@ -125,6 +142,17 @@ def _tell(stores: Stores, changed: Alias, as_json: bool) -> None:
     else:
         where = row["version"] or "no version"
         write(f"{row['project']}/{row['model_name']}@{row['alias']} points to {where}")
+
+
+def _tell_if_archived(stores: Stores, alias: Alias) -> None:
+    """What pipeline.archiving leaves to be mended where a command has died in the middle."""
+    if alias.version_number is None:
+        return
+    found = stores.registry.get(alias.project, alias.model_name, alias.version_number)
+    if found.archived_at is not None:
+        model = f"{alias.project}/{alias.model_name}"
+        undo = f"`tensorfleet models archive {model}@{found.version} --undo`"
+        note(f"{model}@{alias.alias} points to {found.version}, which is archived: {undo}, or promote another")
 
 
 def _rows(alias: Alias, history: bool) -> list[Document]:

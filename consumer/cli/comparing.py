@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Document, Json, Stop, column, minute, note, show_rows
+from consumer.cli.output import Column, Document, Json, Project, Stop, column, minute, note, show_rows
 from consumer.cli.values import WRONG_USE, model_reference
 
 if TYPE_CHECKING:
@@ -19,13 +19,15 @@ _ABOUT = ("algorithm", "dataset_name", "dataset_fingerprint", "split", "seed", "
 
 def compare(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Two or more: NAME@v3, NAME@alias.")],
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Show versions side by side: what they are made of where they differ, and how good they are."""
     if len(models) < 2:
         raise Stop("two models or more are needed; see `tensorfleet models compare --help`", WRONG_USE)
     stores = context.stores()
-    found = [context.find_model(stores, model_reference(model)) for model in models]
+    project = context.scope(project)
+    found = [context.find_model(stores, model_reference(model, project)) for model in models]
     names = _names(found)
     if len({_rows_of(one) for one in found}) > 1 or not all(_rows_of(found[0])):
         note("they were not tested on the same rows: their metrics tell little about which is better")
@@ -42,14 +44,14 @@ def leaderboard(
     metric: Annotated[
         str | None, typer.Option(help="[default: accuracy, or r2 where there are regressors only]")
     ] = None,
-    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    project: Project = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Show the best versions on a dataset; only those measured on the same test rows are ranked together."""
     from pipeline.evaluation import LOWER_IS_BETTER, METRICS
 
-    found = context.stores().registry.list(project=project, dataset_name=dataset, limit=100_000)
+    found = context.stores().registry.list(project=context.scope(project), dataset_name=dataset, limit=100_000)
     found = [one for one in found if target in (None, one.model.target_column)]
     name = metric or next((n for n in ("accuracy", "r2") if any(n in one.model.metrics for one in found)), "accuracy")
     if name not in {*METRICS["classification"], *METRICS["regression"]}:

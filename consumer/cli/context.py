@@ -49,10 +49,22 @@ def worker_settings() -> Settings:
     return load_settings() if settings.kafka_bootstrap_servers else resolve(settings)
 
 
-def client(settings: Settings | None = None) -> Client:
+def scope(project: str | None) -> str | None:
+    """The project that a command keeps to: the one that is named, else TENSORFLEET_PROJECT; None is all of them."""
+    from pipeline.errors import RejectedError
+    from pipeline.jobs import NAME
+
+    if project is None:
+        return any_settings().tensorfleet_project
+    if not NAME.fullmatch(project):
+        raise RejectedError(f"--project takes 1 to 128 of the characters A-Z a-z 0-9 . _ -, not {project!r}")
+    return project
+
+
+def client(settings: Settings | None = None, project: str | None = None) -> Client:
     from consumer.client import Client
 
-    return Client(settings or kafka_settings(), timeout_s=TIMEOUT_S)
+    return Client(settings or kafka_settings(), timeout_s=TIMEOUT_S, project=project)
 
 
 def stores(settings: Settings | None = None) -> Stores:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Json, Stop, column, minute, note, show_fields, show_rows, shown
+from consumer.cli.output import Column, Json, Project, Stop, column, minute, note, show_fields, show_rows, shown
 from consumer.cli.values import WRONG_USE
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ Reason = Annotated[
 @app.command("list")
 def list_letters(
     reason: Reason = None,
+    project: Project = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 1000,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +39,8 @@ def list_letters(
     from consumer.cli.letters import read_letters
 
     with context.client(settings) as client:
-        found = [one.to_document() for one in read_letters(client, settings) if not reason or one.reason in reason]
+        letters = _within(read_letters(client, settings), context.scope(project))
+        found = [one.to_document() for one in letters if not reason or one.reason in reason]
     found.sort(key=lambda one: one["at"])
     columns = (
         column("PLACE", "place", whole=True),
@@ -53,6 +55,7 @@ def list_letters(
 @app.command()
 def show(
     which: Annotated[str, typer.Argument(metavar="WHICH", help="PARTITION:OFFSET or a request_id.")],
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Show a dead letter: why it is one, what it says, and all its headers."""
@@ -61,7 +64,7 @@ def show(
     from consumer.cli.letters import read_letters
 
     with context.client(settings) as client:
-        letter = _named(list(read_letters(client, settings)), which)[-1]
+        letter = _named(_within(read_letters(client, settings), context.scope(project)), which)[-1]
     document = {**letter.to_document(), "record": letter.record, "headers": dict(letter.texts)}
     given = {name: shown(value) for name, value in (letter.record or {}).items() if value not in (None, {}, "", [])}
     lines: dict[str, str | Mapping[str, str]] = {
@@ -80,6 +83,7 @@ def replay(
     reason: Reason = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Send dead letters again, as new requests REQUEST_ID.r1, .r2, …; the same one twice changes nothing.
@@ -89,15 +93,16 @@ def replay(
     if bool(which) + bool(reason) + everything != 1:
         raise Stop("say which: PARTITION:OFFSET or request_ids, --reason REASON, or --all", WRONG_USE)
     settings = context.kafka_settings()
-    ledger = context.stores().ledger
+    ledger, scope = context.stores().ledger, context.scope(project)
 
     from consumer.cli.letters import planned, read_letters
 
     with context.client(settings) as client:
         letters = sorted(read_letters(client, settings), key=lambda one: one.at)
-        chosen = [one for one in letters if everything or (reason and one.reason in reason)]
+        within = _within(letters, scope)
+        chosen = [one for one in within if everything or (reason and one.reason in reason)]
         for name in which or ():
-            chosen += _named(letters, name)
+            chosen += _named(within, name)
         replays = list(planned(chosen, letters, ledger, client))
         if not dry_run:
             _send(client, replays)
@@ -110,6 +115,11 @@ def replay(
     show_rows((_document(one, dry_run) for one in replays), columns, as_json=as_json, none="There is none to replay.")
     if not as_json:
         note(f"{sum(one.sent is not None for one in replays)} {'would be' if dry_run else 'were'} sent")
+
+
+def _within(letters: Iterable[Letter], project: str | None) -> list[Letter]:
+    """Those of the project; bytes that do not decode do not tell whose they are, and belong to none."""
+    return [one for one in letters if project is None or (one.record is not None and one.record["project"] == project)]
 
 
 def _send(client: Client, replays: list[Replay]) -> None:

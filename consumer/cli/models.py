@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from consumer.cli import aliases, comparing, context, reproducing
+from consumer.cli import aliases, archiving, comparing, context, reproducing
 from consumer.cli.output import (
     Column,
     Document,
     Json,
+    Project,
     Stop,
     column,
     duration,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Registered models: list, show, download and use them.", no_args_is_help=True)
 
 for command in (
-    *(aliases.aliases, aliases.promote, aliases.rollback, aliases.unalias),
+    *(aliases.aliases, aliases.promote, aliases.rollback, aliases.unalias, archiving.archive),
     *(comparing.compare, comparing.leaderboard, reproducing.reproduce),
 ):
     app.command()(command)
@@ -51,19 +52,21 @@ Reference = Annotated[
 @app.command("list")
 def list_models(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="NAME or PROJECT/NAME.")] = None,
-    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    project: Project = None,
     dataset: Annotated[str | None, typer.Option(help="Trained on this dataset only.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="NAME=TEXT", help="With this tag; repeat it.")] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Archived ones too.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: Json = False,
 ) -> None:
     """List versions, the newest first."""
-    project, name = of_model(model, project)
+    project, name = of_model(model, context.scope(project))
     found = context.stores().registry.list(
         project=project,
         model_name=name,
         dataset_name=dataset,
         tags=dict(pair(one, "--tag") for one in tag or ()),
+        archived=archived,
         limit=limit,
     )
     columns = (
@@ -76,15 +79,16 @@ def list_models(
         Column("TOOK", lambda one: duration(one["training_time"]), right=True, style="dim", extra=True),
         Column("SIZE", lambda one: size(one["artifact_bytes"]), right=True, style="dim", extra=True),
         column("USER", "user", style="dim", extra=True),
+        Column("ARCHIVED", lambda one: minute(one["archived_at"]), style="yellow", whole=True),
     )
     none = "No model is registered; `tensorfleet submit -a random_forest -d iris --watch` trains one."
     show_rows((one.to_document() for one in found), columns, as_json=as_json, none=none)
 
 
 @app.command()
-def show(model: Reference, as_json: Json = False) -> None:
+def show(model: Reference, project: Project = None, as_json: Json = False) -> None:
     """Show one version: what it is, how good it is, what it was made of."""
-    reference = model_reference(model)
+    reference = model_reference(model, context.scope(project))
     registered = context.find_model(context.stores(), reference)
     document = registered.to_document()
     heading = f"{registered.model.project}/{registered.model.model_name} {registered.version}"
@@ -96,10 +100,11 @@ def download(
     model: Reference,
     target: Annotated[Path | None, typer.Argument(help="[default: NAME-v3, or NAME-v3.zip with --file]")] = None,
     as_file: Annotated[bool, typer.Option("--file", help="Keep the one file instead of unpacking it.")] = False,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Fetch a model file, check its sha256, and unpack it to a directory that MLflow loads."""
-    reference = model_reference(model)
+    reference = model_reference(model, context.scope(project))
     stores = context.stores()
     registered = context.find_model(stores, reference)
     name = f"{registered.model.model_name}-{registered.version}"
@@ -126,13 +131,14 @@ def report(
     target: Annotated[
         Path | None, typer.Argument(help="A name with .md gives a model card.  [default: NAME-v3.html]")
     ] = None,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Write a page about one version: figures, pictures, where it comes from. It needs nothing else to be read."""
     from pipeline import report as reports
 
     stores = context.stores()
-    registered = context.find_model(stores, model_reference(model))
+    registered = context.find_model(stores, model_reference(model, context.scope(project)))
     target = target or Path(f"{registered.model.model_name}-{registered.version}.html")
     write_as = reports.card if target.suffix == ".md" else reports.page
     with _loaded(stores, registered) as loaded:
@@ -174,6 +180,7 @@ def export_model(
 def predict(
     model: Reference,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="CSV, JSON lines or Parquet.")] = "-",
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Score raw rows: for each its label, and the probabilities of all where the model has them.
@@ -184,7 +191,7 @@ def predict(
     from pipeline.datasets.frames import frame_of
 
     frame = frame_of(read_table(content_of(file), "" if file == "-" else file))
-    reference = model_reference(model)
+    reference = model_reference(model, context.scope(project))
     stores = context.stores()
     registered = context.find_model(stores, reference)
     with _loaded(stores, registered) as loaded:
@@ -268,7 +275,7 @@ def _lines(document: Document) -> dict[str, str | Mapping[str, str]]:
 
 _PLAIN = (
     *("name", "algorithm", "dataset_name", "target_column", "features", "classes", "created_at", "user", "seed"),
-    *("request_id", "worker_id", "tags", "warnings", "dataset_fingerprint"),
+    *("archived_at", "request_id", "worker_id", "tags", "warnings", "dataset_fingerprint"),
 )
 _FIRST = (
     *("accuracy", "precision", "recall", "f1", "balanced_accuracy", "roc_auc", "log_loss"),

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Project = Annotated[
+    str | None,
+    typer.Option("--project", metavar="NAME", help="Keep to this project.  [default: TENSORFLEET_PROJECT, else none]"),
+]
 Document = Mapping[str, Any]
 
 GAP = 3

@@ -9,7 +9,7 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.following import follow
-from consumer.cli.output import Column, Document, Json, Stop, column, note, show_rows, shown
+from consumer.cli.output import Column, Document, Json, Project, Stop, column, note, show_rows, shown
 from consumer.cli.values import model_reference, user_name
 
 if TYPE_CHECKING:
@@ -22,11 +22,12 @@ OF_THIS_RUN = ("search_score", "search_candidates")
 
 def reproduce(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (the newest version), NAME@v3 or NAME@alias.")],
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Train a version again, as NAME.reproduced, and compare metric by metric; exit 0 only if all are equal."""
     stores = context.stores()
-    original = context.find_model(stores, model_reference(model))
+    original = context.find_model(stores, model_reference(model, context.scope(project)))
     request = request_of(original)
     began = datetime.now(UTC)
     with context.client() as client:

@@ -8,8 +8,8 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.following import follow
-from consumer.cli.output import STYLES, Column, Document, Json, column, minute, show_rows, write, write_json
-from consumer.cli.values import model_reference, seconds, user_name
+from consumer.cli.output import STYLES, Column, Document, Json, Project, column, minute, show_rows, write, write_json
+from consumer.cli.values import of_model, seconds, user_name
 
 if TYPE_CHECKING:
     from pipeline.ledger import RequestRow
@@ -22,20 +22,22 @@ def watch(
     timeout: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Wait no longer.  [default: for ever]")
     ] = None,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Follow requests to their end; exit 0 only if all are registered."""
-    with context.client() as client:
+    with context.client(project=context.scope(project)) as client:
         follow(client, request_ids, timeout_s=seconds(timeout, "--timeout"), as_json=as_json)
 
 
 def cancel(
     request_ids: Annotated[list[str], typer.Argument(metavar="REQUEST_ID...")],
     reason: Annotated[str, typer.Option(help="Shown in the outcome.")] = "",
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Ask for requests to be stopped, whether they wait or run; what has ended stays as it is."""
-    with context.client() as client:
+    with context.client(project=context.scope(project)) as client:
         for request_id in request_ids:
             client.cancel(request_id, reason, user_name())
             if as_json:
@@ -45,16 +47,14 @@ def cancel(
 
 
 def requests(
-    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    project: Project = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Of this model only; PROJECT/NAME too.")] = None,
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Without those that have ended.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     as_json: Json = False,
 ) -> None:
     """List requests that a worker has seen, the newest first."""
-    if model is not None:
-        named = model_reference(model)
-        project, model = (named.project if "/" in model else project), named.model_name
+    project, model = of_model(model, context.scope(project))
     stores = context.stores()
     rows = stores.ledger.requests(project=project, model_name=model, unfinished=unfinished, limit=limit)
     columns = (

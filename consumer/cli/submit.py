@@ -24,7 +24,9 @@ def submit(
         str | None, typer.Option("--model-name", "-m", help="Its versions count v1, v2, …  [default: the job's name]")
     ] = None,
     job_name: Annotated[str | None, typer.Option(help="[default: the model's name, else DATASET-ALGORITHM]")] = None,
-    project: Annotated[str | None, typer.Option(help="[default: default]")] = None,
+    project: Annotated[
+        str | None, typer.Option(metavar="NAME", help="[default: TENSORFLEET_PROJECT, else default]")
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="The column to predict.  [default: the dataset's own, else its last]")
     ] = None,
@@ -106,7 +108,11 @@ def submit(
         "request_id": request_id,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    wanted = _requests(given, file)
+    scope = context.scope(project)
+    wanted = [{**({} if scope is None else {"project": scope}), **one} for one in _requests(given, file)]
+    for one in wanted:
+        if scope is not None and one["project"] != scope:
+            raise Stop(f"this keeps to project {scope}; a request names {one['project']}", WRONG_USE)
     if dry_run:
         _plan(wanted, as_json=as_json)
     else:

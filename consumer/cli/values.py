@@ -30,20 +30,28 @@ class ModelReference(NamedTuple):
         return f"{project}{self.model_name}{version}"
 
 
-def model_reference(text: str) -> ModelReference:
-    """`NAME`, `NAME@v3`, `NAME@production`, each also as `PROJECT/NAME…`."""
+def model_reference(text: str, project: str | None = None) -> ModelReference:
+    """`NAME`, `NAME@v3`, `NAME@production`, each also as `PROJECT/NAME…`; with a project only of that one."""
     match = re.fullmatch(r"(?:([^/@\s]+)/)?([^/@\s]+)(?:@(?:v(\d+)|([^/@\s]+)))?", text)
     if match is None:
         raise Stop(f"a model is NAME, NAME@v3, NAME@alias or PROJECT/NAME@v3, not {text!r}", WRONG_USE)
-    return ModelReference(match[1] or DEFAULT_PROJECT, match[2], int(match[3]) if match[3] else None, match[4])
+    _within(match[1], project)
+    return ModelReference(
+        match[1] or project or DEFAULT_PROJECT, match[2], int(match[3]) if match[3] else None, match[4]
+    )
 
 
 def of_model(text: str | None, project: str | None) -> tuple[str | None, str | None]:
     """Project and model to list, of an optional `NAME` or `PROJECT/NAME` beside an optional project."""
     if text is None:
         return project, None
-    named = model_reference(text)
+    named = model_reference(text, project)
     return (named.project if "/" in text else project), named.model_name
+
+
+def _within(named: str | None, project: str | None) -> None:
+    if project is not None and named not in (None, project):
+        raise Stop(f"this keeps to project {project}, and {named} is another; name that one with --project", WRONG_USE)
 
 
 def hyperparameter(text: str) -> tuple[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,20 @@ class NewArtifact:
     path: Path
     sha256: str
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedArtifact:
+    """A file that lies in the store.
+
+    `stored_at` is the store's own date, that of the first writer with GridFS, whose files are not written again when
+    the same key is put again; a folder and S3 date them anew.
+    """
+
+    key: str
+    uri: str
+    size_bytes: int
+    stored_at: datetime
 
 
 class ArtifactStore(Protocol):
@@ -47,4 +62,8 @@ class ArtifactStore(Protocol):
 
     def list(self, prefix: str = "") -> Sequence[str]:
         """The uris of all artifacts whose key starts with the prefix."""
+        ...
+
+    def listing(self, prefix: str = "") -> Sequence[ListedArtifact]:
+        """All artifacts whose key starts with the prefix, with what the store knows of them."""
         ...

@@ -6,12 +6,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote
 from uuid import uuid4
 
-from pipeline.artifacts import NewArtifact
+from pipeline.artifacts import ListedArtifact, NewArtifact
 from pipeline.artifacts.keys import folder_of, key_of, path_of
 from pipeline.errors import NotFoundError, RejectedError, TransientError
 from pipeline.jobs import StoredArtifact
@@ -84,6 +85,16 @@ class DirectoryStore:
                 for name in names
             ]
         return sorted(f.as_uri() for f in files if key_of(f.relative_to(self._root).as_posix()).startswith(prefix))
+
+    def listing(self, prefix: str = "") -> Sequence[ListedArtifact]:
+        found = []
+        for uri in self.list(prefix):
+            path = self._path(uri)
+            with _disk(), suppress(FileNotFoundError):  # deleted since
+                status = path.stat()
+                key, at = key_of(path.relative_to(self._root).as_posix()), datetime.fromtimestamp(status.st_mtime, UTC)
+                found.append(ListedArtifact(key, uri, status.st_size, at))
+        return found
 
     def _path(self, uri: str) -> Path:
         if not uri.startswith("file:///"):

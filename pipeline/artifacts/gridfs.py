@@ -16,7 +16,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from pipeline.artifacts import NewArtifact
+from pipeline.artifacts import ListedArtifact, NewArtifact
 from pipeline.errors import CorruptArtifactError, NotFoundError, RejectedError
 from pipeline.jobs import StoredArtifact
 from pipeline.mongodb import Document, durable, insert_new, transient
@@ -74,15 +74,20 @@ class GridFSStore:
         self._files.delete_one({"_id": file_id})
         self._chunks.delete_many({"files_id": file_id})
 
-    @transient("listing artifacts")
     def list(self, prefix: str = "") -> Sequence[str]:
-        uris = []
-        for file in self._files.find({"filename": {"$gte": prefix}}, {"filename": 1}).sort("filename"):
-            if not file["filename"].startswith(prefix):
+        return [one.uri for one in self.listing(prefix)]
+
+    @transient("listing artifacts")
+    def listing(self, prefix: str = "") -> Sequence[ListedArtifact]:
+        found = []
+        shown = {"filename": 1, "length": 1, "uploadDate": 1}
+        for file in self._files.find({"filename": {"$gte": prefix}}, shown).sort("filename"):
+            key = file["filename"]
+            if not key.startswith(prefix):
                 break
-            if file["_id"] == _id_of(file["filename"]):
-                uris.append(self._uri(file["_id"]))
-        return uris
+            if file["_id"] == _id_of(key):
+                found.append(ListedArtifact(key, self._uri(file["_id"]), file["length"], file["uploadDate"]))
+        return found
 
     def _document(self, artifact: NewArtifact) -> Document:
         return {

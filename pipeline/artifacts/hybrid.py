@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.artifacts import ArtifactStore, NewArtifact
+from pipeline.artifacts import ArtifactStore, ListedArtifact, NewArtifact
 from pipeline.errors import RejectedError
 from pipeline.jobs import StoredArtifact
 
@@ -51,6 +51,9 @@ class HybridStore:
 
     def list(self, prefix: str = "") -> Sequence[str]:
         return [*self._small.list(prefix), *self._large.list(prefix)]
+
+    def listing(self, prefix: str = "") -> Sequence[ListedArtifact]:
+        return [*self._small.listing(prefix), *self._large.listing(prefix)]
 
     def _store_of(self, uri: str) -> SchemeStore:
         for store in (self._small, self._large):

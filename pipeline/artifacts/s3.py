@@ -12,7 +12,7 @@ from minio import Minio
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
-from pipeline.artifacts import NewArtifact
+from pipeline.artifacts import ListedArtifact, NewArtifact
 from pipeline.artifacts.keys import folder_of, key_of, path_of
 from pipeline.errors import NotFoundError, RejectedError, TransientError
 from pipeline.jobs import StoredArtifact
@@ -85,10 +85,17 @@ class S3Store:
             self._client.remove_object(self._bucket, self._path(uri))
 
     def list(self, prefix: str = "") -> Sequence[str]:
+        return [one.uri for one in self.listing(prefix)]
+
+    def listing(self, prefix: str = "") -> Sequence[ListedArtifact]:
+        found = []
         with self._service("listing artifacts"):
-            objects = self._client.list_objects(self._bucket, folder_of(prefix), recursive=True)
-            paths = [str(item.object_name) for item in objects if not item.is_dir]
-        return [self._uri(path) for path in paths if key_of(path).startswith(prefix)]
+            for item in self._client.list_objects(self._bucket, folder_of(prefix), recursive=True):
+                path, at = str(item.object_name), item.last_modified
+                key = key_of(path)
+                if not item.is_dir and at is not None and key.startswith(prefix):
+                    found.append(ListedArtifact(key, self._uri(path), item.size or 0, at))
+        return found
 
     def _put(self, artifact: NewArtifact) -> tuple[str, StoredArtifact]:
         path = path_of(artifact.key)

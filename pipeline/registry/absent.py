@@ -15,6 +15,14 @@ def no_such_version(project: str, model_name: str, version_number: int, highest:
     return NotFoundError(f"{project}/{model_name} has no version v{version_number}; there is {there_are}")
 
 
+def only_archived(project: str, model_name: str, highest: int) -> NotFoundError:
+    there_are = "v1 is" if highest == 1 else f"v1 to v{highest} all are"
+    return NotFoundError(
+        f"{project}/{model_name} has no version that is not archived ({there_are}); name one, or see"
+        f" `tensorfleet models list {project}/{model_name} --archived`"
+    )
+
+
 def no_such_model(project: str, model_name: str, names: Collection[str]) -> NotFoundError:
     """`names` are those of the project's models; the nearest are shown, or else the first."""
     near = get_close_matches(model_name, names, SHOWN) or sorted(names)[:SHOWN]

@@ -13,15 +13,18 @@ from datetime import datetime
 from typing import Any
 
 import pymongo
+from pymongo import ReturnDocument
 from pymongo.database import Database
 
+from pipeline.errors import RejectedError
 from pipeline.jobs import Model, Outcome, RegisteredModel
 from pipeline.mongodb import Document, durable, insert_new, plain, transient
-from pipeline.registry import NO_TAGS
-from pipeline.registry.absent import no_such_model, no_such_version
+from pipeline.registry import NO_TAGS, Usage
+from pipeline.registry.absent import no_such_model, no_such_version, only_archived
 
 LEGACY_PROJECT = "default"
 NUMBERED = {"version_number": {"$gte": 1}}
+NOT_ARCHIVED = {"archived_at": None}
 REMEMBERED = 10_000
 
 ModelKey = tuple[str, str]
@@ -77,8 +80,13 @@ class MongoRegistry:
     def get(self, project: str, model_name: str, version_number: int | None = None) -> RegisteredModel:
         """The newest is the one with the highest version; a model that has only legacy documents shows those."""
         model = {"project": project, "model_name": model_name}
-        newest = self._models.find_one({**model, **NUMBERED}, sort=[("version_number", pymongo.DESCENDING)])
-        if newest is not None and version_number in (None, newest["version_number"]):
+        newest = self._newest({**model, **NUMBERED})
+        if newest is not None and version_number is None:
+            shown = newest if newest.get("archived_at") is None else self._newest({**model, **NUMBERED, **NOT_ARCHIVED})
+            if shown is None:
+                raise only_archived(project, model_name, newest["version_number"])
+            return _registered(shown)
+        if newest is not None and version_number == newest["version_number"]:
             return _registered(newest)
         named = None if version_number is None else self._models.find_one({**model, "version_number": version_number})
         if named is None and project == LEGACY_PROJECT:
@@ -99,18 +107,48 @@ class MongoRegistry:
         model_name: str | None = None,
         dataset_name: str | None = None,
         tags: Mapping[str, str] = NO_TAGS,
+        archived: bool = False,
         limit: int = 100,
     ) -> Sequence[RegisteredModel]:
-        query = {} if project is None else _in_project(project)
+        query: Document = {} if archived else dict(NOT_ARCHIVED)
+        query |= {} if project is None else _in_project(project)
         query |= {k: v for k, v in (("model_name", model_name), ("dataset_name", dataset_name)) if v is not None}
         # A tag's name may hold dots and dollars, which a path in a query cannot.
         query |= {"$expr": {"$and": [_has_tag(*tag) for tag in tags.items()]}} if tags else {}
         rows = self._models.find(query, sort=[("created_at", -1), ("version_number", -1)], limit=limit)
         return [_registered(row) for row in rows]
 
+    @transient("archiving a model")
+    def archive(
+        self, project: str, model_name: str, version_number: int, archived_at: datetime | None
+    ) -> RegisteredModel:
+        version = {"project": project, "model_name": model_name, "version_number": version_number}
+        changed = self._models.find_one_and_update(
+            {**version, **({} if archived_at is None else NOT_ARCHIVED)},
+            {"$set": {"archived_at": archived_at}},
+            return_document=ReturnDocument.AFTER,
+        )
+        standing = self.get(project, model_name, version_number) if changed is None else _registered(changed)
+        if not standing.request_id:
+            raise RejectedError(
+                f"{project}/{model_name} {standing.version} is of the replaced worker and never written"
+            )
+        return standing
+
+    @transient("adding up models")
+    def usage(self, project: str) -> Usage:
+        total = {"_id": None, "models": {"$sum": 1}, "bytes": {"$sum": "$artifact_bytes"}}
+        stages: list[Document] = [{"$match": {"project": project, **NUMBERED, **NOT_ARCHIVED}}, {"$group": total}]
+        for row in self._models.aggregate(stages):
+            return Usage(row["models"], row["bytes"])
+        return Usage(0, 0)
+
     @transient("counting models")
     def count(self) -> int:
         return self._models.count_documents({}, hint="_id_")
+
+    def _newest(self, query: Document) -> Document | None:
+        return self._models.find_one(query, sort=[("version_number", pymongo.DESCENDING)])
 
     def _insert_next(self, turn: Mapping[ModelKey, Outcome]) -> dict[str, RegisteredModel]:
         """Insert the next version of each model; returns what was not refused."""

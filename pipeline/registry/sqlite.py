@@ -12,11 +12,13 @@ from pathlib import Path
 import orjson
 
 from pipeline.jobs import Outcome, RegisteredModel
-from pipeline.registry import NO_TAGS
-from pipeline.registry.absent import no_such_model, no_such_version
+from pipeline.registry import NO_TAGS, Usage
+from pipeline.registry.absent import no_such_model, no_such_version, only_archived
 from pipeline.sqlite import SqliteFile
 
 EPOCH = datetime.fromtimestamp(0, UTC)
+MOMENTS = ("created_at", "archived_at")
+NOT_ARCHIVED = "json_extract(document, '$.archived_at') IS NULL"
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS model_registry (
@@ -60,18 +62,7 @@ class SqliteRegistry:
 
     def get(self, project: str, model_name: str, version_number: int | None = None) -> RegisteredModel:
         with self._file.reading() as db:
-            highest = _highest(db, project, model_name)
-            if highest == 0:
-                names = db.execute("SELECT DISTINCT model_name FROM model_registry WHERE project = ?", (project,))
-                raise no_such_model(project, model_name, [name for (name,) in names])
-            version_number = highest if version_number is None else version_number
-            row = db.execute(
-                "SELECT document FROM model_registry WHERE project = ? AND model_name = ? AND version_number = ?",
-                (project, model_name, version_number),
-            ).fetchone()
-        if row is None:
-            raise no_such_version(project, model_name, version_number, highest)
-        return _read(row[0])
+            return _get(db, project, model_name, version_number)
 
     def list(
         self,
@@ -80,6 +71,7 @@ class SqliteRegistry:
         model_name: str | None = None,
         dataset_name: str | None = None,
         tags: Mapping[str, str] = NO_TAGS,
+        archived: bool = False,
         limit: int = 100,
     ) -> Sequence[RegisteredModel]:
         with self._file.reading() as db:
@@ -87,11 +79,34 @@ class SqliteRegistry:
                 "SELECT document FROM model_registry WHERE (:project IS NULL OR project = :project)"
                 " AND (:model_name IS NULL OR model_name = :model_name)"
                 " AND (:dataset IS NULL OR json_extract(document, '$.dataset_name') = :dataset)"
+                f" AND (:archived OR {NOT_ARCHIVED})"
                 " ORDER BY created_at DESC, version_number DESC, request_id",
-                {"project": project, "model_name": model_name, "dataset": dataset_name},
+                {"project": project, "model_name": model_name, "dataset": dataset_name, "archived": archived},
             )
             found = (_read(document) for (document,) in rows)
             return list(islice((one for one in found if tags.items() <= one.model.tags.items()), limit))
+
+    def archive(
+        self, project: str, model_name: str, version_number: int, archived_at: datetime | None
+    ) -> RegisteredModel:
+        with self._file.writing() as db:
+            standing = _get(db, project, model_name, version_number)
+            if standing.archived_at is not None and archived_at is not None:
+                return standing
+            changed = replace(standing, archived_at=archived_at)
+            db.execute(
+                "UPDATE model_registry SET document = ? WHERE request_id = ?", (_write(changed), standing.request_id)
+            )
+        return changed
+
+    def usage(self, project: str) -> Usage:
+        with self._file.reading() as db:
+            row = db.execute(
+                "SELECT count(*), coalesce(sum(json_extract(document, '$.artifact_bytes')), 0) FROM model_registry"
+                f" WHERE project = ? AND {NOT_ARCHIVED}",
+                (project,),
+            ).fetchone()
+        return Usage(*row)
 
     def count(self) -> int:
         with self._file.reading() as db:
@@ -108,6 +123,24 @@ def _insert_next(db: sqlite3.Connection, outcome: Outcome) -> RegisteredModel:
     row = (registered.request_id, model.project, model.model_name, version, created_at, document)
     db.execute("INSERT INTO model_registry VALUES (?, ?, ?, ?, ?, ?)", row)
     return registered
+
+
+def _get(db: sqlite3.Connection, project: str, model_name: str, version_number: int | None) -> RegisteredModel:
+    highest = _highest(db, project, model_name)
+    if highest == 0:
+        names = db.execute("SELECT DISTINCT model_name FROM model_registry WHERE project = ?", (project,))
+        raise no_such_model(project, model_name, [name for (name,) in names])
+    which = NOT_ARCHIVED if version_number is None else "version_number = :version"
+    row = db.execute(
+        f"SELECT document FROM model_registry WHERE project = :project AND model_name = :model_name AND {which}"
+        " ORDER BY version_number DESC LIMIT 1",
+        {"project": project, "model_name": model_name, "version": version_number},
+    ).fetchone()
+    if row is not None:
+        return _read(row[0])
+    if version_number is None:
+        raise only_archived(project, model_name, highest)
+    raise no_such_version(project, model_name, version_number, highest)
 
 
 def _highest(db: sqlite3.Connection, project: str, model_name: str) -> int:
@@ -131,12 +164,15 @@ def _milliseconds(moment: datetime) -> int:
 
 
 def _write(registered: RegisteredModel) -> str:
-    document = {**registered.to_document(), "created_at": _milliseconds(registered.model.created_at)}
+    document = registered.to_document()
+    for name in MOMENTS:
+        document[name] = None if document[name] is None else _milliseconds(document[name])
     return orjson.dumps(document).decode()
 
 
 def _read(text: str) -> RegisteredModel:
     document = orjson.loads(text)
-    return RegisteredModel.from_document(
-        {**document, "created_at": EPOCH + timedelta(milliseconds=document["created_at"])}
-    )
+    for name in MOMENTS:
+        at = document.get(name)
+        document[name] = None if at is None else EPOCH + timedelta(milliseconds=at)
+    return RegisteredModel.from_document(document)

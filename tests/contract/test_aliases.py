@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.aliases import AliasChange, AliasChangeReason, AliasStore
+from pipeline.archiving import archive, restore
 from pipeline.errors import NotFoundError, RejectedError
 from pipeline.jobs import RegisteredModel
 from pipeline.promotion import promote, remove, rollback
@@ -172,6 +176,136 @@ def test_a_removed_alias_points_nowhere_and_can_be_given_again(registry: Registr
 def test_an_alias_with_a_bad_name_is_rejected(registry: Registry, aliases: AliasStore, alias: str) -> None:
     with pytest.raises(RejectedError, match="an alias takes 1 to 128 characters"):
         promote(registry, aliases, version(registry, 0.9), alias=alias)
+
+
+# Archiving
+
+
+class Interrupted:
+    """A store in whose place somebody else acts once, before this method or after it."""
+
+    def __init__(self, store: Any, method: str, act: Callable[[], object], *, after: bool) -> None:
+        self._store, self._method, self._act, self._after = store, method, act, after
+
+    def __getattr__(self, name: str) -> Any:
+        called = getattr(self._store, name)
+        if name != self._method:
+            return called
+
+        def interrupted(*args: Any, **kwargs: Any) -> Any:
+            self._method = ""
+            answer = called(*args, **kwargs) if self._after else None
+            self._act()
+            return answer if self._after else called(*args, **kwargs)
+
+        return interrupted
+
+
+def test_a_version_that_an_alias_points_to_is_not_archived(registry: Registry, aliases: AliasStore) -> None:
+    first, second = version(registry, 0.8), version(registry, 0.9)
+    for alias in ("production", "canary"):
+        promote(registry, aliases, second, alias=alias)
+    with pytest.raises(RejectedError, match="default/churn v2 is not archived: canary, production points to it"):
+        archive(registry, aliases, "default", "churn", 2)
+    assert archive(registry, aliases, "default", "churn", 1).archived_at is not None
+    for call in (
+        lambda: promote(registry, aliases, first, force=True),
+        lambda: rollback(registry, aliases, "default", "churn", version_number=1),
+    ):
+        with pytest.raises(RejectedError, match=r"v1 is archived; take it out first: .* default/churn@v1 --undo"):
+            call()
+    assert restore(registry, "default", "churn", 1).archived_at is None
+    assert promote(registry, aliases, first, force=True).version_number == 1
+    with pytest.raises(RejectedError, match="v2 is not archived: canary points to it"):
+        archive(registry, aliases, "default", "churn", 2)
+
+
+def test_an_alias_of_another_model_or_project_holds_no_version(registry: Registry, aliases: AliasStore) -> None:
+    version(registry, 0.8)
+    for names in (("p", "churn"), ("default", "other")):
+        promote(
+            registry, aliases, registry.register([registered("/".join(names), names[1], names[0])])["/".join(names)]
+        )
+    assert archive(registry, aliases, "default", "churn", 1).archived_at is not None
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("method", ["list", "archive"])
+def test_a_promotion_in_the_middle_of_archiving_wins(
+    registry: Registry, aliases: AliasStore, method: str, after: bool
+) -> None:
+    only = version(registry, 0.9)
+    acting: list[Exception] = []
+
+    def act() -> None:
+        try:
+            promote(registry, aliases, only)
+        except RejectedError as error:
+            acting.append(error)
+
+    kind = {"list": aliases, "archive": registry}[method]
+    store: Any = Interrupted(kind, method, act, after=after)
+    stores = (store, aliases) if method == "archive" else (registry, store)
+    try:
+        archive(*stores, "default", "churn", 1)
+        archived = True
+    except RejectedError:
+        archived = False
+    assert archived == bool(acting), "exactly one of the two was refused"
+    held = aliases.get(*KEY)
+    assert (held is None) == archived
+    assert (registry.get("default", "churn", 1).archived_at is None) == (not archived)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("method", ["change", "get"])
+def test_archiving_in_the_middle_of_a_promotion_leaves_no_alias_on_an_archived_version(
+    registry: Registry, aliases: AliasStore, method: str, after: bool
+) -> None:
+    only = version(registry, 0.9)
+    refused: list[Exception] = []
+
+    def act() -> None:
+        try:
+            archive(registry, aliases, "default", "churn", 1)
+        except RejectedError as error:
+            refused.append(error)
+
+    store: Any = Interrupted(aliases, method, act, after=after)
+    try:
+        promote(registry, store, only)
+    except RejectedError:
+        assert not refused
+    held = aliases.get(*KEY)
+    pointed = held is not None and held.version_number == 1
+    assert pointed == (registry.get("default", "churn", 1).archived_at is None)
+
+
+def test_archiving_and_promoting_at_once_end_with_one_of_the_two(place: Place) -> None:
+    with place.registry() as registry, place.aliases() as aliases:
+        only = version(registry, 0.9)
+        together = threading.Barrier(2)
+
+        def archives() -> None:
+            with place.registry() as registry, place.aliases() as aliases, suppress(RejectedError):
+                together.wait()
+                archive(registry, aliases, "default", "churn", 1)
+
+        def promotes() -> None:
+            with place.registry() as registry, place.aliases() as aliases, suppress(RejectedError):
+                together.wait()
+                promote(registry, aliases, only)
+
+        with ThreadPoolExecutor(2) as threads:
+            for _ in range(15):
+                for future in [threads.submit(archives), threads.submit(promotes)]:
+                    future.result(30)
+                held = aliases.get(*KEY)
+                pointed = held is not None and held.version_number == 1
+                assert pointed == (registry.get("default", "churn", 1).archived_at is None)
+                if pointed:
+                    remove(aliases, *KEY)
+                restore(registry, "default", "churn", 1)
 
 
 def _register(place: Place, names: list[str]) -> None:

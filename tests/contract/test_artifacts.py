@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,22 @@ def test_uris_are_listed_by_the_beginning_of_their_keys(store: ArtifactStore, ne
     assert set(store.list("checkpoints/")) == listed("checkpoints/r-1")
     assert set(store.list(group["other/iris/r_1"].key)) == listed("other/iris/r_1")
     assert set(store.list("nothing/")) == set()
+
+
+def test_a_listing_tells_the_key_the_size_and_when_it_was_stored(store: ArtifactStore, new: New) -> None:
+    began = datetime.now(UTC)
+    group = [new(b"s" * 10), new(b"l" * (LIMIT + 1), "p/m/a//b ü\n"), new(b"c", "checkpoints/r-1")]
+    stored = store.put(group)
+    listed = {one.key: one for one in store.listing()}
+    assert {key: (one.uri, one.size_bytes) for key, one in listed.items()} == {
+        artifact.key: (stored[artifact.key].uri, artifact.size_bytes) for artifact in group
+    }
+    for one in listed.values():
+        assert abs(one.stored_at - began) < timedelta(minutes=5), "by the store's clock, to the second"
+    assert [one.key for one in store.listing("p/m/")] == [group[1].key]
+    assert [one.uri for one in store.listing("checkpoints/")] == list(store.list("checkpoints/"))
+    store.delete(stored[group[0].key].uri)
+    assert group[0].key not in {one.key for one in store.listing()}
 
 
 @pytest.mark.parametrize("request_id", ["..", "../../etc", "/root", "a/./b", "", "x" * 120, "ü☃ \n\t'\"$&", "%2E%2E"])

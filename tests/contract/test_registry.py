@@ -21,10 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from pipeline.errors import NotFoundError
+from pipeline.errors import NotFoundError, RejectedError
 from pipeline.jobs import Outcome, RegisteredModel
 from pipeline.mongodb import connect
-from pipeline.registry import Registry
+from pipeline.registry import Registry, Usage
 from pipeline.registry.mongodb import MongoRegistry
 from tests.contract.stores import ADAPTERS, AT, Place, failed, patiently, place_for, refused_when, registered
 from tests.services.mongodb import MongoDB
@@ -191,6 +191,69 @@ def test_four_processes_that_register_one_model_leave_no_gap_and_collide_nowhere
         assert {model.request_id: {model.version_number} for model in stored} == agreed
 
 
+def test_an_archived_version_is_found_only_where_it_is_named(registry: Registry) -> None:
+    models = registry.register([registered("r-1"), registered("r-2"), registered("r-3", "iris")])
+    archived = registry.archive("default", "churn", 2, AT)
+    assert archived == replace(models["r-2"], archived_at=AT)
+    assert registry.get("default", "churn", 2) == archived
+    assert registry.find(["r-2"]) == {"r-2": archived}
+    assert registry.get("default", "churn") == models["r-1"]
+    assert {one.request_id for one in registry.list()} == {"r-1", "r-3"}
+    assert {one.request_id for one in registry.list(archived=True)} == {"r-1", "r-2", "r-3"}
+    assert [one.request_id for one in registry.list(model_name="churn", archived=True, limit=1)] == ["r-2"]
+    assert registry.count() == 3
+
+
+def test_archiving_changes_nothing_else_and_can_be_undone(registry: Registry) -> None:
+    models = registry.register([registered("r-1"), registered("r-2", project="p")])
+    registry.archive("default", "churn", 1, AT)
+    assert registry.archive("default", "churn", 1, AT + timedelta(days=1)).archived_at == AT, "the first moment stands"
+    assert registry.register([registered("r-1")])["r-1"] == replace(models["r-1"], archived_at=AT)
+    assert registry.get("p", "churn") == models["r-2"]
+    for _ in range(2):
+        assert registry.archive("default", "churn", 1, None) == models["r-1"]
+    assert registry.get("default", "churn") == models["r-1"]
+
+
+def test_archived_versions_count_in_versioning(place: Place) -> None:
+    with place.registry() as registry:
+        registry.register([registered("r-1"), registered("r-2")])
+        for number in (1, 2):
+            registry.archive("default", "churn", number, AT)
+        assert versions(dict(registry.register([registered("r-3")]))) == {"r-3": 3}
+        registry.archive("default", "churn", 3, AT)
+    with place.registry() as registry:  # one that remembers nothing
+        assert versions(dict(registry.register([registered("r-4")]))) == {"r-4": 4}
+        assert registry.get("default", "churn").request_id == "r-4"
+
+
+def test_a_model_with_archived_versions_alone_says_so(registry: Registry) -> None:
+    registry.register([registered("r-1"), registered("r-2"), registered("r-3", "iris")])
+    for name, number in (("churn", 1), ("churn", 2), ("iris", 1)):
+        registry.archive("default", name, number, AT)
+    with pytest.raises(NotFoundError, match=r"default/churn has no version that is not archived \(v1 to v2 all are\)"):
+        registry.get("default", "churn")
+    with pytest.raises(NotFoundError, match=r"default/iris has no version that is not archived \(v1 is\)"):
+        registry.get("default", "iris")
+    with pytest.raises(NotFoundError, match="default/churn has no version v9; there is v1 to v2"):
+        registry.archive("default", "churn", 9, AT)
+    with pytest.raises(NotFoundError, match="project default has no model x; there is churn, iris"):
+        registry.archive("default", "x", 1, None)
+
+
+def test_what_a_project_takes_is_that_of_its_versions_in_use(registry: Registry) -> None:
+    assert registry.usage("default") == Usage(0, 0)
+    sizes = {"r-1": 10, "r-2": 5_000_000_000, "r-3": 300}
+    registry.register([registered(i, artifact_bytes=size) for i, size in sizes.items()])
+    registry.register([registered("r-4", "other", artifact_bytes=7), registered("r-5", project="p", artifact_bytes=9)])
+    assert registry.usage("default") == Usage(4, 5_000_000_317)
+    registry.archive("default", "churn", 2, AT)
+    assert registry.usage("default") == Usage(3, 317)
+    assert registry.usage("p") == Usage(1, 9)
+    registry.archive("default", "churn", 2, None)
+    assert registry.usage("default").models == 4
+
+
 class RegistryMachine(RuleBasedStateMachine):
     """Two registries over one store, each remembering what it likes, against a dict; models of each run are its own."""
 
@@ -219,16 +282,30 @@ class RegistryMachine(RuleBasedStateMachine):
         expected = {outcome.request_id: self.model[outcome.request_id] for outcome in outcomes}
         assert self.registries[which].register(outcomes) == expected
 
+    @rule(which=st.integers(0, 1), data=st.data(), undo=st.booleans())
+    def archive(self, which: int, data: st.DataObject, undo: bool) -> None:
+        if self.model:
+            request_id = data.draw(st.sampled_from(sorted(self.model)))
+            one = self.model[request_id]
+            self.model[request_id] = replace(one, archived_at=None if undo else AT)
+            version = (one.model.project, one.model.model_name, one.version_number)
+            archived = self.registries[which].archive(*version, None if undo else AT)
+            assert archived == self.model[request_id]
+
     @invariant()
     def the_store_holds_what_the_dict_holds(self) -> None:
         for registry in self.registries:
-            stored = registry.list(project=f"p{self.runs}")
+            stored = registry.list(project=f"p{self.runs}", archived=True)
+            shown = registry.list(project=f"p{self.runs}")
+            in_use = {model.request_id for model in self.model.values() if model.archived_at is None}
+            assert {model.request_id for model in shown} == in_use
             assert {model.request_id: model for model in stored} == self.model
             assert registry.find([model.request_id for model in stored]) == self.model
             for name in "abc":
                 of_name = [m for m in self.model.values() if m.model.model_name == name]
-                if of_name:
-                    assert registry.get(f"p{self.runs}", name).version_number == len(of_name)
+                numbers = [m.version_number for m in of_name if m.archived_at is None]
+                if numbers:
+                    assert registry.get(f"p{self.runs}", name).version_number == max(numbers)
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -286,6 +363,7 @@ class TestMongoDB:
         self, legacy: list[ObjectId], mongo_registry: MongoRegistry
     ) -> None:
         assert versions(dict(mongo_registry.register([registered("r-1")]))) == {"r-1": 1}
+        assert mongo_registry.usage("default").models == 1
         assert mongo_registry.get("default", "churn").request_id == "r-1"
         assert mongo_registry.count() == 3
 
@@ -323,6 +401,22 @@ class TestMongoDB:
         (model,) = mongo_registry.list()
         assert (model.version_number, model.model.model_name) == (0, "old")
         assert model.model.created_at == _id.generation_time
+
+    def test_a_document_of_the_replaced_worker_is_not_archived(
+        self, legacy: list[ObjectId], mongo_registry: MongoRegistry, mongo_database: Database[dict[str, Any]]
+    ) -> None:
+        with pytest.raises(RejectedError, match="v1700000000 is of the replaced worker and never written"):
+            mongo_registry.archive("default", "churn", 1_700_000_000, AT)
+        assert "archived_at" not in (mongo_database["models"].find_one({"_id": legacy[0]}) or {})
+
+    def test_documents_from_before_there_was_an_archive_are_in_use(
+        self, mongo_registry: MongoRegistry, mongo_database: Database[dict[str, Any]]
+    ) -> None:
+        models = mongo_registry.register([registered("r-1")])
+        mongo_database["models"].update_one({}, {"$unset": {"archived_at": ""}})
+        assert mongo_registry.get("default", "churn") == models["r-1"]
+        assert mongo_registry.archive("default", "churn", 1, AT).archived_at == AT
+        assert mongo_registry.list() == []
 
     def test_the_indexes_refuse_a_version_or_a_request_twice(
         self, mongo_registry: MongoRegistry, mongo_database: Database[dict[str, Any]]

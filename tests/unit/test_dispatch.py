@@ -15,6 +15,7 @@ class Entry:
     project: str
     model: str
     number: int
+    running: bool = False
 
     @property
     def line(self) -> tuple[str, str]:
@@ -63,6 +64,66 @@ def test_a_project_with_one_request_waits_for_one_of_the_others() -> None:
     single = Entry("quiet", "m", 0)
     dispatch.join(single, waiting=True)
     assert single in (dispatch.take(), dispatch.take())
+
+
+def test_a_project_at_its_limit_waits_and_holds_no_other_back() -> None:
+    dispatch: Dispatch[Entry] = Dispatch({"busy": 2}.get)
+    for number in range(5):
+        dispatch.join(Entry("busy", f"m{number}", number), waiting=True)
+    for number in range(5, 8):
+        dispatch.join(Entry("quiet", f"m{number}", number), waiting=True)
+    taken = []
+    while (entry := dispatch.take()) is not None:
+        entry.running = True
+        taken.append(entry)
+    assert [entry.project for entry in taken] == ["busy", "quiet", "busy", "quiet", "quiet"]
+    assert dispatch, "three wait"
+    taken[0].running = False
+    following = dispatch.take()
+    assert following is not None
+    assert following.number == 2
+    following.running = True
+    assert dispatch.take() is None
+
+
+def test_one_that_was_taken_and_waits_again_counts_once() -> None:
+    dispatch: Dispatch[Entry] = Dispatch(lambda _: 1)
+    first, second = Entry("a", "m", 1), Entry("a", "n", 2)
+    for entry in (first, second):
+        dispatch.join(entry, waiting=True)
+    assert dispatch.take() is first
+    first.running = True
+    first.running = False  # another worker has it
+    assert dispatch.take() is second
+    second.running = True
+    dispatch.wait(first)
+    assert dispatch.take() is None
+    second.running = False
+    assert dispatch.take() is first
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2)), max_size=40), st.randoms(use_true_random=False))
+def test_never_more_of_a_project_run_than_it_may_and_every_one_does_in_the_end(
+    joined: list[tuple[str, int]], random: object
+) -> None:
+    limits = {"a": 2}
+    dispatch: Dispatch[Entry] = Dispatch(limits.get)
+    pending = [Entry(project, f"m{model}", number) for number, (project, model) in enumerate(joined)]
+    running: list[Entry] = []
+    taken = 0
+    while pending or running or dispatch:
+        for _ in range(min(len(pending), random.randrange(5))):  # type: ignore[attr-defined]
+            dispatch.join(pending.pop(), waiting=True)
+        while (entry := dispatch.take()) is not None:
+            entry.running = True
+            running.append(entry)
+            taken += 1
+        assert sum(entry.project == "a" for entry in running) <= 2
+        if running:
+            ended = running.pop(random.randrange(len(running)))  # type: ignore[attr-defined]
+            ended.running = False
+            dispatch.leave(ended)
+    assert taken == len(joined)
 
 
 @given(
