@@ -49,6 +49,7 @@ class Job:
         sequence: of the last progress event of this attempt.
         spool: the folder that the trainer writes to.
         checkpoint: a folder that an earlier attempt has left, for the next one to go on from.
+        recipe: what makes its training the same as another, once its dataset is known.
         cancelled: who wants it stopped, and why; empty as long as nobody does.
     """
 
@@ -61,6 +62,7 @@ class Job:
     dataset: Dataset | None = None
     spool: Path | None = None
     checkpoint: Path | None = None
+    recipe: str = ""
     cancelled: str = ""
     stage: str = ""
     stage_at: float = 0.0

@@ -35,6 +35,7 @@ class RequestFields(TypedDict, total=False):
     seed: NotRequired[int]
     max_training_time_s: NotRequired[float | None]
     max_memory_bytes: NotRequired[int | None]
+    reuse: NotRequired[bool]
     correlation_id: NotRequired[str]
     tags: NotRequired[Mapping[str, str]]
 

@@ -6,7 +6,7 @@ A few threads, since one dataset that takes minutes must not hold up another tha
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,11 @@ from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import BUILTINS
 from pipeline.datasets.cache import DatasetCache
 from pipeline.errors import RejectedError
-from pipeline.jobs import ErrorKind
+from pipeline.jobs import ErrorKind, RegisteredModel, TrainingRequest
 from pipeline.ledger import Ledger, Owner
 from pipeline.quotas import Quotas
-from pipeline.registry import Usage
+from pipeline.recipe import recipe
+from pipeline.registry import Registry
 
 log = structlog.get_logger(__name__)
 
@@ -39,12 +40,14 @@ THREADS = 4
 class Prepared:
     """A dataset, or what is wrong with the request; `lost` means that its claim is not ours any more.
 
-    `checkpoint` is what an earlier attempt, elsewhere, has come to; `error` is the kind of the problem.
+    `checkpoint` is what an earlier attempt, elsewhere, has come to; `reused` is the version whose result the request
+    may have instead of a training; `error` is the kind of the problem.
     """
 
     job: Job
     dataset: Dataset | None = None
     checkpoint: Path | None = None
+    reused: RegisteredModel | None = None
     problem: str | None = None
     error: ErrorKind = ErrorKind.INVALID_REQUEST
     lost: bool = False
@@ -70,7 +73,8 @@ class Preparation:
         restore: Callable[[str], Path | None],
         *,
         quotas: Quotas,
-        usage: Callable[[str], Usage],
+        registry: Registry,
+        machine: Mapping[str, str],
         is_alone: Callable[[], bool],
         steady: Steady,
         metrics: Metrics,
@@ -82,7 +86,8 @@ class Preparation:
         self._datasets = datasets
         self._restore = restore
         self._quotas = quotas
-        self._usage = usage
+        self._registry = registry
+        self._machine = machine
         self._is_alone = is_alone
         self._steady = steady
         self._metrics = metrics
@@ -96,7 +101,7 @@ class Preparation:
     def at_once(self, job: Job) -> Dataset | None:
         """The dataset, if nothing slow is needed for it."""
         request = job.request
-        slow = _accused(job) or job.keeps_checkpoints or self._quotas.limits_storage(request.project)
+        slow = _accused(job) or job.keeps_checkpoints or request.reuse or self._quotas.limits_storage(request.project)
         return None if slow or request.dataset_name not in BUILTINS else self._datasets.ensure(request.dataset_name)
 
     def submit(self, job: Job) -> None:
@@ -138,14 +143,22 @@ class Preparation:
             self._deliver(Prepared(job, problem=str(error)))
         else:
             checkpoint = self._answered(lambda: self._restore(job.request_id)) if job.keeps_checkpoints else None
-            self._deliver(Prepared(job, dataset, checkpoint))
+            same = self._answered(lambda: self._same(request, dataset)) if request.reuse else None
+            self._deliver(Prepared(job, dataset, checkpoint, same))
         self._count_reads()
+
+    def recipe(self, request: TrainingRequest, dataset: Dataset) -> str:
+        """What a training here would have in common with its equals; `machine` is what its trainers compute with."""
+        return recipe(request, dataset, self._machine)
+
+    def _same(self, request: TrainingRequest, dataset: Dataset) -> RegisteredModel | None:
+        return self._registry.same(request.project, self.recipe(request, dataset))
 
     def _excess(self, project: str) -> str:
         """Why the project may register no more; what is being trained is not counted, so it may come to more."""
         if not self._quotas.limits_storage(project):
             return ""
-        return self._quotas.quota(project).excess(project, self._answered(lambda: self._usage(project)))
+        return self._quotas.quota(project).excess(project, self._answered(lambda: self._registry.usage(project)))
 
     def _count_reads(self) -> None:
         with self._counting:

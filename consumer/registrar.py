@@ -65,6 +65,19 @@ class Result:
     worker_id: str
     attempt: int
     sequence: int
+    recipe: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """An equal training's result stands for this request's own."""
+
+    request: TrainingRequest
+    source: RegisteredModel
+    finished_at: datetime
+    worker_id: str
+    attempt: int
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +87,7 @@ class Found:
     outcome: Outcome
 
 
-Item = Result | Outcome | Found
+Item = Result | Reused | Outcome | Found
 """A bare Outcome is a negative one that we decided on."""
 
 
@@ -147,7 +160,8 @@ class Registrar(threading.Thread):
 
     def _store(self, group: Sequence[Item]) -> GroupStored:
         results = [item for item in group if isinstance(item, Result)]
-        trained = self._upload(results)
+        trained = [*self._upload(results)]
+        trained += [self._fitting(reused_outcome(item)) for item in group if isinstance(item, Reused)]
         negatives = [item for item in group if isinstance(item, Outcome)]
         negatives += [outcome for outcome in trained if outcome.kind is not OutcomeKind.REGISTERED]
         accepted = self._answered(lambda: self._ledger.close(self._me, negatives)) if negatives else frozenset()
@@ -240,7 +254,31 @@ def registered_outcome(result: Result, trained: Trained, stored: StoredArtifact)
         warnings=trained.warnings,
         split=trained.split,
         evaluation=request.evaluation,
+        recipe=result.recipe if trained.reproducible else "",
     )
+    return _registered(result, model)
+
+
+def reused_outcome(reused: Reused) -> Outcome:
+    """The outcome of a request for which another version's model stands."""
+    request, source = reused.request, reused.source
+    model = replace(
+        source.model,
+        model_id=event_id(request.request_id, "model"),
+        name=semantic_name(request, reused.finished_at),
+        project=request.project,
+        user=request.user,
+        model_name=request.model_name,
+        dataset_name=request.dataset_name,
+        created_at=reused.finished_at,
+        tags=request.tags,
+        reused_from=f"{source.model.model_name}@{source.version}",
+    )
+    return _registered(reused, model)
+
+
+def _registered(result: Result | Reused, model: Model) -> Outcome:
+    request = result.request
     return Outcome(
         request_id=request.request_id,
         kind=OutcomeKind.REGISTERED,

@@ -43,7 +43,7 @@ from consumer.job import Job, State
 from consumer.metrics import Metrics
 from consumer.pace import Gathering, Pace
 from consumer.preparation import Crashed, Preparation, Prepared
-from consumer.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Result, Stored
+from consumer.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Result, Reused, Stored
 from consumer.trainers.lanes import Lanes
 from consumer.trainers.protocol import (
     JOB_LIMIT_BYTES,
@@ -60,7 +60,7 @@ from consumer.trainers.protocol import (
 )
 from consumer.waiting import Breakers
 from pipeline.algorithms import framework_of
-from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, milliseconds
+from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel, milliseconds
 from pipeline.ledger import Owner
 from pipeline.quotas import Quotas
 from pipeline.trained import KEPT
@@ -383,7 +383,19 @@ class Worker:
             self._end(job, OutcomeKind.REJECTED, prepared.error, prepared.problem)
         else:
             job.dataset, job.checkpoint = prepared.dataset, prepared.checkpoint
-            self._make_ready(job)
+            if prepared.reused is not None:
+                self._reuse(job, prepared.reused)
+            else:
+                self._make_ready(job)
+
+    def _reuse(self, job: Job, source: RegisteredModel) -> None:
+        """An equal training's result stands for this one's."""
+        _remove(job.checkpoint)
+        self._put_down_dataset(job)
+        job.state = State.STORING
+        job.sequence += 1
+        now = milliseconds(self._clock())
+        self._storing.add(Reused(job.request, source, now, self._me.worker_id, job.attempt, job.sequence))
 
     def _make_ready(self, job: Job) -> None:
         job.state = State.READY
@@ -402,6 +414,7 @@ class Worker:
         request, dataset = job.request, job.dataset
         assert dataset is not None
         self._fed += 1
+        job.recipe = self._preparation.recipe(request, dataset)
         job.spool = self._spool / str(self._fed)
         if job.checkpoint is not None:
             job.checkpoint.replace(job.spool)
@@ -448,7 +461,8 @@ class Worker:
             job.sequence += 1
             now = milliseconds(self._clock())
             assert job.spool is not None
-            self._storing.add(Result(job.request, job.spool, now, self._me.worker_id, job.attempt, job.sequence))
+            by = (self._me.worker_id, job.attempt, job.sequence)
+            self._storing.add(Result(job.request, job.spool, now, *by, job.recipe))
             return
         rejected = event.verdict == "rejected"
         error = ErrorKind.INVALID_REQUEST if rejected else ErrorKind(event.kind)

@@ -20,12 +20,17 @@ def environment(framework: str = "") -> Mapping[str, str]:
 
     With a framework of pipeline.deep.frameworks its versions and device too, for which it is imported.
     """
-    versions = {name: _version(name) for name in ("tensorfleet-worker", *LIBRARIES)}
-    device = "cpu"
+    device = FRAMEWORKS[framework].networks().device() if framework else "cpu"
+    return {**versions(framework), "threads": _threads(), "device": device}
+
+
+@cache
+def versions(framework: str = "") -> Mapping[str, str]:
+    """What is the same in all processes of a machine, and imports nothing: versions, and the CPU."""
+    names = ["tensorfleet-worker", *LIBRARIES]
     if framework:
-        versions |= {name: found for name in FRAMEWORKS[framework].libraries if (found := _version(name)) != "unknown"}
-        device = FRAMEWORKS[framework].networks().device()
-    return {**versions, "python": platform.python_version(), "threads": _threads(), "cpu": _cpu(), "device": device}
+        names += [name for name in FRAMEWORKS[framework].libraries if _version(name) != "unknown"]
+    return {**{name: _version(name) for name in names}, "python": platform.python_version(), "cpu": _cpu()}
 
 
 def requirements(names: Iterable[str] = ("scikit-learn", "skops", "numpy", "pandas")) -> list[str]:

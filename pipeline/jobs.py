@@ -97,6 +97,7 @@ class TrainingRequest:
     seed: int = 42
     max_training_time_s: float | None = None
     max_memory_bytes: int | None = None
+    reuse: bool = False
     correlation_id: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     requested_at: datetime = datetime.fromtimestamp(0, UTC)
@@ -179,7 +180,8 @@ class Model:
     `name` is the semantic name; `training_time` is in seconds; `signature` lists the input columns with their
     types; `environment` is what the result depends on (library versions, threads, CPU); `split` is a sha256 that two
     models share whose metrics were measured on the same rows, empty where that is not known; `evaluation` is how they
-    were split.
+    were split; `recipe` is what models share that are the same (pipeline.recipe), empty where another training may give
+    another; `reused_from` names the version whose result this one is (`model_name@v3`).
     """
 
     model_id: str
@@ -210,6 +212,8 @@ class Model:
     warnings: Sequence[str]
     split: str = ""
     evaluation: Evaluation = Evaluation()
+    recipe: str = ""
+    reused_from: str | None = None
 
     def __post_init__(self) -> None:
         """Sequences become tuples: stores give lists back, and a model read back equals the one that was written."""

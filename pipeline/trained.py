@@ -29,6 +29,7 @@ class Trained:
         classes: as text, in the order of the model's; empty for a regressor.
         training_time: seconds from the start of loading to the written file.
         split: see Split.fingerprint.
+        reproducible: whether the same training gives the same model again.
         signature: input columns as {name, type}, in the order of `features`.
     """
 
@@ -48,6 +49,7 @@ class Trained:
     environment: Mapping[str, str]
     warnings: Sequence[str]
     split: str
+    reproducible: bool
 
     def to_json(self) -> bytes:
         return orjson.dumps(asdict(self), default=str)

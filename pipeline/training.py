@@ -104,6 +104,7 @@ def train(
         environment=environment(algorithm.framework),
         warnings=said,
         split=parts.fingerprint(data.target_column),
+        reproducible=not job.said,
     )
 
 

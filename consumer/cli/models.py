@@ -275,7 +275,7 @@ def _lines(document: Document) -> dict[str, str | Mapping[str, str]]:
 
 _PLAIN = (
     *("name", "algorithm", "dataset_name", "target_column", "features", "classes", "created_at", "user", "seed"),
-    *("archived_at", "request_id", "worker_id", "tags", "warnings", "dataset_fingerprint"),
+    *("archived_at", "reused_from", "request_id", "worker_id", "tags", "warnings", "dataset_fingerprint"),
 )
 _FIRST = (
     *("accuracy", "precision", "recall", "f1", "balanced_accuracy", "roc_auc", "log_loss"),

@@ -56,6 +56,7 @@ def submit(
     test_size: Annotated[float | None, typer.Option(help="The share of rows held out.  [default: 0.2]")] = None,
     cv: Annotated[int | None, typer.Option(help="Folds scored inside the training part.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the split and of the algorithm.  [default: 42]")] = None,
+    reuse: Annotated[bool, typer.Option("--reuse", help="Register an equal training's result, if any.")] = False,
     max_time: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Stop the training then: 90, 10m, 2h.")
     ] = None,
@@ -104,6 +105,7 @@ def submit(
         "seed": seed,
         "max_training_time_s": seconds(max_time, "--max-time"),
         "max_memory_bytes": size_bytes(max_memory, "--max-memory"),
+        "reuse": reuse or None,
         "tags": dict(pair(one, "--tag") for one in tag or ()) or None,
         "request_id": request_id,
     }

@@ -58,6 +58,7 @@ def registered_event(registered: RegisteredModel) -> dict[str, Any]:
         "training_time": float(model.training_time),
         "created_at": milliseconds(model.created_at),
         "tags": dict(sorted(model.tags.items())),
+        "reused_from": model.reused_from,
     }
 
 

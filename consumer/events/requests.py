@@ -148,7 +148,7 @@ def to_avro(request: TrainingRequest) -> dict[str, Any]:
         "seed": request.seed,
         "max_training_time_s": request.max_training_time_s,
         "max_memory_bytes": request.max_memory_bytes,
-        "reuse": False,
+        "reuse": request.reuse,
         "correlation_id": request.correlation_id or None,
         "tags": dict(request.tags),
         "requested_at": None if request.requested_at == _EPOCH else request.requested_at,
@@ -180,8 +180,6 @@ def _problems(record: Mapping[str, Any]) -> list[str]:
     ]
     if _CONTROL.search(record["correlation_id"] or ""):
         problems.append("correlation_id must have no control characters")
-    if record["reuse"]:
-        problems.append("reuse=true is not supported by this release; leave it false")
     return problems
 
 
@@ -209,6 +207,7 @@ def _request(
         seed=record["seed"],
         max_training_time_s=record["max_training_time_s"],
         max_memory_bytes=record["max_memory_bytes"],
+        reuse=record["reuse"],
         correlation_id=_correlation_id(record, headers),
         tags=dict(record["tags"]),
         requested_at=record["requested_at"] or moment(timestamp_ms),

@@ -76,6 +76,10 @@ class Registry(Protocol):
         """
         ...
 
+    def same(self, project: str, recipe: str) -> RegisteredModel | None:
+        """The newest version of the project that this recipe gave and that is not archived (see pipeline.recipe)."""
+        ...
+
     def usage(self, project: str) -> Usage:
         """What the project has registered and not archived; documents of the replaced worker do not count."""
         ...

@@ -50,6 +50,7 @@ class MongoRegistry:
             partialFilterExpression={"version_number": {"$exists": True}},
         )
         self._models.create_index([("created_at", pymongo.DESCENDING)])
+        self._models.create_index(["recipe", "project"], partialFilterExpression={"recipe": {"$gt": ""}})
 
     @transient("registering models")
     def register(self, outcomes: Sequence[Outcome]) -> Mapping[str, RegisteredModel]:
@@ -134,6 +135,12 @@ class MongoRegistry:
                 f"{project}/{model_name} {standing.version} is of the replaced worker and never written"
             )
         return standing
+
+    @transient("finding a model")
+    def same(self, project: str, recipe: str) -> RegisteredModel | None:
+        query = {"recipe": {"$gt": "", "$eq": recipe}, "project": project, **NUMBERED, **NOT_ARCHIVED}
+        row = self._models.find_one(query, sort=[("created_at", pymongo.DESCENDING)])
+        return None if row is None else _registered(row)
 
     @transient("adding up models")
     def usage(self, project: str) -> Usage:

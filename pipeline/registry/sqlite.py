@@ -99,6 +99,15 @@ class SqliteRegistry:
             )
         return changed
 
+    def same(self, project: str, recipe: str) -> RegisteredModel | None:
+        with self._file.reading() as db:
+            row = db.execute(
+                "SELECT document FROM model_registry WHERE project = ? AND json_extract(document, '$.recipe') = ?"
+                f" AND {NOT_ARCHIVED} AND ? != '' ORDER BY created_at DESC, version_number DESC LIMIT 1",
+                (project, recipe, recipe),
+            ).fetchone()
+        return None if row is None else _read(row[0])
+
     def usage(self, project: str) -> Usage:
         with self._file.reading() as db:
             row = db.execute(

@@ -144,6 +144,22 @@ def test_the_newest_are_listed_first(registry: Registry) -> None:
     assert len(registry.list()) == 6
 
 
+def test_an_equal_training_of_the_project_is_found_by_its_recipe(registry: Registry) -> None:
+    outcomes = [
+        registered("r-1", recipe="one"),
+        registered("r-2", recipe="one", created_at=AT + timedelta(days=1)),
+        registered("r-3", recipe="one", project="p", created_at=AT + timedelta(days=2)),
+        registered("r-4"),
+    ]
+    models = registry.register(outcomes)
+    assert registry.same("default", "one") == models["r-2"]
+    assert registry.same("p", "one") == models["r-3"]
+    assert registry.same("default", "other") is None
+    assert registry.same("default", "") is None
+    registry.archive("default", "churn", 2, AT)
+    assert registry.same("default", "one") == models["r-1"]
+
+
 def test_prepare_may_be_called_again_and_at_once(place: Place) -> None:
     def prepare(_: int) -> None:
         with place.registry() as registry:
