@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -13,6 +16,7 @@ from uuid import UUID
 import orjson
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from bson import Binary, Decimal128, ObjectId
 from gridfs import GridFSBucket
@@ -20,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.database import Database
 
-from pipeline.datasets import DatasetSource, DatasetSummary, rows
+from pipeline.datasets import DatasetSource, DatasetSummary, Origin, rows
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.files import read_table
 from pipeline.datasets.mongodb import MongoSource
@@ -283,6 +287,185 @@ def test_whoever_reads_while_a_dataset_is_replaced_gets_one_or_the_other(source:
     assert source.load("people").table.equals(canonical(versions[0]))
 
 
+# Versions
+
+OTHER: dict[str, list[Any]] = {"x": [1], "y": [2]}
+
+
+def _numbers(source: DatasetSource, name: str) -> list[tuple[int, bool]]:
+    return [(one.number, one.current) for one in source.versions(name)]
+
+
+def test_what_is_replaced_stays_as_a_version_with_who_and_what_it_came_from(source: DatasetSource) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    first = source.add("people", pa.table(ROWS), "tall", Origin("ada", "people.csv"))
+    second = source.add("people", pa.table(OTHER), None)
+    assert (first.is_new, second.is_new) == (True, True)
+    old, new = source.versions("people")
+    assert (old, new) == (replace(first.version, current=False), second.version)
+    assert (old.number, old.rows, old.columns, old.target_column) == (1, 3, 3, "tall")
+    assert (old.origin, old.fingerprint) == (Origin("ada", "people.csv"), fingerprint(canonical(pa.table(ROWS))))
+    assert (new.number, new.rows, new.current, new.origin) == (2, 1, True, Origin())
+    assert old.imported_at is not None
+    assert before < old.imported_at < datetime.now(UTC)
+    assert _listed(source)["people"].version == 2
+
+
+def test_every_version_is_a_dataset_by_its_own_name(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    first = source.revision("people.v1")
+    source.add("people", pa.table(OTHER), None)
+    for name, content, target in (("people.v1", ROWS, "tall"), ("people.v2", OTHER, None), ("people", OTHER, None)):
+        loaded = source.load(name)
+        assert (loaded.table.to_pydict(), loaded.target_column) == (content, target)
+        assert loaded.revision == source.revision(name)
+    assert first is not None
+    assert len({source.revision(name) for name in ("people.v1", "people.v2")}) == 2
+    assert [one.number for one in source.versions("people.v1")] == [1]
+    assert list(_listed(source)) == ["people"]
+
+
+def test_equal_content_is_no_new_version(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    again = source.add("people", pa.table(ROWS), "tall", Origin("bob", "copy.csv"))
+    assert (again.is_new, again.version.number) == (False, 1)
+    assert _numbers(source, "people") == [(1, True)]
+    assert source.add("people", pa.table(ROWS), "colour").is_new, "with another target"
+
+
+def test_content_that_comes_back_makes_its_version_current_again(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    source.add("people", pa.table(OTHER), None)
+    again = source.add("people", pa.table(ROWS), "tall")
+    assert (again.is_new, again.version.number, again.version.current) == (False, 1, True)
+    assert _numbers(source, "people") == [(1, True), (2, False)]
+    assert source.load("people").table.to_pydict() == ROWS
+
+
+def test_a_restored_version_is_current_and_the_next_one_gets_the_next_number(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    source.add("people", pa.table(OTHER), None)
+    before = source.revision("people")
+    assert source.restore("people", 1).current
+    assert source.restore("people", 1).number == 1
+    assert source.revision("people") != before
+    assert (source.load("people").table.to_pydict(), source.load("people").target_column) == (ROWS, "tall")
+    assert source.load("people.v2").table.to_pydict() == OTHER
+    assert _listed(source)["people"].target == "tall"
+    source.add("people", pa.table({"z": [1]}), None)
+    assert _numbers(source, "people") == [(1, False), (2, False), (3, True)]
+
+
+def test_a_version_that_is_not_there_is_rejected_with_those_there_are(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    with pytest.raises(RejectedError, match="dataset 'people' has no version v7; it has v1"):
+        source.restore("people", 7)
+    for call in (source.load, source.revision, source.versions, lambda name: source.restore(name, 1)):
+        with pytest.raises(RejectedError, match="there is no dataset 'peple"):
+            call("peple")
+    with pytest.raises(RejectedError, match=r"there is no dataset 'people\.v2'"):
+        source.load("people.v2")
+
+
+def test_nothing_is_stored_under_the_name_of_a_version(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), None)
+    for call in (
+        lambda: source.add("people.v1", pa.table(OTHER), None),
+        lambda: source.restore("people.v1", 1),
+        lambda: source.prune("people.v1", 1),
+    ):
+        with pytest.raises(RejectedError, match=r"'people\.v1': that is what version 1 of people is called"):
+            call()
+
+
+def test_a_file_of_somebody_else_becomes_a_version_when_it_is_replaced(seeded: Seeded) -> None:
+    seeded.put("people", CSV, "people.csv", "tall")
+    assert _numbers(seeded.source, "people") == [(1, True)]
+    assert not seeded.source.add("people", pa.table(ROWS), "tall").is_new
+    seeded.source.add("people", pa.table(OTHER), None)
+    old, _ = seeded.source.versions("people")
+    assert (old.fingerprint, old.rows, old.imported_at) == (fingerprint(canonical(pa.table(ROWS))), 3, None)
+    assert seeded.source.load("people.v1").table.to_pydict() == ROWS
+    assert seeded.source.load("people.v1").target_column == "tall"
+
+
+def test_a_file_that_cannot_be_read_can_be_replaced(seeded: Seeded) -> None:
+    seeded.put("people", b"PAR1 and nothing", "people.parquet")
+    seeded.source.add("people", pa.table(ROWS), None)
+    assert seeded.source.load("people").table.to_pydict() == ROWS
+
+
+def test_pruning_keeps_the_newest_versions_and_the_current_one(source: DatasetSource) -> None:
+    for n in range(5):
+        source.add("people", pa.table({"x": [n]}), None)
+    source.restore("people", 2)
+    assert [one.number for one in source.prune("people", 2)] == [1, 3]
+    assert _numbers(source, "people") == [(2, True), (4, False), (5, False)]
+    assert source.load("people.v4").table.to_pydict() == {"x": [3]}
+    assert source.load("people").table.to_pydict() == {"x": [1]}
+    with pytest.raises(RejectedError):
+        source.load("people.v3")
+    assert list(source.prune("people", 2)) == []
+
+
+def test_imports_at_the_same_time_each_get_a_number_of_their_own(source: DatasetSource) -> None:
+    def add(first: int) -> None:
+        for n in range(first, first + 5):
+            source.add("people", pa.table({"x": [n]}), None)
+
+    threads = [threading.Thread(target=add, args=(first,)) for first in (0, 10, 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    versions = source.versions("people")
+    assert [one.number for one in versions] == list(range(1, 16))
+    contents = [source.load(f"people.v{one.number}").table.column("x").to_pylist()[0] for one in versions]
+    assert sorted(contents) == [*range(5), *range(10, 15), *range(20, 25)]
+
+
+IMPORT = """
+import sys, time
+from pathlib import Path
+import pyarrow as pa
+from pymongo import MongoClient
+from pipeline.datasets.directory import DirectorySource
+from pipeline.datasets.mongodb import MongoSource
+
+def stop(*_):
+    print("there", flush=True)
+    time.sleep(60)
+
+if sys.argv[1] == "directory":
+    source = DirectorySource(Path(sys.argv[2]))
+    DirectorySource._put = stop
+else:
+    source = MongoSource(MongoClient(sys.argv[2])[sys.argv[3]])
+    MongoSource._change = stop
+source.add("people", pa.table({"x": [1], "y": [2]}), None)
+"""
+
+
+def test_an_import_that_is_killed_leaves_the_version_before_it_current(seeded: Seeded) -> None:
+    source = seeded.source
+    source.add("people", pa.table(ROWS), "tall")
+    if isinstance(seeded, SeededMongo):
+        host, port = seeded.database.client.address or ("", 0)
+        where = ["mongodb", f"mongodb://{host}:{port}/?directConnection=true", seeded.database.name]
+    else:
+        assert isinstance(seeded, SeededDirectory)
+        where = ["directory", str(seeded.root)]
+    with subprocess.Popen([sys.executable, "-c", IMPORT, *where], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        process.kill()
+    assert _numbers(source, "people") == [(1, True)]
+    assert (source.load("people").table.to_pydict(), source.load("people").target_column) == (ROWS, "tall")
+    assert source.add("people", pa.table(OTHER), None).is_new
+    assert _numbers(source, "people") == [(1, False), (2, True)]
+    assert source.load("people.v1").table.to_pydict() == ROWS
+
+
 # CSV, whatever it is stored in
 
 
@@ -473,15 +656,38 @@ def test_a_document_whose_file_is_gone_is_rejected(mongo_database: Mongo) -> Non
         MongoSource(mongo_database).load("people")
 
 
-def test_the_file_of_a_replaced_dataset_is_removed_unless_another_one_shares_it(mongo_database: Mongo) -> None:
+def test_the_file_of_a_pruned_version_is_removed_unless_another_one_shares_it(mongo_database: Mongo) -> None:
     source = MongoSource(mongo_database)
     for n in range(3):
         source.add("people", pa.table({"x": [n]}), None)
+    source.prune("people", 1)
     assert mongo_database["fs.files"].count_documents({}) == 1
     document = mongo_database["datasets"].find_one({"name": "people"}) or {}
     mongo_database["datasets"].insert_one({"name": "alias", "file_id": document["file_id"]})
     source.add("people", pa.table({"x": [3]}), None)
+    source.prune("people", 1)
     assert source.load("alias").table.to_pydict() == {"x": [2]}
+
+
+def test_readers_of_the_replaced_systems_documents_find_the_current_file(mongo_database: Mongo) -> None:
+    source = MongoSource(mongo_database)
+    source.add("people", pa.table(ROWS), "tall")
+    source.add("people", pa.table({"x": [1], "y": [2]}), None)
+    source.restore("people", 1)
+    (document,) = mongo_database["datasets"].find({"name": "people"})
+    content = GridFSBucket(mongo_database).open_download_stream(document["file_id"]).read()
+    assert pq.read_table(io.BytesIO(content)).to_pydict() == ROWS
+    assert document["target_column"] == "tall"
+
+
+def test_a_collection_of_the_name_that_a_version_has_comes_first(put: Put, mongo_database: Mongo) -> None:
+    source = put({"x": 1})
+    source.add("plants", pa.table({"y": [1]}), None)
+    mongo_database["plants.v1"].insert_one({"z": 3})
+    assert source.load("plants.v1").table.to_pydict() == {"z": [3]}
+    assert list(source.versions("people")) == []
+    with pytest.raises(RejectedError, match="dataset 'people' has no versions"):
+        source.prune("people", 1)
 
 
 def test_a_dataset_larger_than_the_limit_is_rejected_before_it_is_read_whole(mongo_database: Mongo) -> None:
