@@ -1,4 +1,4 @@
-"""Datasets as pandas frames, in the process that trains: built-ins by name, all others from the cache's Arrow files."""
+"""Datasets as pandas frames: to train on (built-ins by name, others from the cache's Arrow files), and to store."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import load_frame
+from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
 
 
@@ -31,6 +32,19 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
         raise RejectedError(f"the dataset has more than one column named {', '.join(twice)}")
     columns = {name: _series(column) for name, column in zip(names, table.columns, strict=True)}
     return pd.DataFrame(columns, copy=False)
+
+
+def table_of(frame: pd.DataFrame) -> pa.Table:
+    """A frame as the canonical table that `frame_of` makes the same values and types of.
+
+    Integers, booleans and dates with gaps keep them, categories are the values that they stand for, and the index is no
+    column.  Raises RejectedError, naming the column, for what a table has no place for.
+    """
+    try:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise RejectedError(f"the frame cannot be read as a table: {'; '.join(map(str, error.args))}") from error
+    return canonical(table)
 
 
 def _series(column: Any) -> pd.Series[Any]:
