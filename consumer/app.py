@@ -185,6 +185,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         stores.ledger,
         open_cache(settings, stores.datasets),
         checkpoints.restore,
+        training_memory_bytes=settings.max_training_memory,
         is_alone=lambda: is_alone(admin, settings.kafka_group_id),
         steady=steady,
         metrics=metrics,

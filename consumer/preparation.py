@@ -23,7 +23,9 @@ from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import BUILTINS
 from pipeline.datasets.cache import DatasetCache
 from pipeline.errors import RejectedError
+from pipeline.jobs import TrainingRequest
 from pipeline.ledger import Ledger, Owner
+from pipeline.memory import check_fits
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +67,7 @@ class Preparation:
         datasets: DatasetCache,
         restore: Callable[[str], Path | None],
         *,
+        training_memory_bytes: int,
         is_alone: Callable[[], bool],
         steady: Steady,
         metrics: Metrics,
@@ -75,6 +78,7 @@ class Preparation:
         self._ledger = ledger
         self._datasets = datasets
         self._restore = restore
+        self._training_memory_bytes = training_memory_bytes
         self._is_alone = is_alone
         self._steady = steady
         self._metrics = metrics
@@ -122,7 +126,7 @@ class Preparation:
             self._deliver(Prepared(job, lost=True))
             return
         try:
-            dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name))
+            dataset = self._fitting(request)
         except RejectedError as error:
             self._deliver(Prepared(job, problem=str(error)))
         else:
@@ -130,6 +134,16 @@ class Preparation:
             checkpoint = self._answered(lambda: self._restore(job.request_id)) if searches else None
             self._deliver(Prepared(job, dataset, checkpoint))
         self._count_reads()
+
+    def _fitting(self, request: TrainingRequest) -> Dataset:
+        """Raises RejectedError if there is no such dataset, or it cannot be trained on in the memory there is."""
+        dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name))
+        try:
+            check_fits(request, dataset, self._training_memory_bytes)
+        except RejectedError:
+            self._datasets.release(dataset)
+            raise
+        return dataset
 
     def _count_reads(self) -> None:
         with self._counting:
