@@ -294,6 +294,7 @@ def _content(job: _Job, pipeline: Pipeline, details: Mapping[str, Any], said: Se
             "request_id": request.request_id,
             "reproducible": not job.said,
             "dropped_columns": data.dropped,
+            **({"tensors": data.tensors} if data.tensors else {}),
             "environment": environment(),
             "warnings": said,
         },

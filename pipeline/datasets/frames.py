@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from pipeline import tensors
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import load_frame
 from pipeline.datasets.tables import canonical
@@ -25,13 +26,25 @@ def read_frame(dataset: Dataset) -> pd.DataFrame:
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """An Arrow table as a frame; integers and booleans with gaps stay what they are, not floats or objects."""
+    """An Arrow table as a frame; integers and booleans with gaps stay what they are, not floats or objects.
+
+    A column of tensors becomes as many columns of numbers, and the frame knows its shape (`pipeline.tensors`).
+    """
     names = table.column_names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise RejectedError(f"the dataset has more than one column named {', '.join(twice)}")
-    columns = {name: _series(column) for name, column in zip(names, table.columns, strict=True)}
-    return pd.DataFrame(columns, copy=False)
+    columns: dict[str, Any] = {}
+    shapes = {}
+    for name, column in zip(names, table.columns, strict=True):
+        if shape := tensors.shape_of(column.type):
+            shapes[name] = shape
+            columns.update(zip(tensors.parts(name, shape), tensors.matrix(column).T, strict=True))
+        else:
+            columns[name] = _series(column)
+    frame = pd.DataFrame(columns, copy=False)
+    tensors.remember_shapes(frame, shapes)
+    return frame
 
 
 def table_of(frame: pd.DataFrame) -> pa.Table:

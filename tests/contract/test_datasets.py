@@ -226,6 +226,50 @@ def test_a_tensor_column_is_kept(source: DatasetSource) -> None:
     assert (kind.list_size, kind.value_type) == (4, pa.float64())
 
 
+LINES = [b'{"x": [[1, 2], [3, 4]], "y": 1}', b'{"x": null, "y": 2}']
+
+
+def test_equal_lists_in_lines_of_json_are_a_tensor_as_in_parquet(seeded: Seeded) -> None:
+    seeded.put("lines", b"\n".join(LINES), "x.jsonl")
+    images = [[[1, 2], [3, 4]], None]
+    seeded.put("parquet", _parquet(pd.DataFrame({"x": images, "y": [1, 2]})), "x.parquet")
+    seeded.source.add("added", pa.table({"x": images, "y": [1, 2]}), None)
+    found = {name: seeded.source.load(name).table for name in ("lines", "parquet", "added")}
+    assert len({fingerprint(table) for table in found.values()}) == 1
+    assert found["lines"].column("x").to_pylist() == images
+    assert {one.target for one in seeded.source.list()} == {"y"}
+
+
+def test_the_target_is_the_last_column_that_is_no_tensor(source: DatasetSource) -> None:
+    source.add("images", pa.table({"digit": [0, 1], "pixels": [[1, 2], [3, 4]]}), None)
+    assert (_listed(source)["images"].target, _listed(source)["images"].classes) == ("digit", ["0", "1"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([b'{"x": [1]}', b'{"x": [1, 2, 3]}'], "column 'x' holds lists of 1 to 3 values; a tensor column takes lists"),
+        ([b'{"x": [[1], [2]]}', b'{"x": [[1], [2, 3]]}'], "column 'x' holds lists of 1 to 2 values"),
+        ([b'{"x": [[1], null]}'], "column 'x' holds lists in which 1 inner lists are missing"),
+        ([b'{"x": [1, "a"]}'], "column 'x' holds lists that are not all of numbers"),
+        ([b'{"x": ["a", "b"]}'], "column 'x' holds values of type list"),
+        ([b'{"x": [1]}', b'{"x": 1}'], "column 'x' holds values of type list"),
+        ([b'{"x": [1]}', b'{"x": [[1]]}'], "column 'x' holds lists"),
+        ([b'{"x": []}'], "column 'x' holds lists of 0 numbers, each of which becomes a column; 1 to 16,384 can be"),
+        ([b'{"x": [1, 2], "x_1": 3}'], "column 'x' holds lists, whose numbers would be named as 'x_1' is"),
+        ([b'{"x": %s}' % str([0] * 16_385).encode()], "column 'x' holds lists of 16,385 numbers"),
+    ],
+)
+@pytest.mark.parametrize("batch_rows", [1, 5_000])
+def test_lists_that_are_no_tensor_are_rejected_with_the_figures(
+    seeded: Seeded, lines: list[bytes], says: str, batch_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "BATCH_ROWS", batch_rows)
+    seeded.put("bad", b"\n".join(lines), "bad.jsonl")
+    with pytest.raises(RejectedError, match=says if batch_rows > 1 else "column 'x' holds"):
+        seeded.source.load("bad")
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -613,11 +657,22 @@ def test_the_types_of_mongodb_become_types_of_columns(put: Put) -> None:
     }
 
 
-@pytest.mark.parametrize("value", [{"city": "Rome"}, [1, 2], b"bytes"])
+@pytest.mark.parametrize("value", [{"city": "Rome"}, ["a", "b"], [{"x": 1}], b"bytes"])
 def test_nested_values_in_a_collection_are_rejected_by_the_name_of_their_column(put: Put, value: object) -> None:
     source = put({"x": 1, "address": None}, {"x": 2, "address": value})
     with pytest.raises(RejectedError, match="dataset 'people': column 'address' holds values of type"):
         source.load("people")
+
+
+def test_lists_of_numbers_in_a_collection_are_tensors(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "BATCH_ROWS", 1)
+    source = put({"x": [1, 2], "y": [[1], [2]]}, {"x": None, "y": None}, {"x": [0.5, None], "y": [[3], [4]]})
+    table = source.load("people").table
+    assert [str(field.type).replace("item", "element") for field in table.schema] == [
+        "fixed_size_list<element: double>[2]",
+        "fixed_size_list<element: fixed_size_list<element: int64>[1]>[2]",
+    ]
+    assert table.to_pydict() == {"x": [[1.0, 2.0], None, [0.5, None]], "y": [[[1], [2]], None, [[3], [4]]]}
 
 
 def test_a_collection_is_listed_with_its_rows_and_columns(put: Put) -> None:
