@@ -22,7 +22,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin
 from pipeline.datasets.files import parquet_of, read_table
 from pipeline.datasets.names import check_free, check_name, not_versioned, unknown, unknown_version, version_of
-from pipeline.datasets.rows import table_of
+from pipeline.datasets.rows import BATCH_ROWS, table_of
 from pipeline.datasets.tables import about, canonical, check_target, fingerprint, profile
 from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError
@@ -239,7 +239,7 @@ class MongoSource:
             raise self._unknown(name)
         options = self._database.codec_options.with_options(uuid_representation=UuidRepresentation.STANDARD)
         rows = self._database.get_collection(name, codec_options=options)
-        with about(name), rows.find({}, {"_id": 0}).sort("_id") as cursor:
+        with about(name), rows.find({}, {"_id": 0}, batch_size=BATCH_ROWS).sort("_id") as cursor:
             table = table_of(cursor, self._max_bytes)
         if not table.num_rows:
             self._check_collection(name)

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -754,6 +755,20 @@ def test_a_dataset_larger_than_the_limit_is_rejected_before_it_is_read_whole(mon
         source.load("file")
     with pytest.raises(RejectedError, match="it is larger than the dataset cache of 1,000 bytes"):
         source.load("rows")
+
+
+def test_reading_a_collection_holds_a_batch_of_its_documents_whatever_their_number(mongo_database: Mongo) -> None:
+    source = MongoSource(mongo_database)
+    peaks = {}
+    for number in (10_000, 40_000):
+        mongo_database[f"rows{number}"].insert_many(
+            [{"x": n / 3, "y": f"some words {n}", "z": n} for n in range(number)]
+        )
+        tracemalloc.start()
+        assert source.load(f"rows{number}").table.num_rows == number
+        peaks[number] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[40_000] < 1.2 * peaks[10_000]
 
 
 def test_a_mongodb_that_is_not_there_is_an_error_that_waiting_may_heal() -> None:
