@@ -52,8 +52,8 @@ def list_datasets(as_json: Json = False) -> None:
         column("COLUMNS", "columns", right=True),
         column("TARGET", "target"),
         Column("CLASSES", lambda one: _classes(one["classes"]), fold=True),
-        column("VERSION", "version", style="dim", extra=True),
         column("FROM", "source", style="dim"),
+        column("VERSION", "version", style="dim", extra=True),
     )
     found = [*BuiltinSource().list(), *_stored()]
     show_rows(map(_document, found), columns, as_json=as_json)
