@@ -191,6 +191,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         quotas=quotas,
         registry=stores.registry,
         machine={"threads": str(settings.cpus_per_training), "gpu": "yes" if gpus() else "no"},
+        training_memory_bytes=settings.max_training_memory,
         is_alone=lambda: is_alone(admin, settings.kafka_group_id),
         steady=steady,
         metrics=metrics,

@@ -4,7 +4,8 @@
         request_id = fleet.submit(job_name="churn", algorithm="random_forest", dataset_name="iris")
         finished = fleet.wait(request_id)
 
-It speaks to Kafka alone (and to the schema registry where there is one), as any producer and subscriber could.
+It speaks to Kafka alone (and to the schema registry where there is one), as any producer and subscriber could; but for
+`import_dataset`, which puts rows where the workers find them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
@@ -33,6 +34,11 @@ from consumer.settings import Settings
 from pipeline.errors import NotFoundError, RejectedError, TransientError
 from pipeline.jobs import OutcomeKind, TrainingRequest, milliseconds
 from schemas import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.datasets import DatasetVersion
 
 Event = Mapping[str, Any]
 """A record of one of the topics in its Avro form: the fields that its schema lists."""
@@ -166,6 +172,26 @@ class Client:
             if time.monotonic() > deadline:
                 return None
         return None
+
+    def import_dataset(
+        self, name: str, frame: pd.DataFrame, target_column: str | None = None, *, user: str = ""
+    ) -> DatasetVersion:
+        """Store a frame as the next version of a dataset, its types kept; requests may name it at once.
+
+        The index is no column; the target is the last column unless it is named.  A version with the same rows and
+        target becomes current again instead.  Goes to the settings' MONGODB_URL, else to the stores of a `tensorfleet
+        dev`.  Raises RejectedError, naming the column, for what is no table of numbers, words, booleans, dates and
+        lists of numbers; SettingsError if no stores are named; TransientError if they do not answer.
+        """
+        from consumer.stores import check_named, open_stores
+        from pipeline.datasets import Origin
+        from pipeline.datasets.frames import table_of
+        from pipeline.datasets.tables import about
+
+        check_named(self._settings)
+        with about(name):
+            table = table_of(frame)
+        return open_stores(self._settings).datasets.add(name, table, target_column, Origin(user)).version
 
     def send(self, messages: Sequence[Message]) -> None:
         """Produce these and wait for their acknowledgement; see `submit` for what it raises."""

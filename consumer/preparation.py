@@ -25,6 +25,7 @@ from pipeline.datasets.cache import DatasetCache
 from pipeline.errors import RejectedError
 from pipeline.jobs import ErrorKind, RegisteredModel, TrainingRequest
 from pipeline.ledger import Ledger, Owner
+from pipeline.memory import check_fits
 from pipeline.quotas import Quotas
 from pipeline.recipe import recipe
 from pipeline.registry import Registry
@@ -75,6 +76,7 @@ class Preparation:
         quotas: Quotas,
         registry: Registry,
         machine: Mapping[str, str],
+        training_memory_bytes: int,
         is_alone: Callable[[], bool],
         steady: Steady,
         metrics: Metrics,
@@ -88,6 +90,7 @@ class Preparation:
         self._quotas = quotas
         self._registry = registry
         self._machine = machine
+        self._training_memory_bytes = training_memory_bytes
         self._is_alone = is_alone
         self._steady = steady
         self._metrics = metrics
@@ -138,7 +141,7 @@ class Preparation:
             self._deliver(Prepared(job, problem=excess, error=ErrorKind.QUOTA_EXCEEDED))
             return
         try:
-            dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name))
+            dataset = self._fitting(request)
         except RejectedError as error:
             self._deliver(Prepared(job, problem=str(error)))
         else:
@@ -159,6 +162,16 @@ class Preparation:
         if not self._quotas.limits_storage(project):
             return ""
         return self._quotas.quota(project).excess(project, self._answered(lambda: self._registry.usage(project)))
+
+    def _fitting(self, request: TrainingRequest) -> Dataset:
+        """Raises RejectedError if there is no such dataset, or it cannot be trained on in the memory there is."""
+        dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name))
+        try:
+            check_fits(request, dataset, self._training_memory_bytes)
+        except RejectedError:
+            self._datasets.release(dataset)
+            raise
+        return dataset
 
     def _count_reads(self) -> None:
         with self._counting:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pymongo.monitoring import CommandListener
 
-from consumer.settings import Settings
+from consumer.settings import Settings, SettingsError
 from pipeline import mongodb
 from pipeline.aliases import AliasStore
 from pipeline.aliases.mongodb import MongoAliases
@@ -27,6 +27,11 @@ from pipeline.ledger.sqlite import SqliteLedger
 from pipeline.registry import Registry
 from pipeline.registry.mongodb import MongoRegistry
 from pipeline.registry.sqlite import SqliteRegistry
+
+NO_STORES = (
+    "MONGODB_URL is not set; it takes mongodb://… or mongodb+srv://…, "
+    "or run `tensorfleet dev`, whose stores lie in DATA_DIR"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,12 @@ def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -
             max_bytes=settings.dataset_cache_bytes,
         ),
     )
+
+
+def check_named(settings: Settings) -> None:
+    """Raises SettingsError if the settings name no stores, and no `tensorfleet dev` has left any."""
+    if not settings.mongodb_url.get_secret_value() and not settings.data_dir.is_dir():
+        raise SettingsError(NO_STORES)
 
 
 def open_cache(settings: Settings, source: DatasetSource) -> DatasetCache:

@@ -6,7 +6,7 @@ Every rule here ends in RejectedError with what would be right, or in a warning 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline.columns import Column, UnusableColumnError, describe, read
 from pipeline.errors import RejectedError
 from pipeline.jobs import TrainingRequest
 from pipeline.preparation import Rows, as_rows
+from pipeline.tensors import Shape, gathered, parts, shapes_of, shown
 
 MOST_INTEGER_CLASSES = 50
 LISTED = 20
@@ -36,6 +37,7 @@ class Examples:
         groups, times: shape (rows,) where the request names such a column.
         sample: the first five rows, untouched, which are stored with the model.
         dropped: columns that are left out, with the reason.
+        tensors: by name, the shapes of the dataset's columns of lists, all of whose numbers are among `columns`.
     """
 
     rows: Rows
@@ -49,6 +51,15 @@ class Examples:
     sample: tuple[dict[str, Any], ...]
     dropped: Mapping[str, str]
     warnings: tuple[str, ...]
+    tensors: Mapping[str, Shape] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> Shape | None:
+        """Of one row, where the columns are the numbers of one tensor, in its order, and nothing else."""
+        for name, shape in self.tensors.items():
+            if [column.name for column in self.columns] == parts(name, shape):
+                return shape
+        return None
 
     @property
     def size_bytes(self) -> int:
@@ -60,8 +71,9 @@ class Examples:
 def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str | None, algorithm: Algorithm) -> Examples:
     """What the request asks to learn from this frame.  Raises RejectedError where the data cannot give it."""
     names = [str(name) for name in frame.columns]
-    target_column = _target(request, names, own_target)
-    features = _features(request, names, target_column)
+    shapes = shapes_of(frame)
+    target_column = _target(request, names, own_target, shapes)
+    features = _features(request, names, target_column, shapes)
     target, present, warnings = _labels(frame[target_column], target_column, algorithm)
     if not present.all():
         frame = frame[present]
@@ -69,6 +81,7 @@ def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str | No
         _classes(target, target_column, algorithm) if algorithm.task == "classification" else (_NONE, _NONE)
     )
     columns, dropped = _columns(frame, features, named=request.features is not None)
+    whole = _whole(columns, shapes)
     warnings += [f"column {name!r} {reason}; it is left out" for name, reason in dropped.items()]
     return Examples(
         rows=as_rows([_read(frame[column.name], column) for column in columns], columns),
@@ -79,25 +92,30 @@ def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str | No
         classes=classes,
         groups=_groups(frame, request.evaluation.group_column),
         times=_times(frame, request.evaluation.time_column),
-        sample=_sample(frame, columns),
+        sample=_sample(frame, columns, whole),
         dropped=dropped,
         warnings=tuple(warnings),
+        tensors=whole,
     )
 
 
 _NONE: NDArray[Any] = np.array([], dtype=np.intp)
 
 
-def _target(request: TrainingRequest, names: Sequence[str], own_target: str | None) -> str:
+def _target(request: TrainingRequest, names: Sequence[str], own_target: str | None, shapes: Mapping[str, Shape]) -> str:
     if not names:
         raise RejectedError(f"dataset {request.dataset_name} has no column")
-    target = request.target_column or own_target or names[-1]
+    lists = {part for name, shape in shapes.items() for part in parts(name, shape)}
+    single = [name for name in names if name not in lists]
+    target = request.target_column or own_target or (single or names)[-1]
+    if target in shapes:
+        raise RejectedError(f"the target {target!r} holds lists of {shown(shapes[target])} numbers; it takes one value")
     if target not in names:
         raise RejectedError(f"dataset {request.dataset_name} has no target column {_near([target], names)}")
     return target
 
 
-def _features(request: TrainingRequest, names: Sequence[str], target: str) -> list[str]:
+def _features(request: TrainingRequest, names: Sequence[str], target: str, shapes: Mapping[str, Shape]) -> list[str]:
     """Those named, else all but the target and the column that the split goes by, which no new row shares."""
     split_by = {request.evaluation.group_column, request.evaluation.time_column} - {None}
     for column in split_by - set(names):
@@ -106,12 +124,19 @@ def _features(request: TrainingRequest, names: Sequence[str], target: str) -> li
         raise RejectedError(f"the target {target!r} cannot be the column that the split goes by")
     if request.features is None:
         return [name for name in names if name != target and name not in split_by]
-    unknown = [name for name in request.features if name not in names]
+    wanted = [part for name in request.features for part in (parts(name, shapes[name]) if name in shapes else [name])]
+    known = set(names)
+    unknown = [name for name in wanted if name not in known]
     if unknown:
         raise RejectedError(f"dataset {request.dataset_name} has no column {_near(unknown, names)}")
-    if target in request.features:
+    if target in wanted:
         raise RejectedError(f"the target {target!r} is among the features; a model must not see what it is to predict")
-    return list(request.features)
+    return list(dict.fromkeys(wanted)) if shapes else wanted
+
+
+def _whole(columns: Sequence[Column], shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    names = {column.name for column in columns}
+    return {name: shape for name, shape in shapes.items() if names.issuperset(parts(name, shape))}
 
 
 def _near(unknown: Iterable[str], names: Sequence[str]) -> str:
@@ -197,11 +222,11 @@ def _columns(frame: pd.DataFrame, names: Sequence[str], *, named: bool) -> tuple
     return tuple(columns), dropped
 
 
-def _sample(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[dict[str, Any], ...]:
-    """As JSON has it: a missing value is None."""
+def _sample(frame: pd.DataFrame, columns: Sequence[Column], tensors: Mapping[str, Shape]) -> tuple[dict[str, Any], ...]:
+    """As JSON has it: a missing value is None, and a tensor a list."""
     head = frame[[column.name for column in columns]].head(5).astype(object)
     records: Any = head.where(head.notna(), None).to_dict("records")
-    return tuple(records)
+    return tuple(gathered(record, tensors) for record in records) if tensors else tuple(records)
 
 
 def _read(values: pd.Series[Any], column: Column) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """A model file: one zip archive that holds all that is needed to score raw rows, and nothing that is executed.
 
     model.skops        the fitted pipeline: preparation and estimator
-    manifest.json      format, columns with their roles, target, classes, hyperparameters, environment, warnings
+    manifest.json      format, columns with their roles, tensors with their shapes, target, classes, hyperparameters,
+                       environment, warnings
     signature.json     input columns and output with their types
     example.json       up to five raw rows
     evaluation.json    metrics, confusion matrix, per class, test predictions
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.tree._tree import Tree
 
+from pipeline import tensors
 from pipeline.algorithms import catalogue
 from pipeline.columns import Column, Role, read
 from pipeline.deep.classifier import DeepClassifier
@@ -168,12 +170,17 @@ class LoadedModel:
     data: bytes
 
     def predict(self, rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Predictions:
-        """Columns match by name, in any order.  Raises RejectedError that lists what is missing or cannot be read."""
+        """Columns match by name, in any order; a tensor may come as the column of lists that training had, or spread.
+
+        Raises RejectedError that lists what is missing or cannot be read.
+        """
         frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_records(list(rows))
+        shapes = self._shapes()
+        frame = tensors.spread(frame, shapes)
         names = [column.name for column in self.columns]
         missing = [name for name in names if name not in frame.columns]
         if missing:
-            raise RejectedError(f"the rows lack {len(missing)} of the model's columns: {', '.join(missing)}")
+            raise RejectedError(f"the rows lack {len(missing)} of the model's columns: {_listed(missing, shapes)}")
         extra = tuple(str(name) for name in frame.columns if name not in names)
         classes = getattr(self.pipeline, "classes_", np.array([])).tolist()
         if frame.empty:
@@ -190,7 +197,7 @@ class LoadedModel:
 
     def prepared(self, rows: Sequence[Mapping[str, Any]]) -> Any:
         """Raw rows, as the estimator gets them."""
-        frame = pd.DataFrame.from_records(list(rows))
+        frame = tensors.spread(pd.DataFrame.from_records(list(rows)), self._shapes())
         return self._transformed([read(frame[column.name], column) for column in self.columns])
 
     def unpack(self, directory: Path) -> None:
@@ -199,6 +206,10 @@ class LoadedModel:
         with ZipFile(io.BytesIO(self.data)) as members:
             for name in members.namelist():
                 (directory / PurePosixPath(name).name).write_bytes(members.read(name))
+
+    def _shapes(self) -> Mapping[str, tensors.Shape]:
+        """Of the columns of lists, by name."""
+        return {name: tuple(shape) for name, shape in self.manifest.get("tensors", {}).items()}
 
     def _transformed(self, values: Sequence[NDArray[Any]]) -> Any:
         """scikit-learn warns when a pipeline that knows names is given a bare matrix."""
@@ -274,6 +285,13 @@ def _closed_nodes(nodes: Any, n_features: int) -> bool:
     ahead = (children > places).all() and (children < len(nodes)).all()
     known = (inner["feature_idx"] >= 0).all() and (inner["feature_idx"] < n_features).all()
     return bool(len(nodes) and ahead and known and not inner["is_categorical"].any())
+
+
+def _listed(names: Sequence[str], shapes: Mapping[str, tensors.Shape]) -> str:
+    """A tensor of which nothing is there by its own name."""
+    whole = {name: shape for name, shape in shapes.items() if set(names).issuperset(tensors.parts(name, shape))}
+    said = tensors.gathered(dict.fromkeys(names), whole)
+    return ", ".join(f"{name} (lists of {tensors.shown(whole[name])})" if name in whole else name for name in said)
 
 
 def _ours(model: Any, columns: Sequence[Column]) -> list[str]:

@@ -72,9 +72,11 @@ def train(
     """
     started = time.perf_counter()
     algorithm = algorithms.find(request.algorithm)
-    hyperparameters = algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
+    algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
     report(Stage.LOADING, None, f"reading dataset {dataset.name}")
     data = _examples(request, dataset, algorithm)
+    request = replace(request, hyperparameters=algorithm.with_shape(request.hyperparameters, data.shape))
+    hyperparameters = algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
     parts = split(data, request.evaluation, request.seed)
     algorithm.check_columns(hyperparameters, data.columns)
     job = _Job(request, dataset, algorithm, hyperparameters, data, parts, report, spool, dask_scheduler)
@@ -327,6 +329,7 @@ def _content(job: _Job, pipeline: Pipeline, details: Mapping[str, Any], said: Se
             "request_id": request.request_id,
             "reproducible": not job.said,
             "dropped_columns": data.dropped,
+            **({"tensors": data.tensors} if data.tensors else {}),
             "environment": environment(job.algorithm.framework),
             "warnings": said,
         },

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 """How long a service may take to answer a command."""
 
-NO_STORES = (
-    "MONGODB_URL is not set; it takes mongodb://… or mongodb+srv://…, "
-    "or run `tensorfleet dev`, whose stores lie in DATA_DIR"
-)
-
 
 def kafka_settings() -> Settings:
     """Settings that name a Kafka, the one of a running `tensorfleet dev` included."""
@@ -30,13 +25,12 @@ def kafka_settings() -> Settings:
 def store_settings() -> Settings:
     """Settings that name stores, those that a `tensorfleet dev` has left included."""
     from consumer.embedded import find, resolve
-    from consumer.settings import SettingsError
+    from consumer.stores import check_named
 
     settings = any_settings()
     if not settings.kafka_bootstrap_servers and find(settings.data_dir):
         return resolve(settings)
-    if not settings.mongodb_url.get_secret_value() and not settings.data_dir.is_dir():
-        raise SettingsError(NO_STORES)
+    check_named(settings)
     return settings
 
 

@@ -1,25 +1,44 @@
-"""`tensorfleet datasets`: what can be learned from, and adding to it."""
+"""`tensorfleet datasets`: what can be learned from, adding to it, and its versions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from consumer.cli import context
-from consumer.cli.output import Column, Json, Stop, column, note, on_terminal, show_rows, shown, write, write_json
-from consumer.cli.values import WRONG_USE, content_of
+from consumer.cli import context, dataset_versions
+from consumer.cli.dataset_versions import show_versions
+from consumer.cli.output import (
+    Column,
+    Document,
+    Json,
+    Stop,
+    column,
+    note,
+    on_terminal,
+    show_rows,
+    shown,
+    write,
+    write_json,
+)
+from consumer.cli.values import WRONG_USE, content_of, user_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.datasets import DatasetSummary
+    from pipeline.datasets import DatasetSummary, DatasetVersion
 
 SHOWN_CLASSES = 5
 SHOWN_EXAMPLES = 3
+SHOWN_TEXT = 24
 
-app = typer.Typer(help="Datasets: list, show, import.", no_args_is_help=True)
+app = typer.Typer(help="Datasets: list, show, import, and their versions.", no_args_is_help=True)
+
+for command in (dataset_versions.restore, dataset_versions.prune, dataset_versions.export):
+    app.command()(command)
 
 
 @app.command("list")
@@ -34,6 +53,7 @@ def list_datasets(as_json: Json = False) -> None:
         column("TARGET", "target"),
         Column("CLASSES", lambda one: _classes(one["classes"]), fold=True),
         column("FROM", "source", style="dim"),
+        column("VERSION", "version", style="dim", extra=True),
     )
     found = [*BuiltinSource().list(), *_stored()]
     show_rows(map(_document, found), columns, as_json=as_json)
@@ -41,11 +61,20 @@ def list_datasets(as_json: Json = False) -> None:
 
 @app.command()
 def show(name: str, as_json: Json = False) -> None:
-    """Show a dataset's columns: their types, what is missing, and the first values."""
+    """Show a dataset's columns, what they hold, what would be learned from it, and its versions."""
     from pipeline.datasets.builtin import BUILTINS, BuiltinSource
 
-    loaded = (BuiltinSource() if name in BUILTINS else context.stores().datasets).load(name)
-    _show(name, loaded.table, loaded.target_column, as_json=as_json)
+    source = BuiltinSource() if name in BUILTINS else context.stores().datasets
+    loaded = source.load(name)
+    found = _described(name, loaded.table, loaded.target_column)
+    versions = _versions(source.versions(name))
+    if as_json:
+        write_json({**found, "versions": versions})
+        return
+    _show(found)
+    if versions:
+        write("")
+        show_versions(versions, as_json=False)
 
 
 @app.command("import")
@@ -55,15 +84,32 @@ def import_dataset(
     target: Annotated[str | None, typer.Option(help="The column to predict.  [default: the last one]")] = None,
     as_json: Json = False,
 ) -> None:
-    """Store a dataset under a name, in place of what was there, and show the types it was read with."""
+    """Store a dataset under a name, and show the types it was read with; what the name had stays as a version."""
+    from pipeline.datasets import Origin
     from pipeline.datasets.files import read_table
+    from pipeline.datasets.names import check_free
+    from pipeline.datasets.tables import about, check_target
 
     if name is None and file == "-":
         raise Stop("--name must be given for standard input", WRONG_USE)
     name = name or Path(file).stem
+    check_free(name)
     table = read_table(content_of(file), "" if file == "-" else file)
-    context.stores().datasets.add(name, table, target)
-    _show(name, table, target, as_json=as_json)
+    with about(name):
+        check_target(table, target)
+    found = _described(name, table, target)
+    if not as_json:
+        _show(found)
+    source = context.stores().datasets
+    added = source.add(name, table, target, Origin(user_name(), "" if file == "-" else Path(file).name))
+    if as_json:
+        write_json({**found, "versions": _versions(source.versions(name))})
+    is_v = f"v{added.version.number}"
+    note(f"stored as {name} {is_v}" if added.is_new else f"no new version: this is {name} {is_v}, which is current")
+
+
+def _versions(versions: Sequence[DatasetVersion]) -> list[Document]:
+    return [dataset_versions.document(one) for one in versions]
 
 
 def _stored() -> list[DatasetSummary]:
@@ -85,37 +131,82 @@ def _document(one: DatasetSummary) -> dict[str, Any]:
         "target": one.target,
         "classes": one.classes,
         "source": one.source,
+        "version": None if one.version is None else f"v{one.version}",
     }
 
 
-def _show(name: str, table: pa.Table, target_column: str | None, *, as_json: bool) -> None:
+def _described(name: str, table: pa.Table, target_column: str | None) -> dict[str, Any]:
+    from pipeline.datasets.profiles import profile_columns, task_of
     from pipeline.datasets.tables import canonical, profile
 
     table = canonical(table)
-    found = profile(table, target_column)
-    columns = [_column(table, one, is_target=one == found.target) for one in table.column_names]
-    if as_json:
-        about = {"rows": found.rows, "columns": found.columns, "target": found.target, "classes": found.classes}
-        write_json({"name": name, **about, "schema": columns})
-        return
+    about = profile(table, target_column)
+    return {
+        "name": name,
+        "rows": about.rows,
+        "columns": about.columns,
+        "target": about.target,
+        "task": task_of(table.column(about.target)) if about.target in table.column_names else None,
+        "classes": about.classes,
+        "schema": [
+            {
+                "name": one.name,
+                "type": one.type,
+                "shape": one.shape,
+                "missing": one.missing,
+                "target": one.name == about.target,
+                "distinct": one.distinct,
+                "min": one.low,
+                "median": one.middle,
+                "max": one.high,
+                "most_frequent": [{"value": value, "rows": rows} for value, rows in one.frequent],
+                "first": _first(table, one.name),
+            }
+            for one in profile_columns(table)
+        ],
+    }
+
+
+def _first(table: pa.Table, name: str) -> list[Any]:
+    return list(table.column(name).slice(0, SHOWN_EXAMPLES).to_pylist())
+
+
+def _show(found: Document) -> None:
     if on_terminal():
-        classes = "" if found.classes is None else f", {len(found.classes)} classes: {_classes(found.classes)}"
-        write(f"{name}: {found.rows:,} rows, {found.columns} columns, target {found.target}{classes}\n")
+        classes = "" if found["classes"] is None else f", {len(found['classes'])} classes: {_classes(found['classes'])}"
+        task = f" ({found['task']})" if found["task"] else ""
+        about = f"{found['rows']:,} rows, {found['columns']} columns, target {found['target']}{task}{classes}"
+        write(f"{found['name']}: {about}\n")
     look = (
         column("COLUMN", "name", style=lambda one: "bold green" if one["target"] else "bold"),
-        column("TYPE", "type"),
+        Column("TYPE", _type),
         Column("MISSING", lambda one: f"{one['missing']:,}" if one["missing"] else "", right=True, style="yellow"),
         Column("", lambda one: "target" if one["target"] else "", style="green"),
-        Column("FIRST VALUES", lambda one: shown(one["first"]), style="dim"),
+        Column("FIRST VALUES", _first_values, style="dim", extra=True),
+        Column("DISTINCT", lambda one: "" if one["distinct"] is None else f"{one['distinct']:,}", right=True),
+        Column("MIN … MEDIAN … MAX, OR MOST FREQUENT", _values),
     )
-    show_rows(columns, look, as_json=False)
+    show_rows(found["schema"], look, as_json=False)
 
 
-def _column(table: pa.Table, name: str, *, is_target: bool) -> dict[str, Any]:
-    column = table.column(name)
-    kind = str(column.type).removeprefix("large_")
-    first = column.slice(0, SHOWN_EXAMPLES).to_pylist()
-    return {"name": name, "type": kind, "missing": column.null_count, "target": is_target, "first": first}
+def _type(one: Document) -> str:
+    return str(one["type"]) if one["shape"] is None else f"{one['type']} {' x '.join(map(str, one['shape']))}"
+
+
+def _first_values(one: Document) -> str:
+    return shown(one["first"]) if one["shape"] is None else ""
+
+
+def _values(one: Document) -> str:
+    if one["min"] is not None:
+        return " … ".join(_short(one[name]) for name in ("min", "median", "max"))
+    return ", ".join(f"{_short(each['value'])} ({each['rows']:,})" for each in one["most_frequent"])
+
+
+def _short(value: object) -> str:
+    """A date without its time where it has none."""
+    text = str(value).removesuffix(" 00:00:00") if isinstance(value, datetime) else shown(value)
+    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}…"
 
 
 def _classes(classes: Any) -> str:

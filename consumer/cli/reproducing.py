@@ -13,6 +13,7 @@ from consumer.cli.output import Column, Document, Json, Project, Stop, column, n
 from consumer.cli.values import model_reference, user_name
 
 if TYPE_CHECKING:
+    from pipeline.datasets import DatasetSource
     from pipeline.jobs import RegisteredModel, TrainingRequest
 
 NOT_REPRODUCED = 1
@@ -28,7 +29,7 @@ def reproduce(
     """Train a version again, as NAME.reproduced, and compare metric by metric; exit 0 only if all are equal."""
     stores = context.stores()
     original = context.find_model(stores, model_reference(model, context.scope(project)))
-    request = request_of(original)
+    request = request_of(original, dataset_of(original, stores.datasets))
     began = datetime.now(UTC)
     with context.client() as client:
         client.submit_all([request])
@@ -49,7 +50,22 @@ def reproduce(
         raise Stop(f"{original.version} was not reproduced", NOT_REPRODUCED)
 
 
-def request_of(original: RegisteredModel) -> TrainingRequest:
+def dataset_of(original: RegisteredModel, datasets: DatasetSource) -> str:
+    """The name under which the rows that it was trained on are now: its dataset's, or an older version's."""
+    from pipeline.datasets.builtin import BUILTINS
+    from pipeline.datasets.names import version_name
+
+    name, fingerprint = original.model.dataset_name, original.model.dataset_fingerprint
+    versions = () if name in BUILTINS else datasets.versions(name)
+    equal = [one for one in versions if one.fingerprint == fingerprint]
+    if not equal or any(one.current for one in equal):
+        return name
+    older = version_name(name, equal[-1].number)
+    note(f"{name} was replaced since; its version of then is {older}")
+    return older
+
+
+def request_of(original: RegisteredModel, dataset_name: str) -> TrainingRequest:
     """What trains this version again: its hyperparameters as they were resolved, its seed, columns and split."""
     from consumer.new_requests import training_request
 
@@ -62,7 +78,7 @@ def request_of(original: RegisteredModel) -> TrainingRequest:
             "model_name": f"{model.model_name[:115]}.reproduced",
             "user": user_name(),
             "algorithm": model.algorithm,
-            "dataset_name": model.dataset_name,
+            "dataset_name": dataset_name,
             "target_column": model.target_column,
             "features": list(model.features),
             "hyperparameters": hyperparameters,

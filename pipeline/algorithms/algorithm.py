@@ -102,6 +102,12 @@ class Algorithm:
                 raise RejectedError(f"{self.name}: {wrong}") from None
         return resolved
 
+    def with_shape(self, hyperparameters: Resolved, shape: Sequence[int] | None) -> Resolved:
+        """With the shape that the dataset's lists have as input_shape, where the request gives none."""
+        if self.takes == "table" or shape is None or hyperparameters.get("input_shape") is not None:
+            return hyperparameters
+        return {**hyperparameters, "input_shape": list(shape)}
+
     def check_columns(self, resolved: Resolved, columns: Sequence[Column]) -> None:
         """Raises RejectedError if these feature columns are not the image or sequence that it takes."""
         if self.takes == "table":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +34,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
-    """One line of `datasets list`: the fields that GET /datasets of the replaced worker had."""
+    """One line of `datasets list`: what GET /datasets of the replaced worker had, and the current version."""
 
     name: str
     rows: int | None
@@ -41,6 +42,46 @@ class DatasetSummary:
     target: str | None
     classes: Sequence[str] | None
     source: str
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who stored a dataset, and from which file; empty where that is not known."""
+
+    user: str = ""
+    file: str = ""
+
+
+UNKNOWN_ORIGIN = Origin()
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetVersion:
+    """What was stored under a name at one time; `NAME.vN` is the name that it goes on to have (see `versions`).
+
+    Attributes:
+        fingerprint, rows, columns: None where the file cannot be read.
+        imported_at: aware, UTC; None where somebody else has put the file there.
+        current: whether the bare name means this one.
+    """
+
+    number: int
+    fingerprint: str | None
+    rows: int | None
+    columns: int | None
+    target_column: str | None
+    imported_at: datetime | None
+    origin: Origin
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What came of storing a dataset; `is_new` is False where a version with its content and target was there."""
+
+    version: DatasetVersion
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +111,24 @@ class DatasetSource(Protocol):
         """By name."""
         ...
 
-    def add(self, name: str, table: pa.Table, target_column: str | None) -> None:
-        """Store a dataset under the name, replacing what was there in one atomic step."""
+    def add(self, name: str, table: pa.Table, target_column: str | None, origin: Origin = UNKNOWN_ORIGIN) -> Added:
+        """Store a dataset as the next version of the name, and make it current, in one atomic step.
+
+        A version with this content and target that is there already becomes current again instead.
+        """
+        ...
+
+    def versions(self, name: str) -> Sequence[DatasetVersion]:
+        """Oldest first; none of what is never replaced: built-ins, and collections.
+
+        Raises RejectedError if there is no such dataset.
+        """
+        ...
+
+    def restore(self, name: str, number: int) -> DatasetVersion:
+        """Make a version current again.  Raises RejectedError, with those there are, if there is no such version."""
+        ...
+
+    def prune(self, name: str, keep: int) -> Sequence[DatasetVersion]:
+        """Remove all but the newest `keep` versions and the current one; returns those that are gone."""
         ...

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from pipeline.datasets import DatasetSummary, Loaded
+from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin
 from pipeline.errors import RejectedError
 
 if TYPE_CHECKING:
@@ -76,9 +76,23 @@ class BuiltinSource:
     def list(self) -> Sequence[DatasetSummary]:
         return [_summary(name) for name in BUILTINS]
 
-    def add(self, name: str, table: pa.Table, target_column: str | None) -> None:
+    def add(self, name: str, table: pa.Table, target_column: str | None, origin: Origin = UNKNOWN_ORIGIN) -> Added:
         """Raises RejectedError: there is nothing to add to."""
-        raise RejectedError(f"the built-in datasets ({', '.join(BUILTINS)}) cannot be changed, nor added to")
+        raise _fixed()
+
+    def versions(self, name: str) -> Sequence[DatasetVersion]:
+        _known(name)
+        return ()
+
+    def restore(self, name: str, number: int) -> DatasetVersion:
+        raise _fixed()
+
+    def prune(self, name: str, keep: int) -> Sequence[DatasetVersion]:
+        raise _fixed()
+
+
+def _fixed() -> RejectedError:
+    return RejectedError(f"the built-in datasets ({', '.join(BUILTINS)}) cannot be changed, nor added to")
 
 
 def _summary(name: str) -> DatasetSummary:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,16 +16,19 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.datasets import DatasetSummary, Loaded
+from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin
 from pipeline.datasets.files import parquet_of, read_table
-from pipeline.datasets.names import check_free, check_name, unknown
+from pipeline.datasets.names import check_free, check_name, unknown, unknown_version, version_name, version_of
 from pipeline.datasets.tables import about, canonical, check_target, profile
+from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError, TransientError
 from pipeline.jobs import NAME
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")  # the first one that exists is the dataset
 SIDECAR = ".json"
-METADATA = b"tensorfleet"  # of a Parquet file that add() wrote: its target column and profile
+METADATA = b"tensorfleet"  # of a Parquet file that add() wrote: its number and description
+VERSIONS = "versions"
+LOCK = ".lock"
 PROFILED_BYTES = 16 * 1024 * 1024
 
 
@@ -31,6 +36,7 @@ class DirectorySource:
     """`root/name.csv` (or .parquet, .tsv, .jsonl, .ndjson); a file `name.json` beside it may say {"target_column": …}.
 
     A dataset that `add` has stored is one Parquet file that holds its target too, so that it is replaced in one step.
+    Before that, what it replaces is written to `root/versions/name.vN.parquet`.
     """
 
     def __init__(self, root: Path, max_bytes: int | None = None) -> None:
@@ -43,35 +49,142 @@ class DirectorySource:
 
     def load(self, name: str) -> Loaded:
         with _disk():
-            file = self._file(name)
-            revision = _revision(file)  # before the content: a change between the two is read again by the next job
-            with about(name):
-                table = read_table(file.read_bytes(), file.name, self._max_bytes)
-                return Loaded(table, _described(file).get("target_column"), revision)
+            while True:
+                file = self._file(name)
+                revision = _revision(file)
+                with about(name):
+                    table = read_table(file.read_bytes(), file.name, self._max_bytes)
+                    loaded = Loaded(table, _described(file).get("target_column"), revision)
+                if _revision(file) == revision:  # else it was replaced, maybe by another version, while we read
+                    return loaded
 
     def list(self) -> Sequence[DatasetSummary]:
         with _disk():
             return [self._summary(name) for name in self._names()]
 
-    def add(self, name: str, table: pa.Table, target_column: str | None) -> None:
+    def add(self, name: str, table: pa.Table, target_column: str | None, origin: Origin = UNKNOWN_ORIGIN) -> Added:
         check_free(name)
         with about(name):
             table = canonical(table)
             check_target(table, target_column)
-        own = {"target_column": target_column, "profile": asdict(profile(table, target_column))}
-        content = parquet_of(table.replace_schema_metadata({METADATA: orjson.dumps(own)}))
+        new = description(table, target_column, origin, now())
+        with _disk(), self._alone():
+            there = self._versions(name)
+            if one := equal(there, new):
+                return Added(self._make_current(name, one), is_new=False)
+            number = next_number(one.number for one in there)
+            self._keep_current(name, there)
+            self._put(name, _with_description(table, {"version": number, **new}))
+        return Added(described(number, new, current=True), is_new=True)
+
+    def versions(self, name: str) -> Sequence[DatasetVersion]:
         with _disk():
-            self._root.mkdir(parents=True, exist_ok=True)
-            _replace(self._root / f"{name}.parquet", content)
-            for suffix in (*SUFFIXES[1:], SIDECAR):
-                (self._root / f"{name}{suffix}").unlink(missing_ok=True)
+            file = self._file(name)
+            if file.parent != self._root:  # it is one itself
+                return [_version(file, current=True)]
+            return self._versions(name)
+
+    def restore(self, name: str, number: int) -> DatasetVersion:
+        check_free(name)
+        with _disk(), self._alone():
+            self._file(name)
+            there = self._versions(name)
+            for one in there:
+                if one.number == number:
+                    return self._make_current(name, one)
+        raise unknown_version(name, number, (one.number for one in there))
+
+    def prune(self, name: str, keep: int) -> Sequence[DatasetVersion]:
+        check_free(name)
+        with _disk(), self._alone():
+            self._file(name)
+            there = self._versions(name)
+            gone = [one for one in there[: max(0, len(there) - keep)] if not one.current]
+            for one in gone:
+                self._kept(name, one.number).unlink()
+        return gone
+
+    def _kept(self, name: str, number: int) -> Path:
+        return self._root / VERSIONS / f"{version_name(name, number)}.parquet"
+
+    def _versions(self, name: str) -> Sequence[DatasetVersion]:
+        """Oldest first; a file that somebody else has put in the place of ours is the next one."""
+        kept = {}
+        for file in (self._root / VERSIONS).glob("*.parquet"):
+            base, number = version_of(file.stem) or ("", 0)
+            if base == name:
+                kept[number] = _version(file, current=False)
+        for there in islice(self._files(name), 1):
+            current = self._current(there, kept.values())
+            kept[current.number] = current
+        return [kept[number] for number in sorted(kept)]
+
+    def _current(self, file: Path, kept: Collection[DatasetVersion]) -> DatasetVersion:
+        own: Mapping[str, Any] = {}
+        with suppress(RejectedError):
+            own = _described(file)
+            if "version" in own:
+                return described(own["version"], own, current=True)
+            table = read_table(file.read_bytes(), file.name, self._max_bytes)
+            own = description(table, own.get("target_column"), UNKNOWN_ORIGIN, None)
+            if there := equal(kept, own):  # kept by an import that was killed before it replaced it
+                return replace(there, current=True)
+        return described(next_number(one.number for one in kept), own, current=True)
+
+    def _keep_current(self, name: str, there: Sequence[DatasetVersion]) -> None:
+        for one in there:
+            if one.current and one.fingerprint is not None and not self._kept(name, one.number).exists():
+                self._kept(name, one.number).parent.mkdir(exist_ok=True)
+                _replace(self._kept(name, one.number), self._content(self._file(name), one))
+
+    def _content(self, file: Path, version: DatasetVersion) -> bytes:
+        """The Parquet file of a version; of a file that somebody else has put there one is made."""
+        if "version" in _described(file):
+            return file.read_bytes()
+        table = read_table(file.read_bytes(), file.name, self._max_bytes)
+        own = description(table, version.target_column, version.origin, version.imported_at)
+        return _with_description(table, {"version": version.number, **own})
+
+    def _make_current(self, name: str, version: DatasetVersion) -> DatasetVersion:
+        if not version.current:
+            self._keep_current(name, self._versions(name))
+            self._put(name, self._kept(name, version.number).read_bytes())
+        return replace(version, current=True)
+
+    def _put(self, name: str, content: bytes) -> None:
+        _replace(self._root / f"{name}.parquet", content)
+        for suffix in (*SUFFIXES[1:], SIDECAR):
+            (self._root / f"{name}{suffix}").unlink(missing_ok=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Imports of several processes go one after another."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with (self._root / LOCK).open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            for folder in (self._root, self._root / VERSIONS):
+                for left in folder.glob(f".{'[0-9a-f]' * 32}"):  # by an import that was killed
+                    left.unlink()
+            yield
 
     def _file(self, name: str) -> Path:
         check_name(name)
+        for file in self._files(name):
+            return file
+        raise unknown(name, self._names())
+
+    def _files(self, name: str) -> Iterator[Path]:
+        """What the name means comes first: a file of this name, else the version of another one."""
         for suffix in SUFFIXES:
             if (file := self._root / f"{name}{suffix}").is_file():
-                return file
-        raise unknown(name, self._names())
+                yield file
+        if version := version_of(name):
+            base, number = version
+            if (kept := self._kept(base, number)).is_file():
+                yield kept
+            for file in self._files(base):
+                if _described(file).get("version") == number:
+                    yield file
 
     def _names(self) -> Sequence[str]:
         if not self._root.is_dir():
@@ -85,13 +198,23 @@ class DirectorySource:
         file = self._file(name)
         target = None
         with suppress(RejectedError, pa.ArrowException):
-            described = _described(file)
-            if "profile" in described:
-                return DatasetSummary(name, **described["profile"], source="directory")
-            target = described.get("target_column")
+            own = _described(file)
+            if "profile" in own:
+                number = own.get("version")
+                return DatasetSummary(name, **own["profile"], source="directory", version=number)
+            target = own.get("target_column")
             if file.stat().st_size <= PROFILED_BYTES:
                 return DatasetSummary(name, **asdict(profile(self.load(name).table, target)), source="directory")
         return DatasetSummary(name, None, None, target, None, "directory")
+
+
+def _with_description(table: pa.Table, own: Mapping[str, Any]) -> bytes:
+    return parquet_of(table.replace_schema_metadata({METADATA: orjson.dumps(own)}))
+
+
+def _version(file: Path, *, current: bool) -> DatasetVersion:
+    own = _described(file)
+    return described(own["version"], own, current=current)
 
 
 def _revision(file: Path) -> str:
@@ -106,9 +229,10 @@ def _revision(file: Path) -> str:
 def _described(file: Path) -> Mapping[str, Any]:
     """What the file says about itself, if `add` wrote it, else what the one beside it says."""
     if file.suffix == ".parquet":
-        own = (pq.read_schema(file).metadata or {}).get(METADATA)
-        if own is not None:
-            return dict(orjson.loads(own))
+        with suppress(pa.ArrowException):  # a file that is none says so when it is read
+            own = (pq.read_schema(file).metadata or {}).get(METADATA)
+            if own is not None:
+                return dict(orjson.loads(own))
     sidecar = file.with_suffix(SIDECAR)
     if not sidecar.exists():
         return {}

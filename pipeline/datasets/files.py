@@ -25,6 +25,7 @@ MISSING = [  # what pandas reads as missing
 ]
 OTHERS = {b"\x1f\x8b": "compressed with gzip", b"PK\x03\x04": "a zip or Excel file", b"\xff\xfe": "in UTF-16"}
 QUOTED_TEXT = 80
+JSON_BATCH_ROWS = 5_000
 
 
 def read_table(content: bytes, file_name: str, max_bytes: int | None = None) -> pa.Table:
@@ -54,6 +55,19 @@ def parquet_of(table: pa.Table) -> bytes:
     file = BytesIO()
     pq.write_table(table, file, compression="zstd")
     return file.getvalue()
+
+
+def csv_of(table: pa.Table) -> bytes:
+    """The table as CSV in UTF-8.  Raises ArrowInvalid for tensors, which CSV has no place for."""
+    file = BytesIO()
+    csv.write_csv(table, file)
+    return file.getvalue()
+
+
+def json_lines_of(table: pa.Table) -> bytes:
+    """The table as one JSON object a line."""
+    batches = (batch.to_pylist() for batch in table.to_batches(max_chunksize=JSON_BATCH_ROWS))
+    return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for rows in batches for row in rows)
 
 
 def _parquet(content: bytes, max_bytes: int | None) -> pa.Table:

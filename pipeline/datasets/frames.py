@@ -1,4 +1,4 @@
-"""Datasets as pandas frames, in the process that trains: built-ins by name, all others from the cache's Arrow files."""
+"""Datasets as pandas frames: to train on (built-ins by name, others from the cache's Arrow files), and to store."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from pipeline import tensors
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import load_frame
+from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
 
 
@@ -24,13 +26,38 @@ def read_frame(dataset: Dataset) -> pd.DataFrame:
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """An Arrow table as a frame; integers and booleans with gaps stay what they are, not floats or objects."""
+    """An Arrow table as a frame; integers and booleans with gaps stay what they are, not floats or objects.
+
+    A column of tensors becomes as many columns of numbers, and the frame knows its shape (`pipeline.tensors`).
+    """
     names = table.column_names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise RejectedError(f"the dataset has more than one column named {', '.join(twice)}")
-    columns = {name: _series(column) for name, column in zip(names, table.columns, strict=True)}
-    return pd.DataFrame(columns, copy=False)
+    columns: dict[str, Any] = {}
+    shapes = {}
+    for name, column in zip(names, table.columns, strict=True):
+        if shape := tensors.shape_of(column.type):
+            shapes[name] = shape
+            columns.update(zip(tensors.parts(name, shape), tensors.matrix(column).T, strict=True))
+        else:
+            columns[name] = _series(column)
+    frame = pd.DataFrame(columns, copy=False)
+    tensors.remember_shapes(frame, shapes)
+    return frame
+
+
+def table_of(frame: pd.DataFrame) -> pa.Table:
+    """A frame as the canonical table that `frame_of` makes the same values and types of.
+
+    Integers, booleans and dates with gaps keep them, categories are the values that they stand for, and the index is no
+    column.  Raises RejectedError, naming the column, for what a table has no place for.
+    """
+    try:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise RejectedError(f"the frame cannot be read as a table: {'; '.join(map(str, error.args))}") from error
+    return canonical(table)
 
 
 def _series(column: Any) -> pd.Series[Any]:

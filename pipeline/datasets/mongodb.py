@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 import bson
@@ -19,11 +19,12 @@ from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from pipeline.datasets import DatasetSummary, Loaded
+from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin
 from pipeline.datasets.files import parquet_of, read_table
-from pipeline.datasets.names import check_free, check_name, unknown
-from pipeline.datasets.rows import table_of
+from pipeline.datasets.names import check_free, check_name, not_versioned, unknown, unknown_version, version_of
+from pipeline.datasets.rows import BATCH_ROWS, table_of
 from pipeline.datasets.tables import about, canonical, check_target, fingerprint, profile
+from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError
 from pipeline.mongodb import Document, durable, transient
 
@@ -41,6 +42,9 @@ class MongoSource:
 
     A name without such a document, or whose document has no file_id, is a collection of that name: its documents in
     the order of their `_id`, which is no column.  Our own collections are no datasets.
+
+    A document also lists the `versions` that its name has had, each with a file of its own; `version` is the number of
+    the one whose fields the document has.  So a file comes first, and one write makes it current and keeps the others.
     """
 
     def __init__(
@@ -77,7 +81,8 @@ class MongoSource:
 
     @transient("listing datasets")
     def list(self) -> Sequence[DatasetSummary]:
-        documents = {document["name"]: document for document in self._documents.find({"name": {"$type": "string"}})}
+        found = self._documents.find({"name": {"$type": "string"}}, {"versions": False})
+        documents = {document["name"]: document for document in found}
         collections = {name for name in self._database.list_collection_names() if self._may_be_rows(name)}
         return [
             self._of_document(documents[name]) if name in documents else self._of_collection(name)
@@ -85,44 +90,134 @@ class MongoSource:
         ]
 
     @transient("storing a dataset")
-    def add(self, name: str, table: pa.Table, target_column: str | None) -> None:
+    def add(self, name: str, table: pa.Table, target_column: str | None, origin: Origin = UNKNOWN_ORIGIN) -> Added:
         check_free(name)
         with about(name):
             table = canonical(table)
             check_target(table, target_column)
         self._ensure_index()  # at once, whatever the size of what follows, if nobody answers
+        new = description(table, target_column, origin, now())
+        if there := equal(self._versions(self._whole(name)), new):
+            return Added(self._make_current(name, there.number), is_new=False)
         with pymongo.timeout(UPLOAD_TIMEOUT_S):
             file_id = self._files.upload_from_stream(f"{name}.parquet", parquet_of(table), metadata={"dataset": name})
-        before = self._replace(
-            {
-                "name": name,
-                "file_id": file_id,
-                "target_column": target_column,
-                "profile": asdict(profile(table, target_column)),
-                "fingerprint": fingerprint(table),
-                "created_at": datetime.now(UTC),
-            }
-        )
-        old = None if before is None else before.get("file_id")
-        if old is not None and self._documents.count_documents({"file_id": old}) == 0:
-            with suppress(NoFile):
-                self._files.delete(old)
+
+        def next_version(before: Document | None) -> Document:
+            kept = [self._filled(one) for one in self._entries(before)]
+            entry = {"version": next_number(one["version"] for one in kept), "file_id": file_id, **new}
+            return {"name": name, **entry, "versions": [*kept, entry]}
+
+        added = self._change(name, next_version)
+        return Added(described(added["version"], new, current=True), is_new=True)
+
+    @transient("looking up versions of a dataset")
+    def versions(self, name: str) -> Sequence[DatasetVersion]:
+        if (document := self._whole(name)) is not None:
+            return self._versions(document)
+        if (version := self._document(name)) is not None:  # it is one itself
+            return [self._version(version, current=True)]
+        self._check_collection(name)
+        return []
+
+    @transient("restoring a dataset")
+    def restore(self, name: str, number: int) -> DatasetVersion:
+        check_free(name)
+        return self._make_current(name, number)
+
+    @transient("removing versions of a dataset")
+    def prune(self, name: str, keep: int) -> Sequence[DatasetVersion]:
+        check_free(name)
+        gone: builtins.list[Document] = []
+
+        def fewer(before: Document | None) -> Document:
+            if before is None:
+                self._check_collection(name)
+                raise not_versioned(name)
+            entries = self._entries(before)
+            gone[:] = [one for one in entries[: max(0, len(entries) - keep)] if one["file_id"] != before["file_id"]]
+            return {**before, "versions": [one for one in entries if one not in gone]}
+
+        self._change(name, fewer)
+        for entry in gone:
+            self._delete_unless_named(entry["file_id"])
+        return [described(one["version"], one, current=False) for one in gone]
 
     def _document(self, name: str) -> Document | None:
+        """What is to be read under a name: its document, without the list of versions, or the version that it names."""
+        check_name(name)
+        document = self._documents.find_one({"name": name}, {"versions": False}, sort=NEWEST)
+        if document is None and (version := version_of(name)) is not None and not self._is_collection(name):
+            base, number = version
+            return next((one for one in self._entries(self._whole(base)) if one["version"] == number), None)
+        return document
+
+    def _whole(self, name: str) -> Document | None:
         check_name(name)
         return self._documents.find_one({"name": name}, sort=NEWEST)
+
+    def _entries(self, document: Document | None) -> builtins.list[Document]:
+        """The versions, oldest first; a file that somebody else has put in the place of ours is the next one."""
+        if document is None:
+            return []
+        entries = list(document.get("versions", ()))
+        current = document.get("file_id")
+        if current is not None and all(one["file_id"] != current for one in entries):
+            number = next_number(one["version"] for one in entries)
+            entries.append({"version": number, "file_id": current, "target_column": document.get("target_column")})
+        return entries
+
+    def _versions(self, document: Document | None) -> Sequence[DatasetVersion]:
+        return [
+            self._version(one, current=one["file_id"] == (document or {}).get("file_id"))
+            for one in self._entries(document)
+        ]
+
+    def _version(self, entry: Document, *, current: bool) -> DatasetVersion:
+        return described(entry["version"], self._filled(entry), current=current)
+
+    def _filled(self, entry: Document) -> Document:
+        """With a description, also of a file that somebody else has put there, if it can be read."""
+        if "fingerprint" not in entry:
+            with suppress(RejectedError, NoFile, CorruptGridFile):
+                loaded = self._load_file("", entry)
+                return {**description(loaded.table, loaded.target_column, UNKNOWN_ORIGIN, None), **entry}
+        return entry
+
+    def _make_current(self, name: str, number: int) -> DatasetVersion:
+        def pointed(before: Document | None) -> Document:
+            if before is None:
+                self._check_collection(name)
+            entries = self._entries(before)
+            for entry in entries:
+                if entry["version"] == number:
+                    return {"name": name, **entry, "versions": entries}
+            raise unknown_version(name, number, (one["version"] for one in entries))
+
+        return self._version(self._change(name, pointed), current=True)
+
+    def _change(self, name: str, change: Callable[[Document | None], Document]) -> Document:
+        """Replace a name's document by what `change` makes of it, in one step; again if it has changed meanwhile."""
+        while True:
+            before = self._whole(name)
+            after = change(before)
+            after.pop("_id", None)
+            if before is None:
+                with suppress(DuplicateKeyError):
+                    self._documents.insert_one(after)
+                    return after
+            else:
+                seen = {key: before.get(key) for key in ("_id", "file_id", "version", "versions")}
+                if self._documents.replace_one(seen, after).matched_count:
+                    return after
+
+    def _delete_unless_named(self, file_id: Any) -> None:
+        if not self._documents.count_documents({"$or": [{"file_id": file_id}, {"versions.file_id": file_id}]}):
+            with suppress(NoFile):
+                self._files.delete(file_id)
 
     def _ensure_index(self) -> None:
         with suppress(OperationFailure):  # documents that were there before us may share a name: the newest counts
             self._documents.create_index("name", unique=True)
-
-    def _replace(self, document: Document) -> Document | None:
-        """Returns the document that was there."""
-        while True:
-            with suppress(DuplicateKeyError):  # two who add the same new name do it one after another
-                return self._documents.find_one_and_replace(
-                    {"name": document["name"]}, document, sort=NEWEST, upsert=True
-                )
 
     def _load_file(self, name: str, document: Document) -> Loaded:
         with self._open(document["file_id"]) as file, about(name):
@@ -144,7 +239,7 @@ class MongoSource:
             raise self._unknown(name)
         options = self._database.codec_options.with_options(uuid_representation=UuidRepresentation.STANDARD)
         rows = self._database.get_collection(name, codec_options=options)
-        with about(name), rows.find({}, {"_id": 0}).sort("_id") as cursor:
+        with about(name), rows.find({}, {"_id": 0}, batch_size=BATCH_ROWS).sort("_id") as cursor:
             table = table_of(cursor, self._max_bytes)
         if not table.num_rows:
             self._check_collection(name)
@@ -153,8 +248,11 @@ class MongoSource:
         return Loaded(table, (document or {}).get("target_column"), fingerprint(table))
 
     def _check_collection(self, name: str) -> None:
-        if not self._may_be_rows(name) or not self._database.list_collection_names(filter={"name": name}):
+        if not self._is_collection(name):
             raise self._unknown(name)
+
+    def _is_collection(self, name: str) -> bool:
+        return self._may_be_rows(name) and bool(self._database.list_collection_names(filter={"name": name}))
 
     def _unknown(self, name: str) -> RejectedError:
         known = self._documents.distinct("name", {"name": {"$type": "string"}})
@@ -175,7 +273,7 @@ class MongoSource:
         """What `add` has stored, else what a small file tells."""
         name, target = document["name"], document.get("target_column")
         if "profile" in document:
-            return DatasetSummary(name, **document["profile"], source="mongodb")
+            return DatasetSummary(name, **document["profile"], source="mongodb", version=document.get("version"))
         with suppress(RejectedError, NoFile, CorruptGridFile):
             if document.get("file_id") is None:
                 return self._of_collection(name, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -10,6 +11,7 @@ from pipeline.errors import RejectedError
 from pipeline.jobs import NAME
 
 SHOWN = 10
+VERSION = re.compile(r"(.+)\.v([1-9]\d{0,8})")
 
 
 def check_name(name: str) -> None:
@@ -19,10 +21,33 @@ def check_name(name: str) -> None:
 
 
 def check_free(name: str) -> None:
-    """Raises RejectedError for what cannot be the name of a new dataset."""
+    """Raises RejectedError for what cannot be the name of a new dataset, or of one with versions."""
     check_name(name)
     if name in BUILTINS:
         raise RejectedError(f"dataset {name!r} is built in; give yours another name")
+    if version := version_of(name):
+        base, number = version
+        raise RejectedError(f"dataset {name!r}: that is what version {number} of {base} is called; use {base}")
+
+
+def version_of(name: str) -> tuple[str, int] | None:
+    """The dataset and the number that `NAME.vN` names; a dataset that has such a name by itself comes first."""
+    match = VERSION.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
+
+
+def version_name(name: str, number: int) -> str:
+    """What a request calls this version of a dataset, whichever is current."""
+    return f"{name}.v{number}"
+
+
+def unknown_version(name: str, number: int, known: Iterable[int]) -> RejectedError:
+    there = ", ".join(f"v{one}" for one in sorted(known)) or "none"
+    return RejectedError(f"dataset {name!r} has no version v{number}; it has {there}")
+
+
+def not_versioned(name: str) -> RejectedError:
+    return RejectedError(f"dataset {name!r} has no versions: only what was imported has")
 
 
 def unknown(name: str, known: Iterable[str]) -> RejectedError:

@@ -26,8 +26,8 @@ def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
     """All rows; columns in the order in which they first appear, missing where a row has none.
 
     A column of integers and floats is float64; one of different kinds of value is text, the same text however the
-    rows fall into batches (but for integers beyond 2^53 among floats, which are rounded).  Raises RejectedError,
-    naming the column, for nested values and bytes, and if the table grows beyond max_bytes.
+    rows fall into batches (but for integers beyond 2^53 among floats, which are rounded); lists of numbers stay lists.
+    Raises RejectedError, naming the column, for other nested values and bytes, and if the table grows beyond max_bytes.
     """
     batches: list[_Batch] = []
     size = 0
@@ -55,6 +55,8 @@ def _batches(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
 
 def _array(name: str, values: Sequence[Any]) -> Chunk:
     found = {type(value) for value in values}
+    if found <= {list, type(None)} and list in found:
+        return _lists(name, values)
     kind = _kind(name, found)
     if kind == TEXT:
         return pa.array([_text(value) for value in values], TEXT)
@@ -65,6 +67,22 @@ def _array(name: str, values: Sequence[Any]) -> Chunk:
     if kind == pa.float64() and found - {float, type(None)}:  # Arrow refuses integers that a float rounds
         return pa.array([None if value is None else float(value) for value in values], kind)
     return pa.array(values, kind)
+
+
+def _lists(name: str, values: Sequence[Any]) -> Chunk:
+    try:
+        chunk: Chunk = pa.array(values)
+    except (pa.ArrowException, OverflowError) as error:
+        raise RejectedError(f"column {name!r} holds lists that are not all of numbers: {error}") from error
+    if not _is_of_numbers(chunk.type):
+        raise _nested(name, list)
+    return chunk
+
+
+def _is_of_numbers(kind: pa.DataType) -> bool:
+    while pa.types.is_list(kind):
+        kind = kind.value_type
+    return kind in (pa.null(), pa.bool_(), pa.int64(), pa.float64())
 
 
 def _kind(name: str, found: set[type]) -> pa.DataType:
@@ -87,20 +105,43 @@ def _kind_of(name: str, each: type) -> pa.DataType:
         if issubclass(each, python):
             return kind
     if issubclass(each, Mapping | list | tuple | bytes):
-        raise RejectedError(
-            f"column {name!r} holds values of type {each.__name__}; a column takes numbers, booleans, text or dates.  "
-            "Spread nested values over columns of their own"
-        )
+        raise _nested(name, each)
     return TEXT
+
+
+def _nested(name: str, each: type) -> RejectedError:
+    return RejectedError(
+        f"column {name!r} holds values of type {each.__name__}; a column takes numbers, booleans, text, dates, or "
+        "lists of numbers of one length.  Spread nested values over columns of their own"
+    )
 
 
 def _joined(name: str, batches: Sequence[_Batch]) -> Column:
     chunks: list[Chunk] = [batch.columns.get(name, pa.nulls(batch.rows)) for batch in batches]
     kinds = {chunk.type for chunk in chunks} - {pa.null()}
+    if any(pa.types.is_list(kind) for kind in kinds):
+        return _joined_lists(name, chunks)
     kind = kinds.pop() if len(kinds) == 1 else pa.float64() if kinds == {pa.int64(), pa.float64()} else TEXT
     if kind == TEXT:
         chunks = [chunk if chunk.type == TEXT else pa.array(map(_text, chunk.to_pylist()), TEXT) for chunk in chunks]
     return chunked([chunk.cast(kind, safe=False) for chunk in chunks], kind)
+
+
+def _joined_lists(name: str, chunks: Sequence[Chunk]) -> Column:
+    """As deep and as wide as the widest of the batches: one may have had nothing but integers, or empty lists."""
+    joined: Any = pa.null()
+    try:
+        for chunk in chunks:
+            joined = (
+                pa.unify_schemas(
+                    [pa.schema({name: joined}), pa.schema({name: chunk.type})], promote_options="permissive"
+                )
+                .field(name)
+                .type
+            )
+        return chunked([chunk.cast(joined) for chunk in chunks], joined)
+    except pa.ArrowException as error:
+        raise RejectedError(f"column {name!r} holds lists in some rows only, or of several kinds: {error}") from error
 
 
 def _moment(value: datetime | None) -> datetime | None:

@@ -22,6 +22,8 @@ TEXT = pa.large_string()  # what pandas keeps text in, so it is mapped without a
 MOMENT = pa.timestamp("us")  # naive, UTC
 MAX_CLASSES = 50
 MAX_SHOWN = 30
+MOST_NUMBERS = 16_384
+"""Of one tensor: an image of 128 x 128.  Each becomes a column, and the names of all go into an event of 900 kB."""
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -38,8 +40,8 @@ def canonical(table: pa.Table) -> pa.Table:
     """The same rows with few types: bool, int64, float64, text, timestamp[us] in UTC, null, and tensors.
 
     Dates become timestamps, decimals floats, NaN a missing value, a column without any value `null`, and lists of
-    one length fixed-size lists (tensors).  An index that pandas has written is no column.  Raises RejectedError,
-    naming the column, for what is no feature (nested values, bytes), and for a table without rows or columns.
+    one length, also nested, fixed-size lists (tensors).  An index that pandas has written is no column.  Raises
+    RejectedError, naming the column, for what is no feature (other nested values, bytes), and for a table without rows.
     """
     names = [name for name in table.column_names if not PANDAS_INDEX.fullmatch(name)]
     doubled = sorted(name for name, times in Counter(names).items() if times > 1)
@@ -47,7 +49,9 @@ def canonical(table: pa.Table) -> pa.Table:
         raise RejectedError(f"column {doubled[0]!r} comes {Counter(names)[doubled[0]]} times; give each its own name")
     if table.num_rows == 0:
         raise RejectedError("it has no rows")
-    return pa.table([_column(name, table.column(name)) for name in names], names=names)
+    table = pa.table([_column(name, table.column(name)) for name in names], names=names)
+    _check_room(table)
+    return table
 
 
 def check_target(table: pa.Table, target_column: str | None) -> None:
@@ -83,8 +87,18 @@ class Profile:
 
 
 def profile(table: pa.Table, target_column: str | None) -> Profile:
-    target = target_column or table.column_names[-1]
+    target = target_column or last_target(table)
     return Profile(table.num_rows, table.num_columns, target, _classes(table, target))
+
+
+def last_target(table: pa.Table) -> str:
+    """The column that is learned where nobody names one: the last, but for tensors, which are never a target."""
+    names: Sequence[str] = table.column_names
+    return next((name for name in reversed(names) if not is_tensor(table.column(name).type)), names[-1])
+
+
+def is_tensor(kind: pa.DataType) -> bool:
+    return pa.types.is_fixed_size_list(kind)
 
 
 def _classes(table: pa.Table, target: str) -> Sequence[str] | None:
@@ -142,28 +156,61 @@ def _without_nan(column: Column) -> Column:
 
 
 def _tensor(name: str, column: Column) -> Column:
+    column = column.cast(_fixed(name, column))
+    shape, inner = [], column.type
+    while is_tensor(inner):
+        shape.append(inner.list_size)
+        inner = inner.value_type
+    if not shape or not (pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)):
+        if shape and pa.types.is_null(inner):
+            return column
+        raise RejectedError(
+            f"column {name!r} holds values of type {column.type}; a column takes numbers, booleans, text, dates, "
+            "or lists of numbers of one length.  Spread nested values over columns of their own"
+        )
+    for length in reversed(shape):  # without the names that writers give to the parts
+        inner = pa.list_(inner, length)
+    return column.cast(inner)
+
+
+def _fixed(name: str, column: Column) -> Any:
+    """The type with which lists of one length have that length."""
     kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    part: Any
+    if is_tensor(kind):
+        length, part = kind.list_size, pc.list_flatten(column)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         lengths: Any = pc.min_max(pc.list_value_length(column)).as_py()
         if lengths["min"] != lengths["max"]:
             raise RejectedError(
                 f"column {name!r} holds lists of {lengths['min']} to {lengths['max']} values; "
                 "a tensor column takes lists of one length"
             )
-        kind = pa.list_(kind.value_type, lengths["max"] or 0)
-        column = column.cast(kind)
-    shape, inner = [], kind
-    while pa.types.is_fixed_size_list(inner):
-        shape.append(inner.list_size)
-        inner = inner.value_type
-    if not shape or not (pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)):
-        raise RejectedError(
-            f"column {name!r} holds values of type {kind}; a column takes numbers, booleans, text, dates, "
-            "or lists of numbers of one length.  Spread nested values over columns of their own"
-        )
-    for length in reversed(shape):  # without the names that writers give to the parts
-        inner = pa.list_(inner, length)
-    return column.cast(inner)
+        length, part = lengths["max"] or 0, pc.list_flatten(column)
+    else:
+        return kind
+    inner = _fixed(name, part)
+    if is_tensor(inner) and part.null_count:
+        raise RejectedError(f"column {name!r} holds lists in which {part.null_count:,} inner lists are missing")
+    return pa.list_(inner, length)
+
+
+def _check_room(table: pa.Table) -> None:
+    """The numbers of a tensor become columns, and have names of their own."""
+    names = set(table.column_names)
+    for name in table.column_names:
+        width, kind = 1, table.column(name).type
+        tensor = is_tensor(kind)
+        while is_tensor(kind):
+            width *= kind.list_size
+            kind = kind.value_type
+        if tensor and not 0 < width <= MOST_NUMBERS:
+            raise RejectedError(
+                f"column {name!r} holds lists of {width:,} numbers, each of which becomes a column; 1 to "
+                f"{MOST_NUMBERS:,} can be"
+            )
+        if tensor and (taken := names & {f"{name}_{place}" for place in range(width)}):
+            raise RejectedError(f"column {name!r} holds lists, whose numbers would be named as {min(taken)!r} is")
 
 
 def _digests(column: Column) -> Iterator[bytes]:

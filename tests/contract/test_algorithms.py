@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from pipeline.algorithms import Algorithm, catalogue
@@ -166,3 +167,14 @@ def test_a_shape_that_is_given_is_taken(bench: Bench, name: str) -> None:
     trained = bench.train(asked, numbers(catalogue()[name], 6))
     assert trained.hyperparameters["input_shape"] == [2, 3]
     assert len(bench.predict(trained, [{f"x{place}": 0.5 for place in range(6)}]).labels) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPED if not name.startswith("keras")])
+def test_a_column_of_lists_says_its_shape_itself(bench: Bench, name: str) -> None:
+    """Two by three, which is no square."""
+    x = np.random.default_rng(2).normal(size=(80, 2, 3)).astype(np.float32)
+    values = pa.FixedSizeListArray.from_arrays(pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 3), 2)
+    table = pa.table({"picture": values, "y": np.where(x[:, 0, 0] > 0, "above", "below")})
+    trained = bench.train(request(name), table)
+    assert trained.hyperparameters["input_shape"] == [2, 3]
+    assert len(bench.predict(trained, [{"picture": x[0].tolist()}]).labels) == 1

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -13,6 +17,7 @@ from uuid import UUID
 import orjson
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from bson import Binary, Decimal128, ObjectId
 from gridfs import GridFSBucket
@@ -20,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.database import Database
 
-from pipeline.datasets import DatasetSource, DatasetSummary, rows
+from pipeline.datasets import DatasetSource, DatasetSummary, Origin, rows
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.files import read_table
 from pipeline.datasets.mongodb import MongoSource
@@ -222,6 +227,50 @@ def test_a_tensor_column_is_kept(source: DatasetSource) -> None:
     assert (kind.list_size, kind.value_type) == (4, pa.float64())
 
 
+LINES = [b'{"x": [[1, 2], [3, 4]], "y": 1}', b'{"x": null, "y": 2}']
+
+
+def test_equal_lists_in_lines_of_json_are_a_tensor_as_in_parquet(seeded: Seeded) -> None:
+    seeded.put("lines", b"\n".join(LINES), "x.jsonl")
+    images = [[[1, 2], [3, 4]], None]
+    seeded.put("parquet", _parquet(pd.DataFrame({"x": images, "y": [1, 2]})), "x.parquet")
+    seeded.source.add("added", pa.table({"x": images, "y": [1, 2]}), None)
+    found = {name: seeded.source.load(name).table for name in ("lines", "parquet", "added")}
+    assert len({fingerprint(table) for table in found.values()}) == 1
+    assert found["lines"].column("x").to_pylist() == images
+    assert {one.target for one in seeded.source.list()} == {"y"}
+
+
+def test_the_target_is_the_last_column_that_is_no_tensor(source: DatasetSource) -> None:
+    source.add("images", pa.table({"digit": [0, 1], "pixels": [[1, 2], [3, 4]]}), None)
+    assert (_listed(source)["images"].target, _listed(source)["images"].classes) == ("digit", ["0", "1"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([b'{"x": [1]}', b'{"x": [1, 2, 3]}'], "column 'x' holds lists of 1 to 3 values; a tensor column takes lists"),
+        ([b'{"x": [[1], [2]]}', b'{"x": [[1], [2, 3]]}'], "column 'x' holds lists of 1 to 2 values"),
+        ([b'{"x": [[1], null]}'], "column 'x' holds lists in which 1 inner lists are missing"),
+        ([b'{"x": [1, "a"]}'], "column 'x' holds lists that are not all of numbers"),
+        ([b'{"x": ["a", "b"]}'], "column 'x' holds values of type list"),
+        ([b'{"x": [1]}', b'{"x": 1}'], "column 'x' holds values of type list"),
+        ([b'{"x": [1]}', b'{"x": [[1]]}'], "column 'x' holds lists"),
+        ([b'{"x": []}'], "column 'x' holds lists of 0 numbers, each of which becomes a column; 1 to 16,384 can be"),
+        ([b'{"x": [1, 2], "x_1": 3}'], "column 'x' holds lists, whose numbers would be named as 'x_1' is"),
+        ([b'{"x": %s}' % str([0] * 16_385).encode()], "column 'x' holds lists of 16,385 numbers"),
+    ],
+)
+@pytest.mark.parametrize("batch_rows", [1, 5_000])
+def test_lists_that_are_no_tensor_are_rejected_with_the_figures(
+    seeded: Seeded, lines: list[bytes], says: str, batch_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "BATCH_ROWS", batch_rows)
+    seeded.put("bad", b"\n".join(lines), "bad.jsonl")
+    with pytest.raises(RejectedError, match=says if batch_rows > 1 else "column 'x' holds"):
+        seeded.source.load("bad")
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -281,6 +330,185 @@ def test_whoever_reads_while_a_dataset_is_replaced_gets_one_or_the_other(source:
         assert len(set(column)) == 1
     replacing.join()
     assert source.load("people").table.equals(canonical(versions[0]))
+
+
+# Versions
+
+OTHER: dict[str, list[Any]] = {"x": [1], "y": [2]}
+
+
+def _numbers(source: DatasetSource, name: str) -> list[tuple[int, bool]]:
+    return [(one.number, one.current) for one in source.versions(name)]
+
+
+def test_what_is_replaced_stays_as_a_version_with_who_and_what_it_came_from(source: DatasetSource) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    first = source.add("people", pa.table(ROWS), "tall", Origin("ada", "people.csv"))
+    second = source.add("people", pa.table(OTHER), None)
+    assert (first.is_new, second.is_new) == (True, True)
+    old, new = source.versions("people")
+    assert (old, new) == (replace(first.version, current=False), second.version)
+    assert (old.number, old.rows, old.columns, old.target_column) == (1, 3, 3, "tall")
+    assert (old.origin, old.fingerprint) == (Origin("ada", "people.csv"), fingerprint(canonical(pa.table(ROWS))))
+    assert (new.number, new.rows, new.current, new.origin) == (2, 1, True, Origin())
+    assert old.imported_at is not None
+    assert before < old.imported_at < datetime.now(UTC)
+    assert _listed(source)["people"].version == 2
+
+
+def test_every_version_is_a_dataset_by_its_own_name(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    first = source.revision("people.v1")
+    source.add("people", pa.table(OTHER), None)
+    for name, content, target in (("people.v1", ROWS, "tall"), ("people.v2", OTHER, None), ("people", OTHER, None)):
+        loaded = source.load(name)
+        assert (loaded.table.to_pydict(), loaded.target_column) == (content, target)
+        assert loaded.revision == source.revision(name)
+    assert first is not None
+    assert len({source.revision(name) for name in ("people.v1", "people.v2")}) == 2
+    assert [one.number for one in source.versions("people.v1")] == [1]
+    assert list(_listed(source)) == ["people"]
+
+
+def test_equal_content_is_no_new_version(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    again = source.add("people", pa.table(ROWS), "tall", Origin("bob", "copy.csv"))
+    assert (again.is_new, again.version.number) == (False, 1)
+    assert _numbers(source, "people") == [(1, True)]
+    assert source.add("people", pa.table(ROWS), "colour").is_new, "with another target"
+
+
+def test_content_that_comes_back_makes_its_version_current_again(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    source.add("people", pa.table(OTHER), None)
+    again = source.add("people", pa.table(ROWS), "tall")
+    assert (again.is_new, again.version.number, again.version.current) == (False, 1, True)
+    assert _numbers(source, "people") == [(1, True), (2, False)]
+    assert source.load("people").table.to_pydict() == ROWS
+
+
+def test_a_restored_version_is_current_and_the_next_one_gets_the_next_number(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    source.add("people", pa.table(OTHER), None)
+    before = source.revision("people")
+    assert source.restore("people", 1).current
+    assert source.restore("people", 1).number == 1
+    assert source.revision("people") != before
+    assert (source.load("people").table.to_pydict(), source.load("people").target_column) == (ROWS, "tall")
+    assert source.load("people.v2").table.to_pydict() == OTHER
+    assert _listed(source)["people"].target == "tall"
+    source.add("people", pa.table({"z": [1]}), None)
+    assert _numbers(source, "people") == [(1, False), (2, False), (3, True)]
+
+
+def test_a_version_that_is_not_there_is_rejected_with_those_there_are(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), "tall")
+    with pytest.raises(RejectedError, match="dataset 'people' has no version v7; it has v1"):
+        source.restore("people", 7)
+    for call in (source.load, source.revision, source.versions, lambda name: source.restore(name, 1)):
+        with pytest.raises(RejectedError, match="there is no dataset 'peple"):
+            call("peple")
+    with pytest.raises(RejectedError, match=r"there is no dataset 'people\.v2'"):
+        source.load("people.v2")
+
+
+def test_nothing_is_stored_under_the_name_of_a_version(source: DatasetSource) -> None:
+    source.add("people", pa.table(ROWS), None)
+    for call in (
+        lambda: source.add("people.v1", pa.table(OTHER), None),
+        lambda: source.restore("people.v1", 1),
+        lambda: source.prune("people.v1", 1),
+    ):
+        with pytest.raises(RejectedError, match=r"'people\.v1': that is what version 1 of people is called"):
+            call()
+
+
+def test_a_file_of_somebody_else_becomes_a_version_when_it_is_replaced(seeded: Seeded) -> None:
+    seeded.put("people", CSV, "people.csv", "tall")
+    assert _numbers(seeded.source, "people") == [(1, True)]
+    assert not seeded.source.add("people", pa.table(ROWS), "tall").is_new
+    seeded.source.add("people", pa.table(OTHER), None)
+    old, _ = seeded.source.versions("people")
+    assert (old.fingerprint, old.rows, old.imported_at) == (fingerprint(canonical(pa.table(ROWS))), 3, None)
+    assert seeded.source.load("people.v1").table.to_pydict() == ROWS
+    assert seeded.source.load("people.v1").target_column == "tall"
+
+
+def test_a_file_that_cannot_be_read_can_be_replaced(seeded: Seeded) -> None:
+    seeded.put("people", b"PAR1 and nothing", "people.parquet")
+    seeded.source.add("people", pa.table(ROWS), None)
+    assert seeded.source.load("people").table.to_pydict() == ROWS
+
+
+def test_pruning_keeps_the_newest_versions_and_the_current_one(source: DatasetSource) -> None:
+    for n in range(5):
+        source.add("people", pa.table({"x": [n]}), None)
+    source.restore("people", 2)
+    assert [one.number for one in source.prune("people", 2)] == [1, 3]
+    assert _numbers(source, "people") == [(2, True), (4, False), (5, False)]
+    assert source.load("people.v4").table.to_pydict() == {"x": [3]}
+    assert source.load("people").table.to_pydict() == {"x": [1]}
+    with pytest.raises(RejectedError):
+        source.load("people.v3")
+    assert list(source.prune("people", 2)) == []
+
+
+def test_imports_at_the_same_time_each_get_a_number_of_their_own(source: DatasetSource) -> None:
+    def add(first: int) -> None:
+        for n in range(first, first + 5):
+            source.add("people", pa.table({"x": [n]}), None)
+
+    threads = [threading.Thread(target=add, args=(first,)) for first in (0, 10, 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    versions = source.versions("people")
+    assert [one.number for one in versions] == list(range(1, 16))
+    contents = [source.load(f"people.v{one.number}").table.column("x").to_pylist()[0] for one in versions]
+    assert sorted(contents) == [*range(5), *range(10, 15), *range(20, 25)]
+
+
+IMPORT = """
+import sys, time
+from pathlib import Path
+import pyarrow as pa
+from pymongo import MongoClient
+from pipeline.datasets.directory import DirectorySource
+from pipeline.datasets.mongodb import MongoSource
+
+def stop(*_):
+    print("there", flush=True)
+    time.sleep(60)
+
+if sys.argv[1] == "directory":
+    source = DirectorySource(Path(sys.argv[2]))
+    DirectorySource._put = stop
+else:
+    source = MongoSource(MongoClient(sys.argv[2])[sys.argv[3]])
+    MongoSource._change = stop
+source.add("people", pa.table({"x": [1], "y": [2]}), None)
+"""
+
+
+def test_an_import_that_is_killed_leaves_the_version_before_it_current(seeded: Seeded) -> None:
+    source = seeded.source
+    source.add("people", pa.table(ROWS), "tall")
+    if isinstance(seeded, SeededMongo):
+        host, port = seeded.database.client.address or ("", 0)
+        where = ["mongodb", f"mongodb://{host}:{port}/?directConnection=true", seeded.database.name]
+    else:
+        assert isinstance(seeded, SeededDirectory)
+        where = ["directory", str(seeded.root)]
+    with subprocess.Popen([sys.executable, "-c", IMPORT, *where], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        process.kill()
+    assert _numbers(source, "people") == [(1, True)]
+    assert (source.load("people").table.to_pydict(), source.load("people").target_column) == (ROWS, "tall")
+    assert source.add("people", pa.table(OTHER), None).is_new
+    assert _numbers(source, "people") == [(1, False), (2, True)]
+    assert source.load("people.v1").table.to_pydict() == ROWS
 
 
 # CSV, whatever it is stored in
@@ -430,11 +658,22 @@ def test_the_types_of_mongodb_become_types_of_columns(put: Put) -> None:
     }
 
 
-@pytest.mark.parametrize("value", [{"city": "Rome"}, [1, 2], b"bytes"])
+@pytest.mark.parametrize("value", [{"city": "Rome"}, ["a", "b"], [{"x": 1}], b"bytes"])
 def test_nested_values_in_a_collection_are_rejected_by_the_name_of_their_column(put: Put, value: object) -> None:
     source = put({"x": 1, "address": None}, {"x": 2, "address": value})
     with pytest.raises(RejectedError, match="dataset 'people': column 'address' holds values of type"):
         source.load("people")
+
+
+def test_lists_of_numbers_in_a_collection_are_tensors(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "BATCH_ROWS", 1)
+    source = put({"x": [1, 2], "y": [[1], [2]]}, {"x": None, "y": None}, {"x": [0.5, None], "y": [[3], [4]]})
+    table = source.load("people").table
+    assert [str(field.type).replace("item", "element") for field in table.schema] == [
+        "fixed_size_list<element: double>[2]",
+        "fixed_size_list<element: fixed_size_list<element: int64>[1]>[2]",
+    ]
+    assert table.to_pydict() == {"x": [[1.0, 2.0], None, [0.5, None]], "y": [[[1], [2]], None, [[3], [4]]]}
 
 
 def test_a_collection_is_listed_with_its_rows_and_columns(put: Put) -> None:
@@ -473,15 +712,38 @@ def test_a_document_whose_file_is_gone_is_rejected(mongo_database: Mongo) -> Non
         MongoSource(mongo_database).load("people")
 
 
-def test_the_file_of_a_replaced_dataset_is_removed_unless_another_one_shares_it(mongo_database: Mongo) -> None:
+def test_the_file_of_a_pruned_version_is_removed_unless_another_one_shares_it(mongo_database: Mongo) -> None:
     source = MongoSource(mongo_database)
     for n in range(3):
         source.add("people", pa.table({"x": [n]}), None)
+    source.prune("people", 1)
     assert mongo_database["fs.files"].count_documents({}) == 1
     document = mongo_database["datasets"].find_one({"name": "people"}) or {}
     mongo_database["datasets"].insert_one({"name": "alias", "file_id": document["file_id"]})
     source.add("people", pa.table({"x": [3]}), None)
+    source.prune("people", 1)
     assert source.load("alias").table.to_pydict() == {"x": [2]}
+
+
+def test_readers_of_the_replaced_systems_documents_find_the_current_file(mongo_database: Mongo) -> None:
+    source = MongoSource(mongo_database)
+    source.add("people", pa.table(ROWS), "tall")
+    source.add("people", pa.table({"x": [1], "y": [2]}), None)
+    source.restore("people", 1)
+    (document,) = mongo_database["datasets"].find({"name": "people"})
+    content = GridFSBucket(mongo_database).open_download_stream(document["file_id"]).read()
+    assert pq.read_table(io.BytesIO(content)).to_pydict() == ROWS
+    assert document["target_column"] == "tall"
+
+
+def test_a_collection_of_the_name_that_a_version_has_comes_first(put: Put, mongo_database: Mongo) -> None:
+    source = put({"x": 1})
+    source.add("plants", pa.table({"y": [1]}), None)
+    mongo_database["plants.v1"].insert_one({"z": 3})
+    assert source.load("plants.v1").table.to_pydict() == {"z": [3]}
+    assert list(source.versions("people")) == []
+    with pytest.raises(RejectedError, match="dataset 'people' has no versions"):
+        source.prune("people", 1)
 
 
 def test_a_dataset_larger_than_the_limit_is_rejected_before_it_is_read_whole(mongo_database: Mongo) -> None:
@@ -493,6 +755,20 @@ def test_a_dataset_larger_than_the_limit_is_rejected_before_it_is_read_whole(mon
         source.load("file")
     with pytest.raises(RejectedError, match="it is larger than the dataset cache of 1,000 bytes"):
         source.load("rows")
+
+
+def test_reading_a_collection_holds_a_batch_of_its_documents_whatever_their_number(mongo_database: Mongo) -> None:
+    source = MongoSource(mongo_database)
+    peaks = {}
+    for number in (10_000, 40_000):
+        mongo_database[f"rows{number}"].insert_many(
+            [{"x": n / 3, "y": f"some words {n}", "z": n} for n in range(number)]
+        )
+        tracemalloc.start()
+        assert source.load(f"rows{number}").table.num_rows == number
+        peaks[number] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[40_000] < 1.2 * peaks[10_000]
 
 
 def test_a_mongodb_that_is_not_there_is_an_error_that_waiting_may_heal() -> None:

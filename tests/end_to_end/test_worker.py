@@ -10,13 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from pymongo.database import Database
 
 from consumer.events.codec import Codec
 from consumer.events.schema_registry import SchemaRegistry
 from pipeline.aliases.mongodb import MongoAliases
+from pipeline.datasets.mongodb import MongoSource
 from pipeline.jobs import TrainingRequest
 from pipeline.promotion import promote, rollback
 from pipeline.registry.mongodb import MongoRegistry
@@ -103,6 +106,30 @@ def test_trainings_that_exceed_a_limit_or_crash_end_and_the_worker_goes_on(
     assert 0 <= overshoot_s < 2, overshoot_s
     assert outcome(mongo_database, "crash")["attempt"] == 3  # type: ignore[index]
     assert [e["state"] for e in progress(fleet, "crash")].count("RETRYING") == 2
+
+
+@pytest.mark.timeout(240)
+def test_a_dataset_that_no_training_can_hold_is_rejected_before_a_trainer_is_fed(
+    fleet: Fleet, verdict: Callable[..., Verdict], mongo_database: Database[dict[str, Any]]
+) -> None:
+    rows = 20_000
+    columns = {f"x{n}": np.random.default_rng(n).random(rows) for n in range(50)}
+    MongoSource(mongo_database).add("wide", pa.table({**columns, "y": np.arange(rows) % 2}), "y")
+    fleet.create_topics()
+    fleet.start("w")
+    fleet.submit(
+        request("small-limit", "a", "naive_bayes", "wide", max_memory_bytes=2**24),
+        request("enough", "b", "naive_bayes", "wide"),
+    )
+    fleet.await_lag(0, within_s=120)
+    found = verdict()
+    assert found.violations == [], str(found)
+    rejected = outcome(mongo_database, "small-limit") or {}
+    assert (rejected["kind"], rejected["error"]["kind"]) == ("REJECTED", "INVALID_REQUEST")
+    assert "20,000 rows and 7.8 MiB in memory" in rejected["error"]["message"]
+    assert "it may use 16.0 MiB (max_memory_bytes)" in rejected["error"]["message"]
+    assert (outcome(mongo_database, "enough") or {})["kind"] == "REGISTERED"
+    assert "STARTED" not in {event["state"] for event in progress(fleet, "small-limit")}
 
 
 @pytest.mark.timeout(240)

@@ -20,12 +20,14 @@ from pydantic import SecretStr
 from consumer import embedded
 from consumer.cli import main, submit
 from consumer.cli.output import Stop, _fitted, column, duration, shown, size
+from consumer.cli.reproducing import dataset_of, request_of
 from consumer.cli.values import hyperparameter, model_reference, tried
 from consumer.new_requests import new_request_id, time_of, training_request
 from consumer.reader import murmur2, partition_of
 from consumer.settings import Settings, SettingsError
 from consumer.stores import Stores, open_stores
 from pipeline.artifacts import NewArtifact
+from pipeline.datasets.cache import DatasetCache
 from pipeline.errors import RejectedError
 from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind, Search, SearchDimension
 from pipeline.ledger import Home, NewClaim
@@ -421,8 +423,79 @@ def test_datasets_are_imported_shown_and_listed(run: Run, stores: Stores, tmp_pa
     assert {"name", "rows", "columns", "target", "classes"} <= listed["iris"].keys()
     assert listed["plants"]["classes"] == ["a", "b"]
     assert run("datasets", "show", "plants", "--json").objects == [imported]
-    assert "species\tstring\t\ttarget\tsetosa, setosa, setosa" in run("datasets", "show", "iris").out.splitlines()
+    most = "setosa (50), versicolor (50), virginica (50)"
+    lines = run("datasets", "show", "iris").out.splitlines()
+    assert f"species\tstring\t\ttarget\tsetosa, setosa, setosa\t3\t{most}" in lines
     assert run("datasets", "import", "plants.csv", "--name", "iris").code == 2
+
+
+def test_a_shown_dataset_says_what_its_columns_hold_and_what_would_be_learned(run: Run, stores: Stores) -> None:
+    rows = "".join(f"{n},{n / 4},{'ab'[n % 2]},{n % 3},2020-01-{n + 1:02}\n" for n in range(20))
+    run("datasets", "import", "-", "--name", "plants", "--target", "kind", stdin=f"n,x,kind,few,born\n{rows},,,,\n")
+    (found,) = run("datasets", "show", "plants", "--json").objects
+    assert (found["target"], found["task"], found["classes"]) == ("kind", "classification", ["a", "b"])
+    by_name = {one["name"]: one for one in found["schema"]}
+    held = {name: tuple(one[key] for key in ("distinct", "min", "median", "max")) for name, one in by_name.items()}
+    assert held["n"] == (20, 0, 10, 19)
+    assert held["x"] == (20, 0.0, 2.5, 4.75)
+    assert held["kind"] == (2, None, None, None)
+    assert held["born"] == (20, "2020-01-01T00:00:00", "2020-01-11T00:00:00", "2020-01-20T00:00:00")
+    assert {one["missing"] for one in by_name.values()} == {1}
+    assert by_name["few"]["most_frequent"] == [
+        {"value": 0, "rows": 7}, {"value": 1, "rows": 7}, {"value": 2, "rows": 6},
+    ]  # fmt: skip
+    shown = run("datasets", "show", "plants").out
+    assert "born\ttimestamp[us]\t1\t\t2020-01-01 00:00:00" in shown
+    assert "2020-01-01 … 2020-01-11 … 2020-01-20" in shown
+    assert {name: run("datasets", "show", name, "--json").objects[0]["task"] for name in ("iris", "diabetes")} == {
+        "iris": "classification",
+        "diabetes": "regression",
+    }
+
+
+def test_a_dataset_keeps_its_versions_which_are_shown_restored_exported_and_pruned(
+    run: Run, stores: Stores, tmp_path: Path
+) -> None:
+    for n, content in enumerate(("x,y\n1,a\n", "x,y\n1,a\n2,b\n", "x,y\n1,a\n"), 1):
+        (tmp_path / f"file{n}.csv").write_text(content)
+        imported = run("datasets", "import", f"file{n}.csv", "--name", "plants")
+        assert "x\tint64" in imported.out
+        said = imported.error
+    assert "no new version: this is plants v1, which is current" in said
+    versions = run("datasets", "show", "plants", "--json").objects[0]["versions"]
+    assert [(one["version"], one["current"], one["rows"], one["file"]) for one in versions] == [
+        ("v1", True, 1, "file1.csv"),
+        ("v2", False, 2, "file2.csv"),
+    ]
+    assert run("datasets", "restore", "plants", "--version", "v2").error == "plants is v2 now\n"
+    listed = {one["name"]: one["version"] for one in run("datasets", "list", "--json").objects}
+    assert (listed["plants"], listed["iris"]) == ("v2", None)
+    assert "v1\t\t1\t2\t" in run("datasets", "show", "plants").out
+    assert run("datasets", "export", "plants", "--version", "1", "-o", "old.csv").out == "old.csv\n"
+    assert (tmp_path / "old.csv").read_text() == '"x","y"\n1,"a"\n'
+    run("datasets", "export", "plants", "-o", "new.jsonl")
+    assert (tmp_path / "new.jsonl").read_text() == '{"x":1,"y":"a"}\n{"x":2,"y":"b"}\n'
+    run("datasets", "export", "plants.v2")
+    assert run("datasets", "import", "plants.v2.parquet", "--name", "copy", "--json").objects[0]["rows"] == 2
+    assert "takes a number" in run("datasets", "restore", "plants", "--version", "old").error
+    wrong = run("datasets", "restore", "plants", "--version", "9")
+    assert (wrong.code, "it has v1, v2" in wrong.error) == (2, True)
+    assert [one["version"] for one in run("datasets", "prune", "plants", "--keep", "1", "--json").objects] == ["v1"]
+    assert run("datasets", "show", "plants.v1").code == 2
+
+
+def test_a_version_is_reproduced_on_the_rows_that_it_was_trained_on(run: Run, stores: Stores, artifact: Path) -> None:
+    old = stores.datasets.add("plants", pa.table({"x": [1], "y": [2]}), None).version
+    fingerprint = old.fingerprint or ""
+    model(stores, artifact, dataset_name="plants", dataset_fingerprint=fingerprint)
+    original = stores.registry.get("default", "flowers", None)
+    assert dataset_of(original, stores.datasets) == "plants"
+    stores.datasets.add("plants", pa.table({"x": [3], "y": [4]}), None)
+    name = dataset_of(original, stores.datasets)
+    assert (name, request_of(original, name).dataset_name) == ("plants.v1", "plants.v1")
+    assert DatasetCache(Path("cache"), 10_000, stores.datasets).ensure(name).fingerprint == fingerprint
+    stores.datasets.restore("plants", 1)
+    assert dataset_of(original, stores.datasets) == "plants"
 
 
 def test_without_stores_the_built_in_datasets_are_listed(run: Run) -> None:

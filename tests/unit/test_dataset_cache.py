@@ -374,6 +374,37 @@ def test_what_another_worker_holds_stays_until_it_dies(
     assert not held & _stored(tmp_path)
 
 
+def test_processes_that_want_the_same_new_dataset_at_once_store_one_file(
+    tmp_path: Path, source: CountingSource
+) -> None:
+    ready = f"""
+import sys
+from pathlib import Path
+import pyarrow as pa
+from pipeline.datasets.cache import DatasetCache
+from pipeline.datasets.directory import DirectorySource
+
+root = Path({str(tmp_path)!r})
+cache = DatasetCache(root / "cache", {3 * ROWS_BYTES}, DirectorySource(root / "source"))
+print("there", flush=True)
+sys.stdin.readline()
+dataset = cache.ensure("a")
+with pa.memory_map(str(dataset.path)) as file:
+    print(dataset.fingerprint, pa.ipc.open_file(file).read_all().num_rows, flush=True)
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", ready], **pipes) for _ in range(3)]  # type: ignore[call-overload]
+    for process in processes:
+        assert process.stdout.readline() == "there\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = {process.communicate()[0] for process in processes}
+    assert said == {f"{fingerprint(canonical(_table(0)))} {ROWS}\n"}
+    assert len(_stored(tmp_path)) == 1
+    assert list((tmp_path / "cache" / "incoming").iterdir()) == []
+
+
 VALUES = st.one_of(
     st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20),
     st.lists(st.none() | st.floats(), min_size=1, max_size=20),

@@ -1,0 +1,88 @@
+"""What the columns of a table hold: types, gaps, distinct values, and the few that say most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.datasets.tables import MAX_CLASSES, MOMENT, TEXT, Column
+
+MOST_FREQUENT = 3
+FEW = 10
+"""Integers with so few distinct values are told by how often each comes, as words are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnProfile:
+    """What one column of a canonical table holds.
+
+    Attributes:
+        shape: of one row's value in a column of tensors, else None.
+        missing, distinct: rows; missing values are not counted among the distinct, and tensors not at all.
+        low, middle, high: the least, the median and the greatest number or date; None for other columns.
+        frequent: the values that come most often, with how many times; none where each comes once.
+    """
+
+    name: str
+    type: str
+    shape: Sequence[int] | None
+    missing: int
+    distinct: int | None
+    low: Any
+    middle: Any
+    high: Any
+    frequent: Sequence[tuple[Any, int]]
+
+
+def profile_columns(table: pa.Table) -> Sequence[ColumnProfile]:
+    """Of a canonical table; the columns in their order."""
+    return [_profile(name, table.column(name)) for name in table.column_names]
+
+
+def task_of(column: Column) -> str | None:
+    """What a model of this target would do: classification or regression; None where it can be no target."""
+    kind = column.type
+    if pa.types.is_floating(kind):
+        return "regression"
+    if pa.types.is_integer(kind):
+        return "classification" if pc.count_distinct(column).as_py() <= MAX_CLASSES else "regression"
+    return "classification" if kind == TEXT or pa.types.is_boolean(kind) else None
+
+
+def _profile(name: str, column: Column) -> ColumnProfile:
+    kind, shape = column.type, []
+    while pa.types.is_fixed_size_list(kind):
+        shape.append(kind.list_size)
+        kind = kind.value_type
+    distinct = None if shape else pc.count_distinct(column).as_py()
+    ordered = pa.types.is_floating(kind) or kind == MOMENT or (pa.types.is_integer(kind) and (distinct or 0) > FEW)
+    low, middle, high = _range(column) if ordered and not shape else (None, None, None)
+    return ColumnProfile(
+        name=name,
+        type=str(column.type if not shape else kind).removeprefix("large_"),
+        shape=shape or None,
+        missing=column.null_count,
+        distinct=distinct,
+        low=low,
+        middle=middle,
+        high=high,
+        frequent=() if ordered or shape else _frequent(column),
+    )
+
+
+def _range(column: Column) -> tuple[Any, Any, Any]:
+    ends: Any = pc.min_max(column).as_py()
+    numbers = column.cast(pa.int64()) if column.type == MOMENT else column
+    median: Any = pc.quantile(numbers, 0.5, interpolation="nearest")
+    return ends["min"], median.cast(column.type)[0].as_py(), ends["max"]
+
+
+def _frequent(column: Column) -> Sequence[tuple[Any, int]]:
+    counted: Any = pc.value_counts(column.drop_null())
+    pairs = zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
+    most = sorted(pairs, key=lambda pair: (-pair[1], str(pair[0])))[:MOST_FREQUENT]
+    return [pair for pair in most if pair[1] > 1]

@@ -1,0 +1,57 @@
+"""Versions of a dataset, v1, v2, …: what is written down of each, and which of them an import finds there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.datasets import DatasetVersion, Origin
+from pipeline.datasets.tables import fingerprint, profile
+
+
+def description(table: pa.Table, target_column: str | None, origin: Origin, now: datetime | None) -> dict[str, Any]:
+    """What is kept beside the rows of a canonical table, so that nobody has to read them to list them."""
+    return {
+        "target_column": target_column,
+        "profile": asdict(profile(table, target_column)),
+        "fingerprint": fingerprint(table),
+        "imported_at": now,
+        **asdict(origin),
+    }
+
+
+def described(number: int, kept: Mapping[str, Any], *, current: bool) -> DatasetVersion:
+    """The version of which this is written down; of what somebody else has put there much may be missing."""
+    at, known = kept.get("imported_at"), kept.get("profile", {})
+    return DatasetVersion(
+        number=number,
+        fingerprint=kept.get("fingerprint"),
+        rows=known.get("rows"),
+        columns=known.get("columns"),
+        target_column=kept.get("target_column"),
+        imported_at=datetime.fromisoformat(at) if isinstance(at, str) else at,
+        origin=Origin(kept.get("user", ""), kept.get("file", "")),
+        current=current,
+    )
+
+
+def equal(versions: Iterable[DatasetVersion], wanted: Mapping[str, Any]) -> DatasetVersion | None:
+    """The version that has this description's content and target."""
+    for one in versions:
+        if (one.fingerprint, one.target_column) == (wanted["fingerprint"], wanted["target_column"]):
+            return one
+    return None
+
+
+def next_number(numbers: Iterable[int]) -> int:
+    return max(numbers, default=0) + 1
+
+
+def now() -> datetime:
+    """To the millisecond, which is what MongoDB keeps."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
