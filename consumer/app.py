@@ -210,7 +210,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         breakers=breakers,
         deliver=inbox.put,
     )
-    announcer = _announcer(settings, admin, intake)
+    announcer = _announcer(settings, intake)
     committer = Committer(announcer, progress, codec, topics, breakers=breakers, metrics=metrics, deliver=inbox.put)
     chronicle = Chronicle(me.worker_id, progress, metrics)
     worker = Worker(
@@ -292,10 +292,10 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     )
 
 
-def _announcer(settings: Settings, admin: AdminClient, intake: Intake) -> Announcer:
+def _announcer(settings: Settings, intake: Intake) -> Announcer:
     if settings.delivery == "exactly-once":
         config = kafka_config.transactional_producer_config(settings)
-        return ExactlyOnce(config, admin, settings.kafka_group_id)
+        return ExactlyOnce(config, kafka_config.offsets_config(settings))
     return AtLeastOnce(kafka_config.producer_config(settings), intake.commit)
 
 

@@ -57,6 +57,15 @@ def tail_config(settings: Settings) -> Config:
     }
 
 
+def offsets_config(settings: Settings) -> Config:
+    """A reader of the group's committed offsets, no member of it: it waits for those that a transaction still holds.
+
+    An admin client crashes the process where it has to ask for them again (librdkafka 2.16, rd_kafka_cgrp_op without a
+    group).
+    """
+    return {**kafka_client_config(settings), **_reading(), "group.id": settings.kafka_group_id}
+
+
 def producer_config(settings: Settings) -> Config:
     """A producer of events outside transactions: acknowledged by all replicas, in order, each once."""
     return {**kafka_client_config(settings), **_writing()}

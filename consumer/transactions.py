@@ -18,13 +18,12 @@ from typing import Any, Protocol, cast
 
 import structlog
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     KafkaError,
     KafkaException,
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from consumer.events.messages import Message
 from consumer.intake import Membership, Partition, kafka_offsets
@@ -95,10 +94,9 @@ class Announcer(Protocol):
 class ExactlyOnce:
     """Owned by the committer's thread."""
 
-    def __init__(self, producer_config: Mapping[str, Any], admin: AdminClient, group_id: str) -> None:
+    def __init__(self, producer_config: Mapping[str, Any], offsets_config: Mapping[str, Any]) -> None:
         self._config = dict(producer_config)
-        self._admin = admin
-        self._group_id = group_id
+        self._offsets_config = dict(offsets_config)
         self._producer: Producer | None = None
         self._doubtful: Offsets | None = None
 
@@ -175,15 +173,17 @@ class ExactlyOnce:
     def _took_place(self, offsets: Offsets) -> bool:
         """Ask the broker, which has decided since init_transactions, what is committed."""
         wanted = [TopicPartition(*partition) for partition in offsets.commits]
-        query = [ConsumerGroupTopicPartitions(self._group_id, wanted)]
+        reader = Consumer(self._offsets_config)
         try:
-            futures = self._admin.list_consumer_group_offsets(
-                query, require_stable=True, request_timeout=CALL_TIMEOUT_S
-            )
-            found = futures[self._group_id].result()
+            found = reader.committed(wanted, timeout=CALL_TIMEOUT_S)
         except KafkaException as error:
             raise TransientError("kafka", f"committed offsets: {error}") from error
-        tags = {read_metadata(part.offset, part.metadata).tag for part in found.topic_partitions}
+        finally:
+            reader.close()
+        for part in found:
+            if part.error is not None:
+                raise TransientError("kafka", f"committed offset of {part.topic} [{part.partition}]: {part.error}")
+        tags = {read_metadata(part.offset, part.metadata).tag for part in found}
         log.info("transaction was in doubt", took_place=offsets.tag in tags)
         return offsets.tag in tags
 

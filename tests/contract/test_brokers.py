@@ -54,9 +54,8 @@ class Way:
     def announcer(self, intake: Intake, worker_id: str = "w") -> Announcer:
         settings = self.settings.model_copy(update={"worker_id": worker_id})
         if self.exactly_once:
-            admin = AdminClient(kafka_config.kafka_client_config(settings))
             config = kafka_config.transactional_producer_config(settings)
-            return ExactlyOnce(config, admin, settings.kafka_group_id)
+            return ExactlyOnce(config, kafka_config.offsets_config(settings))
         return AtLeastOnce(kafka_config.producer_config(settings), intake.commit)
 
     def put(self, *values: bytes, partition: int = 0) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from consumer.events.codec import Codec
@@ -63,6 +63,14 @@ class Fleet:
         self.codec = Codec()
         brokers = {"bootstrap.servers": self.environment["KAFKA_BOOTSTRAP_SERVERS"]}
         self.admin = AdminClient(brokers)
+        self.reader = Consumer(
+            {
+                **brokers,
+                "group.id": self.prefix + GROUP,
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+            }
+        )
         self.producer = Producer(
             {**brokers, "partitioner": "murmur2_random", "enable.idempotence": True, "message.max.bytes": 64 * 2**20}
         )
@@ -119,6 +127,7 @@ class Fleet:
                 worker.process.wait(30)
             except subprocess.TimeoutExpired:
                 worker.kill()
+        self.reader.close()
 
     def submit(self, *requests: TrainingRequest) -> None:
         for request in requests:
@@ -153,13 +162,12 @@ class Fleet:
         """Requests beyond the committed offsets, by the broker's own account."""
         topic = self.topics.training_requests
         partitions = [TopicPartition(topic, number) for number in self._partitions(topic)]
-        group = ConsumerGroupTopicPartitions(self.prefix + GROUP, partitions)
-        committed = self.admin.list_consumer_group_offsets([group], require_stable=True)
+        committed = self.reader.committed(partitions, timeout=10)
         ends = self.admin.list_offsets(
             {partition: OffsetSpec.latest() for partition in partitions},
             isolation_level=IsolationLevel.READ_COMMITTED,
         )
-        done = {p.partition: max(p.offset, 0) for p in committed[self.prefix + GROUP].result().topic_partitions}
+        done = {p.partition: max(p.offset, 0) for p in committed}
         return sum(future.result().offset - done.get(p.partition, 0) for p, future in ends.items())
 
     def await_lag(self, lag: int = 0, within_s: float = 240) -> None:
