@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from pipeline.evaluation import calibration, calibration_error
+
 MOST_CURVES = 8
 """Classes that get a curve of their own; with more, those with the most test rows."""
 MOST_LABELLED = 12
@@ -124,16 +126,9 @@ def _curves(tested: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Chart
 
 
 def _calibration(tested: Mapping[str, Any]) -> Chart:
-    scores, seen = np.asarray(tested["scores"], float), np.asarray(tested["seen"])
-    sure = scores.max(axis=1)
-    hit = seen[scores.argmax(axis=1)] == np.asarray(tested["actual"])
-    edges = np.linspace(0, 1, 11)
-    bins = np.clip(np.digitize(sure, edges) - 1, 0, 9)
-    filled = [place for place in range(10) if (bins == place).any()]
-    said = np.array([sure[bins == place].mean() for place in filled])
-    true = np.array([hit[bins == place].mean() for place in filled])
-    rows = np.array([(bins == place).sum() for place in filled])
-    gap = float((np.abs(said - true) * rows).sum() / len(sure))
+    about = (np.asarray(tested["actual"]), np.asarray(tested["scores"], float), np.asarray(tested["seen"]))
+    said, true, rows = calibration(*about)
+    gap = calibration_error(*about)
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=SOFT, linestyle=":")

@@ -16,6 +16,7 @@ from pipeline.model_file import LoadedModel
 
 FIRST = (
     *("accuracy", "balanced_accuracy", "f1", "f1_macro", "precision", "recall", "roc_auc", "log_loss"),
+    *("brier", "calibration_error"),
     *("r2", "rmse", "mae"),
 )
 MOST_ROWS = 50

@@ -247,6 +247,7 @@ _PLAIN = (
 )
 _FIRST = (
     *("accuracy", "precision", "recall", "f1", "balanced_accuracy", "roc_auc", "log_loss"),
+    *("brier", "calibration_error"),
     *("r2", "rmse", "mae", "train_accuracy", "test_accuracy"),
 )
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
+from sklearn.calibration import calibration_curve
 from sklearn.svm import SVC
 
 from pipeline import evaluation
@@ -28,6 +29,15 @@ def verdicts(draw: st.DrawFn) -> tuple[Any, Scored, int]:
     return actual, Scored(scores.argmax(axis=1), scores, np.arange(n_classes), True), n_classes
 
 
+def expected_calibration_error(actual: Any, scored: Scored) -> float:
+    """From scikit-learn's calibration curve, which tells no counts."""
+    assert scored.scores is not None
+    sure = scored.scores.max(axis=1)
+    true, said = calibration_curve(scored.scores.argmax(axis=1) == actual, sure, n_bins=10)
+    rows = np.histogram(np.ceil(np.round(sure * 10, 9)), np.arange(0.5, 11))[0]
+    return float((np.abs(true - said) * rows[rows > 0]).sum() / len(actual))
+
+
 @settings(deadline=None, max_examples=60)
 @given(verdicts())
 def test_metrics_equal_those_of_scikit_learn(case: tuple[Any, Scored, int]) -> None:
@@ -39,6 +49,8 @@ def test_metrics_equal_those_of_scikit_learn(case: tuple[Any, Scored, int]) -> N
             "accuracy": reference.accuracy_score(actual, scored.predicted),
             "balanced_accuracy": reference.balanced_accuracy_score(actual, scored.predicted),
             "log_loss": reference.log_loss(actual, scored.scores, labels=range(n_classes)),
+            "brier": reference.brier_score_loss(actual, scored.scores, labels=range(n_classes)),
+            "calibration_error": expected_calibration_error(actual, scored),
         }
         for average, suffix in (("weighted", ""), ("macro", "_macro")):
             values = reference.precision_recall_fscore_support(
@@ -67,6 +79,31 @@ def test_log_loss_is_absent_for_a_class_that_training_had_no_row_of() -> None:
     assert not {"log_loss", "roc_auc"} & set(found)
 
 
+def test_the_brier_score_counts_a_class_that_training_had_no_row_of_as_never_expected() -> None:
+    scored = Scored(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]), True)
+    actual = np.array([0, 2])
+    with_all = np.column_stack([scored.scores, [0.0, 0.0]])  # type: ignore[list-item]
+    expected = reference.brier_score_loss(actual, with_all, labels=range(3))
+    assert evaluation.classification(actual, scored, 3)["brier"] == pytest.approx(expected)
+
+
+def test_the_calibration_error_by_hand() -> None:
+    """Two rows at 0.9, one right: 0.4 apart; two at 0.6, both right: 0.4 apart; one at 0.7, in a bin of its own."""
+    sure = np.array([0.9, 0.9, 0.6, 0.6, 0.7])
+    scored = Scored(np.zeros(5, int), np.column_stack([sure, 1 - sure]), np.arange(2), True)
+    found = evaluation.classification(np.array([0, 1, 0, 0, 0]), scored, 2)
+    assert found["calibration_error"] == pytest.approx((2 * 0.4 + 2 * 0.4 + 0.3) / 5)
+    said, true, rows = evaluation.calibration(np.array([0, 1, 0, 0, 0]), scored.scores, scored.seen)  # type: ignore[arg-type]
+    assert said.tolist() == pytest.approx([0.6, 0.7, 0.9])
+    assert true.tolist() == [1.0, 1.0, 0.5]
+    assert rows.tolist() == [2, 1, 2]
+
+
+def test_what_is_no_number_has_no_metric_of_probabilities() -> None:
+    scored = Scored(np.array([0, 1]), np.array([[np.nan, np.nan], [0.2, 0.8]]), np.arange(2), True)
+    assert not {"brier", "calibration_error", "log_loss"} & set(evaluation.classification(np.array([0, 1]), scored, 2))
+
+
 @pytest.mark.parametrize("classes", [2, 4])
 def test_a_support_vector_machine_is_ranked_by_its_decision_function(classes: int) -> None:
     random = np.random.default_rng(1)
@@ -81,7 +118,7 @@ def test_a_support_vector_machine_is_ranked_by_its_decision_function(classes: in
         reference.roc_auc_score(codes == place, decision[:, -1 if classes == 2 else place]) for place in range(classes)
     ]
     assert found["roc_auc"] == pytest.approx(areas[1] if classes == 2 else np.mean(areas))
-    assert "log_loss" not in found
+    assert not {"log_loss", "brier", "calibration_error"} & set(found)
 
 
 def test_scores_of_class_pairs_rank_no_classes() -> None:
