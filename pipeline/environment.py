@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops")
+LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "matplotlib")
 
 
 @cache

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata  # type: ignore[import-untyped]
 from sklearn.ensemble._forest import ForestClassifier
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
 
 Metrics = dict[str, float]
 Codes = NDArray[np.intp]
@@ -29,6 +32,7 @@ METRICS = {
     "regression": ("mae", "r2", "rmse"),
 }  # fmt: skip
 """The metrics that are measured on the test rows, by task: what a search may go by, and versions are compared by."""
+MAIN = {"classification": "accuracy", "regression": "r2"}
 MOST_PREDICTIONS = 10_000
 """Test predictions kept in a model file; beyond, the first ones."""
 BINS = 10
@@ -94,6 +98,29 @@ def regression(actual: NDArray[np.float64], predicted: NDArray[np.float64]) -> M
             "mae": mean_absolute_error(actual, predicted),
         }
     )
+
+
+def scores(data: Examples, model: Any, rows: Any, places: Codes) -> Metrics:
+    """How well a fitted model does on these rows, prepared for it, whose places among the examples are given."""
+    if not len(data.classes):
+        return regression(data.target[places], model.predict(rows))
+    return classification(data.codes[places], ask(model, rows, data.classes), len(data.classes))
+
+
+def loss_curve(model: Any) -> dict[str, Any] | None:
+    """What a fitted estimator's loss was after each epoch; None where it does not say.
+
+    {"epoch": [1, 2, ...], "loss": [...]} and, where some training rows were held back, "validation_loss" or
+    "validation_score" (accuracy or r2), all of one length.  An estimator tells it as `loss_curve_`: as scikit-learn's
+    networks do, or as such a mapping.
+    """
+    model = getattr(model, "regressor_", model)
+    told = getattr(model, "loss_curve_", None)
+    if told is None or isinstance(told, Mapping):
+        return None if told is None else dict(told)
+    curve = {"epoch": list(range(1, len(told) + 1)), "loss": [float(loss) for loss in told]}
+    validation = getattr(model, "validation_scores_", None)
+    return curve if validation is None else curve | {"validation_score": [float(score) for score in validation]}
 
 
 def baseline_accuracy(train: Codes, test: Codes) -> float:
