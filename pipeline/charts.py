@@ -242,7 +242,7 @@ def _loss(curve: Mapping[str, Any]) -> Chart:
             right.set_ylabel("score of rows held back")
             axes.plot([], [], color=SECOND, label="score of rows held back")
             right.plot(epochs, score, color=SECOND)
-        axes.legend(frameon=False, loc="best")
+        axes.legend(frameon=False, loc="center right")
 
     return _chart("Loss by epoch", f"{len(epochs):,} epochs; the last loss is {curve['loss'][-1]:.4g}.", draw)
 

@@ -14,6 +14,7 @@ FIRST = (
     *("r2", "rmse", "mae"),
 )
 MOST_ROWS = 50
+LONGEST_WORD = 20
 
 
 def document(title: str, subtitle: str, sections: Sequence[str]) -> str:
@@ -34,11 +35,12 @@ def tiles(metrics: Mapping[str, float]) -> str:
     )
 
 
-def warning(title: str, lines: Sequence[str]) -> str:
+def warning(title: str, lines: Sequence[str], *, calm: bool = False) -> str:
+    """Nothing without lines; `calm` where they are no reason to worry."""
     if not lines:
         return ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<section class=warn><h2>{escape(title)}</h2><ul>{items}</ul></section>"
+    return f'<section class="{"wide" if calm else "warn"}"><h2>{escape(title)}</h2><ul>{items}</ul></section>'
 
 
 def side_by_side(tables: Sequence[str]) -> str:
@@ -54,6 +56,11 @@ def figure(place: int, chart: Chart, title: str | None = None) -> str:
     return f"<figure><h2>{heading}</h2>{svg}<figcaption>{escape(chart.says)}</figcaption></figure>"
 
 
+def row_of(title: str, figures: Sequence[str]) -> str:
+    """Pictures of the same side by side, where there is room for them."""
+    return f'<section class="wide"><h2>{escape(title)}</h2><div class="row">{"".join(figures)}</div></section>'
+
+
 def table(
     title: str,
     heads: Sequence[str],
@@ -61,18 +68,20 @@ def table(
     *,
     says: str = "",
     wide: bool = False,
-    best: Mapping[tuple[int, int], str] | None = None,
+    marks: Mapping[tuple[int, int], str] | None = None,
 ) -> str:
-    """Nothing without rows.  `best` gives cells, by row and column, a class; `wide` is the width of the page."""
+    """Nothing without rows.  `marks` gives cells, by row and column, a class; `wide` is the width of the page."""
     if not rows:
         return ""
     cells = "".join(
-        "<tr>" + "".join(_cell(cell, (best or {}).get((row, column))) for column, cell in enumerate(line)) + "</tr>"
+        "<tr>"
+        + "".join(_cell(column, cell, (marks or {}).get((row, column))) for column, cell in enumerate(line))
+        + "</tr>"
         for row, line in enumerate(rows[:MOST_ROWS])
     )
     more = f"<p>{len(rows) - MOST_ROWS:,} more.</p>" if len(rows) > MOST_ROWS else ""
     more += f"<p>{escape(says)}</p>" if says else ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    head = "".join(f"<th>{_breakable(name)}</th>" for name in heads)
     shape = ' class="wide"' if wide else ""
     return f"<section{shape}><h2>{escape(title)}</h2><div><table><tr>{head}</tr>{cells}</table></div>{more}</section>"
 
@@ -103,8 +112,16 @@ def ordered(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(metrics.items(), key=lambda one: (place.get(one[0], len(place)), one[0]))
 
 
-def _cell(value: object, kind: str | None) -> str:
-    return f"<td{f' class={kind}' if kind else ''}>{escape(str(value))}</td>"
+def _cell(column: int, value: object, kind: str | None) -> str:
+    """A long word may break anywhere, so that it makes no table wide; names in front break after their parts."""
+    text = str(value)
+    kinds = [kind or "", "long" if any(len(word) > LONGEST_WORD for word in text.split()) else ""]
+    shape = f' class="{" ".join(filter(None, kinds))}"' if any(kinds) else ""
+    return f"<td{shape}>{escape(text) if column else _breakable(text)}</td>"
+
+
+def _breakable(name: str) -> str:
+    return escape(name).replace("_", "_<wbr/>").replace("@", "<wbr/>@")
 
 
 _CSS = """
@@ -124,7 +141,14 @@ h2{margin:0 0 .6rem;font-size:1.02rem;overflow-wrap:anywhere}figure svg{width:10
 figure svg text{font-family:"DejaVu Sans",Verdana,system-ui,sans-serif!important}
 figcaption,section p{color:#5a6874;font-size:.88rem;margin:.4rem 0 0}section div{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.88rem}
-th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid #edf0f3;vertical-align:top;
-overflow-wrap:anywhere}td:not(:last-child),th{white-space:nowrap}th{color:#5a6874;font-weight:600}ul{margin:0;padding-left:1.2rem}
+th,td{text-align:left;padding:.25rem .6rem .25rem .3rem;border-bottom:1px solid #edf0f3;vertical-align:top}
+.long{overflow-wrap:anywhere;min-width:7rem}
+th{color:#5a6874;font-weight:600}
+ul{margin:0;padding-left:1.2rem}
+.row{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,18rem),1fr))}
+.row figure{border:0;padding:0;max-width:34rem}.row h2{font-size:.92rem;color:#5a6874;margin:0 0 .3rem}
+.differs{font-weight:600}
 .better{color:#1b7a3d;font-weight:600}.worse{color:#b3261e;font-weight:600}.best{background:#e3f3e6;font-weight:600}
+@media(max-width:30rem){main{padding:.6rem}.tiles li,section,figure{padding:.8rem}
+th,td{padding:.25rem .35rem .25rem .15rem}}
 """

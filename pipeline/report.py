@@ -129,12 +129,12 @@ class _Rival:
         judged = ["" if one.better is None or reasons else "better" if one.better else "worse" for one in found]
         return cls(
             title=f"Against production ({there.version})",
-            heads=("metric", here.version, there.version, "difference", ""),
+            heads=("metric", here.version, there.version, "difference"),
             rows=[
-                (one.metric, number(one.here), number(one.there), f"{one.by:+.4g}", verdict)
+                (one.metric, number(one.here), number(one.there), f"{one.by:+.3g} {verdict}" if one.by else "0")
                 for one, verdict in zip(found, judged, strict=True)
             ],
-            marks={(row, column): verdict for row, verdict in enumerate(judged) if verdict for column in (3, 4)},
+            marks={(row, 3): verdict for row, verdict in enumerate(judged) if verdict},
             says=f"These figures are not comparable: {'; '.join(reasons)}."
             if reasons
             else "Both were tested on the same rows of the same dataset.",
@@ -144,7 +144,7 @@ class _Rival:
 def _page(about: _About, loaded: File, rival: _Rival | None) -> str:
     against = ""
     if rival is not None:
-        against = table(rival.title, rival.heads, rival.rows, says=rival.says, best=rival.marks, wide=True)
+        against = table(rival.title, rival.heads, rival.rows, says=rival.says, marks=rival.marks, wide=True)
         against = against or warning(rival.title, ["No metric was measured of both.", rival.says])
     sections = [
         tiles(about.metrics),

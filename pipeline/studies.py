@@ -17,12 +17,13 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from pipeline import evaluation
+from pipeline import algorithms, evaluation
 from pipeline.errors import RejectedError
-from pipeline.examples import Examples
-from pipeline.jobs import Evaluation
+from pipeline.examples import Examples, examples
+from pipeline.jobs import Evaluation, Model, TrainingRequest
+from pipeline.model_file import LoadedModel
 from pipeline.preparation import Rows, take
-from pipeline.splitting import Places, folds
+from pipeline.splitting import Places, folds, split
 
 REPEATS = 5
 MOST_ROWS = 2_000
@@ -83,6 +84,33 @@ def importance(pipeline: Pipeline, data: Examples, test: Places, seed: int, told
             mean, std = (round(float(of(lost)), DIGITS) + 0.0 for of in (np.mean, np.std))
             columns.append({"column": name, "mean": mean, "std": std})
     return {"metric": metric, "score": whole, "rows": len(places), "repeats": REPEATS, "columns": columns}
+
+
+def importance_afterwards(
+    model: Model, loaded: LoadedModel, frame: pd.DataFrame, fingerprint: str
+) -> dict[str, Any] | None:
+    """The same of a registered model, on the rows that it was tested on; `frame` is the whole dataset as it is now.
+
+    Raises RejectedError where that has changed, or is split in another way than it was.
+    """
+    name = model.dataset_name
+    only = "importance can only be found on the rows it was tested on; `tensorfleet submit --report` trains anew"
+    if fingerprint != model.dataset_fingerprint:
+        raise RejectedError(f"dataset {name} is not what it was when the model was trained: {only}")
+    request = TrainingRequest(
+        request_id="",
+        job_name="",
+        algorithm=model.algorithm,
+        dataset_name=name,
+        target_column=model.target_column,
+        features=tuple(model.features),
+        evaluation=model.evaluation,
+    )
+    data = examples(request, frame, None, algorithms.find(model.algorithm))
+    parts = split(data, model.evaluation, model.seed)
+    if parts.fingerprint(data.target_column) != model.split or data.columns != tuple(loaded.columns):
+        raise RejectedError(f"dataset {name} is read or split in another way than it was: {only}")
+    return importance(loaded.pipeline, data, parts.test, model.seed, lambda _done, _said: None)
 
 
 @_unheard

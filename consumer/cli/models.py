@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from consumer.cli import aliases, comparing, context, reproducing
+from consumer.cli import aliases, comparing, context, reporting, reproducing
 from consumer.cli.output import (
     Column,
     Document,
@@ -27,18 +26,18 @@ from consumer.cli.output import (
     write,
     write_json,
 )
-from consumer.cli.values import WRONG_USE, content_of, model_reference, of_model, pair
+from consumer.cli.values import WRONG_USE, content_of, folder_of, model_reference, of_model, pair
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
     from pipeline.jobs import RegisteredModel
-    from pipeline.model_file import LoadedModel, Predictions
+    from pipeline.model_file import Predictions
 
 app = typer.Typer(help="Registered models: list, show, download and use them.", no_args_is_help=True)
 
 for command in (
     *(aliases.aliases, aliases.promote, aliases.rollback, aliases.unalias),
-    *(comparing.compare, comparing.leaderboard, reproducing.reproduce),
+    *(comparing.compare, comparing.leaderboard, reporting.report, reproducing.reproduce),
 ):
     app.command()(command)
 
@@ -105,7 +104,7 @@ def download(
     target = target or Path(f"{name}.zip" if as_file else name)
     if target.exists():
         raise Stop(f"{target} exists already; name another place", WRONG_USE)
-    with TemporaryDirectory(dir=_folder(target), prefix=".tensorfleet-") as folder:
+    with TemporaryDirectory(dir=folder_of(target), prefix=".tensorfleet-") as folder:
         file, made = Path(folder, "model.zip"), Path(folder, "model")
         _fetch(stores, registered, file)
         if as_file:
@@ -115,32 +114,6 @@ def download(
             made.rename(target)
     if as_json:
         write_json({"path": str(target), "sha256": registered.model.artifact_sha256, "version": registered.version})
-    else:
-        write(str(target))
-
-
-@app.command()
-def report(
-    model: Reference,
-    target: Annotated[
-        Path | None, typer.Argument(help="A name with .md gives a model card.  [default: NAME-v3.html]")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write a page about one version: figures, pictures, where it comes from. It needs nothing else to be read."""
-    from pipeline import report as reports
-
-    stores = context.stores()
-    registered = context.find_model(stores, model_reference(model))
-    target = target or Path(f"{registered.model.model_name}-{registered.version}.html")
-    write_as = reports.card if target.suffix == ".md" else reports.page
-    with _loaded(stores, registered) as loaded:
-        text = write_as(registered, loaded)
-    incoming = _folder(target) / f".{target.name}.incoming"
-    incoming.write_text(text)
-    incoming.replace(target)
-    if as_json:
-        write_json({"path": str(target), "version": registered.version})
     else:
         write(str(target))
 
@@ -162,7 +135,7 @@ def predict(
     reference = model_reference(model)
     stores = context.stores()
     registered = context.find_model(stores, reference)
-    with _loaded(stores, registered) as loaded:
+    with context.loaded(stores, registered) as loaded:
         predictions = loaded.predict(frame)
     for warning in _warnings(predictions):
         note(warning)
@@ -176,16 +149,6 @@ def predict(
         show_rows(_by_class(predictions, documents), columns, as_json=True)
     else:
         show_rows(documents, columns, as_json=False)
-
-
-@contextmanager
-def _loaded(stores: Stores, registered: RegisteredModel) -> Iterator[LoadedModel]:
-    from pipeline import model_file
-
-    with TemporaryDirectory(prefix="tensorfleet-") as folder:
-        file = Path(folder, "model.zip")
-        stores.artifacts.fetch(registered.model.artifact_uri, file)
-        yield model_file.load(file, registered.model.artifact_sha256)
 
 
 def _fetch(stores: Stores, registered: RegisteredModel, file: Path) -> None:
@@ -208,14 +171,6 @@ def _unpack(file: Path, folder: Path) -> None:
     folder.mkdir()
     with ZipFile(file) as archive:
         archive.extractall(folder)
-
-
-def _folder(target: Path) -> Path:
-    """Where what is not whole yet lies: on the disk of the target, so that it gets there in one step."""
-    folder = target.absolute().parent
-    if not folder.is_dir():
-        raise Stop(f"there is no directory {folder}", WRONG_USE)
-    return folder
 
 
 def _score(one: Document) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.svm import SVC
 
 from pipeline import evaluation
 from pipeline.evaluation import Scored
+
+pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 
 
 @st.composite
@@ -148,3 +153,22 @@ def test_details_hold_confusion_classes_and_predictions() -> None:
     assert details["confusion_matrix"].tolist() == [[1, 1], [0, 0]]
     assert details["per_class"]["a"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2}
     assert details["test_predictions"]["row"].tolist() == [7, 9]
+
+
+def test_a_network_says_what_its_loss_was_after_each_epoch() -> None:
+    rows, codes = np.arange(40.0)[:, None] / 40, np.arange(40) // 20
+    curve = evaluation.loss_curve(MLPClassifier(max_iter=5, random_state=1).fit(rows, codes))
+    assert curve is not None
+    assert curve["epoch"] == [1, 2, 3, 4, 5]
+    assert len(curve["loss"]) == 5
+    assert set(curve) == {"epoch", "loss"}
+    regressor = TransformedTargetRegressor(MLPRegressor(max_iter=4, early_stopping=True, random_state=1))
+    curve = evaluation.loss_curve(regressor.fit(rows, rows[:, 0]))
+    assert curve is not None
+    assert len(curve["validation_score"]) == len(curve["epoch"]) == 4
+
+
+def test_an_estimator_may_tell_its_losses_as_they_are_stored_or_not_at_all() -> None:
+    told = {"epoch": [1, 2], "loss": [0.5, 0.4], "validation_loss": [0.6, 0.5]}
+    assert evaluation.loss_curve(SimpleNamespace(loss_curve_=told)) == told
+    assert evaluation.loss_curve(SVC()) is None
