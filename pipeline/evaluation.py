@@ -111,16 +111,18 @@ def loss_curve(model: Any) -> dict[str, Any] | None:
     """What a fitted estimator's loss was after each epoch; None where it does not say.
 
     {"epoch": [1, 2, ...], "loss": [...]} and, where some training rows were held back, "validation_loss" or
-    "validation_score" (accuracy or r2), all of one length.  An estimator tells it as `loss_curve_`: as scikit-learn's
-    networks do, or as such a mapping.
+    "validation_score" (accuracy or r2), all of one length.  An estimator tells it by the attributes that scikit-learn's
+    networks have, or by `history_`, a mapping of the same names without the epochs.
     """
     model = getattr(model, "regressor_", model)
-    told = getattr(model, "loss_curve_", None)
-    if told is None or isinstance(told, Mapping):
-        return None if told is None else dict(told)
-    curve = {"epoch": list(range(1, len(told) + 1)), "loss": [float(loss) for loss in told]}
-    validation = getattr(model, "validation_scores_", None)
-    return curve if validation is None else curve | {"validation_score": [float(score) for score in validation]}
+    told = getattr(model, "history_", None)
+    if told is None:
+        told = {
+            "loss": getattr(model, "loss_curve_", None),
+            "validation_score": getattr(model, "validation_scores_", None),
+        }
+    series = {name: [float(value) for value in values] for name, values in told.items() if values}
+    return {"epoch": list(range(1, len(series["loss"]) + 1)), **series} if "loss" in series else None
 
 
 def baseline_accuracy(train: Codes, test: Codes) -> float:

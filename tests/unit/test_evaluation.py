@@ -168,7 +168,9 @@ def test_a_network_says_what_its_loss_was_after_each_epoch() -> None:
     assert len(curve["validation_score"]) == len(curve["epoch"]) == 4
 
 
-def test_an_estimator_may_tell_its_losses_as_they_are_stored_or_not_at_all() -> None:
-    told = {"epoch": [1, 2], "loss": [0.5, 0.4], "validation_loss": [0.6, 0.5]}
-    assert evaluation.loss_curve(SimpleNamespace(loss_curve_=told)) == told
+def test_an_estimator_may_tell_its_losses_as_a_history_or_not_at_all() -> None:
+    told = {"loss": [0.5, 0.4], "validation_loss": [0.6, 0.5]}
+    assert evaluation.loss_curve(SimpleNamespace(history_=told)) == {"epoch": [1, 2], **told}
+    told = {"loss": [0.5], "validation_loss": []}
+    assert evaluation.loss_curve(SimpleNamespace(history_=told)) == {"epoch": [1], "loss": [0.5]}
     assert evaluation.loss_curve(SVC()) is None
