@@ -7,25 +7,33 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from pipeline.evaluation import calibration, calibration_error
 
 MOST_CURVES = 8
 """Classes that get a curve of their own; with more, those with the most test rows."""
 MOST_LABELLED = 12
 """Classes whose counts are written into the confusion matrix."""
 MOST_IMPORTANT = 20
+LONGEST_COLUMN = 22
 INK, SOFT, MAIN, SECOND = "#22303c", "#8a97a3", "#2364aa", "#d1495b"
 COLOURS = ("#2364aa", "#d1495b", "#2e933c", "#edae49", "#7b4b94", "#00798c", "#6b4226", "#8a97a3")
 STYLE: Any = {
     "svg.hashsalt": "tensorfleet",
+    "svg.fonttype": "none",
+    "font.family": ["DejaVu Sans"],
     "text.parse_math": False,
     "font.size": 10,
+    "legend.fontsize": 9,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": SOFT,
@@ -47,8 +55,12 @@ class Chart:
 
 
 def charts(evaluation: Mapping[str, Any], importance: Sequence[tuple[str, float]]) -> Sequence[Chart]:
-    """All pictures that the evaluation of a model file has the figures for; `importance` by input column."""
-    with rc_context(STYLE):
+    """All pictures that the evaluation of a model file has the figures for; `importance` by input column.
+
+    The same figures give the same bytes.
+    """
+    with rc_context(STYLE), catch_warnings():
+        simplefilter("ignore")  # such as of letters that the font lacks
         return list(_charts(evaluation, importance))
 
 
@@ -65,6 +77,12 @@ def _charts(evaluation: Mapping[str, Any], importance: Sequence[tuple[str, float
         yield _residuals(np.asarray(tested["actual"], float), np.asarray(tested["predicted"], float))
     if importance:
         yield _importance(importance)
+    if evaluation.get("importance", {}).get("columns"):
+        yield _shuffled(evaluation["importance"])
+    if "learning_curve" in evaluation:
+        yield _learning(evaluation["learning_curve"])
+    if evaluation.get("loss_curve", {}).get("epoch"):
+        yield _loss(evaluation["loss_curve"])
     if "search" in evaluation:
         yield _search(evaluation["search"])
 
@@ -77,7 +95,7 @@ def _confusion(counts: NDArray[Any], classes: Sequence[str]) -> Chart:
         places = range(len(classes))
         few = len(classes) <= MOST_LABELLED
         names = [_short(name) if few else "" for name in classes]
-        axes.set_xticks(places, names, rotation=40, ha="right")
+        axes.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(places, names)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
@@ -108,7 +126,7 @@ def _curves(tested: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Chart
             area = roc_auc_score(truth, scores[:, place])
             axes.plot(wrong, right, label=f"{_short(classes[seen[place]])} ({area:.3f})")
         axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1), ylim=(0, 1.02))
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(frameon=False, loc="lower right")
 
     def precision(axes: Axes) -> None:
         for place in drawn:
@@ -117,23 +135,16 @@ def _curves(tested: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Chart
             mean = average_precision_score(truth, scores[:, place])
             axes.plot(recalled, precise, label=f"{_short(classes[seen[place]])} ({mean:.3f})")
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
-        axes.legend(frameon=False, fontsize=8, loc="lower left")
+        axes.legend(frameon=False, loc="lower left")
 
     yield _chart("ROC curves", "Each class against the rest, with the area under its curve.", roc)
     yield _chart("Precision and recall", "Each class against the rest, with its average precision.", precision)
 
 
 def _calibration(tested: Mapping[str, Any]) -> Chart:
-    scores, seen = np.asarray(tested["scores"], float), np.asarray(tested["seen"])
-    sure = scores.max(axis=1)
-    hit = seen[scores.argmax(axis=1)] == np.asarray(tested["actual"])
-    edges = np.linspace(0, 1, 11)
-    bins = np.clip(np.digitize(sure, edges) - 1, 0, 9)
-    filled = [place for place in range(10) if (bins == place).any()]
-    said = np.array([sure[bins == place].mean() for place in filled])
-    true = np.array([hit[bins == place].mean() for place in filled])
-    rows = np.array([(bins == place).sum() for place in filled])
-    gap = float((np.abs(said - true) * rows).sum() / len(sure))
+    about = (np.asarray(tested["actual"]), np.asarray(tested["scores"], float), np.asarray(tested["seen"]))
+    said, true, rows = calibration(*about)
+    gap = calibration_error(*about)
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=SOFT, linestyle=":")
@@ -167,15 +178,73 @@ def _residuals(actual: NDArray[Any], predicted: NDArray[Any]) -> Chart:
 
 
 def _importance(importance: Sequence[tuple[str, float]]) -> Chart:
-    most = sorted(importance, key=lambda one: -one[1])[:MOST_IMPORTANT][::-1]
+    weighing = [one for one in importance if one[1] > 0]
+    most = sorted(weighing, key=lambda one: -one[1])[:MOST_IMPORTANT][::-1]
 
     def draw(axes: Axes) -> None:
         axes.barh(range(len(most)), [value for _, value in most], color=MAIN)
-        axes.set_yticks(range(len(most)), [_short(name, 24) for name, _ in most])
+        axes.set_yticks(range(len(most)), [_short(name, LONGEST_COLUMN) for name, _ in most])
         axes.set(xlabel="share")
 
-    shown = "" if len(importance) <= MOST_IMPORTANT else f" The {MOST_IMPORTANT} largest of {len(importance):,}."
-    return _chart("Importance of columns", f"As the model itself weighs them, summed by input column.{shown}", draw)
+    shown = "" if len(most) == len(importance) else f" The {len(most)} largest of {len(importance):,}."
+    says = f"As the model itself weighs them, summed by input column.{shown}"
+    return _chart("Importance of columns", says, draw, rows=len(most))
+
+
+def _shuffled(found: Mapping[str, Any]) -> Chart:
+    columns = found["columns"]
+    most = sorted(columns, key=lambda one: -one["mean"])[:MOST_IMPORTANT][::-1]
+
+    def draw(axes: Axes) -> None:
+        means, deviations = ([one[name] for one in most] for name in ("mean", "std"))
+        axes.barh(range(len(most)), means, xerr=deviations, color=MAIN, error_kw={"ecolor": INK, "elinewidth": 0.8})
+        axes.set_yticks(range(len(most)), [_short(one["column"], LONGEST_COLUMN) for one in most])
+        axes.axvline(0, color=SOFT, linewidth=0.8)
+        axes.set(xlabel=f"loss of {found['metric']}")
+
+    shown = "" if len(columns) <= MOST_IMPORTANT else f" The {MOST_IMPORTANT} largest of {len(columns):,}."
+    says = (
+        f"How much worse {found['metric']} ({found['score']:.4g}) gets on {found['rows']:,} test rows when a column is "
+        f"shuffled, {found['repeats']} times each.{shown}"
+    )
+    return _chart("Importance when shuffled", says, draw, rows=len(most))
+
+
+def _learning(curve: Mapping[str, Any]) -> Chart:
+    rows = [point["rows"] for point in curve["points"]]
+
+    def draw(axes: Axes) -> None:
+        for name, colour, label in (("train", SECOND, "rows fitted on"), ("validation", MAIN, "other rows")):
+            scores = np.array([point[name] for point in curve["points"]])
+            means, deviations = scores.mean(axis=1), scores.std(axis=1)
+            axes.fill_between(rows, means - deviations, means + deviations, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(rows, means, color=colour, marker="o", markersize=4, label=label)
+        axes.set(xlabel="rows fitted on", ylabel=curve["metric"])
+        axes.legend(frameon=False, loc="best")
+
+    folds = "one part held back" if curve["folds"] == 1 else f"{curve['folds']} folds"
+    says = f"Inside the training part, {folds}: a blue line that still rises asks for more rows."
+    return _chart("Learning curve", says, draw)
+
+
+def _loss(curve: Mapping[str, Any]) -> Chart:
+    epochs, score = curve["epoch"], curve.get("validation_score")
+
+    def draw(axes: Axes) -> None:
+        axes.plot(epochs, curve["loss"], color=MAIN, label="training rows")
+        if curve.get("validation_loss") is not None:
+            axes.plot(epochs, curve["validation_loss"], color=SECOND, label="rows held back")
+        axes.set(xlabel="epoch", ylabel="loss")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if score is not None:
+            right = axes.twinx()
+            right.spines["right"].set_visible(True)
+            right.set_ylabel("score of rows held back")
+            axes.plot([], [], color=SECOND, label="score of rows held back")
+            right.plot(epochs, score, color=SECOND)
+        axes.legend(frameon=False, loc="center right")
+
+    return _chart("Loss by epoch", f"{len(epochs):,} epochs; the last loss is {curve['loss'][-1]:.4g}.", draw)
 
 
 def _search(search: Mapping[str, Any]) -> Chart:
@@ -183,17 +252,25 @@ def _search(search: Mapping[str, Any]) -> Chart:
     numbers = [one["number"] for one in tried]
     means = np.array([one["mean"] for one in tried])
     best = np.minimum.accumulate(means) if search["lower_is_better"] else np.maximum.accumulate(means)
+    chosen = next(one for one in tried if one["number"] == search["best"])
 
     def draw(axes: Axes) -> None:
         axes.errorbar(numbers, means, [one["std"] for one in tried], fmt="o", ms=4, color=SOFT, elinewidth=0.8)
         axes.step(numbers, best, where="post", color=MAIN)
+        axes.plot([chosen["number"]], [chosen["mean"]], "o", ms=7, color=SECOND)
         axes.set(xlabel="candidate", ylabel=search["scoring"])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    return _chart("Search", f"{len(tried):,} of {search['planned']:,} candidates; the line is the best so far.", draw)
+    says = (
+        f"{len(tried):,} of {search['planned']:,} candidates, each over the folds; the line is the best so far, "
+        f"the red point is candidate {chosen['number']}, which was taken."
+    )
+    return _chart("Search", says, draw)
 
 
-def _chart(title: str, says: str, draw: Callable[[Axes], None]) -> Chart:
-    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+def _chart(title: str, says: str, draw: Callable[[Axes], None], *, rows: int = 0) -> Chart:
+    """`rows` lines of text stand below each other in it, which may need more height."""
+    figure = Figure(figsize=(4.4, max(3.6, 0.9 + 0.2 * rows)), layout="constrained")
     draw(figure.subplots())
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

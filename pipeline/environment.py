@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.deep.frameworks import FRAMEWORKS
 
-LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops")
+LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "matplotlib")
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,26 @@ from scipy.stats import rankdata  # type: ignore[import-untyped]
 from sklearn.ensemble._forest import ForestClassifier
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
+
 Metrics = dict[str, float]
 Codes = NDArray[np.intp]
 
-LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
+LOWER_IS_BETTER = frozenset({"brier", "calibration_error", "log_loss", "mae", "rmse"})
 METRICS = {
     "classification": (
-        "accuracy", "balanced_accuracy", "f1", "f1_macro", "log_loss", "precision", "precision_macro", "recall",
-        "recall_macro", "roc_auc",
+        "accuracy", "balanced_accuracy", "brier", "calibration_error", "f1", "f1_macro", "log_loss", "precision",
+        "precision_macro", "recall", "recall_macro", "roc_auc",
     ),
     "regression": ("mae", "r2", "rmse"),
 }  # fmt: skip
 """The metrics that are measured on the test rows, by task: what a search may go by, and versions are compared by."""
+MAIN = {"classification": "accuracy", "regression": "r2"}
 MOST_PREDICTIONS = 10_000
 """Test predictions kept in a model file; beyond, the first ones."""
+BINS = 10
+_INNER_EDGES = np.linspace(0, 1, BINS + 1)[1:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,10 @@ def score(model: Any, rows: Any, actual: NDArray[Any], classes: NDArray[Any]) ->
 
 
 def classification(actual: Codes, scored: Scored, n_classes: int) -> Metrics:
-    """accuracy; precision, recall, f1 weighted by support and as `*_macro`; balanced_accuracy; roc_auc; log_loss."""
+    """accuracy; precision, recall, f1 weighted by support and as `*_macro`; balanced_accuracy; roc_auc.
+
+    Where there are probabilities, log_loss, brier and calibration_error too.
+    """
     counts = confusion(actual, scored.predicted, n_classes)
     precision, recall, f1, support = per_class(counts)
     told = support + counts.sum(axis=0) > 0
@@ -87,8 +96,7 @@ def classification(actual: Codes, scored: Scored, n_classes: int) -> Metrics:
         metrics[name] = np.average(values, weights=support)  # not values @ support, which rounds in another order
         metrics[f"{name}_macro"] = values[told].mean()
     metrics["roc_auc"] = _roc_auc(actual, scored)
-    metrics["log_loss"] = _log_loss(actual, scored)
-    return defined(metrics)
+    return defined({**metrics, **_of_probabilities(actual, scored, n_classes)})
 
 
 def regression(actual: NDArray[np.float64], predicted: NDArray[np.float64]) -> Metrics:
@@ -100,6 +108,34 @@ def regression(actual: NDArray[np.float64], predicted: NDArray[np.float64]) -> M
             "mae": mean_absolute_error(actual, predicted),
         }
     )
+
+
+def scores(data: Examples, model: Any, rows: Any, places: Codes) -> Metrics:
+    """How well a fitted model does on these rows, prepared for it, whose places among the examples are given."""
+    return score(model, rows, actual(data, places), data.classes)
+
+
+def actual(data: Examples, places: Codes) -> NDArray[Any]:
+    """What `score` takes of these rows: their places in the classes, or their targets."""
+    return data.codes[places] if len(data.classes) else data.target[places]
+
+
+def loss_curve(model: Any) -> dict[str, Any] | None:
+    """What a fitted estimator's loss was after each epoch; None where it does not say.
+
+    {"epoch": [1, 2, ...], "loss": [...]} and, where some training rows were held back, "validation_loss" or
+    "validation_score" (accuracy or r2), all of one length.  An estimator tells it by the attributes that scikit-learn's
+    networks have, or by `history_`, a mapping of the same names without the epochs.
+    """
+    model = getattr(model, "regressor_", model)
+    told = getattr(model, "history_", None)
+    if told is None:
+        told = {
+            "loss": getattr(model, "loss_curve_", None),
+            "validation_score": getattr(model, "validation_scores_", None),
+        }
+    series = {name: [float(value) for value in values] for name, values in told.items() if values}
+    return {"epoch": list(range(1, len(series["loss"]) + 1)), **series} if "loss" in series else None
 
 
 def baseline_accuracy(train: Codes, test: Codes) -> float:
@@ -190,12 +226,53 @@ def _roc_auc(actual: Codes, scored: Scored) -> float | None:
     return float(areas[1] if len(areas) == 2 else areas.mean())
 
 
-def _log_loss(actual: Codes, scored: Scored) -> float | None:
-    """Undefined without probabilities, or where the rows hold a class that training had no row of."""
-    if scored.scores is None or not scored.probabilities:
-        return None
+def _of_probabilities(actual: Codes, scored: Scored, n_classes: int) -> dict[str, float | None]:
+    """log_loss, brier and calibration_error; nothing without probabilities.
+
+    brier is the mean squared distance to the truth (Brier 1950), halved for two classes as scikit-learn does: 0 to 1,
+    and 0 to 2 for more.  A class that training had no row of has the probability 0 in it; log_loss is undefined then.
+    """
+    chances = scored.scores
+    if chances is None or not scored.probabilities or not np.isfinite(chances).all():
+        return {}
     columns = np.minimum(np.searchsorted(scored.seen, actual), len(scored.seen) - 1)
-    if (scored.seen[columns] != actual).any():
-        return None
-    chances = scored.scores[np.arange(len(actual)), columns] / scored.scores.sum(axis=1)
-    return float(-np.log(np.clip(chances, np.finfo(np.float64).eps, 1.0)).mean())
+    known = scored.seen[columns] == actual
+    of_truth = chances[np.arange(len(actual)), columns] * known
+    brier = ((chances**2).sum(axis=1) - 2 * of_truth + 1).mean()
+    likelihood = np.clip(of_truth / chances.sum(axis=1), np.finfo(np.float64).eps, 1.0)
+    return {
+        "log_loss": -np.log(likelihood).mean() if known.all() else None,
+        "brier": brier / 2 if n_classes == 2 else brier,
+        "calibration_error": calibration_error(actual, chances, scored.seen),
+    }
+
+
+def calibration_error(actual: Codes, chances: NDArray[np.float64], seen: Codes) -> float:
+    """The expected calibration error, 0 to 1: how far the probability of the likeliest class is from being right.
+
+    Rows are put into ten bins of equal width by that probability, (0, 0.1] to (0.9, 1]; in each, the mean probability
+    is compared with the share of rows that are right, and the differences are averaged by rows (Naeini, Cooper and
+    Hauskrecht 2015; Guo et al. 2017).
+    """
+    bins, sure, right = _by_certainty(actual, chances, seen)
+    return float(np.abs(np.bincount(bins, sure - right)).sum() / len(actual))
+
+
+def calibration(
+    actual: Codes, chances: NDArray[np.float64], seen: Codes
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+    """Of each bin that has rows: the mean probability of the likeliest class, the share that was right, its rows."""
+    bins, sure, right = _by_certainty(actual, chances, seen)
+    rows = np.bincount(bins)
+    filled = rows > 0
+    rows = rows[filled]
+    return np.bincount(bins, sure)[filled] / rows, np.bincount(bins, right)[filled] / rows, rows
+
+
+def _by_certainty(
+    actual: Codes, chances: NDArray[np.float64], seen: Codes
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.bool_]]:
+    """Of each row its bin, the probability of its likeliest class, and whether that is the true one."""
+    likeliest = chances.argmax(axis=1)
+    sure = chances[np.arange(len(actual)), likeliest]
+    return np.searchsorted(_INNER_EDGES, sure), sure, seen[likeliest] == actual

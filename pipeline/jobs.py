@@ -34,13 +34,17 @@ def milliseconds(moment: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How the dataset is split, and whether folds are scored inside the training part."""
+    """How the dataset is split, and whether folds are scored inside the training part.
+
+    With `report`, importance and learning curve are found too, and the model file holds a page and a card.
+    """
 
     test_size: float = 0.2
     stratify: bool = True
     cv: int | None = None
     group_column: str | None = None
     time_column: str | None = None
+    report: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

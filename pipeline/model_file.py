@@ -5,7 +5,8 @@
                        environment, warnings
     signature.json     input columns and output with their types
     example.json       up to five raw rows
-    evaluation.json    metrics, confusion matrix, per class, test predictions
+    evaluation.json    metrics, confusion matrix, per class, test predictions, and what a report adds
+    report.html, model_card.md    where the request asks for a report
     requirements.txt, MLmodel, python_env.yaml    so that the unpacked directory loads in MLflow
 
 The sha256 of the whole file is checked before anything in it is read, and only types of a fixed list are built.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -71,6 +72,7 @@ class Content:
         example: raw rows.
         evaluation: JSON types and numpy arrays.
         manifest: what else is to be known, JSON types.
+        pages: texts for people, by file name.
     """
 
     pipeline: Pipeline
@@ -83,6 +85,7 @@ class Content:
     manifest: Mapping[str, Any]
     model_id: str
     created: datetime
+    pages: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ def write(content: Content, path: Path) -> Written:
             "evaluation.json": _json(content.evaluation),
             "requirements.txt": "".join(f"{line}\n" for line in needed),
             "python_env.yaml": python_env(),
+            **content.pages,
         }
     )
     path.write_bytes(data)

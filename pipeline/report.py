@@ -2,70 +2,191 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from sklearn.compose import ColumnTransformer
 
+from pipeline.champion import apart, differences
 from pipeline.charts import Chart, charts
-from pipeline.jobs import RegisteredModel
-from pipeline.model_file import LoadedModel
+from pipeline.jobs import RegisteredModel, TrainingRequest
+from pipeline.model_file import Content, LoadedModel
+from pipeline.pages import document, figure, markdown, number, ordered, plain, side_by_side, table, tiles, warning
 
-FIRST = (
-    *("accuracy", "balanced_accuracy", "f1", "f1_macro", "precision", "recall", "roc_auc", "log_loss"),
-    *("r2", "rmse", "mae"),
-)
-MOST_ROWS = 50
+File = LoadedModel | Content
+"""A model file that was read, or one that is to be written."""
+Rows = list[tuple[str, ...]]
 
-
-def page(registered: RegisteredModel, loaded: LoadedModel) -> str:
-    """One self-contained HTML page: no script, no font and no picture comes from elsewhere."""
-    model = registered.model
-    drawn = charts(loaded.evaluation, importance(loaded))
-    sections = [
-        _tiles(model.metrics),
-        _warnings(model.warnings),
-        "".join(_figure(place, chart) for place, chart in enumerate(drawn)),
-        _table("By class", ("class", "precision", "recall", "F1", "rows"), _by_class(loaded.evaluation)),
-        _table("All metrics", ("metric", "value"), [(name, _number(value)) for name, value in _ordered(model.metrics)]),
-        _table("Candidates", ("candidate", "score", "deviation", "hyperparameters"), _candidates(loaded.evaluation)),
-        _table("Hyperparameters", ("name", "value"), sorted(model.hyperparameters.items())),
-        _table("Columns", ("column", "type", "role"), [(c.name, c.type, c.role) for c in loaded.columns]),
-        _table("Where it comes from", ("what", "value"), _origin(registered)),
-    ]
-    title = escape(f"{model.project}/{model.model_name} {registered.version}")
-    subtitle = escape(f"{model.algorithm} on {model.dataset_name}, predicts {model.target_column}")
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head>'
-        f"<body><header><h1>{title}</h1><p>{subtitle}</p></header><main>{''.join(sections)}</main></body></html>\n"
-    )
+_CLASSES = ("class", "precision", "recall", "F1", "rows")
+_CANDIDATES = ("candidate", "score", "deviation", "hyperparameters")
+_IMPORTANCE = ("column", "loss", "deviation")
 
 
-def card(registered: RegisteredModel, loaded: LoadedModel) -> str:
+def page(registered: RegisteredModel, loaded: LoadedModel, production: RegisteredModel | None = None) -> str:
+    """One self-contained HTML page: no script, no font and no picture comes from elsewhere.
+
+    With another version that is in `production`, it says how this one does against it.
+    """
+    return _page(_About.registered(registered), loaded, _Rival.of(registered, production))
+
+
+def card(registered: RegisteredModel, loaded: LoadedModel, production: RegisteredModel | None = None) -> str:
     """A model card in Markdown."""
-    model = registered.model
-    lines = [
-        f"# {model.project}/{model.model_name} {registered.version}",
-        "",
-        f"`{model.algorithm}` on dataset `{model.dataset_name}`; predicts `{_text(model.target_column)}`"
-        + (f", one of {', '.join(f'`{_text(name)}`' for name in model.classes[:20])}." if model.classes else "."),
-        "",
-        *_markdown("How good it is", ("metric", "value"), [(n, _number(v)) for n, v in _ordered(model.metrics)]),
-        *_markdown("By class", ("class", "precision", "recall", "F1", "rows"), _by_class(loaded.evaluation)),
-        *_markdown("Columns", ("column", "type", "role"), [(c.name, c.type, str(c.role)) for c in loaded.columns]),
-        *_markdown("Hyperparameters", ("name", "value"), sorted(model.hyperparameters.items())),
-        *_markdown("Where it comes from", ("what", "value"), _origin(registered)),
+    return _card(_About.registered(registered), loaded, _Rival.of(registered, production))
+
+
+def pages(request: TrainingRequest, content: Content) -> dict[str, str]:
+    """Page and card for the model file itself, by file name: the same for the same content, and without a version."""
+    about = _About.training(request, content)
+    return {"report.html": _page(about, content, None), "model_card.md": _card(about, content, None)}
+
+
+def pictures(loaded: File) -> Sequence[Chart]:
+    """All that the file has the figures for."""
+    return charts(loaded.evaluation, importance(loaded))
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What is said of a model beside what its file measures."""
+
+    title: str
+    algorithm: str
+    dataset_name: str
+    target_column: str
+    classes: Sequence[str]
+    metrics: Mapping[str, float]
+    hyperparameters: Mapping[str, Any]
+    warnings: Sequence[str]
+    origin: Rows
+
+    @classmethod
+    def registered(cls, registered: RegisteredModel) -> Self:
+        model = registered.model
+        return cls(
+            title=f"{model.project}/{model.model_name} {registered.version}",
+            algorithm=model.algorithm,
+            dataset_name=model.dataset_name,
+            target_column=model.target_column,
+            classes=model.classes,
+            metrics=model.metrics,
+            hyperparameters=model.hyperparameters,
+            warnings=model.warnings,
+            origin=[
+                ("name", model.name),
+                ("request", registered.request_id),
+                ("user", model.user),
+                ("trained", f"{model.created_at:%Y-%m-%d %H:%M} UTC in {model.training_time:.1f} s"),
+                ("dataset fingerprint", model.dataset_fingerprint),
+                ("seed", str(model.seed)),
+                ("file sha256", model.artifact_sha256),
+                *_made_with(model.environment, model.tags),
+            ],
+        )
+
+    @classmethod
+    def training(cls, request: TrainingRequest, content: Content) -> Self:
+        """Without what is not known before the file is written, and without what another run has otherwise."""
+        manifest = content.manifest
+        return cls(
+            title=request.model_key,
+            algorithm=manifest["algorithm"],
+            dataset_name=manifest["dataset"]["name"],
+            target_column=content.target_column,
+            classes=content.classes,
+            metrics=content.evaluation["metrics"],
+            hyperparameters=manifest["hyperparameters"],
+            warnings=manifest["warnings"],
+            origin=[
+                ("request", request.request_id),
+                ("user", request.user),
+                ("requested", f"{request.requested_at:%Y-%m-%d %H:%M} UTC"),
+                ("dataset fingerprint", manifest["dataset"]["fingerprint"]),
+                ("seed", str(request.seed)),
+                *_made_with(manifest["environment"], request.tags),
+            ],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    """The version in production, and this one against it."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: Rows
+    marks: Mapping[tuple[int, int], str]
+    says: str
+
+    @classmethod
+    def of(cls, here: RegisteredModel, there: RegisteredModel | None) -> Self | None:
+        if there is None or there.version_number == here.version_number:
+            return None
+        found = differences(here, there)
+        reasons = apart([here, there])
+        judged = ["" if one.better is None or reasons else "better" if one.better else "worse" for one in found]
+        return cls(
+            title=f"Against production ({there.version})",
+            heads=("metric", here.version, there.version, "difference"),
+            rows=[
+                (one.metric, number(one.here), number(one.there), f"{one.by:+.3g} {verdict}" if one.by else "0")
+                for one, verdict in zip(found, judged, strict=True)
+            ],
+            marks={(row, 3): verdict for row, verdict in enumerate(judged) if verdict},
+            says=f"These figures are not comparable: {'; '.join(reasons)}."
+            if reasons
+            else "Both were tested on the same rows of the same dataset.",
+        )
+
+
+def _page(about: _About, loaded: File, rival: _Rival | None) -> str:
+    against = ""
+    if rival is not None:
+        against = table(rival.title, rival.heads, rival.rows, says=rival.says, marks=rival.marks, wide=True)
+        against = against or warning(rival.title, ["No metric was measured of both.", rival.says])
+    sections = [
+        tiles(about.metrics),
+        warning("Warnings", about.warnings),
+        *(figure(place, chart) for place, chart in enumerate(pictures(loaded))),
+        against,
+        table("Candidates", _CANDIDATES, _candidates(loaded.evaluation), wide=True),
+        side_by_side(
+            [
+                table("By class", _CLASSES, _by_class(loaded.evaluation)),
+                table("All metrics", ("metric", "value"), [(name, number(of)) for name, of in ordered(about.metrics)]),
+                table("Columns", ("column", "type", "role"), [(c.name, c.type, c.role) for c in loaded.columns]),
+                table("Hyperparameters", ("name", "value"), sorted(about.hyperparameters.items())),
+                table("Where it comes from", ("what", "value"), about.origin),
+            ]
+        ),
     ]
-    if model.warnings:
-        lines += ["## Warnings", "", *(f"- {_text(warning)}" for warning in model.warnings), ""]
+    subtitle = f"{about.algorithm} on {about.dataset_name}, predicts {about.target_column}"
+    return document(about.title, subtitle, sections)
+
+
+def _card(about: _About, loaded: File, rival: _Rival | None) -> str:
+    lines = [
+        f"# {about.title}",
+        "",
+        f"`{about.algorithm}` on dataset `{about.dataset_name}`; predicts `{plain(about.target_column)}`"
+        + (f", one of {', '.join(f'`{plain(name)}`' for name in about.classes[:20])}." if about.classes else "."),
+        "",
+        *markdown("How good it is", ("metric", "value"), [(n, number(v)) for n, v in ordered(about.metrics)]),
+        *(() if rival is None else markdown(rival.title, rival.heads, rival.rows, says=rival.says)),
+        *markdown("By class", _CLASSES, _by_class(loaded.evaluation)),
+        *markdown("Importance of columns when shuffled", _IMPORTANCE, _importance(loaded.evaluation)),
+        *markdown("Columns", ("column", "type", "role"), [(c.name, c.type, str(c.role)) for c in loaded.columns]),
+        *markdown("Hyperparameters", ("name", "value"), sorted(about.hyperparameters.items())),
+        *markdown("Where it comes from", ("what", "value"), about.origin),
+    ]
+    if about.warnings:
+        lines += ["## Warnings", "", *(f"- {plain(one)}" for one in about.warnings), ""]
     return "\n".join(lines)
 
 
-def importance(loaded: LoadedModel) -> list[tuple[str, float]]:
+def importance(loaded: File) -> list[tuple[str, float]]:
     """How much the model itself makes of each input column, in shares; empty where it does not say.
 
     Impurity-based for trees, absolute weights of standardised columns for linear models.
@@ -88,7 +209,7 @@ def importance(loaded: LoadedModel) -> list[tuple[str, float]]:
     return list(totals.items())
 
 
-def _owners(loaded: LoadedModel) -> list[str]:
+def _owners(loaded: File) -> list[str]:
     """Of each prepared column, the input column that it was made of."""
     first = loaded.pipeline[0]
     if not isinstance(first, ColumnTransformer):
@@ -106,19 +227,14 @@ def _owners(loaded: LoadedModel) -> list[str]:
     return owners
 
 
-def _ordered(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
-    place = {name: number for number, name in enumerate(FIRST)}
-    return sorted(metrics.items(), key=lambda one: (place.get(one[0], len(place)), one[0]))
-
-
-def _by_class(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _by_class(evaluation: Mapping[str, Any]) -> Rows:
     return [
-        (name, *(_number(of[key]) for key in ("precision", "recall", "f1")), f"{of['support']:,}")
+        (name, *(number(of[key]) for key in ("precision", "recall", "f1")), f"{of['support']:,}")
         for name, of in evaluation.get("per_class", {}).items()
     ]
 
 
-def _candidates(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _candidates(evaluation: Mapping[str, Any]) -> Rows:
     search = evaluation.get("search")
     if search is None:
         return []
@@ -128,92 +244,19 @@ def _candidates(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             str(one["number"]),
-            _number(one["mean"]),
-            _number(one["std"]),
+            number(one["mean"]),
+            number(one["std"]),
             ", ".join(f"{name}={value}" for name, value in one["hyperparameters"].items()),
         )
         for one in scored
     ]
 
 
-def _origin(registered: RegisteredModel) -> list[tuple[str, str]]:
-    model = registered.model
-    return [
-        ("name", model.name),
-        ("request", registered.request_id),
-        ("user", model.user),
-        ("trained", f"{model.created_at:%Y-%m-%d %H:%M} UTC in {model.training_time:.1f} s"),
-        ("dataset fingerprint", model.dataset_fingerprint),
-        ("seed", str(model.seed)),
-        ("file sha256", model.artifact_sha256),
-        *((name, str(value)) for name, value in model.environment.items()),
-        *((f"tag {name}", text) for name, text in model.tags.items()),
-    ]
+def _importance(evaluation: Mapping[str, Any]) -> Rows:
+    """The largest loss first."""
+    columns = sorted(evaluation.get("importance", {}).get("columns", ()), key=lambda one: -one["mean"])
+    return [(one["column"], number(one["mean"]), number(one["std"])) for one in columns]
 
 
-def _tiles(metrics: Mapping[str, float]) -> str:
-    first = [(name, value) for name, value in _ordered(metrics) if name in FIRST][:6]
-    tiles = "".join(f"<li><b>{_number(value)}</b>{escape(name)}</li>" for name, value in first)
-    return f'<ul class="tiles">{tiles}</ul>'
-
-
-def _warnings(warnings: Sequence[str]) -> str:
-    if not warnings:
-        return ""
-    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
-    return f"<section class=warn><h2>Warnings</h2><ul>{items}</ul></section>"
-
-
-def _figure(place: int, chart: Chart) -> str:
-    """Ids are made its own: several pictures in one page must not share them."""
-    mark = f"c{place}" + hashlib.sha256(chart.title.encode()).hexdigest()[:4]
-    svg = chart.svg.replace('id="', f'id="{mark}').replace("url(#", f"url(#{mark}").replace('href="#', f'href="#{mark}')
-    return f"<figure><h2>{escape(chart.title)}</h2>{svg}<figcaption>{escape(chart.says)}</figcaption></figure>"
-
-
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    if not rows:
-        return ""
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows[:MOST_ROWS]
-    )
-    more = f"<p>{len(rows) - MOST_ROWS:,} more.</p>" if len(rows) > MOST_ROWS else ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    return f"<section><h2>{escape(title)}</h2><div><table><tr>{head}</tr>{cells}</table></div>{more}</section>"
-
-
-def _markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    if not rows:
-        return
-    yield from (f"## {title}", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads))
-    for row in rows[:MOST_ROWS]:
-        yield "| " + " | ".join(_text(cell).replace("|", "\\|") for cell in row) + " |"
-    yield ""
-
-
-def _text(value: object) -> str:
-    """One line without markup: Markdown may hold HTML."""
-    return escape(str(value), quote=False).replace("\n", " ")
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
-_CSS = """
-:root{color-scheme:light}*{box-sizing:border-box}
-body{margin:0;font:15px/1.5 system-ui,sans-serif;color:#22303c;background:#f4f6f8}
-header{background:#22303c;color:#fff;padding:1.4rem max(1rem,calc(50vw - 36rem))}
-h1{margin:0;font-size:1.5rem;overflow-wrap:anywhere}header p{margin:.2rem 0 0;color:#c7d0d8}
-main{max-width:74rem;margin:0 auto;padding:1rem;display:grid;gap:1rem;
-grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr))}
-.tiles{grid-column:1/-1;list-style:none;margin:0;padding:0;display:grid;gap:.7rem;
-grid-template-columns:repeat(auto-fit,minmax(8rem,1fr))}
-.tiles li,section,figure{background:#fff;border:1px solid #dfe5ea;border-radius:8px;padding:1rem;margin:0;min-width:0}
-.tiles b{display:block;font-size:1.5rem}.warn{grid-column:1/-1;border-color:#edae49;background:#fff8ea}
-h2{margin:0 0 .6rem;font-size:1.02rem}figure svg{width:100%;height:auto;display:block}
-figcaption{color:#5a6874;font-size:.88rem;margin-top:.4rem}section div{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:.88rem}
-th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid #edf0f3;vertical-align:top;
-overflow-wrap:anywhere}td:not(:last-child),th{white-space:nowrap}th{color:#5a6874;font-weight:600}ul{margin:0;padding-left:1.2rem}
-"""
+def _made_with(environment: Mapping[str, str], tags: Mapping[str, str]) -> Rows:
+    return [*environment.items(), *((f"tag {name}", tags[name]) for name in sorted(tags))]

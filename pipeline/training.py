@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from pipeline import algorithms, evaluation, model_file, search
+from pipeline import algorithms, evaluation, model_file, search, studies
 from pipeline.algorithms import Algorithm
 from pipeline.datasets import Dataset
 from pipeline.datasets.frames import read_frame
@@ -88,7 +88,10 @@ def train(
     said = _distinct(
         [*data.warnings, *parts.warnings, *_suspicions(job, metrics), *job.said, *(str(w.message) for w in caught)]
     )
-    written = model_file.write(_content(job, pipeline, details, said), spool / f"{uuid4().hex}.zip")
+    content = _content(job, pipeline, details, said)
+    if request.evaluation.report:
+        content = _with_pages(job, content)
+    written = model_file.write(content, spool / f"{uuid4().hex}.zip")
     return Trained(
         model_file=written.path,
         sha256=written.sha256,
@@ -157,7 +160,7 @@ def _fit_and_evaluate(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict
     job.report(Stage.TRAINING, done, f"fitting {job.algorithm.name} on {len(parts.train):,} rows")
     n_classes = _n_classes(data, parts.train)
     pipeline = Pipeline([*steps, ("model", job.algorithm.build(job.hyperparameters, n_classes))])
-    in_folds = clone(pipeline) if job.request.evaluation.cv else None
+    unfitted = clone(pipeline) if job.request.evaluation.cv or job.request.evaluation.report else None
     prepared = rows
     for _, step in steps:
         prepared = step.fit_transform(prepared, data.target[parts.train])
@@ -165,12 +168,17 @@ def _fit_and_evaluate(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict
     job.report(Stage.EVALUATING, 0.0, f"testing on {len(parts.test):,} rows")
     metrics, details = _evaluate(job, pipeline, prepared)
     remember_names(pipeline, data.columns)
-    if in_folds is not None:
-        metrics.update(_in_folds(job, in_folds))
+    if unfitted is not None and job.request.evaluation.cv:
+        metrics.update(_in_folds(job, unfitted))
     if found is not None:
         metrics["search_score"] = found.best.mean or 0.0
         metrics["search_candidates"] = float(len(found.trials))
         details["search"] = found.to_document()
+    curve = evaluation.loss_curve(pipeline[-1])
+    if curve is not None:
+        details["loss_curve"] = curve
+    if unfitted is not None and job.request.evaluation.report:
+        details |= _studies(job, pipeline, unfitted)
     return job, pipeline, metrics, {"metrics": metrics, **details}
 
 
@@ -212,7 +220,9 @@ def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArra
     for step in (clone(step) for _, step in steps):
         rows = step.fit_transform(rows, data.target[fit])
         scored = step.transform(scored)
-    return search.Fold(rows, data.target[fit], partial(score_on, scored, _actual(data, score), data.classes, metric))
+    return search.Fold(
+        rows, data.target[fit], partial(score_on, scored, evaluation.actual(data, score), data.classes, metric)
+    )
 
 
 def _with_the_best(job: _Job, found: search.Found) -> _Job:
@@ -285,18 +295,29 @@ def _in_folds(job: _Job, unfitted: Pipeline) -> dict[str, float]:
     results = []
     for fit, score in folds(data, asked, job.parts.train, job.request.seed):
         pipeline = clone(unfitted).fit(take(data.rows, fit), data.target[fit])
-        results.append(_scores(job, pipeline, take(data.rows, score), score))
+        results.append(evaluation.scores(data, pipeline, take(data.rows, score), score))
         job.report(Stage.EVALUATING, len(results) / (asked.cv or 1), f"fold {len(results)} of {asked.cv}")
     return evaluation.over_folds(results)
 
 
-def _scores(job: _Job, model: Any, rows: Any, places: NDArray[np.intp]) -> dict[str, float]:
-    """How well a fitted model does on these rows, whose places among the examples are given."""
-    return evaluation.score(model, rows, _actual(job.data, places), job.data.classes)
+def _studies(job: _Job, pipeline: Pipeline, unfitted: Pipeline) -> dict[str, Any]:
+    data, parts, asked, seed = job.data, job.parts, job.request.evaluation, job.request.seed
+
+    def told(done: float, message: str) -> None:
+        job.report(Stage.EVALUATING, done, message)
+
+    found = {
+        "importance": studies.importance(pipeline, data, parts.test, seed, told),
+        "learning_curve": studies.learning_curve(unfitted, data, asked, parts.train, seed, told),
+    }
+    return {name: study for name, study in found.items() if study is not None}
 
 
-def _actual(data: Examples, places: NDArray[np.intp]) -> NDArray[Any]:
-    return data.codes[places] if len(data.classes) else data.target[places]
+def _with_pages(job: _Job, content: model_file.Content) -> model_file.Content:
+    from pipeline import report  # draws, which no other training needs
+
+    job.report(Stage.EVALUATING, 1.0, "drawing the report")
+    return replace(content, pages=report.pages(job.request, content))
 
 
 def _suspicions(job: _Job, metrics: Mapping[str, float]) -> list[str]:

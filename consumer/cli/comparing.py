@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from consumer.cli import context
 from consumer.cli.output import Column, Document, Json, Project, Stop, column, minute, note, show_rows
+from consumer.cli.reporting import save
 from consumer.cli.values import WRONG_USE, model_reference
 
 if TYPE_CHECKING:
+    from consumer.stores import Stores
     from pipeline.jobs import RegisteredModel
 
 _ABOUT = ("algorithm", "dataset_name", "dataset_fingerprint", "split", "seed", "training_time", "artifact_bytes")
@@ -19,6 +23,9 @@ _ABOUT = ("algorithm", "dataset_name", "dataset_fingerprint", "split", "seed", "
 
 def compare(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Two or more: NAME@v3, NAME@alias.")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with pictures too, which needs nothing else.")
+    ] = None,
     project: Project = None,
     as_json: Json = False,
 ) -> None:
@@ -35,6 +42,8 @@ def compare(
         column("WHAT", "what"),
         *(column(name, name, right=True) for name in names),
     ]
+    if html is not None:
+        save(_page(stores, found, names), html)
     show_rows(_rows(found, names), columns, as_json=as_json)
 
 
@@ -78,6 +87,14 @@ def leaderboard(
     show_rows(rows, columns, as_json=as_json, none=f"No model of {dataset} has {name}.")
     if len(groups) > 1:
         note(f"{len(groups)} tests: other content, split or seed; scores compare within one, the newest comes first")
+
+
+def _page(stores: Stores, found: Sequence[RegisteredModel], names: Sequence[str]) -> str:
+    from pipeline import comparison
+
+    with ExitStack() as files:
+        loaded = [files.enter_context(context.loaded(stores, one)) for one in found]
+        return comparison.page(found, loaded, names)
 
 
 def _rows_of(one: RegisteredModel) -> tuple[str, str]:

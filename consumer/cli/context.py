@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +14,7 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
     from consumer.stores import Stores
     from pipeline.jobs import RegisteredModel
+    from pipeline.model_file import LoadedModel
 
 TIMEOUT_S = 10.0
 """How long a service may take to answer a command."""
@@ -87,6 +92,17 @@ def find_model(stores: Stores, reference: ModelReference) -> RegisteredModel:
             raise NotFoundError(f"{reference.model_name} has no alias {reference.alias}; there is {names}")
         version_number = alias.version_number
     return stores.registry.get(reference.project, reference.model_name, version_number)
+
+
+@contextmanager
+def loaded(stores: Stores, registered: RegisteredModel) -> Iterator[LoadedModel]:
+    """Its model file, fetched, checked and read."""
+    from pipeline import model_file
+
+    with TemporaryDirectory(prefix="tensorfleet-") as folder:
+        file = Path(folder, "model.zip")
+        stores.artifacts.fetch(registered.model.artifact_uri, file)
+        yield model_file.load(file, registered.model.artifact_sha256)
 
 
 def any_settings() -> Settings:

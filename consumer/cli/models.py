@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from consumer.cli import aliases, archiving, comparing, context, reproducing
+from consumer.cli import aliases, archiving, comparing, context, reporting, reproducing
 from consumer.cli.output import (
     Column,
     Document,
@@ -29,18 +28,18 @@ from consumer.cli.output import (
     write,
     write_json,
 )
-from consumer.cli.values import WRONG_USE, content_of, model_reference, of_model, pair
+from consumer.cli.values import WRONG_USE, content_of, folder_of, model_reference, of_model, pair
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
     from pipeline.jobs import RegisteredModel
-    from pipeline.model_file import LoadedModel, Predictions
+    from pipeline.model_file import Predictions
 
 app = typer.Typer(help="Registered models: list, show, download and use them.", no_args_is_help=True)
 
 for command in (
     *(aliases.aliases, aliases.promote, aliases.rollback, aliases.unalias, archiving.archive),
-    *(comparing.compare, comparing.leaderboard, reproducing.reproduce),
+    *(comparing.compare, comparing.leaderboard, reporting.report, reproducing.reproduce),
 ):
     app.command()(command)
 
@@ -111,7 +110,7 @@ def download(
     target = target or Path(f"{name}.zip" if as_file else name)
     if target.exists():
         raise Stop(f"{target} exists already; name another place", WRONG_USE)
-    with TemporaryDirectory(dir=_folder(target), prefix=".tensorfleet-") as folder:
+    with TemporaryDirectory(dir=folder_of(target), prefix=".tensorfleet-") as folder:
         file, made = Path(folder, "model.zip"), Path(folder, "model")
         _fetch(stores, registered, file)
         if as_file:
@@ -125,48 +124,22 @@ def download(
         write(str(target))
 
 
-@app.command()
-def report(
-    model: Reference,
-    target: Annotated[
-        Path | None, typer.Argument(help="A name with .md gives a model card.  [default: NAME-v3.html]")
-    ] = None,
-    project: Project = None,
-    as_json: Json = False,
-) -> None:
-    """Write a page about one version: figures, pictures, where it comes from. It needs nothing else to be read."""
-    from pipeline import report as reports
-
-    stores = context.stores()
-    registered = context.find_model(stores, model_reference(model, context.scope(project)))
-    target = target or Path(f"{registered.model.model_name}-{registered.version}.html")
-    write_as = reports.card if target.suffix == ".md" else reports.page
-    with _loaded(stores, registered) as loaded:
-        text = write_as(registered, loaded)
-    incoming = _folder(target) / f".{target.name}.incoming"
-    incoming.write_text(text)
-    incoming.replace(target)
-    if as_json:
-        write_json({"path": str(target), "version": registered.version})
-    else:
-        write(str(target))
-
-
 @app.command("export")
 def export_model(
     model: Reference,
     format_name: Annotated[str, typer.Option("--format", help="onnx (takes raw rows), keras or safetensors.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: NAME-v3.FORMAT]")] = None,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Write a version in a format of other programs, once it is seen to answer there as it does here."""
     from pipeline.exports import export
 
     stores = context.stores()
-    registered = context.find_model(stores, model_reference(model))
+    registered = context.find_model(stores, model_reference(model, context.scope(project)))
     target = output or Path(f"{registered.model.model_name}-{registered.version}.{format_name}")
-    with TemporaryDirectory(dir=_folder(target), prefix=".tensorfleet-") as folder:
-        with _loaded(stores, registered) as loaded:
+    with TemporaryDirectory(dir=folder_of(target), prefix=".tensorfleet-") as folder:
+        with context.loaded(stores, registered) as loaded:
             exported = export(loaded, format_name, Path(folder, target.name))
         exported.path.replace(target)
     if as_json:
@@ -194,7 +167,7 @@ def predict(
     reference = model_reference(model, context.scope(project))
     stores = context.stores()
     registered = context.find_model(stores, reference)
-    with _loaded(stores, registered) as loaded:
+    with context.loaded(stores, registered) as loaded:
         predictions = loaded.predict(frame)
     for warning in _warnings(predictions):
         note(warning)
@@ -208,16 +181,6 @@ def predict(
         show_rows(_by_class(predictions, documents), columns, as_json=True)
     else:
         show_rows(documents, columns, as_json=False)
-
-
-@contextmanager
-def _loaded(stores: Stores, registered: RegisteredModel) -> Iterator[LoadedModel]:
-    from pipeline import model_file
-
-    with TemporaryDirectory(prefix="tensorfleet-") as folder:
-        file = Path(folder, "model.zip")
-        stores.artifacts.fetch(registered.model.artifact_uri, file)
-        yield model_file.load(file, registered.model.artifact_sha256)
 
 
 def _fetch(stores: Stores, registered: RegisteredModel, file: Path) -> None:
@@ -240,14 +203,6 @@ def _unpack(file: Path, folder: Path) -> None:
     folder.mkdir()
     with ZipFile(file) as archive:
         archive.extractall(folder)
-
-
-def _folder(target: Path) -> Path:
-    """Where what is not whole yet lies: on the disk of the target, so that it gets there in one step."""
-    folder = target.absolute().parent
-    if not folder.is_dir():
-        raise Stop(f"there is no directory {folder}", WRONG_USE)
-    return folder
 
 
 def _score(one: Document) -> str:
@@ -279,6 +234,7 @@ _PLAIN = (
 )
 _FIRST = (
     *("accuracy", "precision", "recall", "f1", "balanced_accuracy", "roc_auc", "log_loss"),
+    *("brier", "calibration_error"),
     *("r2", "rmse", "mae", "train_accuracy", "test_accuracy"),
 )
 

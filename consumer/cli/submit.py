@@ -55,6 +55,12 @@ def submit(
     ] = None,
     test_size: Annotated[float | None, typer.Option(help="The share of rows held out.  [default: 0.2]")] = None,
     cv: Annotated[int | None, typer.Option(help="Folds scored inside the training part.")] = None,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report", help="Find the importance of columns and a learning curve too; page and card go into the file."
+        ),
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of the split and of the algorithm.  [default: 42]")] = None,
     reuse: Annotated[bool, typer.Option("--reuse", help="Register an equal training's result, if any.")] = False,
     max_time: Annotated[
@@ -83,7 +89,7 @@ def submit(
 
     Options given together with --file hold for every request in it.
     """
-    evaluation = {"test_size": test_size, "cv": cv}
+    evaluation = {"test_size": test_size, "cv": cv, "report": report or None}
     searching = {
         "strategy": search,
         "space": list(map(tried, tries or ())) or None,

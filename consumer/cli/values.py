@@ -113,6 +113,14 @@ def content_of(file: str) -> bytes:
         raise Stop(f"{file} cannot be read: {error.strerror}", WRONG_USE) from error
 
 
+def folder_of(target: Path) -> Path:
+    """Where what is not whole yet lies: on the disk of the target, so that it gets there in one step."""
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise Stop(f"there is no directory {folder}", WRONG_USE)
+    return folder
+
+
 def user_name() -> str:
     """Who runs this, as the machine says."""
     try:

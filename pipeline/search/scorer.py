@@ -21,6 +21,7 @@ SKLEARN_NAMES = {
     "precision_weighted": "precision",
     "recall_weighted": "recall",
     "roc_auc_ovr": "roc_auc",
+    "neg_brier_score": "brier",
     "neg_log_loss": "log_loss",
     "neg_mean_absolute_error": "mae",
     "neg_root_mean_squared_error": "rmse",

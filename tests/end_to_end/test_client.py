@@ -26,7 +26,7 @@ from consumer.reader import Reader, partition_of
 from consumer.settings import Settings
 from consumer.stores import open_stores
 from pipeline.errors import RejectedError
-from pipeline.jobs import Failure, Model, Outcome, OutcomeKind, RegisteredModel, TrainingRequest
+from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind, RegisteredModel, TrainingRequest
 from pipeline.ledger import Home, NewClaim
 from schemas import Record as Schema
 from tests.command import Answer, Run
@@ -200,7 +200,7 @@ def test_a_missing_topic_is_wrong_use_and_says_how_to_create_it(
 
 def test_what_is_submitted_is_read_back_as_it_was_meant(run: Run, settings: Settings, client: Client) -> None:
     options = "-a svm -d iris -m flowers --project botany --target species --feature a --feature b -p C=2 -p kernel=rbf"
-    more = "--test-size 0.3 --cv 5 --seed 7 --max-time 10m --max-memory 1GiB --tag team=x --request-id r-1"
+    more = "--test-size 0.3 --cv 5 --seed 7 --max-time 10m --max-memory 1GiB --tag team=x --report --request-id r-1"
     assert run("submit", *options.split(), *more.split()).out == "r-1\n"
     (record,) = records(settings, client.topics.training_requests)
     assert record.key() == b"botany/flowers"
@@ -217,7 +217,8 @@ def test_what_is_submitted_is_read_back_as_it_was_meant(run: Run, settings: Sett
         "species",
     )
     assert (asked.features, asked.hyperparameters) == (("a", "b"), {"C": 2, "kernel": "rbf"})
-    assert (asked.evaluation.test_size, asked.evaluation.cv, asked.seed) == (0.3, 5, 7)
+    assert asked.evaluation == Evaluation(test_size=0.3, cv=5, report=True)
+    assert asked.seed == 7
     assert (asked.max_training_time_s, asked.max_memory_bytes, asked.tags) == (600, 2**30, {"team": "x"})
 
 

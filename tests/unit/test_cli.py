@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pydantic import SecretStr
@@ -26,8 +27,10 @@ from consumer.new_requests import new_request_id, time_of, training_request
 from consumer.reader import murmur2, partition_of
 from consumer.settings import Settings, SettingsError
 from consumer.stores import Stores, open_stores
+from pipeline import promotion
 from pipeline.artifacts import NewArtifact
 from pipeline.datasets.cache import DatasetCache
+from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError
 from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind, Search, SearchDimension
 from pipeline.ledger import Home, NewClaim
@@ -735,6 +738,86 @@ def test_versions_are_compared_where_they_differ(run: Run, stores: Stores, artif
     model(stores, artifact, "r3", split="cd" * 32)
     assert "not tested on the same rows" in run("models", "compare", "flowers@v1", "flowers").error
     assert run("models", "compare", "flowers").code == 2
+
+
+def trained_on(stores: Stores, folder: Path, frame: pd.DataFrame, **asked: Any) -> Path:
+    """A model of a dataset that is in the store, registered as a worker would."""
+    table = canonical(pa.Table.from_pandas(frame, preserve_index=False))
+    stores.datasets.add("rows", table, "label")
+    folder.mkdir(exist_ok=True)
+    bench = Bench(folder)
+    trained = bench.train(request(dataset="rows", **asked), replace(bench.dataset(table, "label"), name="rows"))
+    about: dict[str, Any] = {
+        "metrics": trained.metrics,
+        "hyperparameters": trained.hyperparameters,
+        "dataset_name": "rows",
+        "dataset_fingerprint": fingerprint(table),
+        "features": trained.features,
+        "target_column": "label",
+        "split": trained.split,
+    }
+    model(stores, trained.model_file, f"r{len(stores.registry.list()) + 1}", "rows", **about)
+    return trained.model_file
+
+
+def test_a_report_finds_importance_afterwards_as_the_training_would_have(
+    run: Run, stores: Stores, tmp_path: Path
+) -> None:
+    frame = mixed_rows(150)
+    trained_on(stores, tmp_path / "spool", frame)
+    answer = run("models", "report", "rows", "card.md", "--importance")
+    assert (answer.code, answer.out.strip()) == (0, "card.md")
+    assert "shuffling 6 columns" in answer.error
+    late = Path("card.md").read_text().partition("## Importance")[2].partition("## ")[0]
+    trained_on(stores, tmp_path / "spool", frame, report=True)
+    assert run("models", "report", "rows@v2", "asked.md", "--importance").error == ""
+    early = Path("asked.md").read_text().partition("## Importance")[2].partition("## ")[0]
+    assert late == early
+    assert "| size |" in late
+    run("models", "report", "rows@v1", "plain.md")
+    assert "## Importance" not in Path("plain.md").read_text()
+
+
+def test_a_report_of_a_dataset_that_has_changed_says_so(run: Run, stores: Stores, tmp_path: Path) -> None:
+    frame = mixed_rows(150)
+    trained_on(stores, tmp_path / "spool", frame)
+    changed = canonical(pa.Table.from_pandas(frame.iloc[1:], preserve_index=False))
+    stores.datasets.add("rows", changed, "label")
+    answer = run("models", "report", "rows", "--importance")
+    assert (answer.code, answer.out) == (2, "")
+    assert "dataset rows is not what it was when the model was trained" in answer.error
+    assert "submit --report" in answer.error
+    assert not Path("rows-v1.html").exists()
+    assert run("models", "report", "rows").code == 0
+
+
+def test_a_report_of_rows_that_are_split_in_another_way_now_says_so(run: Run, stores: Stores, tmp_path: Path) -> None:
+    trained_on(stores, tmp_path / "spool", mixed_rows(150), seed=5)
+    answer = run("models", "report", "rows", "--importance")  # registered with another seed than it was trained with
+    assert (answer.code, "split in another way" in answer.error) == (2, True)
+
+
+def test_a_report_shows_a_version_against_production(run: Run, stores: Stores, artifact: Path) -> None:
+    model(stores, artifact, "r1", split="ab" * 32)
+    model(stores, artifact, "r2", split="ab" * 32, metrics={"accuracy": 0.8})
+    run("models", "report", "flowers", "before.md")
+    assert "Against production" not in Path("before.md").read_text()
+    promotion.promote(stores.registry, stores.aliases, stores.registry.get("default", "flowers", 1))
+    for version, against in (("v2", True), ("v1", False)):
+        run("models", "report", f"flowers@{version}", f"{version}.html")
+        assert ("Against production (v1)" in Path(f"{version}.html").read_text()) == against
+    assert "-0.1 worse" in Path("v2.html").read_text()
+
+
+def test_versions_are_compared_on_a_page(run: Run, stores: Stores, artifact: Path) -> None:
+    for number, accuracy in ((1, 0.9), (2, 0.8)):
+        model(stores, artifact, f"r{number}", metrics={"accuracy": accuracy}, split="ab" * 32)
+    answer = run("models", "compare", "flowers@v1", "flowers@v2", "--html", "page.html", "--json")
+    assert (answer.code, answer.objects) == (0, [{"what": "metrics.accuracy", "v1": 0.9, "v2": 0.8}])
+    page = Path("page.html").read_text()
+    assert '<td class="best">0.9</td><td>0.8</td>' in page
+    assert page.count("<h2>Confusion matrix</h2>") == 1
+    assert run("models", "compare", "flowers@v1", "flowers@v2", "--html", "no/where.html").code == 2
 
 
 def test_a_leaderboard_ranks_what_was_tested_on_the_same_rows(run: Run, stores: Stores, artifact: Path) -> None:

@@ -84,6 +84,7 @@ request_records = st.fixed_dictionaries(
                     "cv": nullable(st.integers(0, 99)),
                     "group_column": nullable(texts),
                     "time_column": nullable(texts),
+                    "report": nullable(st.booleans()),
                 }
             )
         ),

@@ -42,6 +42,7 @@ ROWS = "sepal length,sepal width,petal length,petal width\n5.1,3.5,1.4,0.2\n"
 FLEET_WIDE = {
     *("demo", "dev", "worker", "doctor", "topics create", "schemas register", "schemas check"),
     *("algorithms list", "algorithms show", "datasets list", "datasets show", "datasets import"),
+    *("datasets export", "datasets restore", "datasets prune"),
 }
 """Commands about what all projects share."""
 
@@ -54,6 +55,7 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "models compare": ("open-model@v1", "open-model@v2"),
     "models leaderboard": ("iris",),
     "models download": ("open-model@v1", "folder"),
+    "models export": ("open-model@v1", "--format", "onnx"),
     "models report": ("open-model@v1", "page.html"),
     "models predict": ("open-model@production", "rows.csv"),
     "requests": (),
@@ -75,6 +77,7 @@ CHANGING: dict[str, tuple[str, ...]] = {
 }
 REFUSED: dict[str, tuple[str, ...]] = {
     **{f"models {name}": ("theirs/hush-model@v1",) for name in ("show", "download", "report", "reproduce", "archive")},
+    "models export": ("theirs/hush-model@v1", "--format", "onnx"),
     "models predict": ("theirs/hush-model@production", "rows.csv"),
     "models compare": ("open-model@v1", "theirs/hush-model@v1"),
     "models promote": ("theirs/hush-model@v2", "--force"),

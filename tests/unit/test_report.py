@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from consumer.registrar import Result, registered_outcome
-from pipeline import report
+from pipeline import comparison, report
 from pipeline.algorithms import catalogue
+from pipeline.champion import lower_is_better
 from pipeline.jobs import RegisteredModel, Search, SearchDimension, StoredArtifact, TrainingRequest
 from pipeline.model_file import LoadedModel
 from tests.training_data import Bench, mixed_rows, natural, request
@@ -78,6 +80,104 @@ def test_a_search_is_shown_with_its_candidates(bench: Bench) -> None:
     page = report.page(*made(bench, request("decision_tree", "wine", search=search)))
     assert {"Search", "Candidates"} <= set(titles(page))
     assert "max_depth=3" in page
+
+
+def test_losses_are_drawn_with_those_of_rows_held_back(bench: Bench) -> None:
+    asked = request("neural_network", "iris", hyperparameters={"max_iter": 15, "early_stopping": True})
+    registered, loaded = made(bench, asked)
+    assert "Loss by epoch" in titles(report.page(registered, loaded))
+    assert "score of rows held back" in report.page(registered, loaded)
+    told = {"epoch": [1, 2], "loss": [0.5, 0.4], "validation_loss": [0.6, 0.5]}
+    deep = replace(loaded, evaluation={**loaded.evaluation, "loss_curve": told})
+    page = report.page(registered, deep)
+    assert "2 epochs; the last loss is 0.4." in page
+    assert "rows held back" in page
+
+
+def test_all_that_a_request_for_a_report_finds_is_shown(bench: Bench) -> None:
+    registered, loaded = made(bench, request("ridge", "diabetes", report=True, cv=3))
+    page, card = report.page(registered, loaded), report.card(registered, loaded)
+    assert {"Importance when shuffled", "Learning curve", "Residuals"} <= set(titles(page))
+    assert "3 folds" in page
+    assert "## Importance of columns when shuffled" in card
+    assert re.search(r"\| bmi \| 0\.\d+ \| 0\.\d+ \|", card)
+
+
+def test_a_version_is_shown_against_the_one_in_production(bench: Bench) -> None:
+    here, there = (made(bench, request(hyperparameters={"max_depth": depth})) for depth in (1, 3))
+    production = replace(there[0], version_number=2)
+    page, card = report.page(*here, production), report.card(*here, production)
+    assert "Against production (v2)" in titles(page)
+    fall = here[0].model.metrics["accuracy"] - production.model.metrics["accuracy"]
+    assert fall < 0
+    assert f'<td class="worse">{fall:+.3g} worse</td>' in page
+    assert f"| accuracy | {here[0].model.metrics['accuracy']:.4g} |" in card
+    assert f"| {fall:+.3g} worse |" in card
+    assert "Both were tested on the same rows of the same dataset." in page
+    assert "Both were tested on the same rows of the same dataset." in card
+    assert "Against production" not in report.page(*there, there[0])
+
+
+def test_figures_of_other_rows_are_shown_against_production_and_judged_by_nothing(bench: Bench) -> None:
+    here, there = (made(bench, request(hyperparameters={"max_depth": 1 + seed}, seed=seed)) for seed in (0, 3))
+    page = report.page(*here, replace(there[0], version_number=2))
+    assert "These figures are not comparable: the test rows are others" in page
+    assert "better</td>" not in page
+    assert "worse</td>" not in page
+    other = replace(there[0], version_number=2, model=replace(there[0].model, dataset_fingerprint="ab", metrics={}))
+    page = report.page(*here, other)
+    assert "the dataset is not the same" in page
+    assert "No metric was measured of both." in page
+
+
+def test_which_metrics_fall_when_a_model_gets_better() -> None:
+    judged = {
+        name: lower_is_better(name) for name in ("accuracy", "test_accuracy", "cv_f1_mean", "cv_brier_mean", "mae")
+    }
+    assert judged == {
+        "accuracy": False,
+        "test_accuracy": False,
+        "cv_f1_mean": False,
+        "cv_brier_mean": True,
+        "mae": True,
+    }
+    silent = ("train_accuracy", "baseline_accuracy", "cv_f1_std", "search_candidates", "training_time")
+    assert all(lower_is_better(name) is None for name in silent)
+
+
+def test_versions_side_by_side_have_the_best_marked_and_the_same_pictures_in_rows(bench: Bench) -> None:
+    both = [made(bench, request(hyperparameters={"max_depth": depth})) for depth in (1, 3)]
+    page = comparison.page([one for one, _ in both], [loaded for _, loaded in both], ["v1", "<v2>"])
+    metrics = page[page.index("<h2>Metrics") : page.index("<h2>Hyperparameters")]
+    accuracy = both[1][0].model.metrics["accuracy"]
+    assert f'<td>{both[0][0].model.metrics["accuracy"]:.4g}</td><td class="best">{accuracy:.4g}</td>' in metrics
+    loss = re.search(r"<td>log_<wbr/>loss</td>(<td[^>]*>)([^<]*)</td>(<td[^>]*>)([^<]*)</td>", metrics)
+    assert loss is not None
+    assert ("best" in loss[1]) == (float(loss[2]) < float(loss[4])) != ("best" in loss[3])
+    made_of = page[page.index("<h2>Hyperparameters") : page.index("<h2>Data")]
+    assert "max_<wbr/>depth" in made_of
+    assert "criterion" not in made_of
+    assert page.count("<h2>v1</h2>") == page.count("<h2>&lt;v2&gt;</h2>") == page.count("<svg ") / 2 > 3
+    parser = Strict()
+    parser.feed(page)
+    assert parser.open == []
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert not re.search(r'(src|href)="(?!#|data:)', page.replace('xmlns:xlink="http://www.w3.org/1999/xlink"', ""))
+
+
+def test_versions_tested_on_other_rows_have_no_best(bench: Bench) -> None:
+    both = [made(bench, request(hyperparameters={"max_depth": 1 + seed}, seed=seed)) for seed in (0, 3)]
+    page = comparison.page([one for one, _ in both], [loaded for _, loaded in both], ["v1", "v2"])
+    assert "The metrics tell little about which is better" in page
+    assert 'class="best"' not in page
+
+
+def test_a_classifier_beside_a_regressor_shows_what_each_has(bench: Bench) -> None:
+    both = [made(bench, request()), made(bench, request("ridge", "diabetes"))]
+    page = comparison.page([one for one, _ in both], [loaded for _, loaded in both], ["tree@v1", "line@v1"])
+    assert {"Confusion matrix", "Residuals"} <= set(titles(page))
+    assert "they predict different columns" in page
 
 
 def test_the_same_model_gives_the_same_page(bench: Bench) -> None:

@@ -45,12 +45,20 @@ def expected(golden: Path) -> tuple[Record, dict[str, Any], str]:
     return Record(document["record"]), value, document["fingerprint"]
 
 
+def without_later_fields(decoded: Any, written: Any) -> Any:
+    """What was decoded without the fields that the writer did not know, which are null, in records within it too."""
+    if isinstance(decoded, dict) and isinstance(written, dict):
+        assert all(decoded[name] is None for name in decoded.keys() - written.keys())
+        return {name: without_later_fields(decoded[name], written[name]) for name in written}
+    if isinstance(decoded, list) and isinstance(written, list) and len(decoded) == len(written):
+        return [without_later_fields(*pair) for pair in zip(decoded, written, strict=True)]
+    return decoded
+
+
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_bytes_of_every_release_are_still_read(golden: Path) -> None:
     record, value, _ = expected(golden)
-    decoded = Codec().decode(golden.read_bytes(), record)
-    assert {name: decoded[name] for name in value} == value
-    assert all(decoded[name] is None for name in decoded.keys() - value.keys())
+    assert without_later_fields(Codec().decode(golden.read_bytes(), record), value) == value
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: f"{path.parent.name}/{path.stem}")

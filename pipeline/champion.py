@@ -1,0 +1,59 @@
+"""How a version does against another one, such as the one in production: metric by metric, if that says anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.evaluation import LOWER_IS_BETTER, METRICS
+from pipeline.jobs import RegisteredModel
+
+OF_THE_TEST = {*METRICS["classification"], *METRICS["regression"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A metric of both versions.  `better` is None where they are equal, or where more is neither better nor worse."""
+
+    metric: str
+    here: float
+    there: float
+    better: bool | None
+
+    @property
+    def by(self) -> float:
+        return self.here - self.there
+
+
+def differences(here: RegisteredModel, there: RegisteredModel) -> list[Difference]:
+    """The metrics that were measured of both, by name."""
+    before, after = there.model.metrics, here.model.metrics
+    return [_difference(name, after[name], before[name]) for name in sorted(after.keys() & before.keys())]
+
+
+def lower_is_better(metric: str) -> bool | None:
+    """None where it tells nothing of which is better: deviations, baselines, how well training rows are known."""
+    name = metric.removeprefix("test_")
+    if metric.startswith("cv_") and metric.endswith("_mean"):
+        name = metric.removeprefix("cv_").removesuffix("_mean")
+    return name in LOWER_IS_BETTER if name in OF_THE_TEST else None
+
+
+def apart(models: Sequence[RegisteredModel]) -> list[str]:
+    """What keeps the metrics of these from telling which is better; nothing if they were tested on the same rows."""
+    reasons = []
+    if len({one.model.dataset_fingerprint for one in models}) > 1:
+        reasons.append("the dataset is not the same: its content has another fingerprint")
+    if len({one.model.target_column for one in models}) > 1:
+        reasons.append("they predict different columns")
+    if len({one.model.split for one in models}) > 1:
+        reasons.append("the test rows are others: another seed, test size or way to split")
+    elif not all(one.model.split for one in models):
+        reasons.append("it is not known on which rows they were tested")
+    return reasons
+
+
+def _difference(name: str, here: float, there: float) -> Difference:
+    lower = lower_is_better(name)
+    better = None if lower is None or here == there else (here < there) is lower
+    return Difference(name, here, there, better)
