@@ -10,21 +10,16 @@ an idle lane takes over what waits behind a long training, and how we know what 
 
 from __future__ import annotations
 
-import os
 import resource
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from consumer.trainers.forkserver import CONTROL_LIMIT_BYTES
 from consumer.trainers.protocol import (
     JOB_LIMIT_BYTES,
     End,
@@ -37,20 +32,14 @@ from consumer.trainers.protocol import (
     Spec,
     Taken,
 )
+from consumer.trainers.servers import Servers
 from pipeline.jobs import ErrorKind
 
 GROWTH_BYTES = 270 * 2**20
 """A trainer that has grown by this since its first job is replaced once it is idle."""
 WATCH_S = 0.1
 """Time and memory are looked at this often; a fast allocator gains about 100 MB a look."""
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PAGE_BYTES = resource.getpagesize()
-
-
-@dataclass(frozen=True, slots=True)
-class _Server:
-    process: subprocess.Popen[bytes]
-    control: socket.socket
 
 
 @dataclass(slots=True)
@@ -103,33 +92,21 @@ class Lanes:
     threads_per_training: int = 1
     gpus: Sequence[str] = ()
     clock: Callable[[], float] = time.monotonic
-    _servers: dict[str, _Server] = field(default_factory=dict)
-    """By framework; the empty name is scikit-learn."""
+    _servers: Servers = field(init=False)
     _lanes: dict[int, _Lane] = field(default_factory=dict)
     _held: list[Spec] = field(default_factory=list)
     """Fed, and no lane can take them yet."""
     _next_number: int = 0
     _watch_at: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._servers = Servers(self.threads_per_training)
+
     def start(self) -> None:
         """Start the forkserver and the trainers; returns before they are ready. Call it before any client starts."""
-        self._start_server("")
+        self._servers.start("")
         for _ in range(self.count):
             self._spawn()
-
-    def _start_server(self, framework: str) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads_per_training))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "consumer.trainers.forkserver", str(theirs.fileno()), framework],
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            env=_without_credentials(os.environ) | threads | {"OMP_WAIT_POLICY": "PASSIVE"},
-        )
-        theirs.close()
-        ours.setblocking(False)
-        self._servers[framework] = _Server(process, ours)
 
     def stop(self) -> None:
         """Let idle trainers end, and kill the others with their groups; returns when they are gone."""
@@ -138,20 +115,18 @@ class Lanes:
             lane.reading_end.close()
         deadline = self.clock() + 2.0
         while any(lane.running is None for lane in self._lanes.values()) and self.clock() < deadline:
-            if not any(self._gone(server.control) for server in self._servers.values()):
-                time.sleep(0.01)
-        for server in self._servers.values():
-            server.control.close()
-        for server in self._servers.values():
-            server.process.wait(timeout=30)
+            for _, message in self._servers.heard():
+                if "exited" in message:
+                    self._lanes.pop(message["exited"]).outbox.close()
+            time.sleep(0.01)
+        self._servers.stop()
         for lane in self._lanes.values():
             lane.outbox.close()
         self._lanes.clear()
 
     def descriptors(self) -> Iterator[socket.socket]:
         """What to select on for reading; changes when a trainer is replaced."""
-        for server in self._servers.values():
-            yield server.control
+        yield from self._servers.descriptors()
         for lane in self._lanes.values():
             if not lane.mute:
                 yield lane.outbox
@@ -169,8 +144,7 @@ class Lanes:
     @property
     def alive(self) -> bool:
         """Whether trainers can be started; a framework's forkserver is started again when it is needed."""
-        server = self._servers.get("")
-        return server is not None and server.process.poll() is None
+        return self._servers.alive("")
 
     def rss_bytes(self) -> int:
         """Of all trainers, as last seen."""
@@ -205,8 +179,7 @@ class Lanes:
         """A new lane in the place of one without work, whose trainer ends by itself."""
         lane.retiring = lane.replaced = True
         lane.feed.shutdown(socket.SHUT_WR)
-        if framework not in self._servers:
-            self._start_server(framework)
+        self._servers.start(framework)
         return self._spawn(framework)
 
     def _can_start(self, framework: str) -> bool:
@@ -243,8 +216,8 @@ class Lanes:
         events: list[LaneEvent] = []
         for lane in list(self._lanes.values()):
             self._listen(lane, events)
-        for framework in tuple(self._servers):
-            self._hear_control(framework, events)
+        for framework, message in self._servers.heard():
+            self._obey(framework, message, events)
         self._enforce()
         held, self._held = self._held, []
         for spec in held:
@@ -260,7 +233,7 @@ class Lanes:
                 return
             if not datagram:
                 lane.mute = True
-                self._command(lane.framework, {"kill": lane.number})
+                self._servers.tell(lane.framework, {"kill": lane.number})
                 return
             event = self._understand(lane, orjson.loads(datagram))
             if event is not None:
@@ -287,25 +260,16 @@ class Lanes:
                 return Finished(job_id, verdict, **message)
         raise ValueError(f"a trainer sent {sorted(message)}")
 
-    def _hear_control(self, framework: str, events: list[LaneEvent]) -> None:
-        while True:
-            try:
-                datagram = self._servers[framework].control.recv(CONTROL_LIMIT_BYTES)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:
-                datagram = b""
-            if not datagram:
-                self._lost(framework, events)
-                return
-            message = orjson.loads(datagram)
-            if "spawned" in message:
-                self._lanes[message["spawned"]].pid = message["pid"]
-            elif "exited" in message:
-                how = f"signal {message['signal']}" if message["signal"] else f"exit code {message['code']}"
-                self._bury(self._lanes.pop(message["exited"]), how, events)
+    def _obey(self, framework: str, message: dict[str, Any], events: list[LaneEvent]) -> None:
+        if "spawned" in message:
+            self._lanes[message["spawned"]].pid = message["pid"]
+        elif "exited" in message:
+            how = f"signal {message['signal']}" if message["signal"] else f"exit code {message['code']}"
+            self._bury(self._lanes.pop(message["exited"]), how, events)
+        else:
+            self._lost(framework, message["ended"], events)
 
-    def _lost(self, framework: str, events: list[LaneEvent]) -> None:
+    def _lost(self, framework: str, code: int, events: list[LaneEvent]) -> None:
         """A forkserver has ended, and with it its trainers; without the first one there is nothing to go on with.
 
         A job whose trainer was never forked counts as crashed: else a framework that cannot be imported would be
@@ -313,9 +277,6 @@ class Lanes:
         """
         if not framework:
             raise RuntimeError("the forkserver is gone; its log on stderr says why")
-        server = self._servers.pop(framework)
-        server.control.close()
-        code = server.process.wait(timeout=30)
         for lane in [lane for lane in self._lanes.values() if lane.framework == framework]:
             del self._lanes[lane.number]
             lane.framework = ""
@@ -407,7 +368,7 @@ class Lanes:
 
     def _kill(self, lane: _Lane, ending: Killed) -> None:
         lane.ending = ending
-        self._command(lane.framework, {"kill": lane.number})
+        self._servers.tell(lane.framework, {"kill": lane.number})
 
     def _spawn(self, framework: str = "") -> _Lane:
         feed, reading_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -417,28 +378,10 @@ class Lanes:
         number = self._next_number
         self._next_number += 1
         gpu = next(iter(self._free_gpus()), "") if framework else ""
-        self._command(framework, {"spawn": number, "gpu": gpu}, reading_end.fileno(), their_outbox.fileno())
+        self._servers.tell(framework, {"spawn": number, "gpu": gpu}, reading_end.fileno(), their_outbox.fileno())
         their_outbox.close()
         lane = self._lanes[number] = _Lane(number, framework, gpu, feed, reading_end, outbox)
         return lane
-
-    def _command(self, framework: str, command: dict[str, object], *descriptors: int) -> None:
-        """What a forkserver that has ended does not hear is noticed by its silence."""
-        with suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self._servers[framework].control, [orjson.dumps(command)], descriptors)
-
-    def _gone(self, control: socket.socket) -> bool:
-        """Whether a trainer has ended since the last look."""
-        try:
-            datagram = control.recv(CONTROL_LIMIT_BYTES)
-        except (BlockingIOError, ConnectionResetError):
-            return False
-        if not datagram:
-            return False
-        message = orjson.loads(datagram)
-        if "exited" in message:
-            self._lanes.pop(message["exited"]).outbox.close()
-        return True
 
 
 def _rss_bytes(pid: int) -> int:
@@ -448,9 +391,3 @@ def _rss_bytes(pid: int) -> int:
             return int(statm.read().split()[1]) * PAGE_BYTES
     except (FileNotFoundError, ProcessLookupError):
         return 0
-
-
-def _without_credentials(environment: os._Environ[str]) -> dict[str, str]:
-    """Only what a Python process needs to run: trainers never see a service's address or password."""
-    hidden = ("MONGODB_", "KAFKA_", "MINIO_", "SCHEMA_REGISTRY_", "AWS_")
-    return {name: value for name, value in environment.items() if not name.startswith(hidden)}

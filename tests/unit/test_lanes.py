@@ -217,7 +217,7 @@ def test_no_trainer_outlives_its_forkserver(tmp_path: Path, monkeypatch: pytest.
     bench.feed("beside", mode="hang", seconds=60)
     bench.taken("beside")
     pids = [lane.pid for lane in bench.lanes._lanes.values()]
-    server = bench.lanes._servers[""].process
+    server = bench.lanes._servers._running[""].process
     server.kill()
     server.wait()
     for pid in pids:

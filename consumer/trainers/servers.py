@@ -1,0 +1,92 @@
+"""The forkservers of a worker, one a framework, as the worker sees them: started, told what to do, and heard."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from consumer.trainers.forkserver import CONTROL_LIMIT_BYTES
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+
+
+@dataclass(slots=True)
+class Servers:
+    """Owned by the worker's thread; the empty name is the forkserver without a framework."""
+
+    threads_per_training: int
+    _running: dict[str, _Server] = field(default_factory=dict)
+
+    def start(self, framework: str) -> None:
+        """Unless it runs; returns before it is ready."""
+        if framework in self._running:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads_per_training))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "consumer.trainers.forkserver", str(theirs.fileno()), framework],
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            env=_without_credentials(os.environ) | threads | {"OMP_WAIT_POLICY": "PASSIVE"},
+        )
+        theirs.close()
+        ours.setblocking(False)
+        self._running[framework] = _Server(process, ours)
+
+    def alive(self, framework: str) -> bool:
+        server = self._running.get(framework)
+        return server is not None and server.process.poll() is None
+
+    def descriptors(self) -> Iterator[socket.socket]:
+        return (server.control for server in self._running.values())
+
+    def tell(self, framework: str, command: dict[str, object], *descriptors: int) -> None:
+        """What one that has ended does not hear is noticed when it is listened to."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._running[framework].control, [orjson.dumps(command)], descriptors)
+
+    def heard(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """By framework what the forkservers said since the last call; of one that has ended last `{"ended": code}`."""
+        for framework, server in tuple(self._running.items()):
+            while True:
+                try:
+                    datagram = server.control.recv(CONTROL_LIMIT_BYTES)
+                except BlockingIOError:
+                    break
+                except ConnectionResetError:
+                    datagram = b""
+                if not datagram:
+                    del self._running[framework]
+                    server.control.close()
+                    yield framework, {"ended": server.process.wait(timeout=30)}
+                    break
+                yield framework, orjson.loads(datagram)
+
+    def stop(self) -> None:
+        """Each kills its trainers, and ends."""
+        for server in self._running.values():
+            server.control.close()
+        for server in self._running.values():
+            server.process.wait(timeout=30)
+        self._running.clear()
+
+
+def _without_credentials(environment: os._Environ[str]) -> dict[str, str]:
+    """Only what a Python process needs to run: trainers never see a service's address or password."""
+    hidden = ("MONGODB_", "KAFKA_", "MINIO_", "SCHEMA_REGISTRY_", "AWS_")
+    return {name: value for name, value in environment.items() if not name.startswith(hidden)}
