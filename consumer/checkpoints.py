@@ -1,8 +1,8 @@
 """What a long training has come to, kept in the artifact store: the next attempt goes on from there, elsewhere too.
 
 A training leaves files in its spool folder (`pipeline.trained.KEPT`). A checkpoint is an archive of those there are,
-stored under `checkpoints/{request_id}/{number}`; the older ones go once a newer one is stored, and all of them when the
-request has its outcome.
+stored under `~checkpoints/{request_id}/{number}-{sha256}`; the older ones go once a newer one is stored, and all of
+them when the request has its outcome.
 """
 
 from __future__ import annotations
@@ -10,27 +10,30 @@ from __future__ import annotations
 import hashlib
 import queue
 import shutil
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
-from urllib.parse import quote
 from uuid import uuid4
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import structlog
 
 from consumer.failures import ThreadFailed
 from consumer.periodic import Periodic
 from consumer.waiting import Breakers
-from pipeline.artifacts import ArtifactStore, NewArtifact
-from pipeline.errors import NotFoundError, TransientError
+from pipeline.artifacts import ArtifactStore, NewArtifact, checkpoints_of
+from pipeline.errors import CorruptArtifactError, NotFoundError, TransientError
 from pipeline.trained import KEPT
 
 log = structlog.get_logger(__name__)
 
 EVERY_S = 5.0
-"""The work of so many seconds is repeated at most when a worker dies."""
+"""The work of so many seconds is repeated when a worker dies, and of more where a checkpoint takes long to store."""
+PAUSES = 10
+"""Times what storing one took, before the next."""
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class _Kept:
 
     spool: Path
     number: int
+    next_at: float = 0.0
     stored: dict[str, tuple[int, int]] = field(default_factory=dict)
     """The files in it, by name, with the time and size they had."""
 
@@ -54,10 +58,12 @@ class Checkpoints(Periodic):
         breakers: Breakers,
         deliver: Callable[[ThreadFailed], None],
         every_s: float = EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("checkpoints", every_s, breakers=breakers, deliver=deliver)
         self._artifacts = artifacts
         self._folder = folder
+        self._clock = clock
         self._kept: dict[str, _Kept] = {}
         self._numbers: dict[str, int] = {}
         """Of the checkpoints that were found, by request."""
@@ -65,35 +71,38 @@ class Checkpoints(Periodic):
 
     def keep(self, request_id: str, spool: Path) -> None:
         """A training begins, which writes to this folder; it is looked at until it is gone."""
-        self._kept[request_id] = _Kept(spool, self._numbers.pop(request_id, 0))
+        before = self._kept.get(request_id)
+        number = self._numbers.pop(request_id, 0) if before is None else before.number
+        self._kept[request_id] = _Kept(spool, number)
 
     def drop(self, request_id: str) -> None:
         """The request has its outcome."""
         self._over.put(request_id)
 
     def restore(self, request_id: str) -> Path | None:
-        """What an earlier attempt has left, as a folder of ours; None if it has left nothing.
+        """What an earlier attempt has left, as a folder of ours; None if it has left nothing that can be read.
 
         Raises TransientError.
         """
-        newest, number = None, 0
-        for uri in self._artifacts.list(_prefix(request_id)):
-            found = self._folder / f"{uuid4().hex}.zip"
+        for number, uri in sorted(self._stored(request_id), reverse=True):
+            archive = self._folder / f"{uuid4().hex}.zip"
+            folder = self._folder / f"{archive.stem}.checkpoint"
             try:
-                self._artifacts.fetch(uri, found)
+                self._artifacts.fetch(uri, archive)
+                folder.mkdir()
+                ZipFile(archive).extractall(folder)
             except NotFoundError:  # a newer one has taken its place meanwhile
                 continue
-            with ZipFile(found) as archive:
-                if (its := int(archive.comment)) > number:
-                    if newest is not None:
-                        shutil.rmtree(newest)
-                    newest, number = self._folder / f"{uuid4().hex}.checkpoint", its
-                    archive.extractall(newest)
-            found.unlink()
-        if newest is not None:
+            except (BadZipFile, CorruptArtifactError) as error:
+                log.warning("checkpoint cannot be read", request_id=request_id, number=number, error=str(error))
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            finally:
+                archive.unlink(missing_ok=True)
             self._numbers[request_id] = number
             log.info("checkpoint found", request_id=request_id, number=number)
-        return newest
+            return folder
+        return None
 
     def turn(self) -> None:
         for request_id, kept in tuple(self._kept.items()):
@@ -106,38 +115,50 @@ class Checkpoints(Periodic):
             self._kept.pop(request_id, None)
             self._numbers.pop(request_id, None)
             try:
-                self._remove(request_id, keep=())
+                self._remove(request_id)
             except TransientError:
                 self._over.put(request_id)
                 raise
 
     def _store(self, request_id: str, kept: _Kept) -> None:
         there = _stamps(kept.spool)
-        if not there or there == kept.stored:
+        if not there or there == kept.stored or self._clock() < kept.next_at:
             if not kept.spool.exists() and self._kept.get(request_id) is kept:
                 del self._kept[request_id]
             return
+        begun = self._clock()
         copy = self._folder / f"{uuid4().hex}.zip"
         try:
             with ZipFile(copy, "w") as archive:
-                archive.comment = str(kept.number + 1).encode()
                 for name in there:
                     with suppress(FileNotFoundError):
                         archive.write(kept.spool / name, name)
-            if not kept.spool.exists():
+            if set(archive.namelist()) != there.keys() or not kept.spool.exists():
                 return
             with copy.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            key = f"{_prefix(request_id)}{kept.number + 1:09d}"
-            stored = self._artifacts.put([NewArtifact(key, copy, sha256, copy.stat().st_size)])
+            number = kept.number + 1
+            key = f"{checkpoints_of(request_id)}{number:09d}-{sha256}"
+            self._artifacts.put([NewArtifact(key, copy, sha256, copy.stat().st_size)])
+        except OSError as error:
+            log.warning("checkpoint cannot be written", request_id=request_id, error=str(error))
+            return
         finally:
             copy.unlink(missing_ok=True)
-        kept.number, kept.stored = kept.number + 1, there
-        self._remove(request_id, keep=(stored[key].uri,))
+        kept.number, kept.stored = number, there
+        kept.next_at = self._clock() + (self._clock() - begun) * PAUSES
+        self._remove(request_id, before=number)
 
-    def _remove(self, request_id: str, keep: Iterable[str]) -> None:
-        for uri in set(self._artifacts.list(_prefix(request_id))) - set(keep):
-            self._artifacts.delete(uri)
+    def _remove(self, request_id: str, before: float = inf) -> None:
+        for number, uri in self._stored(request_id):
+            if number < before:
+                self._artifacts.delete(uri)
+
+    def _stored(self, request_id: str) -> Sequence[tuple[int, str]]:
+        """The number and the uri of each checkpoint."""
+        begin = checkpoints_of(request_id)
+        numbered = [(one.key.removeprefix(begin).partition("-")[0], one.uri) for one in self._artifacts.listing(begin)]
+        return [(int(number), uri) for number, uri in numbered if number.isdecimal()]
 
 
 def _stamps(spool: Path) -> dict[str, tuple[int, int]]:
@@ -148,8 +169,3 @@ def _stamps(spool: Path) -> dict[str, tuple[int, int]]:
             stat = (spool / name).stat()
             found[name] = (stat.st_mtime_ns, stat.st_size)
     return found
-
-
-def _prefix(request_id: str) -> str:
-    """An id is free text, and may hold slashes: none is the folder of another."""
-    return f"checkpoints/{quote(request_id, safe='')}/"

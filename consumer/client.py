@@ -38,7 +38,7 @@ from schemas import Record
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.datasets import DatasetVersion
+    from pipeline.datasets import DatasetSource, DatasetVersion
 
 Event = Mapping[str, Any]
 """A record of one of the topics in its Avro form: the fields that its schema lists."""
@@ -73,6 +73,7 @@ class Client:
         self.topics = Topics(settings.topic_prefix)
         self.codec = Codec(SchemaRegistry(registry_url) if registry_url else None, settings.topic_prefix)
         self._settings = settings
+        self._datasets: DatasetSource | None = None
         self._timeout_s = timeout_s
         self._project = project
         self._prepared = False
@@ -191,7 +192,9 @@ class Client:
         check_named(self._settings)
         with about(name):
             table = table_of(frame)
-        return open_stores(self._settings).datasets.add(name, table, target_column, Origin(user)).version
+        if self._datasets is None:
+            self._datasets = open_stores(self._settings).datasets
+        return self._datasets.add(name, table, target_column, Origin(user)).version
 
     def send(self, messages: Sequence[Message]) -> None:
         """Produce these and wait for their acknowledgement; see `submit` for what it raises."""

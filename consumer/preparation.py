@@ -104,7 +104,9 @@ class Preparation:
     def at_once(self, job: Job) -> Dataset | None:
         """The dataset, if nothing slow is needed for it."""
         request = job.request
-        slow = _accused(job) or job.keeps_checkpoints or request.reuse or self._quotas.limits_storage(request.project)
+        slow = (
+            _accused(job) or job.keeps_checkpoints or _reuses(request) or self._quotas.limits_storage(request.project)
+        )
         return None if slow or request.dataset_name not in BUILTINS else self._datasets.ensure(request.dataset_name)
 
     def submit(self, job: Job) -> None:
@@ -146,7 +148,7 @@ class Preparation:
             self._deliver(Prepared(job, problem=str(error)))
         else:
             checkpoint = self._answered(lambda: self._restore(job.request_id)) if job.keeps_checkpoints else None
-            same = self._answered(lambda: self._same(request, dataset)) if request.reuse else None
+            same = self._answered(lambda: self._same(request, dataset)) if _reuses(request) else None
             self._deliver(Prepared(job, dataset, checkpoint, same))
         self._count_reads()
 
@@ -195,3 +197,8 @@ class Preparation:
 def _accused(job: Job) -> bool:
     """Whether a worker has died under this request: then it is written down before it is fed again."""
     return job.claim is not None and job.claim.worker_losses > 0
+
+
+def _reuses(request: TrainingRequest) -> bool:
+    """A page in the model file would be about the other request."""
+    return request.reuse and not request.evaluation.report

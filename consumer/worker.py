@@ -576,6 +576,9 @@ class Worker:
         job.state = State.PARKED
         job.claim = None
         self._put_down_dataset(job)
+        _remove(job.spool)
+        _remove(job.checkpoint)
+        job.spool = job.checkpoint = None
         job.look_at = time.monotonic() + LOOK_AGAIN_S
         if job.record is None:
             self._forget(job)
@@ -645,6 +648,8 @@ class Worker:
         if job.state is State.READY:
             self._ready.remove(job)
         self._put_down_dataset(job)
+        _remove(job.spool)
+        _remove(job.checkpoint)
         del self._jobs[job.request_id]
         claimed = job.state is not State.PARKED
         job.state = State.PARKED

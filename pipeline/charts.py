@@ -115,7 +115,7 @@ def _curves(tested: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Chart
     drawn = sorted(drawn, key=lambda place: -int((actual == seen[place]).sum()))[:MOST_CURVES]
     if len(seen) == 2:
         drawn = [place for place in drawn if place == 1]
-    if not drawn:
+    if not drawn or not np.isfinite(scores).all():
         return
 
     def roc(axes: Axes) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from pipeline.deep.frameworks import FRAMEWORKS
 
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "matplotlib")
+OPTIONAL = ("optuna",)
+"""On which some results depend, where they are installed."""
 
 
 @cache
@@ -28,8 +30,8 @@ def environment(framework: str = "") -> Mapping[str, str]:
 def versions(framework: str = "") -> Mapping[str, str]:
     """What is the same in all processes of a machine, and imports nothing: versions, and the CPU."""
     names = ["tensorfleet-worker", *LIBRARIES]
-    if framework:
-        names += [name for name in FRAMEWORKS[framework].libraries if _version(name) != "unknown"]
+    optional = [*OPTIONAL, *(FRAMEWORKS[framework].libraries if framework else ())]
+    names += [name for name in optional if _version(name) != "unknown"]
     return {**{name: _version(name) for name in names}, "python": platform.python_version(), "cpu": _cpu()}
 
 

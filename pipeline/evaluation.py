@@ -129,12 +129,14 @@ def loss_curve(model: Any) -> dict[str, Any] | None:
     """
     model = getattr(model, "regressor_", model)
     told = getattr(model, "history_", None)
-    if told is None:
+    if not isinstance(told, Mapping):
         told = {
             "loss": getattr(model, "loss_curve_", None),
             "validation_score": getattr(model, "validation_scores_", None),
         }
-    series = {name: [float(value) for value in values] for name, values in told.items() if values}
+    series = {
+        name: [float(value) for value in values] for name, values in told.items() if values is not None and len(values)
+    }
     return {"epoch": list(range(1, len(series["loss"]) + 1)), **series} if "loss" in series else None
 
 

@@ -13,10 +13,9 @@ document names it. Why no order of events takes a file that is needed or will be
   so it does not matter that GridFS leaves what is there untouched (and undated) while others write it anew.
 - Documents outlive outcomes. If a request_id was forgotten, came again and has a second outcome, the document still
   names the first file: both are kept.
-- A request that the ledger does not know may be another fleet's in the same bucket, or may come again this moment and
-  put the very file that we found. Its files are kept and counted. So are those of an outcome that will be forgotten
-  within FORGOTTEN_SOON_S, or else this could happen between our look, which is repeated alone right before each
-  delete, and the delete.
+- A request that the ledger does not know may come again this moment and put the very file that we found. Its files
+  are kept and counted. So are those of an outcome that will be forgotten within FORGOTTEN_SOON_S, or else this could
+  happen between our look, which is repeated alone right before each delete, and the delete.
 
 The age of a file adds to that and decides nothing alone. Files whose key is not one of ours are never touched.
 Archived versions have their documents, and keep their files. Of checkpoints nothing depends but work: they go when the
@@ -32,14 +31,13 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from urllib.parse import unquote
 
-from pipeline.artifacts import ArtifactStore, ListedArtifact
+from pipeline.artifacts import CHECKPOINTS, ArtifactStore, ListedArtifact
 from pipeline.jobs import Outcome, RegisteredModel
 from pipeline.ledger import Ledger
 from pipeline.registry import Registry
 
 MODEL_FILE = re.compile(r"[A-Za-z0-9._-]{1,128}/[A-Za-z0-9._-]{1,128}/(.+)/([0-9a-f]{64})\.zip", re.DOTALL)
-CHECKPOINT = re.compile(r"checkpoints/([^/]+)/\d{12,}")
-CHECKPOINTS = "checkpoints/"
+CHECKPOINT = re.compile(re.escape(CHECKPOINTS) + r"([^/]+)/\d+-[0-9a-f]{64}")
 PAGE = 500
 FORGOTTEN_SOON_S = 900.0
 """Longer than a look, a delete, and the difference of two clocks take together."""

@@ -46,6 +46,11 @@ class Evaluation:
     time_column: str | None = None
     report: bool | None = None
 
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """What later releases have added is left out."""
+        return cls(**{f.name: document[f.name] for f in fields(cls) if f.name in document})
+
 
 @dataclass(frozen=True, slots=True)
 class SearchDimension:
@@ -122,7 +127,7 @@ class TrainingRequest:
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         known = {f.name for f in fields(cls)}
         values = {name: value for name, value in document.items() if name in known}
-        values["evaluation"] = Evaluation(**values["evaluation"])
+        values["evaluation"] = Evaluation.from_document(values["evaluation"])
         if values.get("search") is not None:
             values["search"] = Search.from_document(values["search"])
         if values["features"] is not None:
@@ -232,7 +237,7 @@ class Model:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         values = {f.name: document[f.name] for f in fields(cls) if f.name in document}
-        return cls(**{**values, "evaluation": Evaluation(**values.get("evaluation", {}))})
+        return cls(**{**values, "evaluation": Evaluation.from_document(values.get("evaluation", {}))})
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def recipe(request: TrainingRequest, dataset: Dataset, machine: Mapping[str, str
         "dataset": dataset.fingerprint,
         "target": request.target_column or dataset.target_column,
         "features": request.features,
-        "algorithm": algorithm.name,
+        "algorithm": [algorithm.name, algorithms.package_of(algorithm.name)],
         "hyperparameters": algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None),
         "search": None if request.search is None else asdict(request.search),
         "evaluation": asdict(request.evaluation),

@@ -28,7 +28,7 @@ from pipeline.splitting import Places, folds, split
 REPEATS = 5
 MOST_ROWS = 2_000
 MOST_PREDICTED = 1_000_000
-"""For the importance of all columns together, where that leaves LEAST_ROWS: of wide data fewer rows are taken."""
+"""For the importance of all columns together: of wide data fewer rows are taken, and none if not even LEAST_ROWS."""
 LEAST_ROWS = 200
 DIGITS = 12
 """A loss of nothing is 0, and not what floating point leaves of it."""
@@ -61,10 +61,12 @@ def importance(pipeline: Pipeline, data: Examples, test: Places, seed: int, told
 
     `pipeline` is fitted; `test` are places of rows among the examples.  Of two columns
     that say the same each may seem to matter little (Breiman 2001; Fisher, Rudin and Dominici 2019).  None where the
-    metric is not defined.
+    metric is not defined, and of so many columns that it would take longer than the training.
     """
     metric = evaluation.MAIN["classification" if len(data.classes) else "regression"]
     names = [column.name for column in data.columns]
+    if len(names) * REPEATS * min(LEAST_ROWS, len(test)) > MOST_PREDICTED:
+        return None
     places = _sampled(test, len(names), seed)
     rows = take(data.rows, places)
     prepare, model = pipeline[:-1], pipeline[-1]

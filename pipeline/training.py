@@ -32,7 +32,7 @@ from pipeline.jobs import HyperparameterValue, Search, TrainingRequest, event_id
 from pipeline.leakage import giveaway
 from pipeline.preparation import Steps, preparation, remember_names, take
 from pipeline.recent import Recent
-from pipeline.search.fitting import fit_algorithm, score_on
+from pipeline.search.fitting import fit_algorithm, only_the_users, score_on
 from pipeline.splitting import Split, folds, split
 from pipeline.trained import COURSE, SEARCH_NOTES, Trained
 
@@ -81,16 +81,20 @@ def train(
     algorithm.check_columns(hyperparameters, data.columns)
     job = _Job(request, dataset, algorithm, hyperparameters, data, parts, report, spool, dask_scheduler)
     with python_warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
-        python_warnings.simplefilter("always")
-        for not_the_users in (DeprecationWarning, FutureWarning):
-            python_warnings.simplefilter("ignore", not_the_users)
+        only_the_users(python_warnings.simplefilter)
         job, pipeline, metrics, details = _failing_readably(job)
     said = _distinct(
         [*data.warnings, *parts.warnings, *_suspicions(job, metrics), *job.said, *(str(w.message) for w in caught)]
     )
     content = _content(job, pipeline, details, said)
     if request.evaluation.report:
-        content = _with_pages(job, content)
+        try:
+            content = _with_pages(job, content)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a picture stumbles over, the model is good
+            said = [*said, f"the report could not be drawn: {type(error).__name__}: {error}"]
+            content = _content(job, pipeline, details, said)
     written = model_file.write(content, spool / f"{uuid4().hex}.zip")
     return Trained(
         model_file=written.path,
@@ -109,7 +113,7 @@ def train(
         environment=environment(algorithm.framework),
         warnings=said,
         split=parts.fingerprint(data.target_column),
-        reproducible=not job.said,
+        reproducible=_reproducible(job),
     )
 
 
@@ -182,6 +186,11 @@ def _fit_and_evaluate(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict
     return job, pipeline, metrics, {"metrics": metrics, **details}
 
 
+def _reproducible(job: _Job) -> bool:
+    """GPUs add up in whatever order their parts end."""
+    return not job.said and environment(job.algorithm.framework)["device"] == "cpu"
+
+
 def _n_classes(data: Examples, places: NDArray[np.intp]) -> int:
     return len(np.unique(data.codes[places])) if len(data.classes) else 0
 
@@ -200,7 +209,7 @@ def _search(job: _Job, asked: Search, steps: Steps) -> search.Found:
         job.report(Stage.TRAINING, SEARCH_SHARE * done / of, message)
 
     fit_one = partial(fit_algorithm, algorithm.name, job.request.hyperparameters, seed)
-    with search.fitting_on(job.dask_scheduler) as fitting:
+    with search.fitting_on(None if algorithm.framework else job.dask_scheduler) as fitting:
         return search.run(
             asked,
             algorithm,
@@ -348,7 +357,7 @@ def _content(job: _Job, pipeline: Pipeline, details: Mapping[str, Any], said: Se
             "seed": request.seed,
             "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
             "request_id": request.request_id,
-            "reproducible": not job.said,
+            "reproducible": _reproducible(job),
             "dropped_columns": data.dropped,
             **({"tensors": data.tensors} if data.tensors else {}),
             "environment": environment(job.algorithm.framework),

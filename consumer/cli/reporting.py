@@ -10,6 +10,7 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.output import Json, Project, note, write, write_json
+from consumer.cli.reproducing import dataset_of
 from consumer.cli.values import folder_of, model_reference
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def report(
 def save(text: str, target: Path) -> None:
     """Whole or not at all."""
     incoming = folder_of(target) / f".{target.name}.incoming"
-    incoming.write_text(text)
+    incoming.write_text(text, encoding="utf-8")
     incoming.replace(target)
 
 
@@ -77,7 +78,7 @@ def _in_production(stores: Stores, registered: RegisteredModel) -> RegisteredMod
 def _with_importance(stores: Stores, registered: RegisteredModel, loaded: LoadedModel) -> LoadedModel:
     from pipeline.studies import importance_afterwards
 
-    frame, fingerprint = _dataset(stores, registered.model.dataset_name)
+    frame, fingerprint = _dataset(stores, dataset_of(registered, stores.datasets))
     note(f"shuffling {len(loaded.columns):,} columns of the test rows")
     found = importance_afterwards(registered.model, loaded, frame, fingerprint)
     if found is None:

@@ -37,6 +37,8 @@ from pipeline.jobs import ErrorKind
 
 GROWTH_BYTES = 270 * 2**20
 """A trainer that has grown by this since its first job is replaced once it is idle."""
+WAITING_FOR_A_GPU = 100
+"""So many jobs take no room from others while they wait for a GPU."""
 WATCH_S = 0.1
 """Time and memory are looked at this often; a fast allocator gains about 100 MB a look."""
 PAGE_BYTES = resource.getpagesize()
@@ -61,6 +63,8 @@ class _Lane:
     """What it took when it had its first job."""
     retiring: bool = False
     """It ends by itself, and is not fed any more."""
+    yields: bool = False
+    """It has a GPU that another framework waits for."""
     replaced: bool = False
     """Another has its place already."""
     mute: bool = False
@@ -152,7 +156,9 @@ class Lanes:
 
     def room(self) -> int:
         """How many jobs can be fed now: one running and one ahead in each lane."""
-        return sum(2 - lane.load for lane in self._lanes.values() if lane.open) - len(self._held)
+        waiting = sum(not self._can_start(spec.framework) for spec in self._held)
+        counted = len(self._held) - min(waiting, WAITING_FOR_A_GPU)
+        return max(0, sum(2 - lane.load for lane in self._lanes.values() if lane.open) - counted)
 
     def feed(self, spec: Spec) -> None:
         """Give a job to the lane that has least to do, of those for its framework or without work. Call only if there
@@ -171,8 +177,14 @@ class Lanes:
         own = next((lane for lane in lanes if lane.framework == framework), None)
         if own is not None and own.load == 0:
             return own
-        if lanes and lanes[0].load == 0 and self._can_start(framework):
-            return self._changed(lanes[0], framework)
+        idle = [lane for lane in lanes if lane.load == 0]
+        if idle and self._can_start(framework):
+            return self._changed(idle[0], framework)
+        for lane in idle:
+            if lane.gpu:  # which it gives back when its trainer has ended
+                lane.retiring = lane.yields = True
+                lane.feed.shutdown(socket.SHUT_WR)
+                break
         return own
 
     def _changed(self, lane: _Lane, framework: str) -> _Lane:
@@ -281,9 +293,12 @@ class Lanes:
             del self._lanes[lane.number]
             lane.framework = ""
             how = f"exit code {code} of the forkserver of {framework}"
-            if lane.pid is None and lane.running is not None:
-                lane.ending = Killed(lane.running.job_id, End.CRASHED, f"the trainer was not started ({how})")
-                lane.reading_end.recv(JOB_LIMIT_BYTES)
+            first = lane.running
+            untaken = self._pull(lane)
+            if lane.pid is None and first is not None and first in untaken:
+                events.append(Killed(first.job_id, End.CRASHED, f"the trainer was not started ({how})"))
+                untaken = [spec for spec in untaken if spec is not first]
+            events.extend(Returned(spec.job_id) for spec in untaken)
             self._bury(lane, how, events)
 
     def _bury(self, lane: _Lane, how: str, events: list[LaneEvent]) -> None:
@@ -300,7 +315,7 @@ class Lanes:
         for end in (lane.feed, lane.reading_end, lane.outbox):
             end.close()
         if not lane.replaced:
-            self._spawn(lane.framework)
+            self._spawn("" if lane.yields else lane.framework)
 
     def _push(self, lane: _Lane, spec: Spec) -> None:
         lane.feed.send(spec.payload)

@@ -16,9 +16,10 @@ from pipeline.algorithms.classifiers import CLASSIFIERS
 from pipeline.algorithms.hyperparameters import shown
 from pipeline.algorithms.networks import NETWORKS
 from pipeline.algorithms.regressors import REGRESSORS
+from pipeline.deep.frameworks import FRAMEWORKS
 from pipeline.errors import RejectedError
 
-__all__ = ["Algorithm", "Task", "catalogue", "find", "framework_of"]
+__all__ = ["Algorithm", "Task", "catalogue", "find", "framework_of", "package_of"]
 
 GROUP = "tensorfleet.algorithms"
 
@@ -34,6 +35,8 @@ def catalogue() -> Mapping[str, Algorithm]:
         algorithm = point.load()
         if not isinstance(algorithm, Algorithm):
             raise TypeError(f"{point.value} is offered to {GROUP} and is no Algorithm")
+        if algorithm.framework and algorithm.framework not in FRAMEWORKS:
+            raise RuntimeError(f"{point.value} needs {algorithm.framework}; there are {', '.join(FRAMEWORKS)}")
         if algorithm.name in found:
             raise RuntimeError(f"{point.value} is offered to {GROUP} as {algorithm.name}, which there is already")
         found[algorithm.name] = algorithm
@@ -55,3 +58,12 @@ def framework_of(name: str) -> str:
     """The framework that an algorithm needs (pipeline.deep.frameworks); empty for none, and for no algorithm."""
     algorithm = catalogue().get(name)
     return "" if algorithm is None else algorithm.framework
+
+
+@cache
+def package_of(name: str) -> str:
+    """The package that adds this algorithm, with its version; empty for ours."""
+    for point in entry_points(group=GROUP):
+        if point.load().name == name and point.dist is not None:
+            return f"{point.dist.name} {point.dist.version}"
+    return ""

@@ -10,8 +10,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from pipeline.jobs import StoredArtifact
+
+CHECKPOINTS = "~checkpoints/"
+"""What the keys of checkpoints begin with: no project is called so."""
+
+
+def checkpoints_of(request_id: str) -> str:
+    """What the keys of a request's checkpoints begin with; a number follows, of which the highest is the newest.
+
+    An id is free text, and may hold slashes: none is the folder of another.
+    """
+    return f"{CHECKPOINTS}{quote(request_id, safe='')}/"
 
 
 @dataclass(frozen=True, slots=True)

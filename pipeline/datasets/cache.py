@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -77,8 +77,8 @@ class DatasetCache:
         if name in builtin.BUILTINS:
             return Dataset(name, builtin.fingerprint(name), None, builtin.TARGETS[name])
         check_name(name)
-        with self._one_reader(name):
-            revision = self._source.revision(name)
+        revision = self._source.revision(name)
+        with self._one_reader(name) if revision is not None else nullcontext():
             known = self._held(name, revision)
             if known is None:
                 known = self._keep(name, self._source.load(name))

@@ -72,7 +72,7 @@ class DirectorySource:
             there = self._versions(name)
             if one := equal(there, new):
                 return Added(self._make_current(name, one), is_new=False)
-            number = next_number(one.number for one in there)
+            number = next_number(name, (one.number for one in there), self._names().__contains__)
             self._keep_current(name, there)
             self._put(name, _with_description(table, {"version": number, **new}))
         return Added(described(number, new, current=True), is_new=True)
@@ -129,11 +129,18 @@ class DirectorySource:
             own = description(table, own.get("target_column"), UNKNOWN_ORIGIN, None)
             if there := equal(kept, own):  # kept by an import that was killed before it replaced it
                 return replace(there, current=True)
-        return described(next_number(one.number for one in kept), own, current=True)
+        return described(
+            next_number(file.stem, (one.number for one in kept), self._names().__contains__), own, current=True
+        )
 
     def _keep_current(self, name: str, there: Sequence[DatasetVersion]) -> None:
         for one in there:
-            if one.current and one.fingerprint is not None and not self._kept(name, one.number).exists():
+            if one.current and one.fingerprint is None:
+                raise RejectedError(
+                    f"dataset {name!r} as it is now ({self._file(name).name}) cannot be read, so it could not be kept "
+                    "as a version: move the file away"
+                )
+            if one.current and not self._kept(name, one.number).exists():
                 self._kept(name, one.number).parent.mkdir(exist_ok=True)
                 _replace(self._kept(name, one.number), self._content(self._file(name), one))
 

@@ -104,7 +104,11 @@ class MongoSource:
 
         def next_version(before: Document | None) -> Document:
             kept = [self._filled(one) for one in self._entries(before)]
-            entry = {"version": next_number(one["version"] for one in kept), "file_id": file_id, **new}
+            entry = {
+                "version": next_number(name, (one["version"] for one in kept), self._taken),
+                "file_id": file_id,
+                **new,
+            }
             return {"name": name, **entry, "versions": [*kept, entry]}
 
         added = self._change(name, next_version)
@@ -155,6 +159,9 @@ class MongoSource:
         check_name(name)
         return self._documents.find_one({"name": name}, sort=NEWEST)
 
+    def _taken(self, name: str) -> bool:
+        return self._documents.find_one({"name": name}, {"_id": 1}) is not None
+
     def _entries(self, document: Document | None) -> builtins.list[Document]:
         """The versions, oldest first; a file that somebody else has put in the place of ours is the next one."""
         if document is None:
@@ -162,7 +169,7 @@ class MongoSource:
         entries = list(document.get("versions", ()))
         current = document.get("file_id")
         if current is not None and all(one["file_id"] != current for one in entries):
-            number = next_number(one["version"] for one in entries)
+            number = next_number(document["name"], (one["version"] for one in entries), self._taken)
             entries.append({"version": number, "file_id": current, "target_column": document.get("target_column")})
         return entries
 

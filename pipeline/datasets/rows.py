@@ -38,7 +38,10 @@ def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
         if max_bytes is not None and size > max_bytes:
             raise RejectedError(f"it is larger than the dataset cache of {max_bytes:,} bytes, by its first rows alone")
     names = dict.fromkeys(chain.from_iterable(batch.columns for batch in batches))
-    return pa.table([_joined(name, batches) for name in names], names=list(names))
+    try:
+        return pa.table([_joined(name, batches) for name in names], names=list(names))
+    except pa.ArrowException as error:
+        raise RejectedError(f"its rows are no table: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ def _joined_lists(name: str, chunks: Sequence[Chunk]) -> Column:
                 .field(name)
                 .type
             )
-        return chunked([chunk.cast(joined) for chunk in chunks], joined)
+        return chunked([pa.array(chunk.to_pylist(), joined) for chunk in chunks], joined)
     except pa.ArrowException as error:
         raise RejectedError(f"column {name!r} holds lists in some rows only, or of several kinds: {error}") from error
 

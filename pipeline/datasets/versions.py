@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.datasets import DatasetVersion, Origin
+from pipeline.datasets.names import version_name
 from pipeline.datasets.tables import fingerprint, profile
 
 
@@ -47,8 +48,12 @@ def equal(versions: Iterable[DatasetVersion], wanted: Mapping[str, Any]) -> Data
     return None
 
 
-def next_number(numbers: Iterable[int]) -> int:
-    return max(numbers, default=0) + 1
+def next_number(name: str, numbers: Iterable[int], taken: Callable[[str], bool]) -> int:
+    """The number after these whose name no other dataset has: what was called `churn.v2` before goes on to be it."""
+    number = max(numbers, default=0) + 1
+    while taken(version_name(name, number)):
+        number += 1
+    return number
 
 
 def now() -> datetime:

@@ -6,7 +6,8 @@ are needed, and the weights are put in: nothing that a framework has stored is e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -83,14 +84,15 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """X: (rows, features), finite numbers, standardised; y: (rows,) labels.
 
         Raises RejectedError where the features have not the shape the network takes, FloatingPointError when the loss
-        is no number any more.
+        is no number any more, MemoryError.
         """
         self.classes_, codes = np.unique(y, return_inverse=True)
         self.n_features_in_ = X.shape[1]
         rows, codes = self.as_rows(X), codes.astype(np.int64)
         fit_on, held_out = self._held_out(codes)
-        network = self.network(rows.shape[1:], len(self.classes_))
-        course = self._follow(network, rows, codes, fit_on, held_out, watch or Watch())
+        with self._out_of_memory():
+            network = self.network(rows.shape[1:], len(self.classes_))
+            course = self._follow(network, rows, codes, fit_on, held_out, watch or Watch())
         self.weights_ = list(course.best or course.weights)
         self.n_iter_ = course.epoch
         self.history_ = {"loss": course.losses, "validation_loss": course.validation_losses}
@@ -126,6 +128,16 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         shape = row_shape(self.takes, X.shape[1], getattr(self, "input_shape", None))
         clipped = np.clip(np.asarray(X, dtype=np.float32), -CLIPPED_AT, CLIPPED_AT)
         return np.ascontiguousarray(clipped.reshape(len(clipped), *shape))
+
+    @contextmanager
+    def _out_of_memory(self) -> Iterator[None]:
+        """What a framework raises instead of a MemoryError becomes one."""
+        try:
+            yield
+        except Exception as error:
+            if FRAMEWORKS[self.framework].networks().is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            raise
 
     def _held_out(self, codes: Codes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Places of the rows to fit on, and of those that tell when to stop: a share of each class."""

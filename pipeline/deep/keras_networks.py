@@ -55,6 +55,10 @@ def device() -> str:
     return f"gpu {found[0].name}" if found else "cpu"
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, tf.errors.ResourceExhaustedError)
+
+
 class KerasNetwork:
     """Implements pipeline.deep.classifier.Network with Adam and cross-entropy."""
 

@@ -54,6 +54,13 @@ def device() -> str:
     return f"cuda {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """torch has an error of its own for GPUs alone."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
 class TorchNetwork:
     """Implements pipeline.deep.classifier.Network with Adam and cross-entropy."""
 

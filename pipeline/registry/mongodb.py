@@ -50,6 +50,7 @@ class MongoRegistry:
             partialFilterExpression={"version_number": {"$exists": True}},
         )
         self._models.create_index([("created_at", pymongo.DESCENDING)])
+        self._models.create_index(["project", "version_number", "archived_at", "artifact_bytes"])
         self._models.create_index(["recipe", "project"], partialFilterExpression={"recipe": {"$gt": ""}})
 
     @transient("registering models")
@@ -144,8 +145,16 @@ class MongoRegistry:
 
     @transient("adding up models")
     def usage(self, project: str) -> Usage:
-        total = {"_id": None, "models": {"$sum": 1}, "bytes": {"$sum": "$artifact_bytes"}}
-        stages: list[Document] = [{"$match": {"project": project, **NUMBERED, **NOT_ARCHIVED}}, {"$group": total}]
+        counts = {"$ne": [{"$type": "$archived_at"}, "date"]}
+        total = {
+            "_id": None,
+            "models": {"$sum": {"$cond": [counts, 1, 0]}},
+            "bytes": {"$sum": {"$cond": [counts, "$artifact_bytes", 0]}},
+        }
+        stages: list[Document] = [
+            {"$match": {"project": project, **NUMBERED}},
+            {"$group": total},
+        ]  # an index has it all
         for row in self._models.aggregate(stages):
             return Usage(row["models"], row["bytes"])
         return Usage(0, 0)

@@ -20,7 +20,7 @@ import sklearn
 from distributed import Client, Future, KilledWorker, get_worker
 
 from pipeline.environment import LIBRARIES, environment
-from pipeline.search.fitting import Fit, Fold, Outcome, here, on_fold
+from pipeline.search.fitting import Fit, Fold, Outcome, here, on_fold, only_the_users
 from pipeline.search.space import Values
 
 PATIENCE_S = 30.0
@@ -146,9 +146,7 @@ def _scored(fold: Fold, candidate: Values, rows: int, fit: Fit, expected: Mappin
         raise RuntimeError(f"the Dask worker at {get_worker().address} has {'; '.join(different)}")
     begun = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
-        warnings.simplefilter("always")
-        for not_the_users in (DeprecationWarning, FutureWarning):
-            warnings.simplefilter("ignore", not_the_users)
+        only_the_users(warnings.simplefilter)
         score, error = on_fold(fold, fit, candidate, rows)
     said = tuple(dict.fromkeys(str(one.message) for one in caught))
     return _Scored(score, error, time.perf_counter() - begun, said)

@@ -71,6 +71,13 @@ def on_fold(fold: Fold, fit: Fit, candidate: Values, rows: int) -> tuple[float |
         return None, f"{type(error).__name__}: {error}"
 
 
+def only_the_users(simplefilter: Callable[..., None]) -> None:
+    """Let warnings be recorded that are about the data or the model; those of libraries and sockets are nobody's."""
+    simplefilter("always")
+    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning):
+        simplefilter("ignore", category)
+
+
 def fit_algorithm(
     name: str,
     given: Mapping[str, HyperparameterValue],

@@ -99,11 +99,11 @@ class Scorer:
 
     def __post_init__(self) -> None:
         """Notes of other data or another environment are none, and neither is a line that was cut off."""
-        first, *lines = self.notes.read_bytes().split(b"\n")[:-1] if self.notes.exists() else [b""]
-        if first != self.made_on:
-            self.notes.write_bytes(self.made_on + b"\n")
-            return
-        self.notes.write_bytes(b"".join(line + b"\n" for line in (first, *lines)))
+        found = self.notes.read_bytes().split(b"\n")[:-1] if self.notes.exists() else []
+        lines = found[1:] if found[:1] == [self.made_on] else []
+        rewritten = self.notes.with_suffix(".new")
+        rewritten.write_bytes(b"".join(line + b"\n" for line in (self.made_on, *lines)))
+        rewritten.replace(self.notes)
         for note in map(orjson.loads, lines):
             self._known[key_of(note["hyperparameters"], note["rows"])] = note
 

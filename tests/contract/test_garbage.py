@@ -9,13 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.artifacts import ArtifactStore, NewArtifact
+from pipeline.artifacts import ArtifactStore, NewArtifact, checkpoints_of
 from pipeline.artifacts.directory import DirectoryStore
 from pipeline.artifacts.gridfs import GridFSStore
 from pipeline.garbage import FORGOTTEN_SOON_S, Collector
@@ -49,7 +48,9 @@ class Site:
         return self._stored(f"{project}/churn/{request_id}/{digest}.zip", content)
 
     def put_notes(self, request_id: str, content: bytes = b"notes") -> str:
-        return self._stored(f"checkpoints/{quote(request_id, safe='')}/{len(content):012d}", content)
+        return self._stored(
+            f"{checkpoints_of(request_id)}{len(content):09d}-{hashlib.sha256(content).hexdigest()}", content
+        )
 
     def outcome(self, request_id: str, content: bytes = b"model", project: str = "default") -> Outcome:
         digest = hashlib.sha256(content).hexdigest()
@@ -176,7 +177,7 @@ def test_files_that_are_not_ours_are_never_looked_at(site: Site) -> None:
             f"r-1/{digest}.zip",
             "default/churn/r-1/notes.zip",
             f"default/ch urn/r-1/{digest}.zip",
-            "checkpoints/r-1",
+            "~checkpoints/r-1",
         )
     }
     assert site.gc() == {}

@@ -47,7 +47,7 @@ def test_epochs_that_are_done_are_not_done_again_after_a_kill(
     for request_id in ("killed", "calm"):
         hyperparameters = {"epochs": epochs, "batch_size": 64}
         fleet.submit(request(request_id, "one-line", "torch_mlp", "digits", hyperparameters=hyperparameters))
-    checkpoints = {"filename": {"$regex": "^checkpoints/killed/"}}
+    checkpoints = {"filename": {"$regex": "^~checkpoints/killed/"}}
     fleet.until(lambda: mongo_database["fs.files"].count_documents(checkpoints), 120)
     first.kill()
     fleet.start("w1")
@@ -61,4 +61,4 @@ def test_epochs_that_are_done_are_not_done_again_after_a_kill(
     assert killed is not None
     assert calm is not None
     assert killed["metrics"] == calm["metrics"]
-    fleet.until(lambda: not mongo_database["fs.files"].count_documents({"filename": {"$regex": "^checkpoints/"}}), 30)
+    fleet.until(lambda: not mongo_database["fs.files"].count_documents({"filename": {"$regex": "^~checkpoints/"}}), 30)

@@ -27,7 +27,7 @@ def notes(database: Database[dict[str, Any]]) -> list[int]:
     files = gridfs.GridFS(database)
     counts = []
     for name in files.list():
-        if name.startswith("checkpoints/"):
+        if name.startswith("~checkpoints/"):
             with ZipFile(io.BytesIO(files.get_last_version(name).read())) as archive:
                 counts.append(
                     archive.read("search.jsonl").count(b"\n") - 1
@@ -50,7 +50,7 @@ def test_a_search_whose_worker_is_killed_fits_no_finished_candidate_again(
     def fitted() -> Counter[str]:
         return Counter(fits.read_text().split()) if fits.exists() else Counter()
 
-    checkpoints = {"filename": {"$regex": "^checkpoints/"}}
+    checkpoints = {"filename": {"$regex": "^~checkpoints/"}}
     fleet.until(lambda: mongo_database["fs.files"].count_documents(checkpoints), 60)
     first.kill()
     before = fitted().total()

@@ -1,5 +1,6 @@
 """Checkpoints: what a training has come to outlives the worker, and goes when the request has its outcome."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from consumer.checkpoints import Checkpoints
 from consumer.waiting import Breakers
+from pipeline.artifacts import NewArtifact, checkpoints_of
 from pipeline.artifacts.directory import DirectoryStore
 from pipeline.trained import COURSE, SEARCH_NOTES
 
@@ -67,7 +69,7 @@ def test_the_newest_is_found_on_another_machine_and_the_older_ones_are_gone(
     assert found is not None
     assert files(found) == {SEARCH_NOTES: b"one\ntwo\n"}
     deadline = time.monotonic() + 10
-    while len(store.list("checkpoints/")) > 1:
+    while len(store.list("~checkpoints/")) > 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -78,7 +80,7 @@ def test_a_request_with_an_outcome_leaves_none(machine: Machine, store: Director
     (machine.folder / "r" / SEARCH_NOTES).unlink()
     machine.checkpoints.drop("r")
     deadline = time.monotonic() + 10
-    while store.list("checkpoints/"):
+    while store.list("~checkpoints/"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert machine.checkpoints.restore("r") is None
@@ -92,7 +94,7 @@ def test_what_is_over_when_the_worker_stops_leaves_none_either(tmp_path: Path, s
     machine.checkpoints.stop()
     machine.checkpoints.drop("r")
     machine.checkpoints.join(10)
-    assert store.list("checkpoints/") == []
+    assert store.list("~checkpoints/") == []
 
 
 def test_a_request_never_finds_anothers(machine: Machine) -> None:
@@ -121,3 +123,25 @@ def test_what_the_next_attempt_adds_is_newer_than_what_it_found(
     machine.until_stored("r", b"scored\n", **{COURSE: b"4"})
     other.checkpoints.stop()
     other.checkpoints.join(10)
+
+
+def test_what_cannot_be_read_is_no_checkpoint(machine: Machine, store: DirectoryStore, tmp_path: Path) -> None:
+    machine.training("r").write_bytes(b"one\n")
+    machine.until_stored("r", b"one\n")
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"no archive")
+    digest = hashlib.sha256(b"no archive").hexdigest()
+    store.put([NewArtifact(f"{checkpoints_of('r')}000000099-{digest}", broken, digest, 10)])
+    machine.until_stored("r", b"one\n")
+    assert not list(machine.folder.glob("*.zip"))
+
+
+def test_a_training_that_starts_over_goes_on_counting(machine: Machine) -> None:
+    """The same number for other content would be taken for what is there."""
+    machine.training("r").write_bytes(b"one\n")
+    machine.until_stored("r", b"one\n")
+    again = machine.folder / "again"
+    again.mkdir()
+    (again / SEARCH_NOTES).write_bytes(b"two\n")
+    machine.checkpoints.keep("r", again)
+    machine.until_stored("r", b"two\n")

@@ -113,6 +113,42 @@ def test_a_gpu_belongs_to_one_lane_at_a_time(bench: Bench) -> None:
     assert [lane.gpu for lane in bench.lanes._lanes.values() if lane.framework == "torch"] == ["7"]
 
 
+@pytest.mark.parametrize("lanes", [(1, ("7",))], indirect=True)
+def test_an_idle_lane_gives_its_gpu_to_another_framework(bench: Bench) -> None:
+    bench.feed("torch", "torch_logistic", epochs=1)
+    assert bench.ended("torch").verdict == "trained"  # type: ignore[union-attr]
+    bench.feed("keras", "keras_dnn", epochs=1)
+    assert bench.ended("keras").verdict == "trained"  # type: ignore[union-attr]
+    assert [(lane.framework, lane.gpu) for lane in bench.lanes._lanes.values() if lane.open] == [("keras", "7")]
+
+
+@pytest.mark.parametrize("lanes", [(2, ("7",))], indirect=True)
+def test_jobs_that_wait_for_a_gpu_take_no_room_from_others(bench: Bench) -> None:
+    bench.feed("long", "torch_mlp", **LONG)
+    bench.taken("long")
+    for number in range(5):
+        bench.feed(f"waits-{number}", "torch_logistic")
+    assert bench.lanes.room() > 0
+    bench.feed("tree", "decision_tree")
+    assert bench.ended("tree").verdict == "trained"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["torch_mlp", "keras_dnn"])
+def test_a_framework_that_is_out_of_memory_ends_as_out_of_memory(tmp_path: Path, name: str) -> None:
+    lanes = Lanes(1)
+    lanes.start()
+    bench = Bench(lanes, tmp_path)
+    try:
+        bench.feed("huge", name, hidden_layer_sizes=[10_000] * 12)
+        event = bench.ended("huge")
+    finally:
+        lanes.stop()
+    if isinstance(event, Killed):  # the watch over resident memory was first
+        assert event.end is End.OUT_OF_MEMORY
+    else:
+        assert event.kind == "OUT_OF_MEMORY", event
+
+
 def test_a_framework_that_cannot_be_imported_costs_its_jobs_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

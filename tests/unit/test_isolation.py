@@ -144,7 +144,7 @@ def _fill(stores: Stores, client: Client, project: str, word: str, model_file: P
     stores.ledger.insert_outcomes([failed])
     for key in (
         f"{project}/{word}-model/{asked.request_id}/{digest}.zip",
-        f"checkpoints/{asked.request_id}/000000000009",
+        f"~checkpoints/{asked.request_id}/000000009-{'0' * 64}",
     ):
         stores.artifacts.put([NewArtifact(key, model_file, digest, len(content))])
     accepted = progress_event(

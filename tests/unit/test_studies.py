@@ -113,8 +113,10 @@ def test_importance_is_measured_on_at_most_two_thousand_rows_and_on_fewer_of_wid
     assert bench.load(bench.train(asked, frame)).evaluation["importance"]["rows"] == studies.MOST_ROWS == 2_000
     monkeypatch.setattr(studies, "MOST_PREDICTED", 9_000)
     assert bench.load(bench.train(asked, frame)).evaluation["importance"]["rows"] == 9_000 // (2 * 5)
-    monkeypatch.setattr(studies, "MOST_PREDICTED", 100)
+    monkeypatch.setattr(studies, "MOST_PREDICTED", 2 * 5 * studies.LEAST_ROWS)
     assert bench.load(bench.train(asked, frame)).evaluation["importance"]["rows"] == studies.LEAST_ROWS
+    monkeypatch.setattr(studies, "MOST_PREDICTED", 2 * 5 * studies.LEAST_ROWS - 1)
+    assert "importance" not in bench.load(bench.train(asked, frame)).evaluation
 
 
 def test_importance_of_one_test_row_has_no_r2_and_is_absent(bench: Bench) -> None:
