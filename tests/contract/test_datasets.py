@@ -782,3 +782,28 @@ def test_a_mongodb_that_is_not_there_is_an_error_that_waiting_may_heal() -> None
         ):
             with pytest.raises(TransientError, match="mongodb"):
                 call()
+
+
+@pytest.mark.parametrize("documents", [[{"x": [None, None], "y": 1}], [{"x": [None, None]}, {"x": [1.0, 2.0]}]])
+def test_lists_of_nothing_stop_nobody(documents: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one batch, or in one before those with numbers."""
+    monkeypatch.setattr(rows, "BATCH_ROWS", 1)
+    assert rows.table_of(documents)["x"].to_pylist() == [one["x"] for one in documents]
+
+
+def test_what_cannot_be_read_is_not_replaced(tmp_path: Path) -> None:
+    """It could not be kept as a version."""
+    source = DirectorySource(tmp_path)
+    (tmp_path / "sales.csv").write_bytes("a,größe\n1,2\n".encode("latin-1"))
+    with pytest.raises(RejectedError, match=r"sales\.csv\) cannot be read, so it could not be kept"):
+        source.add("sales", pa.table({"a": [1, 2], "b": [3, 4]}), None)
+    assert (tmp_path / "sales.csv").exists()
+
+
+def test_a_dataset_that_is_called_like_a_version_stays_itself(tmp_path: Path) -> None:
+    source = DirectorySource(tmp_path)
+    (tmp_path / "churn.v2.csv").write_text("a,b\n9,9\n")
+    for number in (1, 2):
+        source.add("churn", pa.table({"a": [number, 2], "b": [3, 4]}), None)
+    assert source.load("churn.v2").table["a"].to_pylist() == [9]
+    assert [one.number for one in source.versions("churn")] == [1, 3]
