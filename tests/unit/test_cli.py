@@ -783,6 +783,10 @@ def test_a_report_of_a_dataset_that_has_changed_says_so(run: Run, stores: Stores
     trained_on(stores, tmp_path / "spool", frame)
     changed = canonical(pa.Table.from_pandas(frame.iloc[1:], preserve_index=False))
     stores.datasets.add("rows", changed, "label")
+    answer = run("models", "report", "rows", "kept.md", "--importance")
+    assert (answer.code, "its version of then is rows.v1" in answer.error) == (0, True)
+    assert "Importance of columns when shuffled" in Path("kept.md").read_text()
+    stores.datasets.prune("rows", 1)
     answer = run("models", "report", "rows", "--importance")
     assert (answer.code, answer.out) == (2, "")
     assert "dataset rows is not what it was when the model was trained" in answer.error

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pipeline import search, training
 from pipeline.algorithms import find
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import fingerprint
+from pipeline.environment import environment
 from pipeline.jobs import Search, SearchDimension
 from pipeline.search import cluster as on_dask
 from pipeline.search.cluster import DaskCluster
@@ -48,10 +49,19 @@ def _as_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASK_SCHEDULER", "tcp://elsewhere:8786")
 
 
-def _cluster(workers: int = 2) -> LocalCluster:
-    return LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
-    )
+@contextmanager
+def _cluster(workers: int = 2) -> Iterator[LocalCluster]:
+    """It sets OMP_NUM_THREADS here too, which every training's environment tells, for as long as the process lives."""
+    environment("")
+    before = dict(os.environ)
+    try:
+        with LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
+        ) as cluster:
+            yield cluster
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _found(folder: Path, asked: Search, scheduler: str | None, **more: Any) -> tuple[dict[str, Any], list[str]]:
@@ -128,12 +138,11 @@ def _fits(folder: Path | None, victim: int | None, again: bool, candidate: Any, 
 
 
 def test_when_the_scheduler_goes_away_the_search_goes_on_in_the_trainer_and_says_so() -> None:
-    cluster = _cluster()
-    fitting = DaskCluster(cluster.scheduler_address, patience_s=1)
     folds = [search.Fold([[0.0]], [0], float)]  # type: ignore[arg-type]
-    outcomes = fitting(folds, partial(_fits, None, None, False), [{"max_depth": number} for number in range(30)], 1)
-    first = [next(outcomes) for _ in range(3)]
-    cluster.close()
+    with _cluster() as cluster:
+        fitting = DaskCluster(cluster.scheduler_address, patience_s=1)
+        outcomes = fitting(folds, partial(_fits, None, None, False), [{"max_depth": number} for number in range(30)], 1)
+        first = [next(outcomes) for _ in range(3)]
     with pytest.warns(UserWarning, match=r"the Dask cluster at tcp://127.* failed .*; the search went on in the"):
         rest = list(outcomes)
     fitting.close()
