@@ -135,13 +135,13 @@ class DirectorySource:
 
     def _keep_current(self, name: str, there: Sequence[DatasetVersion]) -> None:
         for one in there:
-            if one.current and one.fingerprint is None:
-                raise RejectedError(
-                    f"dataset {name!r} as it is now ({self._file(name).name}) cannot be read, so it could not be kept "
-                    "as a version: move the file away"
-                )
-            if one.current and not self._kept(name, one.number).exists():
-                self._kept(name, one.number).parent.mkdir(exist_ok=True)
+            if not one.current:
+                continue
+            self._kept(name, one.number).parent.mkdir(exist_ok=True)
+            if one.fingerprint is None:  # what we cannot read is somebody's nevertheless
+                file = self._file(name)
+                _replace(self._root / VERSIONS / f"{file.name}.unreadable", file.read_bytes())
+            elif not self._kept(name, one.number).exists():
                 _replace(self._kept(name, one.number), self._content(self._file(name), one))
 
     def _content(self, file: Path, version: DatasetVersion) -> bytes:

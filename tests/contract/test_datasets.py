@@ -791,13 +791,13 @@ def test_lists_of_nothing_stop_nobody(documents: list[dict[str, Any]], monkeypat
     assert rows.table_of(documents)["x"].to_pylist() == [one["x"] for one in documents]
 
 
-def test_what_cannot_be_read_is_not_replaced(tmp_path: Path) -> None:
-    """It could not be kept as a version."""
+def test_what_cannot_be_read_is_kept_as_it_is(tmp_path: Path) -> None:
     source = DirectorySource(tmp_path)
-    (tmp_path / "sales.csv").write_bytes("a,größe\n1,2\n".encode("latin-1"))
-    with pytest.raises(RejectedError, match=r"sales\.csv\) cannot be read, so it could not be kept"):
-        source.add("sales", pa.table({"a": [1, 2], "b": [3, 4]}), None)
-    assert (tmp_path / "sales.csv").exists()
+    content = "a,größe\n1,2\n".encode("latin-1")
+    (tmp_path / "sales.csv").write_bytes(content)
+    source.add("sales", pa.table({"a": [1, 2], "b": [3, 4]}), None)
+    assert source.load("sales").table["a"].to_pylist() == [1, 2]
+    assert [file.read_bytes() for file in tmp_path.rglob("*.unreadable")] == [content]
 
 
 def test_a_dataset_that_is_called_like_a_version_stays_itself(tmp_path: Path) -> None:
