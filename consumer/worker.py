@@ -522,8 +522,7 @@ class Worker:
         """Decide on a negative outcome; it counts once the ledger has taken it."""
         if job.state is State.READY:
             self._ready.remove(job)
-        _remove(job.spool)
-        _remove(job.checkpoint)
+        _remove_files(job)
         self._put_down_dataset(job)
         job.state = State.STORING
         job.sequence += 1
@@ -576,9 +575,7 @@ class Worker:
         job.state = State.PARKED
         job.claim = None
         self._put_down_dataset(job)
-        _remove(job.spool)
-        _remove(job.checkpoint)
-        job.spool = job.checkpoint = None
+        _remove_files(job)
         job.look_at = time.monotonic() + LOOK_AGAIN_S
         if job.record is None:
             self._forget(job)
@@ -648,8 +645,7 @@ class Worker:
         if job.state is State.READY:
             self._ready.remove(job)
         self._put_down_dataset(job)
-        _remove(job.spool)
-        _remove(job.checkpoint)
+        _remove_files(job)
         del self._jobs[job.request_id]
         claimed = job.state is not State.PARKED
         job.state = State.PARKED
@@ -755,6 +751,13 @@ def _watch(selector: selectors.BaseSelector, watching: set[Any], wanted: set[Any
     for new in wanted - watching:
         selector.register(new, selectors.EVENT_READ)
     return wanted
+
+
+def _remove_files(job: Job) -> None:
+    """What its trainings have left on disk; none of them goes on."""
+    _remove(job.spool)
+    _remove(job.checkpoint)
+    job.spool = job.checkpoint = None
 
 
 def _remove(folder: Path | None) -> None:

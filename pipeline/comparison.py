@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.champion import apart, lower_is_better
 from pipeline.jobs import RegisteredModel
 from pipeline.model_file import LoadedModel
-from pipeline.pages import FIRST, document, figure, number, row_of, table, warning
+from pipeline.pages import document, figure, in_order, number, row_of, table, warning
 from pipeline.report import pictures
 
 Marks = dict[tuple[int, int], str]
@@ -24,7 +24,7 @@ def page(found: Sequence[RegisteredModel], loaded: Sequence[LoadedModel], names:
     reasons = apart(found)
     models = [one.model for one in found]
     metrics = [one.metrics for one in models]
-    shown = _in_order({name for one in metrics for name in one})
+    shown = in_order({name for one in metrics for name in one})
     rows = [(name, *(_of(one, name, number) for one in metrics)) for name in shown]
     sections = [
         warning("The metrics tell little about which is better", reasons),
@@ -37,11 +37,6 @@ def page(found: Sequence[RegisteredModel], loaded: Sequence[LoadedModel], names:
     of = {f"{one.project}/{one.model_name}" for one in models}
     title = f"{of.pop()} {' and '.join(names)}" if len(of) == 1 else " and ".join(names)
     return document(title, f"{len(names)} versions side by side", sections)
-
-
-def _in_order(names: set[str]) -> list[str]:
-    place = {name: at for at, name in enumerate(FIRST)}
-    return sorted(names, key=lambda name: (place.get(name, len(place)), name))
 
 
 def _best(shown: Sequence[str], metrics: Sequence[Mapping[str, float]]) -> Marks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 from pipeline.charts import Chart
@@ -108,8 +108,13 @@ def number(value: float) -> str:
 
 
 def ordered(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+    return [(name, metrics[name]) for name in in_order(metrics)]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of metrics: those that people look at first, then the others."""
     place = {name: at for at, name in enumerate(FIRST)}
-    return sorted(metrics.items(), key=lambda one: (place.get(one[0], len(place)), one[0]))
+    return sorted(names, key=lambda name: (place.get(name, len(place)), name))
 
 
 def _cell(column: int, value: object, kind: str | None) -> str:

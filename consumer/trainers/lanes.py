@@ -182,15 +182,15 @@ class Lanes:
             return self._changed(idle[0], framework)
         for lane in idle:
             if lane.gpu:  # which it gives back when its trainer has ended
-                lane.retiring = lane.yields = True
-                lane.feed.shutdown(socket.SHUT_WR)
+                lane.yields = True
+                _retire(lane)
                 break
         return own
 
     def _changed(self, lane: _Lane, framework: str) -> _Lane:
         """A new lane in the place of one without work, whose trainer ends by itself."""
-        lane.retiring = lane.replaced = True
-        lane.feed.shutdown(socket.SHUT_WR)
+        lane.replaced = True
+        _retire(lane)
         self._servers.start(framework)
         return self._spawn(framework)
 
@@ -354,8 +354,7 @@ class Lanes:
                 continue
             if spec is None:
                 if lane.rss_bytes > lane.fresh_bytes + GROWTH_BYTES:
-                    lane.retiring = True
-                    lane.feed.shutdown(socket.SHUT_WR)
+                    _retire(lane)
                 continue
             if now >= lane.deadline:
                 message = f"the training exceeded its time limit of {spec.max_time_s:g} s (max_training_time_s)"
@@ -397,6 +396,12 @@ class Lanes:
         their_outbox.close()
         lane = self._lanes[number] = _Lane(number, framework, gpu, feed, reading_end, outbox)
         return lane
+
+
+def _retire(lane: _Lane) -> None:
+    """Let an idle trainer end by itself."""
+    lane.retiring = True
+    lane.feed.shutdown(socket.SHUT_WR)
 
 
 def _rss_bytes(pid: int) -> int:
