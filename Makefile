@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint types contracts bench services-up services-down lock clean
+.PHONY: help demo test unit lint types contracts bench chaos services-up services-down lock clean
 
 # Without .pyc files each of the many short-lived Python processes would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -23,7 +23,7 @@ demo: $(SYNCED) ## Train models on this machine, with no server at all
 test: $(SYNCED) ## Run all tests, on real servers, with coverage
 	@$(BIN)/python -m tests.services install
 	@$(BIN)/coverage erase
-	@$(BIN)/pytest --cov --cov-report=term $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 unit: $(SYNCED) ## Run the tests that need no server and kill nothing
 	@$(BIN)/pytest -m "not services and not chaos" $(ARGS)
@@ -41,6 +41,10 @@ contracts: $(SYNCED) ## Check which package may import which
 bench: $(SYNCED) ## Measure, on real servers
 	@$(BIN)/python -m tests.services install
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(SYNCED) ## Break everything while 5,000 requests are trained, and count; 12 minutes
+	@$(BIN)/python -m tests.services install
+	@$(BIN)/python -m tests.chaos $(if $(ARGS),$(ARGS),--seed 1 --requests 5000 --faults 200 --minutes 12)
 
 services-up: $(SYNCED) ## Start Kafka, MongoDB, S3 and a schema registry, and print the settings to paste
 	@$(BIN)/python -m tests.services up

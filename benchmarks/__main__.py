@@ -20,7 +20,9 @@ from consumer.trainers.servers import THREAD_VARIABLES
 if TYPE_CHECKING:
     from benchmarks.report import Result
 
-PARTS = ("overhead", "tiny", "small", "medium", "latency", "memory")
+PARTS = ("overhead", "tiny", "small", "medium", "latency", "limits", "fairness", "memory", "endurance", "recovery")
+OWN_WORKERS = ("limits", "fairness", "memory", "endurance", "recovery")
+"""Parts that start workers of their own; one serves all others."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
-    """One worker serves all parts but `memory`, which has one of its own."""
-    from benchmarks import latency, memory, overhead, throughput
+    from benchmarks import endurance, fairness, latency, limits, memory, overhead, recovery, throughput
     from benchmarks.fleet import CONCURRENCY, Fleet, servers
     from benchmarks.limit import BareProcesses
     from benchmarks.workloads import WORKLOADS
@@ -72,15 +73,23 @@ def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
             if not parts:
                 return
         started = stack.enter_context(servers())
-        if parts != ["memory"]:
+        if set(parts) - set(OWN_WORKERS):
             bare = stack.enter_context(BareProcesses(folder, CONCURRENCY))
             fleet = stack.enter_context(Fleet(started, folder))
         for part in parts:
             if part == "latency":
                 yield latency.measure(fleet, bare, 30 if quick else 100)
+            elif part == "limits":
+                yield limits.measure(started, folder, 15 if quick else 60)
+            elif part == "fairness":
+                yield fairness.measure(started, folder, 20_000 if quick else 100_000, 3 if quick else 10)
             elif part == "memory":
                 sizes = (500, 12_000, 5.0) if quick else (3_000, 100_000, 30.0)
                 yield memory.measure(started, folder, *sizes)
+            elif part == "endurance":
+                yield endurance.measure(started, folder, *((2_000, 60.0) if quick else (20_000, 600.0)))
+            elif part == "recovery":
+                yield recovery.measure(started, folder, 3 if quick else 20)
             else:
                 (workload,) = (one for one in WORKLOADS if one.name == part)
                 yield throughput.measure(fleet, bare, workload, throughput.QUICK if quick else throughput.FULL)
@@ -89,7 +98,7 @@ def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the worker on real servers.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all")
-    parser.add_argument("--quick", action="store_true", help="one short round of everything, within two minutes")
+    parser.add_argument("--quick", action="store_true", help="one short round of everything, some four minutes")
     parser.add_argument("--json", action="store_true", help="one object a part in place of tables")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything that was measured there, as JSON")
     return parser

@@ -106,7 +106,7 @@ class Fleet:
         }
         self.settings: Settings = load_settings(self._environment, env_file=None)
         self.topics = Topics(self.settings.topic_prefix)
-        self._codec = Codec()
+        self.codec = Codec()
         self._producer = Producer({**kafka_config.producer_config(self.settings), "linger.ms": 0, "log_level": 0})
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -140,8 +140,10 @@ class Fleet:
         return self._process.pid
 
     def message(self, workload: Workload, series: str, number: int) -> Message:
-        avro = to_avro(workload.request(series, number))
-        return message(self._codec, self.topics, Record.TRAINING_REQUEST, avro)
+        return self.encoded(Record.TRAINING_REQUEST, to_avro(workload.request(series, number)))
+
+    def encoded(self, record: Record, avro: Any) -> Message:
+        return message(self.codec, self.topics, record, avro)
 
     def send(self, messages: Sequence[Message]) -> None:
         """Put requests on the topic; returns when the broker has all of them."""
@@ -193,7 +195,7 @@ class Fleet:
         return BenchmarkError(f"{what}; the worker's last words: {self._last_words()}")
 
     def decode(self, record: Record, value: bytes) -> dict[str, Any]:
-        return self._codec.decode(value, record)
+        return self.codec.decode(value, record)
 
     def _create_topics(self) -> None:
         admin = AdminClient({**kafka_config.kafka_client_config(self.settings), "log_level": 0})

@@ -41,7 +41,7 @@ def measure(fleet: Fleet, bare: BareProcesses, jobs: int) -> Latency:
     times = _one_at_a_time(fleet, series, jobs)
     stages = _stages(_progress(fleet, times.keys()), times, before, fleet.metrics())
     took = [(ended - begun) * 1e3 for begun, ended, _ in times.values()]
-    return Latency(jobs, TARGET_P50_MS, *_p50_p99(took), *_p50_p99(alone), stages)
+    return Latency(jobs, TARGET_P50_MS, *p50_p99(took), *p50_p99(alone), stages)
 
 
 def _one_at_a_time(fleet: Fleet, series: str, jobs: int) -> Mapping[str, tuple[float, float, float]]:
@@ -105,6 +105,6 @@ def _stages(
     return {name: seconds * 1e3 for name, seconds in parts.items()}
 
 
-def _p50_p99(values: Sequence[float]) -> tuple[float, float]:
+def p50_p99(values: Sequence[float]) -> tuple[float, float]:
     cuts = statistics.quantiles(values, n=100, method="inclusive")
     return cuts[49], cuts[98]

@@ -72,18 +72,18 @@ class Memory:
 
 def measure(servers: Servers, folder: Path, jobs: int, waiting_requests: int, watch_s: float) -> Memory:
     with Fleet(servers, folder) as fleet:
-        start = _sample(fleet)
+        start = sample(fleet)
         busy = []
         for step in range(jobs // STEP_JOBS):
             fleet.send([fleet.message(TINY, f"memory-{step}", number) for number in range(STEP_JOBS)])
             fleet.registered.take(STEP_JOBS)
-            busy.append(_sample(fleet))
+            busy.append(sample(fleet))
         fleet.send([fleet.message(LONG, "waiting", number) for number in range(waiting_requests)])
         delivered = _settle(fleet)
         waiting = []
         until = time.monotonic() + watch_s
         while time.monotonic() < until:
-            waiting.append(_sample(fleet))
+            waiting.append(sample(fleet))
             fleet.check_alive()
             time.sleep(1.0)
         done = jobs // STEP_JOBS * STEP_JOBS
@@ -108,7 +108,7 @@ def _settle(fleet: Fleet) -> int:
     return round(held)
 
 
-def _sample(fleet: Fleet) -> Sample:
+def sample(fleet: Fleet) -> Sample:
     trainers = fleet.trainers()
     parent, children = processes.memory([fleet.pid]), processes.memory(trainers)
     total = parent + children + processes.memory(processes.children(fleet.pid))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from consumer.processes import children as children
+
 TICKS_S = 1 / os.sysconf("SC_CLK_TCK")
 MIB = 2**20
 
@@ -28,11 +30,6 @@ def cpu_s(pid: int, *, reaped: bool = False) -> float:
     return sum(int(ticks) for ticks in fields[11 : 15 if reaped else 13]) * TICKS_S
 
 
-def children(pid: int) -> list[int]:
-    """The processes that this one has started and that still run."""
-    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in _words(path)]
-
-
 def memory(pids: Iterable[int]) -> Memory:
     """Of these processes together."""
     total = Memory()
@@ -40,6 +37,11 @@ def memory(pids: Iterable[int]) -> Memory:
         sizes = _rollup(pid)
         total += Memory(sizes.get("Rss", 0), sizes.get("Pss", 0))
     return total
+
+
+def descriptors(pids: Iterable[int]) -> int:
+    """Files, sockets and pipes that these processes have open."""
+    return sum(len(_entries(Path(f"/proc/{pid}/fd"))) for pid in pids)
 
 
 def machine_cpu_s() -> float:
@@ -56,9 +58,9 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _words(path: Path) -> list[str]:
+def _entries(folder: Path) -> list[str]:
     try:
-        return path.read_text().split()
+        return [entry.name for entry in folder.iterdir()]
     except (FileNotFoundError, ProcessLookupError):
         return []
 

@@ -11,12 +11,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.endurance import Endurance
+from benchmarks.fairness import Fairness
 from benchmarks.latency import Latency
+from benchmarks.limits import Limits
 from benchmarks.memory import FLAT_MIB_PER_1000_JOBS, FLAT_MIB_PER_MINUTE, Memory, Sample
 from benchmarks.overhead import Overhead
+from benchmarks.recovery import Recovery
 from benchmarks.throughput import Round, Throughput
 
-Result = Overhead | Throughput | Latency | Memory
+Result = Overhead | Throughput | Latency | Limits | Fairness | Memory | Endurance | Recovery
 
 
 def table(result: Result) -> RenderableType:
@@ -27,8 +31,16 @@ def table(result: Result) -> RenderableType:
             return Group(_rates(result), _cpu(result))
         case Latency():
             return _latency(result)
+        case Limits():
+            return _limits(result)
+        case Fairness():
+            return _fairness(result)
         case Memory():
             return _memory(result)
+        case Endurance():
+            return _endurance(result)
+        case Recovery():
+            return _recovery(result)
 
 
 def to_json(result: Result) -> dict[str, Any]:
@@ -55,7 +67,23 @@ def _derived(result: Result) -> Mapping[str, Any]:
                 "most_rss": result.most_rss,
                 "most_pss": result.most_pss,
             }
-        case Latency() | Overhead():
+        case Fairness():
+            return {"median_to_start_s": result.median_to_start_s, "worst_in_jobs": result.worst_in_jobs}
+        case Endurance():
+            return {
+                "pss_mib_per_1000_jobs": result.pss_mib_per_1000_jobs,
+                "rss_mib_per_1000_jobs": result.rss_mib_per_1000_jobs,
+                "parent_rss_mib_per_1000_jobs": result.parent_rss_mib_per_1000_jobs,
+                "descriptors_per_1000_jobs": result.descriptors_per_1000_jobs,
+            }
+        case Recovery():
+            return {
+                "p50_s": result.p50_s,
+                "p99_s": result.p99_s,
+                "repeated_s_per_kill": result.repeated_s_per_kill,
+                "repeated_per_kill": result.repeated_per_kill,
+            }
+        case Latency() | Limits() | Overhead():
             return {}
 
 
@@ -135,6 +163,32 @@ def _latency(result: Latency) -> Table:
     return shown
 
 
+def _limits(result: Limits) -> Table:
+    shown = _table("limits of trainings in C code, seconds", "", "p50", "p99")
+    most, most_over = result.target_cancel_p99_s, result.target_overshoot_p99_s
+    gone = _judged(f"{result.gone_p99_s:.3f} (target {most:.0f})", result.gone_p99_s <= most)
+    shown.add_row(f"{result.cancels} cancels: produced, to no process left", f"{result.gone_p50_s:.3f}", gone)
+    shown.add_row("produced, to the terminal event", f"{result.told_p50_s:.3f}", f"{result.told_p99_s:.3f}")
+    over = _judged(f"{result.overshoot_p99_s:.3f} (target {most_over:.0f})", result.overshoot_p99_s <= most_over)
+    shown.add_row(f"{result.limits} time limits: over, to no process left", f"{result.overshoot_p50_s:.3f}", over)
+    shown.add_row("over, to the terminal event", f"{result.late_p50_s:.3f}", f"{result.late_p99_s:.3f}")
+    return shown
+
+
+def _fairness(result: Fairness) -> Table:
+    title = f"one request behind {result.flood:,} of another project, seconds ({result.jobs_per_s:.0f} jobs a second)"
+    shown = _table(title, "", "in front", "to its start", "to its end", "others ended meanwhile", "start in a queue")
+    for number, one in enumerate(result.singles, 1):
+        times = (f"{one.to_start_s:.2f}", f"{one.to_end_s:.2f}", f"{one.meanwhile}", f"{one.queue_s:,.0f}")
+        shown.add_row(f"request {number}", f"{one.in_front:,}", *times)
+    shown.add_section()
+    target = f"{result.worst_in_jobs:.1f} jobs of a lane (target {result.target_jobs:.0f})"
+    longest = _judged(target, result.worst_in_jobs <= result.target_jobs)
+    shown.add_row("median", "", f"{result.median_to_start_s:.2f}")
+    shown.add_row("longest wait", "", longest)
+    return shown
+
+
 def _memory(result: Memory) -> Table:
     shown = _table("memory, MiB", "", "worker RSS", "trainers RSS", "with forkserver RSS", "PSS", "slope of PSS")
     flat = result.mib_per_1000_jobs <= FLAT_MIB_PER_1000_JOBS
@@ -153,6 +207,38 @@ def _memory(result: Memory) -> Table:
     shown.add_section()
     most = _judged(f"{result.most_rss:.0f} (target {result.target_mib:.0f})", result.most_rss <= result.target_mib)
     shown.add_row(f"most (LOOK_AHEAD is {result.look_ahead:,})", "", "", most, f"{result.most_pss:.0f}", "")
+    return shown
+
+
+def _endurance(result: Endurance) -> Table:
+    shown = _table(
+        f"{result.jobs:,} tiny jobs in {result.took_s:.0f} s: MiB and descriptors",
+        "", "at the start", "half way", "at the end", "slope of the second half, a 1,000 jobs",
+    )  # fmt: skip
+    first, middle, last = (result.samples[at] for at in (0, len(result.samples) // 2, -1))
+    for name, of, slope in (
+        ("worker RSS", "parent_rss", result.parent_rss_mib_per_1000_jobs),
+        ("all RSS", "all_rss", result.rss_mib_per_1000_jobs),
+    ):
+        shown.add_row(name, *(f"{getattr(one, of):.0f}" for one in (first, middle, last)), f"{slope:+.2f}")
+    pss = result.pss_mib_per_1000_jobs
+    judged = _judged(f"{pss:+.2f}", pss <= result.target_mib_per_1000_jobs)
+    shown.add_row("all PSS", *(f"{one.all_pss:.0f}" for one in (first, middle, last)), judged)
+    counts = result.descriptors
+    open_ones = (counts[at] for at in (0, len(counts) // 2, -1))
+    shown.add_row("descriptors", *map(str, open_ones), f"{result.descriptors_per_1000_jobs:+.2f}")
+    return shown
+
+
+def _recovery(result: Recovery) -> Table:
+    shown = _table(f"kill -9 of a worker, {result.kills} times, under {result.jobs:,} jobs", "", "seconds")
+    shown.add_row("from the kill to the start elsewhere, p50", f"{result.p50_s:.1f}")
+    p99 = _judged(f"{result.p99_s:.1f} (target {result.target_p99_s:.0f})", result.p99_s <= result.target_p99_s)
+    shown.add_row("p99", p99)
+    shown.add_row("most", f"{max(result.waits_s):.1f}")
+    shown.add_section()
+    name = f"training done again, a kill ({result.repeated_per_kill:.1f} jobs)"
+    shown.add_row(name, f"{result.repeated_s_per_kill:.1f}")
     return shown
 
 

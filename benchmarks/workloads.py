@@ -89,3 +89,6 @@ LONG = Workload(
     target=0.0,
 )
 """A few seconds each, with a small model: what waits while memory is looked at."""
+
+HANG = Workload("hang", (Kind("troublesome", "iris", {"mode": "hang", "seconds": 600.0}),), jobs=1, target=0.0)
+"""In C code, with the interpreter's lock held; an algorithm of tests/plugins."""

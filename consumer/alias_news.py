@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import structlog
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Producer
 
 from consumer.events.codec import Codec
 from consumer.events.messages import Message, message
@@ -17,7 +17,7 @@ from consumer.events.outgoing import alias_changed
 from consumer.events.topics import Topics
 from consumer.failures import ThreadFailed
 from consumer.periodic import Periodic
-from consumer.transactions import produce
+from consumer.transactions import Refusal, produce
 from consumer.waiting import Breakers
 from pipeline.aliases import Alias, AliasStore
 from pipeline.errors import TransientError
@@ -68,9 +68,9 @@ class AliasNews(Periodic):
 
     def _refused(self, messages: Sequence[Message]) -> str:
         """Send them; returns why one was not taken, empty if all were.  Raises TransientError if nobody answers."""
-        refused: list[KafkaError] = []
+        refused: list[Refusal] = []
         for one in messages:
             produce(self._producer, one, refused)
         if left := self._producer.flush(FLUSH_TIMEOUT_S):
             raise TransientError("kafka", f"{left} events are not acknowledged")
-        return refused[0].str() if refused else ""
+        return refused[0].error.str() if refused else ""

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from consumer import kafka_config
+from consumer import failpoints, kafka_config
 from consumer.alias_news import AliasNews
 from consumer.cancellation import ControlGroup, ControlTail
 from consumer.checkpoints import Checkpoints
 from consumer.chronicle import Chronicle
-from consumer.claims import Claims, Steady
+from consumer.claims import LEASE_S, Claims, Steady
 from consumer.committer import Committer
 from consumer.events.codec import Codec
 from consumer.events.errors import MissingTopicsError
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.topics import Topics
 from consumer.health import Prober, service_probes
-from consumer.heartbeat import Heartbeat
+from consumer.heartbeat import Heartbeat, begin_life
 from consumer.http import Health, HttpServer
 from consumer.inbox import Inbox
 from consumer.intake import Intake
@@ -49,15 +52,17 @@ from pipeline.quotas import Quotas
 log = structlog.get_logger(__name__)
 
 LOOP_TURNS_WITHIN_S = 30.0
-JOIN_S = 15.0
+JOIN_S = 10.0
+"""Twice this, and a few seconds for the rest, fit into the 30 s that containers get beyond DRAIN_TIMEOUT."""
 EXIT_SUPERSEDED = 75
 
 
 def run_worker(settings: Settings) -> None:
-    """Run a worker until SIGTERM or SIGINT has drained it.
+    """Run a worker until SIGTERM or SIGINT has drained it, and end the process.
 
     Raises MissingTopicsError, and whatever a part could not go on from.
     """
+    failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     lanes = Lanes(settings.worker_concurrency, settings.cpus_per_training, gpus())
     lanes.start()
     stop = threading.Event()
@@ -78,6 +83,7 @@ def run_worker(settings: Settings) -> None:
         # Not in doubt: a newer process has our name. Nothing that we still do may count, so nothing is finished.
         log.critical("superseded", why=str(error))
         os._exit(EXIT_SUPERSEDED)
+    _end()
 
 
 def _drain_when(stop: threading.Event, worker: Worker) -> None:
@@ -106,6 +112,7 @@ class _Parts:
     http: HttpServer
 
     def run(self) -> None:
+        """Takes everything down in the end, unless we are superseded: then whatever is still done here is too much."""
         self.http.start()
         clients = (
             self.prober,
@@ -122,8 +129,12 @@ class _Parts:
         log.info("worker started", worker_id=self.me.worker_id, boot=self.me.boot)
         try:
             self.worker.run()
-        finally:
+        except SupersededError:
+            raise
+        except BaseException:
             self._stop()
+            raise
+        self._stop()
 
     def _stop(self) -> None:
         """From the source to the sinks; what does not end in time is left, since all of it can be done again."""
@@ -133,19 +144,13 @@ class _Parts:
         self.lanes.stop()
         for part in (self.claims, self.registrar):
             part.stop()
-            part.join(JOIN_S)
+        _join(self.claims, self.registrar, self.intake)
+        for part in (self.claims, self.registrar):
             part.give_up()
-        self.intake.join(JOIN_S)
-        self.committer.stop()
-        self.committer.join(JOIN_S)
         self.preparation.stop()
-        self.checkpoints.stop()
-        self.news.stop()
-        self.heartbeat.stop()
-        for thread in (self.heartbeat, self.checkpoints, self.news):
-            thread.join(JOIN_S)
-        for reader in self.control:
-            reader.join(JOIN_S)
+        for thread in (self.committer, self.checkpoints, self.news, self.heartbeat):
+            thread.stop()
+        _join(self.committer, self.checkpoints, self.news, self.heartbeat, *self.control)
         self.prober.stop()
         try:
             self.stores.ledger.leave(self.me)
@@ -155,10 +160,25 @@ class _Parts:
         log.info("worker stopped", worker_id=self.me.worker_id)
 
 
+def _join(*threads: threading.Thread) -> None:
+    """Wait for all of them, JOIN_S together."""
+    deadline = time.monotonic() + JOIN_S
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _end() -> None:
+    """All is done, or left to others; the interpreter's own end would wait for calls that a service does not answer."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
+
+
 def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     metrics = Metrics()
     metrics.lanes.set(settings.worker_concurrency)
-    breakers = Breakers(metrics)
+    breakers = Breakers(metrics, services=_services(settings))
     steady = Steady()
     topics = Topics(settings.topic_prefix)
     registry_url = settings.schema_registry_url
@@ -172,10 +192,8 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     wait_for(lambda: require_topics(admin, topics))
     wait_for(stores.prepare)
     wait_for(codec.prepare)
-    me = until_answered(lambda: stores.ledger.boot(settings.worker_id), breakers=breakers, stop=stop)
-    spool = settings.spool_dir / settings.worker_id
-    shutil.rmtree(spool, ignore_errors=True)
-    spool.mkdir(parents=True)
+    me = until_answered(lambda: begin_life(settings.worker_id, stores.ledger), breakers=breakers, stop=stop)
+    spool = _own_spool(settings.spool_dir, me)
 
     inbox = Inbox()
     intake = Intake(Consumer(kafka_config.consumer_config(settings)), topics.training_requests, inbox.put, metrics)
@@ -192,7 +210,8 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         registry=stores.registry,
         machine={"threads": str(settings.cpus_per_training), "gpu": "yes" if gpus() else "no"},
         training_memory_bytes=settings.max_training_memory,
-        is_alone=lambda: is_alone(admin, settings.kafka_group_id),
+        spool=spool,
+        is_alone=lambda: is_alone(admin, settings.kafka_group_id, settings.kafka_group_protocol),
         steady=steady,
         metrics=metrics,
         breakers=breakers,
@@ -210,7 +229,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         breakers=breakers,
         deliver=inbox.put,
     )
-    announcer = _announcer(settings, intake)
+    announcer = _announcer(settings, intake, lambda: stores.ledger.heartbeat(me, LEASE_S, ()))
     committer = Committer(announcer, progress, codec, topics, breakers=breakers, metrics=metrics, deliver=inbox.put)
     chronicle = Chronicle(me.worker_id, progress, metrics)
     worker = Worker(
@@ -266,6 +285,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
             active_jobs=worker.active,
             models_trained=chronicle.trained,
             assigned_partitions=len(worker.membership.epochs),
+            services=breakers.states(),
         )
 
     def alive() -> bool:
@@ -292,10 +312,28 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     )
 
 
-def _announcer(settings: Settings, intake: Intake) -> Announcer:
+def _services(settings: Settings) -> list[str]:
+    """What the worker waits for, by the names that errors and metrics have for it."""
+    return [
+        "kafka",
+        "sqlite" if settings.embedded else "mongodb",
+        *(["minio"] if settings.minio_endpoint and not settings.embedded else []),
+        *(["schema registry"] if settings.schema_registry_url else []),
+    ]
+
+
+def _own_spool(folder: Path, me: Owner) -> Path:
+    """A new folder for this life alone, since an earlier one that was only stopped may go on. What it left is gone."""
+    shutil.rmtree(folder / me.worker_id, ignore_errors=True)
+    spool = folder / me.worker_id / str(me.boot)
+    spool.mkdir(parents=True)
+    return spool
+
+
+def _announcer(settings: Settings, intake: Intake, confirm_life: Callable[[], object]) -> Announcer:
     if settings.delivery == "exactly-once":
         config = kafka_config.transactional_producer_config(settings)
-        return ExactlyOnce(config, kafka_config.offsets_config(settings))
+        return ExactlyOnce(config, kafka_config.offsets_config(settings), confirm_life)
     return AtLeastOnce(kafka_config.producer_config(settings), intake.commit)
 
 
@@ -321,11 +359,19 @@ def require_topics(admin: AdminClient, topics: Topics) -> None:
         raise MissingTopicsError(f"topics are missing: {', '.join(missing)}; run `tensorfleet topics create`")
 
 
-def is_alone(admin: AdminClient, group_id: str) -> bool:
-    """Whether the group has at most one member; if nobody can tell, we behave as if we were alone."""
+def is_alone(admin: AdminClient, group_id: str, protocol: str) -> bool:
+    """Whether the group has at most one member; if nobody can tell, we behave as if we were alone.
+
+    A classic group is asked for in the old way, deprecated as it is. The new one is all that KIP-848 has, and aborts
+    the process where the broker was away for longer than the time-out and comes back (librdkafka 2.16,
+    rd_kafka_enq_once).
+    """
     try:
-        described = admin.describe_consumer_groups([group_id], request_timeout=5)[group_id].result()
+        if protocol == "classic":
+            members = [member for group in admin.list_groups(group_id, 5) for member in group.members]
+        else:
+            members = admin.describe_consumer_groups([group_id], request_timeout=5)[group_id].result().members
     except KafkaException as error:
         log.info("the group's members are not known", why=str(error))
         return True
-    return len(described.members) <= 1
+    return len(members) <= 1

@@ -6,32 +6,14 @@ and whoever owns it now announces. Owned by the worker's thread.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from consumer.intake import Membership, Partition, Polled, Record
+from consumer.announcements import Announcement, Announcements
+from consumer.intake import Membership, Partition, PassedOver, Polled, Record
 from consumer.offsets import Commit, OffsetTracker
 from consumer.transactions import Offsets, Verdict
-from pipeline.jobs import Outcome, RegisteredModel
-
-GROUP_LIMIT = 500
-"""Announcements in one transaction; more wait for the next."""
-REFUSED_PAUSE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Announcement:
-    """A record that is finished, and what is to be said about it.
-
-    Nothing at all for a duplicate of a request that is finished elsewhere; `dead_letter` is (reason, message) for a
-    record that has no outcome of its own.
-    """
-
-    record: Record
-    outcome: Outcome | None = None
-    registered: RegisteredModel | None = None
-    dead_letter: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,9 +26,27 @@ class Group:
 
 @dataclass(slots=True)
 class _Owned:
+    """A partition in one assignment of it.
+
+    Attributes:
+        passed: offsets that were passed over; they are delivered and unfinished to the tracker, too.
+        held: how many records of each project are delivered, not finished, and not passed over.
+        next: the offset after what was read last: below the tracker's end while passed ones are read again.
+        rewinding: whether that was asked for, and nothing has come of it yet.
+    """
+
     epoch: int
     tracker: OffsetTracker
     committed: Commit | None = None
+    passed: set[int] = field(default_factory=set)
+    held: Counter[bytes] = field(default_factory=Counter)
+    next: int = 0
+    rewinding: bool = False
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all that was ever read of it has been read since it was last rewound."""
+        return not self.rewinding and self.next >= self.tracker.end
 
 
 class Assignment:
@@ -54,12 +54,12 @@ class Assignment:
         self.membership = Membership()
         self._boot = boot
         self._owned: dict[Partition, _Owned] = {}
-        self._waiting: deque[Announcement] = deque()
-        self._refused: deque[tuple[float, Announcement]] = deque()
-        """Announcements that a transaction refused, with the time at which each is tried again, alone."""
+        self._announcements = Announcements()
         self._in_flight: Group | None = None
         self._stale: Membership | None = None
         self._groups = 0
+        self._held: Counter[bytes] = Counter()
+        """`held` of all partitions together."""
 
     def update(self, polled: Polled) -> set[tuple[Partition, int]]:
         """Take over the membership after a poll; returns the (partition, epoch) pairs that are gone."""
@@ -68,10 +68,13 @@ class Assignment:
         gone = {(p, owned.epoch) for p, owned in self._owned.items() if epochs.get(p) != owned.epoch}
         if gone:
             self._owned = {p: owned for p, owned in self._owned.items() if (p, owned.epoch) not in gone}
-            self._waiting = deque(a for a in self._waiting if self.owns(a.record))
-            self._refused = deque((at, a) for at, a in self._refused if self.owns(a.record))
+            self._announcements.keep(lambda announcement: self.owns(announcement.record))
+            self._held = sum((owned.held for owned in self._owned.values()), Counter())
         for partition, before in polled.opened.items():
             self._owned[partition] = _Owned(epochs[partition], OffsetTracker(before))
+        for partition, offset in polled.rewound.items():
+            if partition in self._owned:
+                self._rewound(self._owned[partition], offset)
         return gone
 
     def owns(self, record: Record) -> bool:
@@ -81,19 +84,43 @@ class Assignment:
 
     def deliver(self, record: Record) -> bool:
         """Note a record; False if it is no work."""
-        return self.owns(record) and self._owned[record.partition].tracker.deliver(record.offset)
+        if not self.owns(record):
+            return False
+        owned = self._owned[record.partition]
+        owned.next = max(owned.next, record.offset + 1)
+        if record.offset in owned.passed:
+            owned.passed.remove(record.offset)
+        elif not owned.tracker.deliver(record.offset):
+            return False
+        owned.held[record.project] += 1
+        self._held[record.project] += 1
+        return True
+
+    def pass_over(self, passed: PassedOver) -> None:
+        """Note records that are to be read again later."""
+        owned = self._owned.get(passed.partition)
+        if owned is not None and owned.epoch == passed.epoch:
+            owned.next = max(owned.next, passed.offsets[-1] + 1)
+            owned.passed.update(offset for offset in passed.offsets if owned.tracker.deliver(offset))
+
+    def rewind(self) -> Iterator[tuple[Partition, int, int]]:
+        """The partitions to be read again now: (partition, epoch, from this offset on)."""
+        for partition, owned in self._owned.items():
+            if owned.passed and owned.at_end:
+                owned.rewinding = True
+                yield partition, owned.epoch, min(owned.passed)
 
     def announce(self, announcement: Announcement) -> None:
         """Have this said, with the next group; nothing happens if the record is not ours any more."""
         if self.owns(announcement.record):
-            self._waiting.append(announcement)
+            self._announcements.add(announcement)
 
     def next_group(self, now: float) -> Group | None:
         """What to announce now; None while a group is on its way, or there is nothing to say or to commit."""
         if not self._may_go():
             return None
         membership = self.membership
-        announcements = self._take(now)
+        announcements = self._announcements.take(now)
         by_partition: dict[Partition, list[int]] = {}
         for announcement in announcements:
             by_partition.setdefault(announcement.record.partition, []).append(announcement.record.offset)
@@ -112,14 +139,14 @@ class Assignment:
         ours = [announcement for announcement in group.announcements if self.owns(announcement.record)]
         if verdict is Verdict.STALE:
             self._stale = group.offsets.membership
-            self._waiting.extendleft(reversed(ours))
+            self._announcements.put_back(ours)
             return ()
         if verdict is Verdict.REFUSED:
-            pause = REFUSED_PAUSE_S if len(group.announcements) == 1 else 0.0
-            self._refused.extend((now + pause, announcement) for announcement in ours)
+            self._announcements.refused(ours, now)
             return ()
+        self._announcements.taken()
         for announcement in ours:
-            self._owned[announcement.record.partition].tracker.finish((announcement.record.offset,))
+            self._finish(announcement.record)
         for partition, commit in group.offsets.commits.items():
             owned = self._owned.get(partition)
             if owned is not None and owned.epoch == group.offsets.membership.epochs.get(partition):
@@ -129,20 +156,46 @@ class Assignment:
     @property
     def pending(self) -> bool:
         """Whether announcements wait for nothing but their turn."""
-        return bool(self._waiting) and self._may_go()
+        return self._announcements.waiting and self._may_go()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits to be announced or is on its way."""
-        return self._in_flight is None and not self._waiting and not self._refused
+        """Whether nothing is on its way or waits to be announced, but for what the broker refuses."""
+        announcements = self._announcements
+        waits = announcements.waiting or (announcements.suspects and not announcements.stuck)
+        return self._in_flight is None and not waits
+
+    @property
+    def refused(self) -> int:
+        """Announcements that the broker has refused, or that wait behind such."""
+        return self._announcements.suspects
 
     @property
     def unfinished(self) -> int:
-        return sum(owned.tracker.unfinished for owned in self._owned.values())
+        """Records delivered and not finished, without those that were passed over."""
+        return sum(owned.tracker.unfinished - len(owned.passed) for owned in self._owned.values())
+
+    @property
+    def passed(self) -> int:
+        """Records that were passed over."""
+        return sum(len(owned.passed) for owned in self._owned.values())
+
+    def holding(self, least: int) -> frozenset[bytes]:
+        """The projects of which so many records or more are unfinished, without those that were passed over."""
+        return frozenset(project for project, count in self._held.items() if count >= least)
 
     def crowded(self) -> frozenset[Partition]:
-        """Partitions to pause: the metadata of their offsets is nearly full."""
+        """Partitions where the metadata of the offsets is nearly full: their gaps have to close first."""
         return frozenset(partition for partition, owned in self._owned.items() if owned.tracker.crowded)
+
+    def closed(self, passed_limit: int) -> frozenset[Partition]:
+        """Partitions to pause: only what was never read would come now, and what is noted of them is enough."""
+        full = self.passed >= passed_limit
+        return frozenset(
+            partition
+            for partition, owned in self._owned.items()
+            if owned.at_end and (owned.tracker.crowded or (full and owned.passed))
+        )
 
     def lags(self) -> Mapping[Partition, int]:
         """For each partition that has delivered anything, the records from the low-water offset to the log's end."""
@@ -153,14 +206,36 @@ class Assignment:
             lags[partition] = max(0, ends[partition] - (positions[partition] if low is None else low))
         return lags
 
+    def heads(self) -> Mapping[Partition, tuple[int, int]]:
+        """Of partitions with requests finished beyond an unfinished one: the first such, and how many those are."""
+        return {
+            partition: (low, ahead)
+            for partition, owned in self._owned.items()
+            if (low := owned.tracker.lowest_unfinished) is not None and (ahead := owned.tracker.finished_ahead)
+        }
+
+    def passes(self, partition: Partition, offset: int) -> bool:
+        """Whether this record was passed over, to be read again."""
+        return partition in self._owned and offset in self._owned[partition].passed
+
+    def _finish(self, record: Record) -> None:
+        owned = self._owned[record.partition]
+        owned.tracker.finish((record.offset,))
+        for held in (owned.held, self._held):
+            held[record.project] -= 1
+            if not held[record.project]:
+                del held[record.project]
+
+    def _rewound(self, owned: _Owned, offset: int) -> None:
+        """It is read again; what was passed over and is not found any more has expired."""
+        owned.rewinding, owned.next = False, offset
+        expired = {passed for passed in owned.passed if passed < offset}
+        owned.passed -= expired
+        owned.tracker.finish(sorted(expired))
+
     def _may_go(self) -> bool:
         membership = self.membership
         return self._in_flight is None and membership.proof is not None and membership is not self._stale
-
-    def _take(self, now: float) -> Sequence[Announcement]:
-        if self._refused and self._refused[0][0] <= now:
-            return (self._refused.popleft()[1],)
-        return [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP_LIMIT))]
 
     def _commit(self, partition: Partition, offsets: Sequence[int], tag: str) -> Commit:
         position = self.membership.positions.get(partition, 0)

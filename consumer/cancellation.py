@@ -16,6 +16,7 @@ from typing import TypeVar
 import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 
+from consumer import failpoints
 from consumer.events.codec import Codec
 from consumer.events.control import CancelRequest, read_control
 from consumer.events.errors import UndecodableError
@@ -102,12 +103,25 @@ class ControlGroup(_ControlReader):
     def _note(self, message: Message) -> None:
         wanted = self._read(message)
         if wanted is not None:
-            noted = self._answered(lambda: self._ledger.cancel(wanted.request_id, wanted.cancel))
-            log.info("cancel noted" if noted else "cancel came too late", request_id=wanted.request_id)
+            noted = self._answered(
+                lambda: failpoints.after(
+                    "after_cancel", "mongodb", self._ledger.cancel(wanted.request_id, wanted.cancel)
+                )
+            )
+            if noted:
+                log.info("cancel noted", request_id=wanted.request_id)
+            else:
+                self._say_why_not(wanted.request_id)
         try:
             self._consumer.commit(message=message, asynchronous=False)
         except KafkaException as error:
             log.info("a cancel may be noted again", error=str(error))
+
+    def _say_why_not(self, request_id: str) -> None:
+        outcome = self._answered(lambda: self._ledger.read((request_id,)))[request_id].outcome
+        if outcome is not None:
+            ended = {"ended": outcome.kind.value, "at": outcome.at.isoformat(timespec="milliseconds")}
+            log.info("cancel came too late", request_id=request_id, **ended)
 
 
 class ControlTail(_ControlReader):

@@ -21,6 +21,7 @@ from zipfile import BadZipFile, ZipFile
 
 import structlog
 
+from consumer import disk, failpoints
 from consumer.failures import ThreadFailed
 from consumer.periodic import Periodic
 from consumer.waiting import Breakers
@@ -97,6 +98,9 @@ class Checkpoints(Periodic):
                 log.warning("checkpoint cannot be read", request_id=request_id, number=number, error=str(error))
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
+            except OSError as error:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise TransientError(disk.SERVICE, f"a checkpoint cannot be written: {error.strerror}") from error
             finally:
                 archive.unlink(missing_ok=True)
             self._numbers[request_id] = number
@@ -139,7 +143,8 @@ class Checkpoints(Periodic):
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             number = kept.number + 1
             key = f"{checkpoints_of(request_id)}{number:09d}-{sha256}"
-            self._artifacts.put([NewArtifact(key, copy, sha256, copy.stat().st_size)])
+            new = NewArtifact(key, copy, sha256, copy.stat().st_size)
+            failpoints.after("after_checkpoint", "artifacts", self._artifacts.put([new]))
         except OSError as error:
             log.warning("checkpoint cannot be written", request_id=request_id, error=str(error))
             return

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
+from consumer.announcements import Announcement
 from consumer.events.outgoing import ProgressState, progress_event
+from consumer.head_of_line import Standstill
 from consumer.job import Job
 from consumer.metrics import Metrics
 from consumer.progress import Progress
@@ -45,7 +47,7 @@ class Chronicle:
         """Models of trainings that ended here."""
 
     def accepted(self, job: Job) -> None:
-        self._say(job, ProgressState.ACCEPTED)
+        self._say(job, ProgressState.ACCEPTED, message="taken over from a worker that died" if job.orphaned else "")
         log.info("request accepted", model=job.request.model_key, algorithm=job.request.algorithm, **job.ids)
 
     def started(self, job: Job) -> None:
@@ -80,6 +82,10 @@ class Chronicle:
     def crashed(self, job: Job, crashes: int, why: str) -> None:
         log.warning("trainer crashed", crashes=crashes, why=why, **job.ids)
 
+    def lacks_space(self, job: Job, why: str) -> None:
+        self._enter_stage(job, "")
+        log.info("a training lacked space on the disk", why=why, **job.ids)
+
     def retrying(self, job: Job, why: str) -> None:
         self._say(job, ProgressState.RETRYING, error=Failure(ErrorKind.TRAINER_CRASHED, why))
 
@@ -92,6 +98,30 @@ class Chronicle:
         """A record without an outcome of its own goes to the dead letters."""
         self._metrics.dead_letters.labels(reason).inc()
         log.warning("dead letter", reason=reason, why=why, **ids)
+
+    def refused(self, announcement: Announcement) -> None:
+        """The broker takes neither its events nor, if it has one, its dead letter."""
+        record, outcome = announcement.record, announcement.outcome
+        log.error(
+            "announcement refused: the partition's offset waits for it",
+            partition=record.partition.number,
+            offset=record.offset,
+            request_id=outcome and outcome.request_id,
+            dead_letter=announcement.buries,
+            remedy="see that the topics are there, may be written, and take records of this size: tensorfleet doctor",
+        )
+
+    def held_up(self, standstill: Standstill, state: str, ids: Mapping[str, str]) -> None:
+        """A partition's offset waits for one request."""
+        log.warning(
+            "partition held up by one request",
+            partition=standstill.partition.number,
+            offset=standstill.offset,
+            for_s=round(standstill.for_s),
+            finished_ahead=standstill.finished_ahead,
+            state=state,
+            **ids,
+        )
 
     def taken_over(self, job: Job) -> None:
         log.warning("another worker has taken this request over; its result counts", **job.ids)

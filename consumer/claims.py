@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import structlog
 
+from consumer import failpoints
 from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
 from consumer.events.requests import Malformed, read_request
@@ -136,6 +137,8 @@ class Claims(threading.Thread):
         self._stop_waiting = threading.Event()
         self._suspects: dict[str, float] = {}
         """Requests whose take-over was not answered, until when it may still be applied."""
+        self._cleared: set[str] = set()
+        """Suspects that turned out to be ours. Released, they are suspects again: the late write may still come."""
 
     def claim(self, records: Sequence[Record]) -> None:
         """Read a batch and claim it; the rulings come with a Ruled."""
@@ -148,7 +151,7 @@ class Claims(threading.Thread):
     def release(self, request_ids: Collection[str]) -> None:
         """Give up claims, so that another worker may have them at once."""
         ids = frozenset(request_ids)
-        self._orders.put(lambda: self._answered(lambda: self._ledger.release(self._me, ids)))
+        self._orders.put(lambda: self._release(ids))
 
     def sweep(self, held: Collection[str]) -> None:
         """Give up what a late write may have put into our name although nobody here has it."""
@@ -184,7 +187,7 @@ class Claims(threading.Thread):
             if first.setdefault(asked.request.request_id, asked) is not asked:
                 repeats.append(asked)
         new = [self._new_claim(asked) for asked in first.values()]
-        mine = self._answered(lambda: self._ledger.claim(self._me, new)) if new else frozenset()
+        mine = self._insert(new) if new else frozenset()
         known: list[Asked] = []
         for request_id, asked in first.items():
             if request_id in mine:
@@ -196,6 +199,9 @@ class Claims(threading.Thread):
             rulings[ruling.record] = ruling
         self._count(rulings.values())
         return [rulings[record] for record in records]
+
+    def _insert(self, new: Sequence[NewClaim]) -> frozenset[str]:
+        return self._answered(lambda: failpoints.after("after_claim", "mongodb", self._ledger.claim(self._me, new)))
 
     def _read(self, record: Record) -> Asked:
         found = until_answered(
@@ -243,7 +249,7 @@ class Claims(threading.Thread):
         if entry.outcome is not None:
             return Ruling(Standing.SETTLED, asked.record, asked, claim, entry.outcome)
         if claim.owner == self._me:
-            self._suspects.pop(claim.request_id, None)
+            self._clear(claim)
             return Ruling(Standing.FOUND, asked.record, asked, claim)
         return self._ruling(asked, self._take_over(asked, claim, entry.owner_lives))
 
@@ -257,7 +263,14 @@ class Claims(threading.Thread):
         ):
             return None
         blame = lost and claim.started == owner
-        taken = self._adopt(asked, lambda: self._ledger.take_over(self._me, claim, lost_worker=lost, blame=blame))
+        taken = self._adopt(
+            asked,
+            lambda: failpoints.after(
+                "after_take_over",
+                "mongodb",
+                self._ledger.take_over(self._me, claim, lost_worker=lost, blame=blame),
+            ),
+        )
         if taken is not None and lost:
             self._metrics.takeovers.inc()
             log.warning(
@@ -270,7 +283,7 @@ class Claims(threading.Thread):
 
     def _claim_anew(self, asked: Asked) -> Claim | None:
         """The claim that stood in the way has expired meanwhile."""
-        mine = self._answered(lambda: self._ledger.claim(self._me, [self._new_claim(asked)]))
+        mine = self._insert([self._new_claim(asked)])
         return _fresh(asked, self._me) if mine else None
 
     def _adopt(self, asked: Asked, operation: Callable[[], Claim | None]) -> Claim | None:
@@ -282,18 +295,31 @@ class Claims(threading.Thread):
 
         claim = until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=suspect)
         if claim is not None:
-            self._suspects.pop(claim.request_id, None)
+            self._clear(claim)
         return claim
+
+    def _clear(self, claim: Claim) -> None:
+        if claim.request_id in self._suspects:
+            self._cleared.add(claim.request_id)
 
     def _ruling(self, asked: Asked, claim: Claim | None) -> Ruling:
         standing = Standing.PARKED if claim is None else Standing.MINE
         return Ruling(standing, asked.record, asked, claim)
 
-    def _sweep(self, held: Collection[str]) -> None:
+    def _release(self, ids: Collection[str]) -> None:
+        def release() -> None:
+            self._ledger.release(self._me, ids)
+            failpoints.after("after_release", "mongodb", None)
+
+        self._answered(release)
+        self._cleared.difference_update(ids)
+
+    def _sweep(self, held: frozenset[str]) -> None:
         now = time.monotonic()
         self._suspects = {request_id: until for request_id, until in self._suspects.items() if until > now}
-        if orphans := self._suspects.keys() - held:
-            self._answered(lambda: self._ledger.release(self._me, orphans))
+        self._cleared &= self._suspects.keys()
+        if orphans := self._suspects.keys() - self._cleared - held:
+            self._release(orphans)
 
     def _answered(self, operation: Callable[[], T]) -> T:
         return until_answered(

@@ -145,18 +145,21 @@ class Client:
         waiting = {request_id, *more}
         begin = since or earliest(waiting)
         seen: set[str] = set()
+        unheard = set(waiting)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for event in self._events(Record.TRAINING_PROGRESS, frozenset(waiting), begin):
             if event is not None and event["request_id"] in waiting and event["event_id"] not in seen:
                 self._check_project(event)
                 seen.add(event["event_id"])
+                unheard.discard(event["request_id"])
                 if event["state"] in TERMINAL:
                     waiting.remove(event["request_id"])
                 yield event
             if not waiting:
                 return
             if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{', '.join(sorted(waiting))}: no outcome within {timeout_s:g} s; it goes on")
+                silent = f"; of {', '.join(sorted(unheard))} nothing was heard" if unheard else ""
+                raise TimeoutError(f"{', '.join(sorted(waiting))}: no outcome within {timeout_s:g} s{silent}")
 
     def wait(self, request_id: str, *, since: datetime | None = None, timeout_s: float | None = None) -> Finished:
         """Wait for the end of a request; see `watch`."""

@@ -14,7 +14,9 @@ from typing import TypeVar
 
 import structlog
 
-from consumer.assignment import Announcement, Group
+from consumer import failpoints
+from consumer.announcements import Announcement
+from consumer.assignment import Group
 from consumer.dead_letters import dead_letter
 from consumer.events.codec import Codec
 from consumer.events.messages import Message, message
@@ -31,6 +33,9 @@ from schemas import Record as Schema
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+
+_RESULTS = {Verdict.COMMITTED: "committed", Verdict.STALE: "aborted", Verdict.REFUSED: "refused"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +93,11 @@ class Committer(threading.Thread):
         messages = [m for announcement in group.announcements for m in self._messages(announcement)]
         if messages:
             self._wait_for(self._progress.flush)
+        if any(message.topic == self._topics.dead_letters for message in messages):
+            failpoints.reach("while_dead_lettering")
         begun = time.perf_counter()
         verdict = self._wait_for(lambda: self._announcer.announce(messages, group.offsets))
-        self._metrics.transactions.labels("committed" if verdict is Verdict.COMMITTED else "aborted").inc()
+        self._metrics.transactions.labels(_RESULTS[verdict]).inc()
         self._metrics.transaction_s.observe(time.perf_counter() - begun)
         self._metrics.group_size.observe(len(group.announcements))
         return verdict

@@ -3,7 +3,8 @@
 Requests of one model in one partition stand in a *line*; only its head may be trained, and the next one moves up when
 the head has left, that is when its document or negative outcome is confirmed. Heads that are free to start wait in
 one queue per project, and the projects take turns, so that ten thousand requests of one hold no other's back. A
-project that trains as many as it may is passed over until one of them has ended.
+project that trains as many as it may is passed over until one of them has ended. What a worker had in hand that has
+died goes first in its project, in its order: it came before what has arrived meanwhile.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ class Queued(Protocol):
         """Whether it was taken, and its training has not ended."""
         ...
 
+    @property
+    def orphaned(self) -> bool:
+        """Whether a worker has died that had it in hand."""
+        ...
+
 
 Q = TypeVar("Q", bound=Queued)
 
@@ -40,6 +46,26 @@ class _Line(Generic[Q]):
     waiting: set[int] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Queue(Generic[Q]):
+    """The heads of one project that are free to start."""
+
+    orphaned: deque[Q] = field(default_factory=deque)
+    others: deque[Q] = field(default_factory=deque)
+
+    def __bool__(self) -> bool:
+        return bool(self.orphaned or self.others)
+
+    def add(self, entry: Q) -> None:
+        (self.orphaned if entry.orphaned else self.others).append(entry)
+
+    def take(self) -> Q:
+        return (self.orphaned or self.others).popleft()
+
+    def remove(self, entry: Q) -> None:
+        (self.orphaned if entry in self.orphaned else self.others).remove(entry)
+
+
 class Dispatch(Generic[Q]):
     """Owned by the worker's thread.  `limit` says how many of a project may run at once; None is any number."""
 
@@ -48,7 +74,7 @@ class Dispatch(Generic[Q]):
         self._taken: dict[str, list[Q]] = {}
         """Of projects with a limit, what may still be running: at most as many as the limit."""
         self._lines: dict[Hashable, _Line[Q]] = {}
-        self._free: dict[str, deque[Q]] = {}
+        self._free: dict[str, _Queue[Q]] = {}
         self._in_free: set[int] = set()
 
     def join(self, entry: Q, *, waiting: bool) -> None:
@@ -92,7 +118,7 @@ class Dispatch(Generic[Q]):
         if project is None:
             return None
         queue = self._free.pop(project)
-        entry = queue.popleft()
+        entry = queue.take()
         self._in_free.discard(id(entry))
         if queue:
             self._free[project] = queue
@@ -117,7 +143,7 @@ class Dispatch(Generic[Q]):
         if id(head) in line.waiting:
             line.waiting.discard(id(head))
             self._in_free.add(id(head))
-            self._free.setdefault(head.project, deque()).append(head)
+            self._free.setdefault(head.project, _Queue()).add(head)
 
     def _unfree(self, entry: Q) -> None:
         if id(entry) not in self._in_free:

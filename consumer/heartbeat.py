@@ -28,6 +28,13 @@ class Beat:
     cancels: Mapping[str, Cancel]
 
 
+def begin_life(worker_id: str, ledger: Ledger) -> Owner:
+    """A new life of the worker. Its lease runs: what it claims before a first beat would pass for a dead worker's."""
+    me = ledger.boot(worker_id)
+    ledger.heartbeat(me, LEASE_S, ())
+    return me
+
+
 class Heartbeat(threading.Thread):
     """One write every INTERVAL_S, whatever the worker holds."""
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -28,6 +28,7 @@ class Health:
     Attributes:
         models_trained: by this process, since it started.
         assigned_partitions: how many of training-requests it owns; none is healthy, there may be more workers.
+        services: the breaker of each service, `open` or `closed`.
     """
 
     mongodb_connected: bool
@@ -36,6 +37,7 @@ class Health:
     active_jobs: int
     models_trained: int
     assigned_partitions: int
+    services: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def healthy(self) -> bool:
@@ -126,6 +128,7 @@ class HttpServer:
             "models_trained": health.models_trained,
             "assigned_partitions": health.assigned_partitions,
             "version": self._version,
+            "services": dict(health.services),
         }
         return _json(200 if health.healthy else 503, body)
 

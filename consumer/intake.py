@@ -3,6 +3,11 @@
 What it reads goes to the worker together with the *membership* as it was right after the poll: which partitions we
 own, in which assignment epoch, and the group metadata that proves it. The broker accepts offsets for a partition that
 a living member has lost, so only this pair, taken together, keeps us from committing for somebody else.
+
+When the worker holds enough of a project it is *sated* with it: further records of that project are passed over, so
+that reading goes on to those of others behind them. Of what was passed over only the offsets are told; the worker
+has it read again, from the first such offset on, when there is room. Until then all that follows of that project in
+that partition is passed over too, which keeps the order of its models.
 """
 
 from __future__ import annotations
@@ -19,15 +24,21 @@ from typing import Any, NamedTuple, cast
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer import failpoints
 from consumer.failures import ThreadFailed
 from consumer.metrics import Metrics
 from consumer.offsets import Commit, Progress, read_metadata
+from pipeline.errors import SupersededError
 
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.1
 BATCH = 500
 COMMITTED_TIMEOUT_S = 2.0
+PATIENCE_S = 0.25
+"""Room that is gone for a moment is no reason to pause: that drops what was fetched ahead."""
+FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
+"""In the text of the fatal error, whose own code says only that it is fatal."""
 
 
 class Partition(NamedTuple):
@@ -51,6 +62,19 @@ class Record:
     headers: Sequence[tuple[str, bytes | None]]
     timestamp_ms: int
 
+    @property
+    def project(self) -> bytes:
+        return project_of(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Records of a project that the worker is sated with: they are there, and are read again later."""
+
+    partition: Partition
+    epoch: int
+    offsets: list[int]
+
 
 @dataclass(frozen=True, slots=True)
 class Membership:
@@ -71,11 +95,35 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """One turn of the poll loop. `opened` has what was committed before, for partitions at their first record."""
+    """One turn of the poll loop.
 
-    records: Sequence[Record]
+    Attributes:
+        records: what was read, in the order of each partition.
+        opened: what was committed before, of partitions at their first record.
+        rewound: partitions that are read again, each with the offset it is read from: nothing is left before it.
+    """
+
+    records: Sequence[Record | PassedOver]
     opened: Mapping[Partition, Progress]
     membership: Membership
+    rewound: Mapping[Partition, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the worker wants to be read.
+
+    Attributes:
+        records: how many may be delivered since the start, without those that are passed over.
+        closed: partitions from which nothing is wanted now.
+        in_order: partitions in which nothing is to be read beyond what was passed over.
+        sated: projects, as keys name them, whose records are to be passed over.
+    """
+
+    records: int = 0
+    closed: frozenset[Partition] = frozenset()
+    in_order: frozenset[Partition] = frozenset()
+    sated: frozenset[bytes] = frozenset()
 
 
 class Intake(threading.Thread):
@@ -89,6 +137,7 @@ class Intake(threading.Thread):
         metrics: Metrics,
         *,
         poll_s: float = POLL_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         super().__init__(name="intake", daemon=True)
         self._consumer = consumer
@@ -96,11 +145,16 @@ class Intake(threading.Thread):
         self._deliver = deliver
         self._metrics = metrics
         self._poll_s = poll_s
+        self._patience_s = patience_s
         self._orders: deque[Callable[[], None]] = deque()
         self._leaving = threading.Event()
-        self._allowed = 0
+        self._reading = Reading()
+        self._wanted = threading.Event()
         self._delivered = 0
-        self._crowded: frozenset[Partition] = frozenset()
+        self._behind: dict[Partition, set[bytes]] = {}
+        """Projects of which something was passed over in a partition; what follows of them is, too."""
+        self._rewinding: dict[Partition, int] = {}
+        """Partitions that are read again from this offset on, until something of them has come."""
         self._held: set[Partition] = set()
         """Partitions that are paused right now."""
         self._epoch = 0
@@ -111,9 +165,28 @@ class Intake(threading.Thread):
         self.turned_at = time.monotonic()
         """When the loop last went round, for /livez."""
 
-    def allow(self, records: int, crowded: frozenset[Partition] = frozenset()) -> None:
-        """Read until this many records were delivered since the start, and none of the crowded partitions."""
-        self._allowed, self._crowded = records, crowded
+    def read(self, reading: Reading) -> None:
+        """Read this from now on."""
+        self._reading = reading
+        self._wanted.set()
+
+    def rewind(self, partition: Partition, epoch: int, offset: int) -> None:
+        """Read a partition again from this offset on, passing nothing over but what the worker is sated with then."""
+
+        def apply() -> None:
+            if self._epochs.get(partition) != epoch:
+                return
+            try:
+                self._consumer.seek(TopicPartition(*partition, offset))
+            except KafkaException as error:
+                log.info("not rewound yet", partition=partition.number, error=str(error))
+                self._orders.append(apply)
+                return
+            self._behind.pop(partition, None)
+            self._rewinding[partition] = offset
+
+        self._orders.append(apply)
+        self._wanted.set()
 
     def commit(self, offsets: Mapping[Partition, tuple[int, Commit]]) -> Future[bool]:
         """Commit outside a transaction; False if a partition is not ours any more in that epoch (the first value)."""
@@ -133,6 +206,7 @@ class Intake(threading.Thread):
                 done.set_result(True)
 
         self._orders.append(apply)
+        self._wanted.set()
         return done
 
     def leave(self) -> None:
@@ -145,51 +219,94 @@ class Intake(threading.Thread):
                 [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )
             while not self._leaving.is_set():
-                self._turn()
+                self.turn()
             self._obey()
             self._consumer.close()
             self._deliver(Polled((), {}, Membership()))
         except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
             self._deliver(ThreadFailed(self.name, error))
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Go round once."""
+        self._await_room()
         self._obey()
         self._hold()
         room = self._room()
         message = self._consumer.poll(self._poll_s)
         messages = [] if message is None else [message, *self._consumer.consume(max(0, min(BATCH, room) - 1), 0)]
-        records = [record for message in messages if (record := self._record(message)) is not None]
+        rewound: dict[Partition, int] = {}
+        read = self._read(messages, rewound)
         opened: dict[Partition, Progress] = {}
-        records = [*self._open(records, opened)]
+        records = self._open(read, opened)
         membership = self._membership()
         self.turned_at = time.monotonic()
-        self._deliver(Polled(records, opened, membership))
+        if read:
+            failpoints.reach("after_poll")
+        self._deliver(Polled(records, opened, membership, rewound))
+
+    def _await_room(self) -> None:
+        """Give the worker a moment to say that it wants more."""
+        self._wanted.clear()
+        if not self._room() and self._held != self._epochs.keys():
+            self._wanted.wait(self._patience_s)
 
     def _room(self) -> int:
         """How many more records may be read; those whose partition has not opened will be delivered too."""
-        return max(0, self._allowed - self._delivered - sum(len(waiting) for waiting in self._unopened.values()))
+        waiting = sum(len(waiting) for waiting in self._unopened.values())
+        return max(0, self._reading.records - self._delivered - waiting)
 
     def _obey(self) -> None:
-        while self._orders:
+        for _ in range(len(self._orders)):
             self._orders.popleft()()
 
-    def _record(self, message: Message) -> Record | None:
-        error = message.error()
-        if error is not None:
-            self._complain(error)
-            return None
-        partition = Partition(cast(str, message.topic()), cast(int, message.partition()))
-        epoch = self._epochs.get(partition)
-        if epoch is None:
-            return None
-        headers = cast(Sequence[tuple[str, bytes | None]], message.headers() or ())
-        _, timestamp_ms = message.timestamp()
-        return Record(
-            partition, epoch, cast(int, message.offset()), message.key(), message.value(), headers, timestamp_ms
-        )
+    def _read(self, messages: Sequence[Message], rewound: dict[Partition, int]) -> list[Record | PassedOver]:
+        """What was polled of partitions that are ours; those that were rewound, and where they go on, are added."""
+        read: list[Record | PassedOver] = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._complain(error)
+                continue
+            partition = Partition(cast(str, message.topic()), cast(int, message.partition()))
+            epoch, offset = self._epochs.get(partition), cast(int, message.offset())
+            if epoch is None:
+                continue
+            if (asked := self._rewinding.pop(partition, None)) is not None:
+                rewound[partition] = asked if offset == asked else self._log_start(partition, asked)
+            if not self._passes(partition, message.key()):
+                read.append(_record(message, partition, epoch))
+            elif read and isinstance(read[-1], PassedOver) and read[-1].partition == partition:
+                read[-1].offsets.append(offset)
+            else:
+                read.append(PassedOver(partition, epoch, [offset]))
+        return read
+
+    def _log_start(self, partition: Partition, asked: int) -> int:
+        """Where a partition begins, if that is beyond the offset asked for."""
+        try:
+            start, _ = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=COMMITTED_TIMEOUT_S)
+        except KafkaException as error:
+            log.warning("log start not known yet", partition=partition.number, error=str(error))
+            return asked
+        if start > asked:
+            self._complain_of_loss(partition, asked, start)
+        return max(start, asked)
+
+    def _passes(self, partition: Partition, key: bytes | None) -> bool:
+        """Whether a record with this key is passed over."""
+        if partition not in self._opened:
+            return False
+        project, behind = project_of(key), self._behind.setdefault(partition, set())
+        reading = self._reading
+        passes = project in behind or project in reading.sated or (bool(behind) and partition in reading.in_order)
+        if passes:
+            behind.add(project)
+        return passes
 
     def _complain(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL):
+        if error.code() == KafkaError.FENCED_INSTANCE_ID or FENCED in error.str():
+            raise SupersededError(f"another process is the member of our name: {error.str()}")
+        if error.fatal() or error.code() == KafkaError._FATAL:
             raise KafkaException(error)
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             log.error("topic missing", topic=self._topic, remedy="tensorfleet topics create")
@@ -198,11 +315,13 @@ class Intake(threading.Thread):
         else:
             log.warning("kafka", code=error.name(), error=error.str())
 
-    def _open(self, records: Sequence[Record], opened: dict[Partition, Progress]) -> list[Record]:
+    def _open(
+        self, records: Sequence[Record | PassedOver], opened: dict[Partition, Progress]
+    ) -> list[Record | PassedOver]:
         """Records of open partitions; a partition opens once it is known what was committed there before."""
-        ready: list[Record] = []
+        ready: list[Record | PassedOver] = []
         for record in records:
-            if record.partition in self._opened:
+            if isinstance(record, PassedOver) or record.partition in self._opened:
                 ready.append(record)
             else:
                 self._unopened.setdefault(record.partition, []).append(record)
@@ -212,8 +331,10 @@ class Intake(threading.Thread):
         for partition, before in self._committed().items():
             opened[partition] = before
             self._opened.add(partition)
-            ready.extend(self._unopened.pop(partition))
-        self._delivered += len(ready)
+            for record in self._unopened.pop(partition):
+                passes = self._passes(partition, record.key)
+                ready.append(PassedOver(partition, record.epoch, [record.offset]) if passes else record)
+        self._delivered += sum(isinstance(record, Record) for record in ready)
         return ready
 
     def _committed(self) -> dict[Partition, Progress]:
@@ -244,12 +365,12 @@ class Intake(threading.Thread):
             return
         start, _ = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
         if start > committed:
-            log.error(
-                "requests expired unread: the log starts beyond the committed offset",
-                partition=partition.number,
-                committed=committed,
-                log_start=start,
-            )
+            self._complain_of_loss(partition, committed, start)
+
+    def _complain_of_loss(self, partition: Partition, wanted: int, start: int) -> None:
+        self._metrics.expired.inc()
+        why = "requests expired unread: the log starts beyond the offset to go on from"
+        log.error(why, partition=partition.number, wanted=wanted, log_start=start)
 
     def _membership(self) -> Membership:
         if not self._epochs or not self._consumer.memberid():
@@ -283,33 +404,49 @@ class Intake(threading.Thread):
         self._hold()
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._give_up(partitions, "revoked")
+        log.info("partitions revoked", partitions=self._give_up(partitions, "revoked"))
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._give_up(partitions, "lost")
+        log.warning("partitions lost", partitions=self._give_up(partitions, "lost"))
 
-    def _give_up(self, partitions: list[TopicPartition], how: str) -> None:
+    def _give_up(self, partitions: list[TopicPartition], how: str) -> list[int]:
+        failpoints.reach("after_revoke")
         for found in partitions:
             self._forget(Partition(found.topic, found.partition))
         self._metrics.rebalances.labels(how).inc()
-        log.info(f"partitions {how}", partitions=sorted(found.partition for found in partitions))
+        return sorted(found.partition for found in partitions)
 
     def _forget(self, partition: Partition) -> None:
         self._epochs.pop(partition, None)
         self._opened.discard(partition)
         self._unopened.pop(partition, None)
         self._held.discard(partition)
+        self._behind.pop(partition, None)
+        self._rewinding.pop(partition, None)
 
     def _hold(self) -> None:
         """Make what is paused what should be paused. Pausing drops what was fetched ahead, so only changes are made."""
         owned = set(self._epochs)
-        wanted = owned & (self._crowded | set(self._unopened)) if self._room() else owned
+        wanted = owned & (self._reading.closed | set(self._unopened)) if self._room() else owned
         stop, go = wanted - self._held, self._held - wanted
         if stop:
+            self._metrics.intake_pauses.inc(len(stop))
             self._consumer.pause([TopicPartition(*partition) for partition in stop])
         if go:
             self._consumer.resume([TopicPartition(*partition) for partition in go])
         self._held = wanted
+
+
+def project_of(key: bytes | None) -> bytes:
+    """The project that a key names, `project/model_name`; records without one count as a project of their own."""
+    return (key or b"").partition(b"/")[0]
+
+
+def _record(message: Message, partition: Partition, epoch: int) -> Record:
+    headers = cast(Sequence[tuple[str, bytes | None]], message.headers() or ())
+    _, timestamp_ms = message.timestamp()
+    offset = cast(int, message.offset())
+    return Record(partition, epoch, offset, message.key(), message.value(), headers, timestamp_ms)
 
 
 def kafka_offsets(commits: Mapping[Partition, Commit]) -> list[TopicPartition]:

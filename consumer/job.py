@@ -36,6 +36,8 @@ class State(Enum):
     """Durable; to be announced."""
 
 
+SUSPECTS = "~suspects"
+"""Whose turn it is when a suspect's is: no project has such a name."""
 RUNNING = frozenset({State.PREPARING, State.READY, State.FED, State.TRAINING})
 
 
@@ -51,6 +53,8 @@ class Job:
         checkpoint: a folder that an earlier attempt has left, for the next one to go on from.
         recipe: what makes its training the same as another, once its dataset is known.
         cancelled: who wants it stopped, and why; empty as long as nobody does.
+        suspect: workers have died under it, again and again: it is trained while no other suspect is, so that only
+            the one that kills them is blamed for the next.
     """
 
     request: TrainingRequest
@@ -64,6 +68,7 @@ class Job:
     checkpoint: Path | None = None
     recipe: str = ""
     cancelled: str = ""
+    suspect: bool = False
     stage: str = ""
     stage_at: float = 0.0
     taken_at: float = 0.0
@@ -86,12 +91,18 @@ class Job:
 
     @property
     def project(self) -> str:
-        return self.request.project
+        """With whom it takes turns: others of its project, or the other suspects."""
+        return SUSPECTS if self.suspect else self.request.project
 
     @property
     def running(self) -> bool:
         """From its turn to the end of its training."""
         return self.state in RUNNING
+
+    @property
+    def orphaned(self) -> bool:
+        """A worker that had it in hand has died."""
+        return self.claim is not None and self.claim.worker_losses > 0
 
     @property
     def attempt(self) -> int:

@@ -18,7 +18,7 @@ def kafka_client_config(settings: Settings) -> Config:
         "security.protocol": settings.kafka_security_protocol,
         # A broker that comes back is found within half a second instead of ten.
         "reconnect.backoff.max.ms": 500,
-        # A transactional call that hangs (librdkafka #5456) is given up after this.
+        # A request that is not answered is given up after this; with the default a transaction waits for a minute.
         "socket.timeout.ms": 5000,
         "socket.keepalive.enable": True,
         "statistics.interval.ms": 0,
@@ -108,11 +108,14 @@ def _membership(settings: Settings) -> Config:
         # KIP-848: the broker has session, heartbeat and assignor; librdkafka refuses them here.
         return {"group.protocol": "consumer"}
     session_ms = settings.kafka_session_timeout_ms
+    instance = {"group.instance.id": settings.worker_id} if settings.kafka_static_membership else {}
     return {
+        **instance,
         "group.protocol": "classic",
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": session_ms,
-        "heartbeat.interval.ms": min(3000, session_ms // 3),
+        # Members learn of a rebalance, and so of a death among them, with their next heartbeat.
+        "heartbeat.interval.ms": min(3000, session_ms // 10),
     }
 
 
@@ -120,6 +123,8 @@ def _writing() -> Config:
     return {
         "enable.idempotence": True,
         "acks": "all",
+        # A topic that is gone is refused as such, before its records time out as if no broker had answered.
+        "topic.metadata.propagation.max.ms": 3_000,
         # As Java's producers do, so that a key meets the same partition whoever sends it.
         "partitioner": "murmur2_random",
         "compression.type": "lz4",

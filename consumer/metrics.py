@@ -6,10 +6,13 @@ Label values come from fixed sets (or count partitions): never a request, a mode
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
+
+from pipeline.jobs import ErrorKind, OutcomeKind
 
 # From a tiny fit to one that runs for hours.
 _TRAINING_S = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400)
@@ -53,7 +56,10 @@ class Metrics:
         )
         self.active_training_jobs = self._gauge("active_training_jobs", "Trainings that run now.")
         self.outcomes = self._counter(
-            "outcomes_total", "Requests ended: REGISTERED, REJECTED, FAILED, TIMED_OUT, CANCELLED.", "kind"
+            "outcomes_total",
+            "Requests ended: REGISTERED, REJECTED, FAILED, TIMED_OUT, CANCELLED.",
+            "kind",
+            values=OutcomeKind,
         )
         self.stage_duration_s = self._histogram(
             "stage_duration_seconds",
@@ -70,6 +76,7 @@ class Metrics:
             "trainers_replaced_total",
             "Trainer processes replaced: cancelled, timed_out, memory, crashed.",
             "cause",
+            values=("cancelled", "timed_out", "memory", "crashed"),
         )
         self.trainer_memory_bytes = self._gauge(
             "trainer_memory_bytes", "Resident memory of all trainer processes together."
@@ -89,17 +96,46 @@ class Metrics:
             "oldest_unfinished_seconds", "Age of the oldest request that was delivered and is not finished."
         )
         self.unfinished = self._gauge("unfinished_requests", "Requests delivered and not finished.")
+        self.standstill_s = self._gauge(
+            "partition_standstill_seconds",
+            "How long the same request has been the first unfinished one, while others behind it were finished.",
+            "partition",
+        )
+        self.finished_ahead = self._gauge(
+            "finished_ahead_requests", "Requests finished beyond the first unfinished one.", "partition"
+        )
         self.assigned_partitions = self._gauge("assigned_partitions", "Partitions of training-requests owned.")
-        self.intake_paused = self._gauge("intake_paused", "1 while no new requests are read.")
-        self.rebalances = self._counter("rebalances_total", "Rebalances: assigned, revoked, lost.", "event")
+        self.intake_paused = self._gauge("intake_paused", "1 while no more requests are taken in than are held.")
+        self.intake_pauses = self._counter("intake_pauses_total", "Times that a partition was paused.")
+        self.passed_over = self._gauge(
+            "passed_over_requests", "Requests read over, of projects that fill LOOK_AHEAD; they are read again later."
+        )
+        self.expired = self._counter(
+            "requests_expired_total", "Times that a partition was found to begin beyond what was read of it."
+        )
+        self.rebalances = self._counter(
+            "rebalances_total",
+            "Rebalances: assigned, revoked, lost.",
+            "event",
+            values=("assigned", "revoked", "lost"),
+        )
         self.takeovers = self._counter("takeovers_total", "Claims taken over from workers that died.")
         self.dead_letters = self._counter(
-            "dead_letters_total", "Records sent to the dead-letter topic, by error kind.", "reason"
+            "dead_letters_total",
+            "Records sent to the dead-letter topic, by error kind, or UNREADABLE or CONFLICT.",
+            "reason",
+            values=(*ErrorKind, "UNREADABLE", "CONFLICT"),
         )
 
     def _commits(self) -> None:
         self.transactions = self._counter(
-            "transactions_total", "Kafka transactions (or flush and commit): committed, aborted.", "result"
+            "transactions_total",
+            "Kafka transactions (or flush and commit): committed, aborted, refused.",
+            "result",
+            values=("committed", "aborted", "refused"),
+        )
+        self.refused = self._gauge(
+            "refused_announcements", "Finished requests whose events or dead letters the broker does not take."
         )
         self.transaction_s = self._histogram("transaction_duration_seconds", "A transaction, begin to end.", _CALL_S)
         self.group_size = self._histogram("commit_group_size", "Finished requests that share a transaction.", _COUNT)
@@ -107,6 +143,7 @@ class Metrics:
     def _services(self) -> None:
         self.retries = self._counter("retries_total", "Calls repeated because a service did not answer.", "service")
         self.breaker_open = self._gauge("breaker_open", "1 while a service does not answer.", "service")
+        self.breaker_changes = self._counter("breaker_changes_total", "Breakers opened and closed.", "service", "event")
         self.mongodb_operations = self._counter("mongodb_operations_total", "MongoDB commands sent.", "operation")
         self.mongodb_operation_s = self._histogram(
             "mongodb_operation_duration_seconds", "A MongoDB command, to its answer.", _CALL_S, "operation"
@@ -117,8 +154,12 @@ class Metrics:
         self.cache_reads = self._counter("dataset_cache_reads_total", "Datasets asked for: hit, miss.", "result")
         self.artifact_bytes = self._counter("artifact_bytes_total", "Bytes of artifacts stored.", "store")
 
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(self._documented(name, "counter", meaning, labels), meaning, labels, registry=self.registry)
+    def _counter(self, name: str, meaning: str, *labels: str, values: Iterable[str] = ()) -> Counter:
+        """`values` of its one label are shown from the start: the first of a kind is no increase to Prometheus else."""
+        counter = Counter(self._documented(name, "counter", meaning, labels), meaning, labels, registry=self.registry)
+        for value in values:
+            counter.labels(value)
+        return counter
 
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(self._documented(name, "gauge", meaning, labels), meaning, labels, registry=self.registry)

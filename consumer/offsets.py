@@ -110,7 +110,7 @@ class OffsetTracker:
         runs = list(_merge([*sorted(self._run_end.items()), *((at, at + 1) for at in done)]))
         low = runs.pop(0)[1] if runs and runs[0][0] == self._low else self._low
         if low == len(self._delivered):
-            return Commit(max(position, self._end()), write_metadata(position, (), tag))
+            return Commit(max(position, self.end), write_metadata(position, (), tag))
         offset = self._delivered[low]
         stretches = [(self._delivered[first], self._delivered[end - 1] + 1) for first, end in runs]
         return Commit(offset, write_metadata(offset, stretches, tag))
@@ -120,11 +120,18 @@ class OffsetTracker:
         return self._delivered[self._low] if self._low < len(self._delivered) else None
 
     @property
+    def finished_ahead(self) -> int:
+        """How many records beyond the first unfinished one are finished."""
+        return sum(end - start for start, end in self._run_end.items())
+
+    @property
     def crowded(self) -> bool:
         """Whether the metadata comes close to what the broker takes: read on only when the gaps have closed."""
         return 2 * 2 * len(self._run_end) > METADATA_LIMIT * 3 // 4
 
-    def _end(self) -> int:
+    @property
+    def end(self) -> int:
+        """The offset after the last delivered record."""
         return self._delivered[-1] + 1 if self._delivered else self._before.offset
 
     def _index(self, offset: int) -> int:

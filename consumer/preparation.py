@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import structlog
 
+from consumer import disk
 from consumer.claims import Steady
 from consumer.failures import ThreadFailed
 from consumer.job import Job
@@ -77,6 +78,7 @@ class Preparation:
         registry: Registry,
         machine: Mapping[str, str],
         training_memory_bytes: int,
+        spool: Path,
         is_alone: Callable[[], bool],
         steady: Steady,
         metrics: Metrics,
@@ -91,6 +93,7 @@ class Preparation:
         self._registry = registry
         self._machine = machine
         self._training_memory_bytes = training_memory_bytes
+        self._spool = spool
         self._is_alone = is_alone
         self._steady = steady
         self._metrics = metrics
@@ -109,9 +112,9 @@ class Preparation:
         )
         return None if slow or request.dataset_name not in BUILTINS else self._datasets.ensure(request.dataset_name)
 
-    def submit(self, job: Job) -> None:
-        """Answered with a Prepared."""
-        self._threads.submit(self._guarded, lambda: self._prepare(job))
+    def submit(self, job: Job, room_bytes: int | None = None) -> None:
+        """Answered with a Prepared, when so much is free where trainings write."""
+        self._threads.submit(self._guarded, lambda: self._prepare(job, room_bytes))
 
     def count_crash(self, job: Job, message: str) -> None:
         """Answered with a Crashed."""
@@ -131,11 +134,14 @@ class Preparation:
         self._datasets.release(dataset)
 
     def stop(self) -> None:
+        """What has begun is not waited for: it may be a call that is not answered."""
         self._stop_waiting.set()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _prepare(self, job: Job) -> None:
+    def _prepare(self, job: Job, room_bytes: int | None) -> None:
         request = job.request
+        if room_bytes is not None:
+            self._wait_for_room(room_bytes)
         if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id)):
             self._deliver(Prepared(job, lost=True))
             return
@@ -184,6 +190,14 @@ class Preparation:
 
     def _answered(self, operation: Callable[[], T]) -> T:
         return until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=self._steady.broke)
+
+    def _wait_for_room(self, wanted_bytes: int) -> None:
+        until_answered(
+            lambda: disk.check_room(self._spool, wanted_bytes),
+            breakers=self._breakers,
+            stop=self._stop_waiting,
+            service=disk.SERVICE,
+        )
 
     def _guarded(self, task: Callable[[], None]) -> None:
         try:

@@ -1,14 +1,92 @@
-"""What a process asks of the kernel for its own end."""
+"""What the kernel is asked about processes: how they end, who belongs to them, what they take, where they run."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import resource
 import signal
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 """prctl(2)"""
+TICKS = os.sysconf("SC_CLK_TCK")
+"""A second of CPU time, as /proc counts."""
+PAGE_BYTES = resource.getpagesize()
 
 
 def die_with_parent(how: signal.Signals | None = signal.SIGKILL) -> None:
     """Get this signal when the thread that started this process ends, however it ends; None: no more."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0 if how is None else how)
+
+
+def adopt_orphans() -> None:
+    """From now on what our descendants leave behind becomes our child, whatever session it has made for itself."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started or adopted and that are still there, zombies among them."""
+    return [int(child) for thread in _threads(pid) for child in _read(thread / "children").split()]
+
+
+def resident_bytes(pid: int) -> int:
+    """Of a process and all its descendants, with what they share counted once; 0 if it has just ended."""
+    own = _resident(pid)
+    others = _descendants(pid)
+    return max(own, sum(map(_shared_out, [pid, *others]))) if others else own
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process and all its descendants so far; 0 if it has just ended."""
+    return sum(map(_cpu_s, [pid, *_descendants(pid)]))
+
+
+def keep_to(pid: int, cpus: Collection[int]) -> None:
+    """Let a process and all its descendants, with all their threads, run nowhere but on these CPUs."""
+    for one in (pid, *_descendants(pid)):
+        for thread in _threads(one):
+            with suppress(ProcessLookupError, PermissionError):
+                os.sched_setaffinity(int(thread.name), cpus)
+
+
+def _cpu_s(pid: int) -> float:
+    fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / TICKS
+
+
+def _descendants(pid: int) -> list[int]:
+    found = children(pid)
+    for one in found:  # grows meanwhile
+        found += children(one)
+    return found
+
+
+def _threads(pid: int) -> list[Path]:
+    try:
+        return [*Path(f"/proc/{pid}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _resident(pid: int) -> int:
+    pages = _read(Path(f"/proc/{pid}/statm")).split()
+    return int(pages[1]) * PAGE_BYTES if pages else 0
+
+
+def _shared_out(pid: int) -> int:
+    """Its proportional set size: a page that n processes share counts as one nth."""
+    for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""

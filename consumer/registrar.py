@@ -18,6 +18,7 @@ from typing import TypeVar
 import orjson
 import structlog
 
+from consumer import failpoints
 from consumer.claims import Steady
 from consumer.committer import outcome_messages
 from consumer.events.codec import Codec
@@ -26,6 +27,7 @@ from consumer.failures import ThreadFailed
 from consumer.metrics import Metrics
 from consumer.waiting import Breakers, Stopped, until_answered
 from pipeline.artifacts import ArtifactStore, NewArtifact
+from pipeline.errors import SupersededError
 from pipeline.jobs import (
     ErrorKind,
     Failure,
@@ -160,14 +162,17 @@ class Registrar(threading.Thread):
 
     def _store(self, group: Sequence[Item]) -> GroupStored:
         results = [item for item in group if isinstance(item, Result)]
-        trained = [*self._upload(results)]
+        try:
+            trained = [*self._upload(results)]
+        except FileNotFoundError as error:
+            raise SupersededError(f"a newer life of {self._me.worker_id} has cleared our spool: {error}") from error
         trained += [self._fitting(reused_outcome(item)) for item in group if isinstance(item, Reused)]
         negatives = [item for item in group if isinstance(item, Outcome)]
         negatives += [outcome for outcome in trained if outcome.kind is not OutcomeKind.REGISTERED]
-        accepted = self._answered(lambda: self._ledger.close(self._me, negatives)) if negatives else frozenset()
+        accepted = self._close(negatives) if negatives else frozenset()
         new = [outcome for outcome in trained if outcome.kind is OutcomeKind.REGISTERED]
         new += [outcome for outcome in negatives if outcome.request_id in accepted]
-        standing = dict(self._answered(lambda: self._ledger.insert_outcomes(new))) if new else {}
+        standing = dict(self._insert(new)) if new else {}
         standing |= {item.outcome.request_id: item.outcome for item in group if isinstance(item, Found)}
         documents = self._register(list(standing.values()))
         for result in results:
@@ -183,7 +188,7 @@ class Registrar(threading.Thread):
             return ()
         trained = [Trained.from_json((result.spool / "result.json").read_bytes()) for result in results]
         files = [_artifact(result, one) for result, one in zip(results, trained, strict=True)]
-        stored = self._answered(lambda: self._artifacts.put(files))
+        stored = self._answered(lambda: failpoints.after("after_artifact", "artifacts", self._artifacts.put(files)))
         outcomes = []
         for result, one, file in zip(results, trained, files, strict=True):
             self._metrics.artifact_bytes.labels(stored[file.key].uri.partition(":")[0]).inc(file.size_bytes)
@@ -213,10 +218,24 @@ class Registrar(threading.Thread):
                 )
         return outcome
 
+    def _close(self, negatives: Sequence[Outcome]) -> frozenset[str]:
+        return self._answered(
+            lambda: failpoints.after("after_closing", "mongodb", self._ledger.close(self._me, negatives))
+        )
+
+    def _insert(self, outcomes: Sequence[Outcome]) -> Mapping[str, Outcome]:
+        return self._answered(
+            lambda: failpoints.after("after_outcome", "mongodb", self._ledger.insert_outcomes(outcomes))
+        )
+
     def _register(self, standing: Sequence[Outcome]) -> Mapping[str, RegisteredModel]:
         """The documents of the REGISTERED outcomes, inserted where they are missing."""
         registered = [outcome for outcome in standing if outcome.kind is OutcomeKind.REGISTERED]
-        return self._answered(lambda: self._registry.register(registered)) if registered else {}
+        if not registered:
+            return {}
+        return self._answered(
+            lambda: failpoints.after("after_document", "mongodb", self._registry.register(registered))
+        )
 
     def _answered(self, operation: Callable[[], T]) -> T:
         return until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=self._steady.broke)

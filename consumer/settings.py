@@ -216,6 +216,11 @@ class Settings(BaseSettings):
     kafka_group_protocol: Literal["classic", "consumer"] = _setting(
         "classic", "Group protocol: classic (cooperative-sticky) or consumer (KIP-848, Kafka 4).", "classic or consumer"
     )
+    kafka_static_membership: bool = _setting(
+        False, "Join the group as WORKER_ID (classic only): a worker that is back within KAFKA_SESSION_TIMEOUT_MS has "
+        "its partitions again, and no other worker notices.",
+        "true or false",
+    )  # fmt: skip
     kafka_session_timeout_ms: int = _setting(
         10_000, "A worker silent for so long loses its partitions (classic only; else the broker decides).",
         "milliseconds, 1000 to 1800000", ge=1_000, le=1_800_000,
@@ -282,8 +287,8 @@ class Settings(BaseSettings):
     max_attempts: int = _setting(3, "Trainings of a request whose trainer crashes.", _COUNT, ge=1)
     max_worker_losses: int = _setting(10, "Workers that may die under a request.", _COUNT, ge=1)
     look_ahead: int = _setting(
-        10_000, "Requests delivered and unfinished, before a worker stops reading.", "a whole number from 1 to 16000",
-        ge=1, le=16_000,
+        10_000, "Requests a worker holds, before it reads on for projects that have few of them only.",
+        "a whole number from 1 to 16000", ge=1, le=16_000,
     )  # fmt: skip
     tensorfleet_project: str | None = _setting(
         None, "The project that commands keep to: nothing of another is shown or changed. --project comes first.",
@@ -343,6 +348,11 @@ class Settings(BaseSettings):
             raise ValueError("\n".join(wrong))
         return self
 
+    @property
+    def embedded(self) -> bool:
+        """Whether everything is kept on this machine, in DATA_DIR."""
+        return not self.mongodb_url.get_secret_value()
+
     def topic(self, name: str) -> str:
         """A topic's name in the cluster, from its name in the design."""
         return f"{self.topic_prefix}{name}"
@@ -370,6 +380,9 @@ def _contradictions(settings: Settings) -> list[str]:
     classic = settings.kafka_group_protocol == "classic"
     if classic and settings.kafka_session_timeout_ms > settings.kafka_max_poll_interval_ms:
         lines.append("KAFKA_SESSION_TIMEOUT_MS takes milliseconds up to KAFKA_MAX_POLL_INTERVAL_MS")
+    if settings.kafka_static_membership and not classic:
+        # A restart within the session is refused for good there: UNRELEASED_INSTANCE_ID.
+        lines.append("KAFKA_STATIC_MEMBERSHIP takes false with KAFKA_GROUP_PROTOCOL=consumer")
     return lines
 
 

@@ -52,7 +52,7 @@ class Stores:
 
 def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -> Stores:
     """The stores that the settings name; nothing is asked of them yet. Without MONGODB_URL the embedded ones."""
-    if not settings.mongodb_url.get_secret_value():
+    if settings.embedded:
         return _embedded(settings)
     client = mongodb.connect(settings.mongodb_url.get_secret_value(), listeners=listeners)
     database = client[settings.mongodb_db]
@@ -81,7 +81,7 @@ def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -
 
 def check_named(settings: Settings) -> None:
     """Raises SettingsError if the settings name no stores, and no `tensorfleet dev` has left any."""
-    if not settings.mongodb_url.get_secret_value() and not settings.data_dir.is_dir():
+    if settings.embedded and not settings.data_dir.is_dir():
         raise SettingsError(NO_STORES)
 
 

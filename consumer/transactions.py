@@ -10,11 +10,13 @@ decide, and the tag in the committed metadata tells what it decided.
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import structlog
 from confluent_kafka import (
@@ -25,6 +27,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from consumer import failpoints
 from consumer.events.messages import Message
 from consumer.intake import Membership, Partition, kafka_offsets
 from consumer.offsets import Commit, read_metadata
@@ -46,16 +49,24 @@ _FENCED = (
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
     KafkaError.INVALID_PRODUCER_EPOCH,
-    KafkaError.FENCED_INSTANCE_ID,
 )
 _REFUSED = (
     KafkaError.MSG_SIZE_TOO_LARGE,
     KafkaError.INVALID_MSG,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.POLICY_VIOLATION,
     KafkaError.INVALID_RECORD,
 )
+
+
+class Refusal(NamedTuple):
+    """What became of a record that was handed to librdkafka, if it did not reach its topic."""
+
+    topic: str
+    error: KafkaError
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +103,37 @@ class Announcer(Protocol):
 
 
 class ExactlyOnce:
-    """Owned by the committer's thread."""
+    """Owned by the committer's thread.
 
-    def __init__(self, producer_config: Mapping[str, Any], offsets_config: Mapping[str, Any]) -> None:
+    The broker fences a producer when a newer process of our name has started, but also when a transaction was open for
+    too long, because we were stopped or cut off. `confirm_life` tells which: it raises SupersededError in the first
+    case, and TransientError if it cannot tell yet.
+    """
+
+    def __init__(
+        self,
+        producer_config: Mapping[str, Any],
+        offsets_config: Mapping[str, Any],
+        confirm_life: Callable[[], object],
+    ) -> None:
         self._config = dict(producer_config)
         self._offsets_config = dict(offsets_config)
+        self._confirm_life = confirm_life
         self._producer: Producer | None = None
         self._doubtful: Offsets | None = None
+        self._fenced = False
 
     def prepare(self) -> None:
         if self._producer is not None:
             return
+        if self._fenced:
+            self._confirm_life()
+            self._fenced = False
         producer = Producer(self._config)
         try:
             producer.init_transactions(INIT_TIMEOUT_S)
         except KafkaException as error:
-            _raise_if_fenced(error)
+            self._raise_if_fenced(error)
             raise TransientError("kafka", f"init_transactions: {error}") from error
         self._producer = producer
 
@@ -119,48 +145,76 @@ class ExactlyOnce:
                 return Verdict.COMMITTED
         self._doubtful = None
         producer = cast(Producer, self._producer)
-        refused: list[KafkaError] = []
+        refused: list[Refusal] = []
         try:
             producer.begin_transaction()
             for record in records:
                 produce(producer, record, refused)
+            failpoints.reach("in_transaction", _no_answer)
             if offsets.commits:
-                positions = kafka_offsets(offsets.commits)
-                producer.send_offsets_to_transaction(positions, offsets.membership.proof, CALL_TIMEOUT_S)
+                self._send_offsets(producer, offsets)
             producer.flush(CALL_TIMEOUT_S)
         except KafkaException as error:
             return self._give_up(error, refused)
         if refused:
-            return self._give_up(KafkaException(refused[0]), refused)
+            return self._give_up(KafkaException(refused[0].error), refused)
         return self._end(producer, offsets, refused)
 
     def close(self) -> None:
         self._producer = None
 
-    def _end(self, producer: Producer, offsets: Offsets, refused: Sequence[KafkaError]) -> Verdict:
+    def _send_offsets(self, producer: Producer, offsets: Offsets) -> None:
+        """In a thread of its own, for the call does not keep to its timeout: it may never return once the group's
+        coordinator has died (librdkafka #5456, #5511). Thread and producer are left behind then.
+        """
+        answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        positions = kafka_offsets(offsets.commits)
+
+        def send() -> None:
+            try:
+                producer.send_offsets_to_transaction(positions, offsets.membership.proof, CALL_TIMEOUT_S)
+            except Exception as error:  # noqa: BLE001 - raised where it was asked for
+                answers.put(error)
+            else:
+                answers.put(None)
+
+        threading.Thread(target=send, name="offsets", daemon=True).start()
         try:
+            error = answers.get(timeout=CALL_TIMEOUT_S)
+        except queue.Empty:
+            self._producer = None
+            log.warning("the group's coordinator took no offsets in time; a new producer begins afresh")
+            raise TransientError("kafka", "the group's coordinator took no offsets in time") from None
+        if error is not None:
+            raise error
+
+    def _end(self, producer: Producer, offsets: Offsets, refused: Sequence[Refusal]) -> Verdict:
+        try:
+            failpoints.reach("before_commit", _no_answer)
             producer.commit_transaction(CALL_TIMEOUT_S)
+            failpoints.reach("after_commit", _no_answer)
         except KafkaException as error:
             kafka = _kafka_error(error)
             if kafka.txn_requires_abort():
                 return self._give_up(error, refused)
             self._doubtful, self._producer = offsets, None
-            _raise_if_fenced(error)
+            self._raise_if_fenced(error)
             raise TransientError("kafka", f"the end of a transaction is in doubt: {kafka.str()}") from error
         return Verdict.COMMITTED
 
-    def _give_up(self, error: KafkaException, refused: Sequence[KafkaError]) -> Verdict:
+    def _give_up(self, error: KafkaException, refused: Sequence[Refusal]) -> Verdict:
         """Before the commit was asked for: abort where that is safe, else start afresh, which aborts too."""
         kafka = _kafka_error(error)
         log.info("transaction aborted", error=kafka.str(), code=kafka.name())
         producer, self._producer = cast(Producer, self._producer), None
-        _raise_if_fenced(error)
+        self._raise_if_fenced(error)
         # Another record of the group may be what was refused, and its report still to come.
         producer.flush(REPORTS_TIMEOUT_S)
         verdict = _verdict(kafka, refused)
         if verdict is None:
             raise TransientError("kafka", f"transaction: {kafka.str()}") from error
         if verdict is Verdict.REFUSED:
+            _tell(kafka, refused)
             return verdict  # librdkafka purges the next transaction's records too: a new producer is quicker
         try:
             producer.abort_transaction(CALL_TIMEOUT_S)
@@ -169,6 +223,17 @@ class ExactlyOnce:
         else:
             self._producer = producer
         return verdict
+
+    def _raise_if_fenced(self, error: KafkaException) -> None:
+        """A static member of our name started after us; of a producer that is to be asked, before the next try."""
+        code = _kafka_error(error).code()
+        if code == KafkaError.FENCED_INSTANCE_ID:
+            raise SupersededError(f"another process is the member of our name: {error}") from error
+        if code in _FENCED:
+            self._fenced = True
+            raise TransientError(
+                "kafka", f"fenced by a newer process of our name, or by a time-out: {error}"
+            ) from error
 
     def _took_place(self, offsets: Offsets) -> bool:
         """Ask the broker, which has decided since init_transactions, what is committed."""
@@ -209,21 +274,27 @@ class AtLeastOnce:
     def announce(self, records: Sequence[Message], offsets: Offsets) -> Verdict:
         self.prepare()
         producer = cast(Producer, self._producer)
-        refused: list[KafkaError] = []
+        refused: list[Refusal] = []
         try:
             for record in records:
                 if _identity(record) not in self._said:
                     produce(producer, record, refused)
+            failpoints.reach("in_transaction", _no_answer)
             left = producer.flush(CALL_TIMEOUT_S)
-            if refused and all(error.code() in _REFUSED for error in refused):
+            if refused and all(one.error.code() in _REFUSED for one in refused):
+                _tell(refused[0].error, refused)
                 return Verdict.REFUSED
             if left or refused:
                 producer.purge()
-                raise TransientError("kafka", refused[0].str() if refused else f"{left} events were not acknowledged")
+                raise TransientError(
+                    "kafka", refused[0].error.str() if refused else f"{left} events were not acknowledged"
+                )
             self._said.update(map(_identity, records))
+            failpoints.reach("before_commit", _no_answer)
             owned = {partition: (offsets.membership.epochs[partition], c) for partition, c in offsets.commits.items()}
             if not self._commit(owned).result(INIT_TIMEOUT_S):
                 return Verdict.STALE
+            failpoints.reach("after_commit", _no_answer)
             self._said.clear()
             return Verdict.COMMITTED
         except KafkaException as error:
@@ -242,16 +313,20 @@ class AtLeastOnce:
         self._producer = None
 
 
+def _no_answer() -> KafkaException:
+    return KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer (failpoint)"))
+
+
 def _identity(record: Message) -> tuple[object, ...]:
     return record.topic, record.key, record.value, *record.headers
 
 
-def produce(producer: Producer, record: Message, refused: list[KafkaError]) -> None:
+def produce(producer: Producer, record: Message, refused: list[Refusal]) -> None:
     """Hand a record to librdkafka, waiting while its queue is full; an error that it meets is added to `refused`."""
 
     def delivered(error: KafkaError | None, _: object) -> None:
         if error is not None:
-            refused.append(error)
+            refused.append(Refusal(record.topic, error))
 
     while True:
         try:
@@ -268,17 +343,17 @@ def produce(producer: Producer, record: Message, refused: list[KafkaError]) -> N
             return
 
 
-def _verdict(kafka: KafkaError, refused: Sequence[KafkaError]) -> Verdict | None:
+def _verdict(kafka: KafkaError, refused: Sequence[Refusal]) -> Verdict | None:
     if kafka.code() in _STALE:
         return Verdict.STALE
-    if kafka.code() in _REFUSED or any(error.code() in _REFUSED for error in refused):
+    if kafka.code() in _REFUSED or any(one.error.code() in _REFUSED for one in refused):
         return Verdict.REFUSED
     return None
 
 
-def _raise_if_fenced(error: KafkaException) -> None:
-    if _kafka_error(error).code() in _FENCED:
-        raise SupersededError(f"another process runs under our transactional.id: {error}") from error
+def _tell(kafka: KafkaError, refused: Sequence[Refusal]) -> None:
+    why = next((one for one in refused if one.error.code() in _REFUSED), Refusal("", kafka))
+    log.error("the broker refuses a record", topic=why.topic, code=why.error.name(), error=why.error.str())
 
 
 def _kafka_error(error: KafkaException) -> KafkaError:

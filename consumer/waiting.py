@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
@@ -100,6 +100,7 @@ class Breakers:
 
     A few failures in a row open a service's breaker: that is logged once, and the service is left alone but for a try
     every `pause_s`.  The first answer closes it, which is logged once too.  Any error but TransientError is an answer.
+    `services` are shown from the start, others from when they are first heard of.
     """
 
     # Whoever waits tries far more often: a breaker this old was opened by someone who gave up, and says nothing now.
@@ -109,6 +110,7 @@ class Breakers:
         self,
         metrics: Metrics | None = None,
         *,
+        services: Iterable[str] = (),
         threshold: int = 3,
         pause_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
@@ -123,13 +125,20 @@ class Breakers:
         # purgatory's own pause goes by the wall clock, which may be set back: it never ends, and `_enter` decides.
         self._factory = SyncCircuitBreakerFactory(default_threshold=threshold, default_ttl=float("inf"))
         self._factory.add_listener(self._changed)
+        for service in services:
+            self._factory.get_breaker(service)
 
     def any_open(self) -> bool:
         """Whether some service is known not to answer, and has not answered since."""
         return "open" in self.states().values()
 
+    def is_open(self, service: str) -> bool:
+        """Whether this service is known not to answer."""
+        with self._lock:
+            return self._is_open(service)
+
     def states(self) -> dict[str, str]:
-        """`open` or `closed`, for each service that failed or was named in a call."""
+        """`open` or `closed`, for each service that was named at the start or in a call, or failed."""
         with self._lock:
             return {service: "open" if self._is_open(service) else "closed" for service in self._services}
 
@@ -184,15 +193,23 @@ class Breakers:
             self._services.add(service)
             if self._metrics is not None:
                 self._metrics.breaker_open.labels(service).set_function(partial(self._is_open, service))
+                for change in ("opened", "closed"):
+                    self._metrics.breaker_changes.labels(service, change)
         elif isinstance(event, ContextChanged) and event.state == OPENED:
             self._opened_at[service] = now
             if service not in self._away_since:
+                self._count(service, "opened")
                 self._away_since[service] = now
                 _log.warning("service away", service=service)
         elif isinstance(event, ContextChanged) and event.state == CLOSED:
             self._opened_at.pop(service, None)
+            self._count(service, "closed")
             away_s = now - self._away_since.pop(service, now)
             _log.warning("service back", service=service, away_s=round(away_s, 3))
+
+    def _count(self, service: str, event: str) -> None:
+        if self._metrics is not None:
+            self._metrics.breaker_changes.labels(service, event).inc()
 
     def _is_open(self, service: str) -> bool:
         opened_at = self._opened_at.get(service)

@@ -19,7 +19,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,9 @@ from typing import Any
 
 import structlog
 
-from consumer.assignment import Announcement, Assignment
+from consumer import disk, failpoints
+from consumer.announcements import Announcement
+from consumer.assignment import Assignment
 from consumer.cancellation import CancelSeen
 from consumer.checkpoints import Checkpoints
 from consumer.chronicle import Chronicle
@@ -36,10 +38,12 @@ from consumer.committer import Committer, GroupSettled
 from consumer.dead_letters import CONFLICT, UNREADABLE
 from consumer.dispatch import Dispatch
 from consumer.failures import ThreadFailed
+from consumer.flow import Flow
+from consumer.head_of_line import HeadOfLine
 from consumer.heartbeat import Beat
 from consumer.inbox import Inbox
-from consumer.intake import Intake, Membership, Partition, Polled, Record
-from consumer.job import Job, State
+from consumer.intake import Intake, Membership, Partition, PassedOver, Polled, Record
+from consumer.job import SUSPECTS, Job, State
 from consumer.metrics import Metrics
 from consumer.pace import Gathering, Pace
 from consumer.preparation import Crashed, Preparation, Prepared
@@ -58,6 +62,7 @@ from consumer.trainers.protocol import (
     Taken,
     Work,
 )
+from consumer.transactions import Verdict
 from consumer.waiting import Breakers
 from pipeline.algorithms import framework_of
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel, milliseconds
@@ -78,9 +83,8 @@ SWEEP_S = 3.0
 OBSERVE_S = 1.0
 PREPARING_LIMIT = 16
 """Requests whose datasets are fetched at once; those at hand do not wait behind them."""
-UNCLAIMED_LIMIT = 2_000
-RESUME_SHARE = 0.2
-"""Reading goes on once this much of what may wait is free: pausing drops what was fetched ahead."""
+SUSPECT_FROM = 2
+"""Workers that have died under a request that is a suspect: the first says little, since it counts for all it had."""
 STUCK_S = 60.0
 """A thread that has not gone round for this long is stuck."""
 
@@ -134,20 +138,22 @@ class Worker:
         self._breakers = breakers
         self._metrics = metrics
         self._limits = limits
+        self._quotas = quotas
         self._spool = spool
         self._dask_scheduler = dask_scheduler
         self._clock = clock
         self._assignment = Assignment(me.boot)
-        self._dispatch: Dispatch[Job] = Dispatch(quotas.trainings)
+        self._dispatch: Dispatch[Job] = Dispatch(self._at_once)
         self._jobs: dict[str, Job] = {}
         self._ready: deque[Job] = deque()
         self._preparing = 0
         self._fed = 0
         self._duplicates: dict[Record, tuple[float, Asked]] = {}
-        self._received = self._allowed = 0
-        """Records that the intake has delivered, and may deliver, since the start."""
         self._unclaimed = 0
-        self._full = False
+        self._flow = Flow(limits.look_ahead)
+        self._head_of_line = HeadOfLine()
+        self._shown: set[Partition] = set()
+        """Partitions that /metrics shows."""
         self._storing: Gathering[Item] = Gathering(Pace(STORE_PACE_S), GROUP_LIMIT)
         self._announcing = Pace(ANNOUNCE_PACE_S)
         self._look_at = self._sweep_at = self._observe_at = 0.0
@@ -238,8 +244,14 @@ class Worker:
         gone = self._assignment.update(polled)
         if gone:
             self._let_go(gone)
-        self._received += len(polled.records)
-        work = [record for record in polled.records if self._assignment.deliver(record)]
+        work: list[Record] = []
+        for record in polled.records:
+            if isinstance(record, PassedOver):
+                self._assignment.pass_over(record)
+                continue
+            self._flow.received += 1
+            if self._assignment.deliver(record):
+                work.append(record)
         if self._drain_by is None:
             self._unclaimed += len(work)
             for first in range(0, len(work), CLAIM_BATCH):
@@ -330,6 +342,7 @@ class Worker:
             message = f"{claim.worker_losses} workers died while this request was in their hands"
             self._end(job, OutcomeKind.FAILED, ErrorKind.WORKER_LOST, message)
         else:
+            job.suspect = claim.worker_losses >= min(SUSPECT_FROM, self._limits.worker_losses - 1) > 0
             job.state = State.WAITING
             self._chronicle.accepted(job)
             self._dispatch.wait(job)
@@ -353,7 +366,12 @@ class Worker:
 
     # 3. Its turn comes --------------------------------------------------------------------------------------------
 
+    def _at_once(self, project: str) -> int | None:
+        return 1 if project == SUSPECTS else self._quotas.trainings(project)
+
     def _start_jobs(self) -> None:
+        if self._breakers.is_open(disk.SERVICE):
+            return
         while (
             len(self._ready) < self._lanes.room()
             and self._preparing < PREPARING_LIMIT
@@ -436,6 +454,7 @@ class Worker:
                 self._taken(job)
             case Reported():
                 self._chronicle.reported(job, event)
+                failpoints.reach("while_training")
             case Logged():
                 self._chronicle.logged(job, event)
             case Returned():
@@ -464,10 +483,32 @@ class Worker:
             by = (self._me.worker_id, job.attempt, job.sequence)
             self._storing.add(Result(job.request, job.spool, now, *by, job.recipe))
             return
+        if event.verdict == "full":
+            self._lacks_space(job, event.message)
+            return
         rejected = event.verdict == "rejected"
         error = ErrorKind.INVALID_REQUEST if rejected else ErrorKind(event.kind)
         self._chronicle.finished(job, error)
         self._end(job, OutcomeKind.REJECTED if rejected else OutcomeKind.FAILED, error, event.message)
+
+    def _lacks_space(self, job: Job, message: str) -> None:
+        """A full disk is not the request's fault: it is prepared again once there is more room than it has taken.
+
+        If there is as much as soon as its files are gone, it has filled the disk itself, and its attempts are counted.
+        """
+        assert job.spool is not None
+        self._chronicle.lacks_space(job, message)
+        wanted_bytes = 2 * disk.size_bytes(job.spool)
+        _remove_files(job)
+        if self._given_up(job):
+            return
+        job.state = State.PREPARING
+        if disk.has_room(self._spool, wanted_bytes):
+            self._preparation.count_crash(job, message)
+            return
+        self._put_down_dataset(job)
+        self._preparing += 1
+        self._preparation.submit(job, wanted_bytes)
 
     def _put_down_dataset(self, job: Job) -> None:
         if job.dataset is not None:
@@ -505,18 +546,21 @@ class Worker:
         if job.spool is not None:
             kept = [path for name in KEPT if (path := job.spool / name).exists()]
             if kept:
-                job.checkpoint = self._spool / f"{job.spool.name}.checkpoint"
-                job.checkpoint.mkdir()
-            for path in kept:
-                path.replace(self._spool / f"{job.spool.name}.checkpoint" / path.name)
+                job.checkpoint = _moved(kept, self._spool / f"{job.spool.name}.checkpoint")
             _remove(job.spool)
+        if not self._given_up(job):
+            self._make_ready(job)
+
+    def _given_up(self, job: Job) -> bool:
+        """Whether a job that comes back untrained is not to be trained here."""
         if job.record is None or self._drain_by is not None:
             self._forget(job)
             self._claims.release((job.request_id,))
         elif job.cancelled:
             self._end(job, OutcomeKind.CANCELLED, ErrorKind.CANCELLED, job.cancelled)
         else:
-            self._make_ready(job)
+            return False
+        return True
 
     def _end(self, job: Job, kind: OutcomeKind, error: ErrorKind, message: str) -> None:
         """Decide on a negative outcome; it counts once the ledger has taken it."""
@@ -584,6 +628,8 @@ class Worker:
 
     def _settled(self, settled: GroupSettled) -> None:
         now = time.monotonic()
+        if settled.verdict is Verdict.REFUSED and len(settled.group.announcements) == 1:
+            self._chronicle.refused(settled.group.announcements[0])
         for announcement in self._assignment.settle(settled.group, settled.verdict, now):
             if announcement.outcome is not None:
                 log.debug("announced", kind=announcement.outcome.kind.value, request_id=announcement.outcome.request_id)
@@ -647,9 +693,8 @@ class Worker:
         self._put_down_dataset(job)
         _remove_files(job)
         del self._jobs[job.request_id]
-        claimed = job.state is not State.PARKED
         job.state = State.PARKED
-        return claimed
+        return job.claim is not None
 
     def _forget(self, job: Job) -> None:
         job.state = State.PARKED
@@ -664,6 +709,7 @@ class Worker:
     def _drain_further(self, now: float) -> None:
         if self._drain_by is None:
             self._drain_by = now + self._limits.drain_timeout_s
+            failpoints.reach("while_draining")
             log.info("draining", running=self._lanes.busy, waiting=len(self._jobs) - self._lanes.busy)
             released = []
             for job in list(self._jobs.values()):
@@ -694,21 +740,21 @@ class Worker:
         """What is not announced by the end of the drain is announced by the partitions' next owner."""
         if self._drain_by is None or self._jobs:
             return False
-        return self._left or self._assignment.idle or time.monotonic() >= self._drain_by
+        if time.monotonic() >= self._drain_by:
+            return True
+        # What is still being claimed is to be released, else it counts as lost with us.
+        return not self._unclaimed and (self._left or self._assignment.idle)
 
     # Flow ---------------------------------------------------------------------------------------------------------
 
     def _throttle(self) -> None:
         """Read on only as fast as requests can be claimed and finished, and not while a service is away."""
-        look_ahead = self._limits.look_ahead
-        rooms = (look_ahead - self._assignment.unfinished, UNCLAIMED_LIMIT - self._unclaimed)
-        share = min(rooms[0] / look_ahead, rooms[1] / UNCLAIMED_LIMIT)
-        paused = self._full or share <= 0 or self._received >= self._allowed
-        self._full = paused and share < RESUME_SHARE
-        reading = not self._full and self._drain_by is None and not self._breakers.any_open()
-        self._allowed = self._received + (min(rooms) if reading else 0)
-        self._intake.allow(self._allowed, self._assignment.crowded())
-        self._metrics.intake_paused.set(not reading)
+        halted = self._drain_by is not None or self._breakers.any_open()
+        self._intake.read(self._flow.reading(self._assignment, self._unclaimed, halted=halted))
+        if not self._flow.full:
+            for partition in self._assignment.rewind():
+                self._intake.rewind(*partition)
+        self._metrics.intake_paused.set(halted or self._flow.full)
 
     def _observe(self, now: float) -> None:
         if now < self._observe_at:
@@ -718,15 +764,43 @@ class Worker:
         metrics.active_training_jobs.set(self._lanes.busy)
         metrics.lanes_busy.set(self._lanes.busy)
         metrics.unfinished.set(self._assignment.unfinished)
+        metrics.passed_over.set(self._assignment.passed)
+        metrics.refused.set(self._assignment.refused)
         metrics.assigned_partitions.set(len(self.membership.epochs))
         metrics.trainer_memory_bytes.set(self._lanes.rss_bytes())
-        for partition, lag in self._assignment.lags().items():
-            metrics.lag.labels(str(partition.number)).set(lag)
+        self._observe_partitions(now)
         oldest_ms = min((job.record.timestamp_ms for job in self._jobs.values() if job.record), default=None)
         age_s = 0.0 if oldest_ms is None else self._clock().timestamp() - oldest_ms / 1000
         metrics.oldest_unfinished_s.set(max(0.0, age_s))
         if now - self._intake.turned_at > STUCK_S:
             raise RuntimeError(f"the poll loop has stood still for {now - self._intake.turned_at:.0f} s")
+
+    def _observe_partitions(self, now: float) -> None:
+        metrics, lags = self._metrics, self._assignment.lags()
+        standing = {one.partition: one for one in self._head_of_line.observe(self._assignment.heads(), now)}
+        for partition in self._shown - lags.keys():
+            for gauge in (metrics.lag, metrics.standstill_s, metrics.finished_ahead):
+                gauge.remove(str(partition.number))
+        self._shown = set(lags)
+        for partition, lag in lags.items():
+            label, one = str(partition.number), standing.get(partition)
+            metrics.lag.labels(label).set(lag)
+            metrics.standstill_s.labels(label).set(one.for_s if one else 0.0)
+            metrics.finished_ahead.labels(label).set(one.finished_ahead if one else 0)
+        for one in standing.values():
+            if one.due:
+                self._chronicle.held_up(one, *self._whereabouts(one.partition, one.offset))
+
+    def _whereabouts(self, partition: Partition, offset: int) -> tuple[str, Mapping[str, str]]:
+        """How far the request of an unfinished record has come, and its ids where it has any."""
+        place = (partition, offset)
+        for job in self._jobs.values():
+            if job.record is not None and (job.record.partition, job.record.offset) == place:
+                return job.state.name, job.ids
+        for record, (_, asked) in self._duplicates.items():
+            if (record.partition, record.offset) == place:
+                return "DUPLICATE", {"request_id": asked.request.request_id}
+        return "PASSED_OVER" if self._assignment.passes(*place) else "TO_BE_ANNOUNCED", {}
 
 
 _ENDS = {
@@ -751,6 +825,18 @@ def _watch(selector: selectors.BaseSelector, watching: set[Any], wanted: set[Any
     for new in wanted - watching:
         selector.register(new, selectors.EVENT_READ)
     return wanted
+
+
+def _moved(files: list[Path], folder: Path) -> Path | None:
+    """The folder with these files; None if the disk has no room for it."""
+    try:
+        folder.mkdir()
+        for path in files:
+            path.replace(folder / path.name)
+    except OSError:
+        _remove(folder)
+        return None
+    return folder
 
 
 def _remove_files(job: Job) -> None:

@@ -10,6 +10,10 @@ class RejectedError(Exception):
     """
 
 
+class WorseError(RejectedError):
+    """A version is not promoted: it is worse than the present one, or nothing shows that it is not."""
+
+
 class TransientError(Exception):
     """A service did not answer; the same call may succeed later.  The worker waits and retries."""
 

@@ -15,13 +15,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.algorithms import Algorithm, catalogue
-from pipeline.columns import Column, UnusableColumnError, describe, read
+from pipeline.columns import Column, Role, UnusableColumnError, describe, read
 from pipeline.errors import RejectedError
 from pipeline.jobs import TrainingRequest
 from pipeline.preparation import Rows, as_rows
 from pipeline.tensors import Shape, gathered, parts, shapes_of, shown
 
 MOST_INTEGER_CLASSES = 50
+ENOUGH_ROWS = 20
+"""For values that are all different to say something."""
 LISTED = 20
 
 
@@ -83,6 +85,7 @@ def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str | No
     columns, dropped = _columns(frame, features, named=request.features is not None)
     whole = _whole(columns, shapes)
     warnings += [f"column {name!r} {reason}; it is left out" for name, reason in dropped.items()]
+    warnings += [_like_an_identifier(one.name) for one in columns if _tells_rows_apart(frame[one.name], one)]
     return Examples(
         rows=as_rows([_read(frame[column.name], column) for column in columns], columns),
         columns=columns,
@@ -132,6 +135,15 @@ def _features(request: TrainingRequest, names: Sequence[str], target: str, shape
     if target in wanted:
         raise RejectedError(f"the target {target!r} is among the features; a model must not see what it is to predict")
     return list(dict.fromkeys(wanted)) if shapes else wanted
+
+
+def _tells_rows_apart(values: pd.Series[Any], column: Column) -> bool:
+    """Whether words or codes are another in each row, so that what is learned of them is of no use for new rows."""
+    return column.role is Role.CATEGORICAL and len(values) >= ENOUGH_ROWS and values.nunique() == len(values)
+
+
+def _like_an_identifier(name: str) -> str:
+    return f"column {name!r} has another value in each row: if it is an identifier, leave it out (features)"
 
 
 def _whole(columns: Sequence[Column], shapes: Mapping[str, Shape]) -> dict[str, Shape]:

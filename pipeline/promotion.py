@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pipeline.aliases import PRODUCTION, Alias, AliasChange, AliasChangeReason, AliasStore
-from pipeline.errors import NotFoundError, RejectedError
+from pipeline.errors import NotFoundError, RejectedError, WorseError
 from pipeline.evaluation import LOWER_IS_BETTER, METRICS
 from pipeline.jobs import NAME, RegisteredModel, milliseconds
 from pipeline.registry import Registry
@@ -34,7 +34,8 @@ def promote(
     """Point the alias to this version, if it is not worse than the present one by more than `tolerance`.
 
     Metrics are compared only where both were measured on the same test rows.  `metric` defaults to accuracy, or r2
-    for a regressor.  Raises RejectedError with the figures; `force` lets every version pass that is not archived.
+    for a regressor.  Raises WorseError with the figures, and RejectedError for what cannot be asked; `force` lets every
+    version pass that is not archived.
     """
     if not NAME.fullmatch(alias) or _is_version(alias):
         raise RejectedError(
@@ -149,7 +150,7 @@ def _gate(champion: RegisteredModel, candidate: RegisteredModel, metric: str | N
         ("split", old.split, new.split),
     ):
         if there != here or not here:
-            raise RejectedError(
+            raise WorseError(
                 f"{candidate.version} cannot be compared with {champion.version}: "
                 f"it was tested on another {what}; {forced}"
             )
@@ -163,9 +164,9 @@ def _gate(champion: RegisteredModel, candidate: RegisteredModel, metric: str | N
         raise RejectedError(f"{name} was not measured of both versions; both have {known}")
     loss = is_ - was if name in LOWER_IS_BETTER else was - is_
     if not loss <= tolerance:
-        raise RejectedError(
+        raise WorseError(
             f"{candidate.version} has {name} {is_:.4g} and {champion.version} {was:.4g}: it is worse by {loss:.4g}, "
-            f"more than {tolerance:g}; {forced}"
+            f"and may be by {tolerance:g} (tolerance); {forced}"
         )
 
 

@@ -300,26 +300,34 @@ def _evaluate(job: _Job, pipeline: Pipeline, prepared: Any) -> tuple[dict[str, f
 
 def _in_folds(job: _Job, unfitted: Pipeline) -> dict[str, float]:
     """Preparation and model fitted anew in every fold of the training part; the test part is not looked at."""
-    data, asked = job.data, job.request.evaluation
+    data, asked, told = job.data, job.request.evaluation, _told(job, 0)
     results = []
     for fit, score in folds(data, asked, job.parts.train, job.request.seed):
         pipeline = clone(unfitted).fit(take(data.rows, fit), data.target[fit])
         results.append(evaluation.scores(data, pipeline, take(data.rows, score), score))
-        job.report(Stage.EVALUATING, len(results) / (asked.cv or 1), f"fold {len(results)} of {asked.cv}")
+        told(len(results) / (asked.cv or 1), f"fold {len(results)} of {asked.cv}")
     return evaluation.over_folds(results)
 
 
 def _studies(job: _Job, pipeline: Pipeline, unfitted: Pipeline) -> dict[str, Any]:
     data, parts, asked, seed = job.data, job.parts, job.request.evaluation, job.request.seed
-
-    def told(done: float, message: str) -> None:
-        job.report(Stage.EVALUATING, done, message)
-
+    first = int(bool(asked.cv))
     found = {
-        "importance": studies.importance(pipeline, data, parts.test, seed, told),
-        "learning_curve": studies.learning_curve(unfitted, data, asked, parts.train, seed, told),
+        "importance": studies.importance(pipeline, data, parts.test, seed, _told(job, first)),
+        "learning_curve": studies.learning_curve(unfitted, data, asked, parts.train, seed, _told(job, first + 1)),
     }
     return {name: study for name, study in found.items() if study is not None}
+
+
+def _told(job: _Job, part: int) -> Callable[[float, str], None]:
+    """Tells how far one part of the evaluation is, as a share of all parts that were asked for."""
+    asked = job.request.evaluation
+    parts = bool(asked.cv) + 2 * bool(asked.report)
+
+    def told(done: float, message: str) -> None:
+        job.report(Stage.EVALUATING, (part + done) / parts, message)
+
+    return told
 
 
 def _with_pages(job: _Job, content: model_file.Content) -> model_file.Content:
@@ -332,12 +340,21 @@ def _with_pages(job: _Job, content: model_file.Content) -> model_file.Content:
 def _suspicions(job: _Job, metrics: Mapping[str, float]) -> list[str]:
     accuracy = metrics.get("test_accuracy", 0.0)
     if accuracy <= SUSPICIOUS_ACCURACY:
-        return []
+        return _useless(metrics)
     column = giveaway(job.data, job.parts.train)
     why = "no single column gives the target away; are rows repeated?"
     if column is not None:
         why = f"column {column!r} alone gives the target away; is it known when predicting?"
     return [f"a test accuracy of {accuracy:.3f} is suspicious: {why}"]
+
+
+def _useless(metrics: Mapping[str, float]) -> list[str]:
+    """Whether the model is no better than one that has not looked at any column."""
+    accuracy, most_frequent = metrics.get("test_accuracy"), metrics.get("baseline_accuracy")
+    if accuracy is not None and most_frequent is not None and accuracy <= most_frequent:
+        return [f"a test accuracy of {accuracy:.3f} is no better than always giving the most frequent class"]
+    r2 = metrics.get("test_r2")
+    return [f"a test r2 of {r2:.3f} is no better than always giving the mean"] if r2 is not None and r2 <= 0 else []
 
 
 def _content(job: _Job, pipeline: Pipeline, details: Mapping[str, Any], said: Sequence[str]) -> model_file.Content:

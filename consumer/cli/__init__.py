@@ -68,7 +68,7 @@ def _all(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 the job failed, 2 wrong use, 3 a service cannot be reached."""
+    """Run one command; returns the exit code: 0 done, 1 failed or refused, 2 wrong use, 3 a service is unreachable."""
     try:
         code = app(args=arguments, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
@@ -96,12 +96,14 @@ def _explained(error: Exception) -> Stop | None:
         return Stop(f"{error.format_message().rstrip('.')}; see `{path} --help`", WRONG_USE)
     from consumer.events.errors import MissingTopicsError
     from consumer.settings import SettingsError
-    from pipeline.errors import CorruptArtifactError, NotFoundError, RejectedError, TransientError
+    from pipeline.errors import CorruptArtifactError, NotFoundError, RejectedError, TransientError, WorseError
 
     if isinstance(error, TransientError):
         return Stop(f"{error}; `{PROGRAM} doctor` looks at all services", UNREACHABLE)
     if isinstance(error, TimeoutError):
         return Stop(str(error), UNREACHABLE)
+    if isinstance(error, WorseError | CorruptArtifactError):
+        return Stop(str(error), FAILED)
     if isinstance(error, SettingsError | MissingTopicsError | RejectedError | NotFoundError):
         return Stop("; ".join(str(error).splitlines()), WRONG_USE)
-    return Stop(str(error), FAILED) if isinstance(error, CorruptArtifactError) else None
+    return None

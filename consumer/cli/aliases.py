@@ -89,7 +89,7 @@ def rollback(
     project: Project = None,
     as_json: Json = False,
 ) -> None:
-    """Point an alias to an earlier version again."""
+    """Point an alias to an earlier version again: by default to that before its last change, so that twice is back."""
     from pipeline.promotion import rollback as rolled_back
 
     stores, wanted = context.stores(), _without_alias(model, project)

@@ -72,7 +72,7 @@ def stores(settings: Settings | None = None) -> Stores:
 
     settings = settings or store_settings()
     opened = open_stores(settings)
-    if settings.mongodb_url.get_secret_value():
+    if not settings.embedded:
         opened.ledger.read(("",))  # lists and uploads may take long, so they would wait long for a server that is away
     else:
         opened.prepare()

@@ -63,11 +63,12 @@ def list_datasets(as_json: Json = False) -> None:
 def show(name: str, as_json: Json = False) -> None:
     """Show a dataset's columns, what they hold, what would be learned from it, and its versions."""
     from pipeline.datasets.builtin import BUILTINS, BuiltinSource
+    from pipeline.datasets.names import version_of
 
     source = BuiltinSource() if name in BUILTINS else context.stores().datasets
     loaded = source.load(name)
     found = _described(name, loaded.table, loaded.target_column)
-    versions = _versions(source.versions(name))
+    versions = [] if version_of(name) else _versions(source.versions(name))
     if as_json:
         write_json({**found, "versions": versions})
         return

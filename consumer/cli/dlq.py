@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from consumer.cli import context
 from consumer.cli.output import Column, Json, Project, Stop, column, minute, note, show_fields, show_rows, shown
-from consumer.cli.values import WRONG_USE
+from consumer.cli.values import WRONG_USE, seconds
 
 if TYPE_CHECKING:
     from consumer.cli.letters import Letter, Replay
@@ -26,20 +27,27 @@ Reason = Annotated[
 ]
 
 
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="DURATION", help="Only those from the last 30m, 2d, … until now.")
+]
+
+
 @app.command("list")
 def list_letters(
     reason: Reason = None,
+    since: Since = None,
     project: Project = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 1000,
     as_json: Json = False,
 ) -> None:
     """List the dead letters, the oldest first."""
     settings = context.kafka_settings()
+    first = _first(since)
 
     from consumer.cli.letters import read_letters
 
     with context.client(settings) as client:
-        letters = _within(read_letters(client, settings), context.scope(project))
+        letters = [one for one in _within(read_letters(client, settings), context.scope(project)) if one.at >= first]
         found = [one.to_document() for one in letters if not reason or one.reason in reason]
     found.sort(key=lambda one: one["at"])
     columns = (
@@ -81,6 +89,7 @@ def replay(
         list[str] | None, typer.Argument(metavar="[WHICH]...", help="PARTITION:OFFSET or request_ids.")
     ] = None,
     reason: Reason = None,
+    since: Since = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
     project: Project = None,
@@ -92,6 +101,7 @@ def replay(
     """
     if bool(which) + bool(reason) + everything != 1:
         raise Stop("say which: PARTITION:OFFSET or request_ids, --reason REASON, or --all", WRONG_USE)
+    first = _first(since)
     settings = context.kafka_settings()
     ledger, scope = context.stores().ledger, context.scope(project)
 
@@ -99,7 +109,7 @@ def replay(
 
     with context.client(settings) as client:
         letters = sorted(read_letters(client, settings), key=lambda one: one.at)
-        within = _within(letters, scope)
+        within = [one for one in _within(letters, scope) if one.at >= first]
         chosen = [one for one in within if everything or (reason and one.reason in reason)]
         for name in which or ():
             chosen += _named(within, name)
@@ -115,6 +125,12 @@ def replay(
     show_rows((_document(one, dry_run) for one in replays), columns, as_json=as_json, none="There is none to replay.")
     if not as_json:
         note(f"{sum(one.sent is not None for one in replays)} {'would be' if dry_run else 'were'} sent")
+
+
+def _first(since: str | None) -> datetime:
+    """From when on letters count."""
+    ago_s = seconds(since, "--since")
+    return datetime.min.replace(tzinfo=UTC) if ago_s is None else datetime.now(UTC) - timedelta(seconds=ago_s)
 
 
 def _within(letters: Iterable[Letter], project: str | None) -> list[Letter]:

@@ -104,9 +104,10 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
     if missing:
         yield Finding("topics", False, f"missing: {', '.join(missing)}", "run `tensorfleet topics create`", code=2)
         return
+    asked = () if settings.embedded else topics  # the embedded broker tells no configuration
     different = [
         f"{topic.name} {one['name']} is {one['is']}, would be {one['should_be']}"
-        for topic in topics
+        for topic in asked
         for one in differences(admin, topic, topic.partitions, topic.partitions)
     ]
     if different:
@@ -230,7 +231,7 @@ def _disk(name: str, folder: Path) -> Finding:
 
 
 def _kind(settings: Settings) -> str:
-    return "MongoDB" if settings.mongodb_url.get_secret_value() else f"embedded in {settings.data_dir}"
+    return f"embedded in {settings.data_dir}" if settings.embedded else "MongoDB"
 
 
 def _show(finding: Finding, as_json: bool) -> None:

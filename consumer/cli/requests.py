@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from consumer.cli import context
 from consumer.cli.following import follow
-from consumer.cli.output import STYLES, Column, Document, Json, Project, column, minute, show_rows, write, write_json
+from consumer.cli.output import (
+    STYLES,
+    Column,
+    Document,
+    Json,
+    Project,
+    Stop,
+    column,
+    complain,
+    minute,
+    show_rows,
+    write,
+    write_json,
+)
 from consumer.cli.values import of_model, seconds, user_name
 
 if TYPE_CHECKING:
+    from consumer.client import Client, Event
     from pipeline.ledger import RequestRow
 
-RUNNING, WAITING = "RUNNING", "WAITING"
+CANCELLED = "CANCELLED"
+ACCEPTED, WAITING = "ACCEPTED", "WAITING"
+"""In a worker's hands, where it waits or is trained; or given up by one, and waiting for another."""
 
 
 def watch(
@@ -33,17 +52,57 @@ def watch(
 def cancel(
     request_ids: Annotated[list[str], typer.Argument(metavar="REQUEST_ID...")],
     reason: Annotated[str, typer.Option(help="Shown in the outcome.")] = "",
+    wait: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for how it ends.")] = "5s",
     project: Project = None,
     as_json: Json = False,
 ) -> None:
-    """Ask for requests to be stopped, whether they wait or run; what has ended stays as it is."""
+    """Stop requests, whether they wait or run, and say how they end; exit 1 if one had ended otherwise."""
+    wait_s = seconds(wait, "--wait")
     with context.client(project=context.scope(project)) as client:
+        asked_at = datetime.now(UTC)
         for request_id in request_ids:
             client.cancel(request_id, reason, user_name())
-            if as_json:
-                write_json({"request_id": request_id, "asked": "CANCEL"})
-            else:
-                write(f"asked to stop {request_id}; `tensorfleet watch {request_id}` tells how it ends")
+        latest = _latest(client, request_ids, wait_s)
+    refused = []
+    for request_id in dict.fromkeys(request_ids):
+        event = latest.get(request_id)
+        said = _cancelled(request_id, event, asked_at)
+        if as_json:
+            write_json(
+                {"request_id": request_id, "asked": "CANCEL", "state": event and event["state"], "message": said}
+            )
+        if event is not None and event["state"] in STYLES and event["state"] != CANCELLED:
+            refused.append(said)
+        elif not as_json:
+            write(said)
+    for said in refused[:-1]:
+        complain(said)
+    if refused:
+        raise Stop(refused[-1], 1)
+
+
+def _latest(client: Client, request_ids: Sequence[str], wait_s: float | None) -> Mapping[str, Event]:
+    """The last event of each request that has one, the terminal one if it comes in time."""
+    latest: dict[str, Event] = {}
+    with suppress(TimeoutError):
+        for event in client.watch(*request_ids, timeout_s=wait_s):
+            latest[event["request_id"]] = event
+    return latest
+
+
+def _cancelled(request_id: str, event: Event | None, asked_at: datetime) -> str:
+    """What became of a cancel, from the request's last event."""
+    if event is None:
+        return (
+            f"asked to stop {request_id}, which no worker has accepted yet; if it comes within 7 days it is cancelled"
+        )
+    state, at = event["state"], event["occurred_at"]
+    if state not in STYLES:
+        return f"asked to stop {request_id}, which was {state}; `tensorfleet watch {request_id}` tells how it ends"
+    when = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if state == CANCELLED:
+        return f"{request_id} {'had been' if at < asked_at else 'was'} cancelled at {when}"
+    return f"{request_id} was not stopped: it {'had ended' if at < asked_at else 'ended'} as {state} at {when}"
 
 
 def requests(
@@ -77,7 +136,7 @@ def _document(row: RequestRow) -> dict[str, Any]:
         "model_name": "",
         **row.summary,
         "request_id": row.request_id,
-        "state": outcome.kind.value if outcome else RUNNING if owner else WAITING,
+        "state": outcome.kind.value if outcome else ACCEPTED if owner else WAITING,
         "claimed_at": row.claimed_at,
         "ended_at": outcome.at if outcome else None,
         "worker_id": outcome.worker_id if outcome else owner.worker_id if owner else None,

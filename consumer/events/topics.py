@@ -56,6 +56,9 @@ def _deleted_after(days: int) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(days * _DAY_MS)}
 
 
+_STAMPED = {"message.timestamp.type": "LogAppendTime"}
+"""By the broker, what workers write: Kafka takes no record that is stamped an hour ahead of it, so a worker whose clock
+is could announce nothing; and no wrong clock decides when a record is old enough to go."""
 LARGEST_DEAD_LETTER_BYTES = 32 * 1024 * 1024
 """Whatever reached a requests topic that somebody else made, with a higher limit, must fit into the dead letters."""
 
@@ -72,18 +75,18 @@ _TOPICS: tuple[tuple[str, Record | None, int, dict[str, str]], ...] = (
         3,
         {"cleanup.policy": "compact,delete", "retention.ms": str(7 * _DAY_MS)},
     ),
-    (Record.TRAINING_PROGRESS.topic, Record.TRAINING_PROGRESS, 12, _deleted_after(7)),
+    (Record.TRAINING_PROGRESS.topic, Record.TRAINING_PROGRESS, 12, _deleted_after(7) | _STAMPED),
     (
         Record.MODEL_REGISTERED.topic,
         Record.MODEL_REGISTERED,
         6,
-        {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"},
+        {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"} | _STAMPED,
     ),
-    (Record.MODEL_ALIAS_CHANGED.topic, Record.MODEL_ALIAS_CHANGED, 3, {"cleanup.policy": "compact"}),
+    (Record.MODEL_ALIAS_CHANGED.topic, Record.MODEL_ALIAS_CHANGED, 3, {"cleanup.policy": "compact"} | _STAMPED),
     (
         DEAD_LETTERS,
         None,
         3,
-        _deleted_after(30) | {"max.message.bytes": str(LARGEST_DEAD_LETTER_BYTES)},
+        _deleted_after(30) | _STAMPED | {"max.message.bytes": str(LARGEST_DEAD_LETTER_BYTES)},
     ),
 )

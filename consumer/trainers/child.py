@@ -8,22 +8,27 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from consumer.processes import die_with_parent
+from consumer import failpoints
+from consumer.processes import adopt_orphans, children, die_with_parent
 from consumer.trainers.protocol import JOB_LIMIT_BYTES, Work
 from pipeline import training
+from pipeline.datasets.cache import FULL
 from pipeline.deep import frameworks
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.jobs import ErrorKind
 
 MESSAGE_LIMIT = 4_000
 """Characters of an error or log message: enough to read, and it always fits a datagram."""
-EXIT_OUT_OF_MEMORY = 71
+MOST_LEFT_OPEN = 64
+"""Descriptors that trainings may leave open before their trainer is replaced."""
 
 
 def warm_up(framework: str) -> None:
@@ -38,38 +43,75 @@ def run(inbox: socket.socket, outbox: socket.socket, gpu: str) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     os.setsid()
     die_with_parent()
+    adopt_orphans()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     reporter = Reporter(outbox)
     logging.basicConfig(handlers=[reporter], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    leftovers = Leftovers()
     while job := inbox.recv(JOB_LIMIT_BYTES):
-        if not _train(orjson.loads(job), reporter):
-            return EXIT_OUT_OF_MEMORY
+        if not _train(orjson.loads(job), reporter, leftovers):
+            break
     return 0
 
 
-def _train(job: dict[str, Any], reporter: Reporter) -> bool:
-    """Train one job; False if this process had better be replaced."""
+class Leftovers:
+    """What trainings have left behind in this process since it began, and would be the next one's trouble."""
+
+    def __init__(self) -> None:
+        self._descriptors = _descriptors()
+        self._cpus = os.sched_getaffinity(0)
+
+    def are_many(self) -> bool:
+        """The worker keeps a training to fewer CPUs if it takes too many."""
+        running_on = threading.active_count() > 1 or children(os.getpid())
+        kept_open = _descriptors() - self._descriptors
+        return bool(running_on) or kept_open > MOST_LEFT_OPEN or os.sched_getaffinity(0) != self._cpus
+
+
+def _descriptors() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+def _train(job: dict[str, Any], reporter: Reporter, leftovers: Leftovers) -> bool:
+    """Train one job and tell how it went; False if this process is to be replaced."""
     reporter.take(job["id"])
+    failpoints.reach("in_trainer")
+    verdict = _verdict(job, reporter)
+    last = verdict.get("kind") == ErrorKind.OUT_OF_MEMORY or leftovers.are_many()
+    reporter.send(**verdict, last=last)
+    return not last
+
+
+def _verdict(job: dict[str, Any], reporter: Reporter) -> dict[str, object]:
+    """How the training went, as the worker is told."""
     try:
         request, dataset, spool, max_memory_bytes, dask_scheduler = Work.from_message(job)
         spool.mkdir(parents=True, exist_ok=True)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(spool)  # whatever is left there goes with it
         with _memory_limit(max_memory_bytes):
             trained = training.train(request, dataset, spool, reporter.progress, dask_scheduler)
         (spool / "result.json").write_bytes(trained.to_json())
     except RejectedError as error:
-        reporter.send(rejected=job["id"], message=str(error)[:MESSAGE_LIMIT])
+        return {"rejected": job["id"], "message": str(error)[:MESSAGE_LIMIT]}
     except MemoryError as error:
-        reporter.send(failed=job["id"], kind=ErrorKind.OUT_OF_MEMORY, message=_out_of_memory(job, error))
-        return False
-    except TrainingFailed as error:
-        reporter.send(failed=job["id"], kind=ErrorKind.TRAINING_ERROR, message=str(error)[:MESSAGE_LIMIT])
+        return {"failed": job["id"], "kind": ErrorKind.OUT_OF_MEMORY, "message": _out_of_memory(job, error)}
     except Exception as error:  # noqa: BLE001 - whatever a library raises is the job's end, not the lane's
-        message = f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]
-        reporter.send(failed=job["id"], kind=ErrorKind.TRAINING_ERROR, message=message)
-    else:
-        reporter.send(trained=job["id"], **_usage())
-    return True
+        said = str(error) if isinstance(error, TrainingFailed) else f"{type(error).__name__}: {error}"
+        if _comes_of_a_full_disk(error):
+            return {"full": job["id"], "message": said[:MESSAGE_LIMIT]}
+        return {"failed": job["id"], "kind": ErrorKind.TRAINING_ERROR, "message": said[:MESSAGE_LIMIT]}
+    return {"trained": job["id"], **_usage()}
+
+
+def _comes_of_a_full_disk(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _memory_limit:  # noqa: N801 - reads as a statement

@@ -1,8 +1,9 @@
 """A small process that has imported the libraries and forks a trainer in milliseconds.
 
-It speaks JSON datagrams over one socket. In: `{"spawn": lane, "gpu": …}` with two descriptors (inbox, outbox), and
-`{"kill": lane}`. Out: `{"spawned": lane, "pid": …}`, `{"exited": lane, "signal": …, "code": …}`.
+It speaks JSON datagrams over one socket. In: `{"spawn": lane, "gpu": …}` with three descriptors (inbox, outbox,
+output), and `{"kill": lane}`. Out: `{"spawned": lane, "pid": …}`, `{"exited": lane, "signal": …, "code": …}`.
 It is the only one to reap children, so a process group that it kills is never a stranger that got the same number.
+A process that has left its trainer's group, as daemons do, becomes its child when the trainer ends, and is killed too.
 
 It is a process of our own and not multiprocessing's, because that one is a single one per process, runs the caller's
 main module again in each child, and cannot kill a group.
@@ -19,7 +20,7 @@ import sys
 
 import orjson
 
-from consumer.processes import die_with_parent
+from consumer.processes import adopt_orphans, children, die_with_parent
 
 CONTROL_LIMIT_BYTES = 4_096
 
@@ -38,6 +39,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     child.warm_up(sys.argv[2])
     die_with_parent(None)
+    adopt_orphans()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker has gone meanwhile
         ForkServer(control).serve()
 
@@ -70,11 +72,10 @@ class ForkServer:
                         return
         finally:
             signal.set_wakeup_fd(-1)
-            for pid in self._lanes:
-                _kill_group(pid)
+            _kill_descendants()
 
     def _obey(self) -> bool:
-        message, descriptors, _, _ = socket.recv_fds(self._control, CONTROL_LIMIT_BYTES, 2)
+        message, descriptors, _, _ = socket.recv_fds(self._control, CONTROL_LIMIT_BYTES, 3)
         if not message:
             return False
         command = orjson.loads(message)
@@ -86,16 +87,16 @@ class ForkServer:
                     _kill_group(pid)
         return True
 
-    def _spawn(self, lane: int, gpu: str, inbox: int, outbox: int) -> None:
+    def _spawn(self, lane: int, gpu: str, *ends: int) -> None:
         pid = os.fork()
         if pid == 0:
-            self._become_child(inbox, outbox, gpu)
-        os.close(inbox)
-        os.close(outbox)
+            self._become_child(gpu, *ends)
+        for end in ends:
+            os.close(end)
         self._lanes[pid] = lane
         self._send({"spawned": lane, "pid": pid})
 
-    def _become_child(self, inbox: int, outbox: int, gpu: str) -> None:
+    def _become_child(self, gpu: str, inbox: int, outbox: int, output: int) -> None:
         from consumer.trainers import child
 
         code = 70
@@ -104,6 +105,9 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for own in (self._control, self._wake, self._wake_write):
                 own.close()
+            for standard in (1, 2):
+                os.dup2(output, standard)
+            os.close(output)
             code = child.run(socket.socket(fileno=inbox), socket.socket(fileno=outbox), gpu)
         finally:
             os._exit(code)
@@ -120,10 +124,27 @@ class ForkServer:
             _, status = os.waitpid(pid, 0)
             del self._lanes[pid]
             code = os.waitstatus_to_exitcode(status)
+            self._kill_strays()
             self._send({"exited": lane, "signal": -code if code < 0 else None, "code": code if code >= 0 else None})
+        self._kill_strays()
+
+    def _kill_strays(self) -> None:
+        """What trainers that are gone have left behind; it is reaped when its end is told."""
+        for pid in children(os.getpid()):
+            if pid not in self._lanes:
+                _kill_group(pid)
+                os.waitpid(pid, os.WNOHANG)
 
     def _send(self, message: dict[str, object]) -> None:
         self._control.send(orjson.dumps(message))
+
+
+def _kill_descendants() -> None:
+    """Whatever a process that we kill leaves behind becomes our child."""
+    while pids := children(os.getpid()):
+        for pid in pids:
+            _kill_group(pid)
+        os.waitpid(-1, 0)
 
 
 def _kill_group(pid: int) -> None:

@@ -10,16 +10,17 @@ an idle lane takes over what waits behind a long training, and how we know what 
 
 from __future__ import annotations
 
-import resource
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
 
+from consumer.processes import cpu_s, keep_to, resident_bytes
+from consumer.trainers.output import Output
 from consumer.trainers.protocol import (
     JOB_LIMIT_BYTES,
     End,
@@ -33,7 +34,6 @@ from consumer.trainers.protocol import (
     Taken,
 )
 from consumer.trainers.servers import Servers
-from pipeline.jobs import ErrorKind
 
 GROWTH_BYTES = 270 * 2**20
 """A trainer that has grown by this since its first job is replaced once it is idle."""
@@ -41,7 +41,9 @@ WAITING_FOR_A_GPU = 100
 """So many jobs take no room from others while they wait for a GPU."""
 WATCH_S = 0.1
 """Time and memory are looked at this often; a fast allocator gains about 100 MB a look."""
-PAGE_BYTES = resource.getpagesize()
+CPU_WATCH_S = 1.0
+CPU_SLACK = 1.2
+"""A training that takes this much more CPU time than it may, over CPU_WATCH_S, is kept to fewer CPUs."""
 
 
 @dataclass(slots=True)
@@ -52,12 +54,16 @@ class _Lane:
     feed: socket.socket
     reading_end: socket.socket
     outbox: socket.socket
+    output: Output
     pid: int | None = None
     running: Spec | None = None
     ahead: Spec | None = None
     deadline: float = 0.0
     ending: Killed | None = None
     """What we are killing it for; it is not fed any more."""
+    cpu_s: float = 0.0
+    cpu_at: float = float("-inf")
+    """When its CPU time was looked at last; minus infinity before the first look at a training."""
     rss_bytes: int = 0
     fresh_bytes: int = 0
     """What it took when it had its first job."""
@@ -81,6 +87,10 @@ class _Lane:
     @property
     def fed(self) -> Sequence[Spec]:
         return [spec for spec in (self.running, self.ahead) if spec is not None]
+
+    def close(self) -> None:
+        for end in (self.feed, self.reading_end, self.outbox, self.output):
+            end.close()
 
 
 @dataclass(slots=True)
@@ -121,11 +131,11 @@ class Lanes:
         while any(lane.running is None for lane in self._lanes.values()) and self.clock() < deadline:
             for _, message in self._servers.heard():
                 if "exited" in message:
-                    self._lanes.pop(message["exited"]).outbox.close()
+                    self._lanes.pop(message["exited"]).close()
             time.sleep(0.01)
         self._servers.stop()
         for lane in self._lanes.values():
-            lane.outbox.close()
+            lane.close()
         self._lanes.clear()
 
     def descriptors(self) -> Iterator[socket.socket]:
@@ -230,7 +240,7 @@ class Lanes:
             self._listen(lane, events)
         for framework, message in self._servers.heard():
             self._obey(framework, message, events)
-        self._enforce()
+        self._watch(events)
         held, self._held = self._held, []
         for spec in held:
             self.feed(spec)
@@ -243,20 +253,24 @@ class Lanes:
                 datagram = lane.outbox.recv(JOB_LIMIT_BYTES)
             except (BlockingIOError, ConnectionResetError):
                 return
-            if not datagram:
+            _pass_on_output(lane, events)
+            try:
+                events.append(self._understand(lane, orjson.loads(datagram)))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                # Its end, or a training has closed or used what is the trainer's: it can tell us no more.
                 lane.mute = True
                 self._servers.tell(lane.framework, {"kill": lane.number})
                 return
-            event = self._understand(lane, orjson.loads(datagram))
-            if event is not None:
-                events.append(event)
 
-    def _understand(self, lane: _Lane, message: dict[str, Any]) -> LaneEvent | None:
+    def _understand(self, lane: _Lane, message: dict[str, Any]) -> LaneEvent:
         if (job_id := message.get("taken")) is not None:
             if lane.running is None or lane.running.job_id != job_id:
                 lane.running, lane.ahead = lane.ahead, None
-            assert lane.running is not None
+            if lane.running is None:
+                raise ValueError(f"a trainer took {job_id!r} without having been fed")
             lane.deadline = self.clock() + lane.running.max_time_s
+            lane.cpu_at = float("-inf")
+            lane.output.begin()
             return Taken(job_id)
         if "progress" in message:
             lane.rss_bytes = message["rss_bytes"]
@@ -264,11 +278,11 @@ class Lanes:
             return Reported(message.pop("progress"), **message)
         if "log" in message:
             return Logged(message["log"], message["level"], message["message"])
-        for verdict in ("trained", "rejected", "failed"):
+        for verdict in ("trained", "rejected", "failed", "full"):
             if (job_id := message.pop(verdict, None)) is not None:
                 lane.rss_bytes = message.get("rss_bytes", lane.rss_bytes)
                 lane.running, lane.ahead, lane.deadline = lane.ahead, None, float("inf")
-                lane.retiring = lane.retiring or message.get("kind") == ErrorKind.OUT_OF_MEMORY
+                lane.retiring = message.pop("last") or lane.retiring
                 return Finished(job_id, verdict, **message)
         raise ValueError(f"a trainer sent {sorted(message)}")
 
@@ -304,6 +318,7 @@ class Lanes:
     def _bury(self, lane: _Lane, how: str, events: list[LaneEvent]) -> None:
         if not lane.mute:
             self._listen(lane, events)
+        _pass_on_output(lane, events)
         untaken = self._pull(lane)
         if lane.running is not None:
             crash = Killed(lane.running.job_id, End.CRASHED, f"the trainer process died ({how})")
@@ -312,8 +327,7 @@ class Lanes:
             else:
                 events.append(lane.ending or crash)
         events.extend(Returned(spec.job_id) for spec in untaken)
-        for end in (lane.feed, lane.reading_end, lane.outbox):
-            end.close()
+        lane.close()
         if not lane.replaced:
             self._spawn("" if lane.yields else lane.framework)
 
@@ -343,28 +357,42 @@ class Lanes:
             lane.running, lane.ahead = lane.ahead, None
         return pulled
 
-    def _enforce(self) -> None:
+    def _watch(self, events: list[LaneEvent]) -> None:
         now = self.clock()
         if now < self._watch_at:
             return
         self._watch_at = now + WATCH_S
         for lane in self._lanes.values():
-            spec = lane.running
+            _pass_on_output(lane, events)
             if not lane.open or lane.pid is None:
                 continue
-            if spec is None:
-                if lane.rss_bytes > lane.fresh_bytes + GROWTH_BYTES:
-                    _retire(lane)
-                continue
-            if now >= lane.deadline:
-                message = f"the training exceeded its time limit of {spec.max_time_s:g} s (max_training_time_s)"
-                self._kill(lane, Killed(spec.job_id, End.TIMED_OUT, message))
-                continue
-            lane.rss_bytes = _rss_bytes(lane.pid) or lane.rss_bytes
-            if lane.rss_bytes > spec.max_memory_bytes:
-                used, limit = lane.rss_bytes / 2**20, spec.max_memory_bytes / 2**20
-                message = f"the training used {used:,.0f} MiB of its limit of {limit:,.0f} MiB (max_memory_bytes)"
-                self._kill(lane, Killed(spec.job_id, End.OUT_OF_MEMORY, message))
+            if lane.running is not None:
+                self._enforce(lane, lane.pid, lane.running, now)
+                if now >= lane.cpu_at + CPU_WATCH_S:
+                    self._keep_to_its_cpus(lane, lane.pid, lane.running, now, events)
+            elif lane.rss_bytes > lane.fresh_bytes + GROWTH_BYTES:
+                _retire(lane)
+
+    def _enforce(self, lane: _Lane, pid: int, spec: Spec, now: float) -> None:
+        if now >= lane.deadline:
+            message = f"the training exceeded its time limit of {spec.max_time_s:g} s (max_training_time_s)"
+            self._kill(lane, Killed(spec.job_id, End.TIMED_OUT, message))
+            return
+        lane.rss_bytes = resident_bytes(pid) or lane.rss_bytes
+        if lane.rss_bytes > spec.max_memory_bytes:
+            used, limit = lane.rss_bytes / 2**20, spec.max_memory_bytes / 2**20
+            message = f"the training used {used:,.0f} MiB of its limit of {limit:,.0f} MiB (max_memory_bytes)"
+            self._kill(lane, Killed(spec.job_id, End.OUT_OF_MEMORY, message))
+
+    def _keep_to_its_cpus(self, lane: _Lane, pid: int, spec: Spec, now: float, events: list[LaneEvent]) -> None:
+        """A training that computes in more threads than it may gets no more CPUs for them; its trainer is replaced."""
+        used, most = cpu_s(pid), self.threads_per_training
+        if used - lane.cpu_s > CPU_SLACK * most * (now - lane.cpu_at):
+            cpus = sorted(os.sched_getaffinity(0))
+            keep_to(pid, {cpus[(lane.number * most + n) % len(cpus)] for n in range(most)})
+            message = f"the training computes in more threads than it may; it is kept to {most} (CPUS_PER_TRAINING)"
+            events.append(Logged(spec.job_id, "warning", message))
+        lane.cpu_s, lane.cpu_at = used, now
 
     def _share(self) -> None:
         """An idle lane takes over what waits behind another's training."""
@@ -392,22 +420,22 @@ class Lanes:
         number = self._next_number
         self._next_number += 1
         gpu = next(iter(self._free_gpus()), "") if framework else ""
-        self._servers.tell(framework, {"spawn": number, "gpu": gpu}, reading_end.fileno(), their_outbox.fileno())
+        output = Output()
+        theirs = (reading_end.fileno(), their_outbox.fileno(), output.writing)
+        self._servers.tell(framework, {"spawn": number, "gpu": gpu}, *theirs)
         their_outbox.close()
-        lane = self._lanes[number] = _Lane(number, framework, gpu, feed, reading_end, outbox)
+        output.given_away()
+        lane = self._lanes[number] = _Lane(number, framework, gpu, feed, reading_end, outbox, output)
         return lane
+
+
+def _pass_on_output(lane: _Lane, events: list[LaneEvent]) -> None:
+    lines = lane.output.lines()
+    if lane.running is not None:
+        events.extend(Logged(lane.running.job_id, "info", line) for line in lines)
 
 
 def _retire(lane: _Lane) -> None:
     """Let an idle trainer end by itself."""
     lane.retiring = True
     lane.feed.shutdown(socket.SHUT_WR)
-
-
-def _rss_bytes(pid: int) -> int:
-    """Resident bytes of the trainer; 0 if it has just ended."""
-    try:
-        with Path(f"/proc/{pid}/statm").open("rb") as statm:
-            return int(statm.read().split()[1]) * PAGE_BYTES
-    except (FileNotFoundError, ProcessLookupError):
-        return 0

@@ -3,7 +3,8 @@
 To the trainer, one datagram a job: `{"id", "request", "dataset", "spool", "max_memory_bytes", "dask_scheduler"}`. From
 it, datagrams as well, so that a trainer which is stopped in the middle of one never blocks the worker: `{"taken": id}`,
 `{"progress": id, "stage", "fraction", "message", "cpu_s", "rss_bytes"}`, `{"log": id, "level", "message"}`, and one of
-`{"trained": id, …}`, `{"rejected": id, …}`, `{"failed": id, …}`. The result itself is a file in the job's spool folder.
+`{"trained": id, …}`, `{"rejected": id, …}`, `{"failed": id, …}`, `{"full": id, …}` (the disk), with `"last"`:
+whether the trainer ends after that and is to be replaced. The result itself is a file in the job's spool folder.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The trainer said itself how it went: trained (the result is in the spool), rejected, or failed with a kind."""
+    """The trainer said itself how it went: trained (the result is in the spool), rejected, failed with a kind, or
+    full: there was no space on the disk."""
 
     job_id: str
     verdict: str

@@ -12,9 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import structlog
 
 from consumer.trainers.forkserver import CONTROL_LIMIT_BYTES
 
+log = structlog.get_logger(__name__)
+
+ENDING_S = 10.0
+"""For a forkserver that was told to end, and may still be importing."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -73,7 +78,7 @@ class Servers:
                 if not datagram:
                     del self._running[framework]
                     server.control.close()
-                    yield framework, {"ended": server.process.wait(timeout=30)}
+                    yield framework, {"ended": _ended(server.process)}
                     break
                 yield framework, orjson.loads(datagram)
 
@@ -82,8 +87,18 @@ class Servers:
         for server in self._running.values():
             server.control.close()
         for server in self._running.values():
-            server.process.wait(timeout=30)
+            _ended(server.process)
         self._running.clear()
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of one that was told to end, or that has closed its socket; its trainers end with it."""
+    try:
+        return process.wait(ENDING_S)
+    except subprocess.TimeoutExpired:
+        log.warning("a forkserver did not end, and was killed", pid=process.pid)
+        process.kill()
+        return process.wait()
 
 
 def _without_credentials(environment: os._Environ[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ Over Kafka's classic and KIP-848 groups, exactly-once and at-least-once, and ove
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,15 +16,17 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from consumer import kafka_config
+from consumer import failpoints, kafka_config, transactions
+from consumer.app import is_alone
 from consumer.events.messages import Message
 from consumer.failures import ThreadFailed
-from consumer.intake import Intake, Membership, Partition, Polled, Record
+from consumer.intake import Intake, Membership, Partition, PassedOver, Polled, Reading, Record
 from consumer.metrics import Metrics
 from consumer.offsets import Commit, Progress, write_metadata
 from consumer.settings import Settings
 from consumer.transactions import Announcer, AtLeastOnce, ExactlyOnce, Offsets, Verdict
-from tests.end_to_end.verdict import read_topic
+from pipeline.errors import SupersededError, TransientError
+from tests.end_to_end.evidence import read_topic
 
 
 @dataclass
@@ -46,22 +49,24 @@ class Way:
 
         consumer = Consumer(kafka_config.consumer_config(self.settings))
         tap = Tap(self, Intake(consumer, self.requests, deliver, Metrics()), intake_box, failures)
-        tap.intake.allow(allowed)
+        tap.intake.read(Reading(allowed))
         tap.intake.start()
         self.taps.append(tap)
         return tap
 
-    def announcer(self, intake: Intake, worker_id: str = "w") -> Announcer:
+    def announcer(
+        self, intake: Intake, worker_id: str = "w", confirm_life: Callable[[], object] = lambda: None, **config: object
+    ) -> Announcer:
         settings = self.settings.model_copy(update={"worker_id": worker_id})
         if self.exactly_once:
-            config = kafka_config.transactional_producer_config(settings)
-            return ExactlyOnce(config, kafka_config.offsets_config(settings))
+            producer = kafka_config.transactional_producer_config(settings) | config
+            return ExactlyOnce(producer, kafka_config.offsets_config(settings), confirm_life)
         return AtLeastOnce(kafka_config.producer_config(settings), intake.commit)
 
-    def put(self, *values: bytes, partition: int = 0) -> None:
+    def put(self, *values: bytes, partition: int = 0, key: bytes | None = None) -> None:
         producer = Producer(kafka_config.producer_config(self.settings))
         for value in values:
-            producer.produce(self.requests, value, partition=partition)
+            producer.produce(self.requests, value, key, partition=partition)
         assert producer.flush(30) == 0
 
     def seen(self) -> list[bytes]:
@@ -79,7 +84,12 @@ class Tap:
 
     @property
     def records(self) -> list[Record]:
-        return [record for polled in list(self.polled) for record in polled.records]
+        return [record for polled in list(self.polled) for record in polled.records if isinstance(record, Record)]
+
+    @property
+    def passed(self) -> list[int]:
+        found = (one for polled in list(self.polled) for one in polled.records if isinstance(one, PassedOver))
+        return [offset for one in found for offset in one.offsets]
 
     @property
     def membership(self) -> Membership:
@@ -215,12 +225,32 @@ def test_an_intake_reads_what_it_is_allowed_stays_a_member_and_reads_on(way: Way
     tap.until(lambda: tap.membership.epochs)
     way.put(*(b"%d" % number for number in range(1000)))
     for allowed in (0, 7, 600, 1000):
-        tap.intake.allow(allowed)
+        tap.intake.read(Reading(allowed))
         tap.until(lambda allowed=allowed: len(tap.records) >= allowed)
         turned = len(tap.polled)
         tap.until(lambda turned=turned: len(tap.polled) > turned + 10)
         assert len(tap.records) == allowed
     assert len({(record.partition, record.offset) for record in tap.records}) == 1000
+
+
+def test_what_an_intake_passes_over_it_reads_again_when_it_is_told_to(way: Way) -> None:
+    partition = Partition(way.requests, 0)
+    way.put(*(b"big" for _ in range(10)), key=b"big/m")
+    tap = way.tap(allowed=10)
+    tap.until(lambda: len(tap.records) == 10)
+    tap.intake.read(Reading(20, sated=frozenset({b"big"})))
+    way.put(*(b"big" for _ in range(2_000)), key=b"big/m")
+    way.put(b"small", key=b"small/m")
+    tap.until(lambda: len(tap.records) == 11)
+    start = tap.records[0].offset
+    assert tap.records[-1].value == b"small"
+    assert tap.passed == list(range(start + 10, start + 2_010))
+    tap.intake.read(Reading(10**6))
+    tap.intake.rewind(partition, tap.membership.epochs[partition], start + 10)
+    tap.until(lambda: len(tap.records) == 11 + 2_001)
+    assert [record.offset for record in tap.records[11:]] == list(range(start + 10, start + 2_011))
+    assert [polled.rewound for polled in tap.polled if polled.rewound] == [{partition: start + 10}]
+    assert tap.membership.positions[partition] == start + 2_011
 
 
 def test_a_partition_that_is_lost_and_regained_has_another_epoch(way: Way) -> None:
@@ -235,6 +265,104 @@ def test_a_partition_that_is_lost_and_regained_has_another_epoch(way: Way) -> No
     for partition in before:
         changed = tap.membership.epochs[partition] != before[partition]
         assert changed == (partition in lost)
+
+
+def test_of_two_static_members_with_one_name_the_older_is_superseded(way: Way) -> None:
+    if way.name not in ("kafka", "kafka-at-least-once"):
+        return  # the mock cluster fences nobody, and KIP-848 has its own way
+    way.settings = way.settings.model_copy(update={"kafka_static_membership": True})
+    older = way.tap()
+    older.until(lambda: older.membership.epochs)
+    newer = way.tap()
+    newer.until(lambda: len(newer.membership.epochs) == 2)
+    newer.until(lambda: older.failures)
+    assert isinstance(older.failures[0].error, SupersededError)
+
+
+def test_a_producer_that_is_fenced_asks_whether_a_newer_life_has_its_name(way: Way) -> None:
+    if not way.exactly_once:
+        return
+
+    def superseded() -> None:
+        raise SupersededError("a newer life")
+
+    way.put(b"a", partition=0)
+    tap = way.tap()
+    tap.until(lambda: tap.records)
+    older = way.announcer(tap.intake, confirm_life=superseded)
+    older.prepare()
+    way.announcer(tap.intake).prepare()
+    group = offsets(tap, Partition(way.requests, 0), 1, "1.1")
+    with pytest.raises(TransientError):
+        older.announce([Message(way.events, b"k", b"x", [])], group)
+    with pytest.raises(SupersededError):
+        older.announce([Message(way.events, b"k", b"x", [])], group)
+
+
+def test_a_transaction_that_was_open_for_too_long_is_made_again_by_the_same_life(way: Way) -> None:
+    """The broker says the same then as of a newer producer."""
+    if way.name != "kafka":
+        return
+    way.put(b"a", partition=0)
+    tap = way.tap()
+    tap.until(lambda: tap.records)
+    confirmed: list[bool] = []
+    announcer = way.announcer(
+        tap.intake,
+        confirm_life=lambda: confirmed.append(True),
+        **{"transaction.timeout.ms": 1_000, "socket.timeout.ms": 1_000},
+    )
+    group = offsets(tap, Partition(way.requests, 0), 1, "1.1")
+    failpoints.arm("before_commit=delay(15)::1")  # the broker looks for such transactions every 10 s
+    try:
+        with pytest.raises(TransientError):
+            announcer.announce([Message(way.events, b"k", b"x", [])], group)
+    finally:
+        failpoints.arm("")
+    assert announcer.announce([Message(way.events, b"k", b"x", [])], group) is Verdict.COMMITTED
+    assert confirmed == [True]
+    assert way.seen() == [b"x"]
+
+
+def test_a_call_that_never_returns_is_left_behind_and_the_group_announced_afresh(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As librdkafka's send_offsets_to_transaction where the group's coordinator has died (#5511)."""
+    if way.name != "kafka":
+        return
+    goes_on, ended = threading.Event(), threading.Event()
+
+    class Hanging(Producer):
+        made = 0
+
+        def __init__(self, config: dict[str, Any]) -> None:
+            super().__init__(config)
+            Hanging.made += 1
+            self.hangs = Hanging.made == 1
+
+        def send_offsets_to_transaction(self, *arguments: Any) -> None:
+            if not self.hangs:
+                return super().send_offsets_to_transaction(*arguments)
+            goes_on.wait(60)
+            try:
+                super().send_offsets_to_transaction(*arguments)
+            finally:
+                ended.set()
+
+    monkeypatch.setattr(transactions, "Producer", Hanging)
+    monkeypatch.setattr(transactions, "CALL_TIMEOUT_S", 2.0)
+    way.put(b"a", partition=0)
+    tap = way.tap()
+    tap.until(lambda: tap.records)
+    announcer = way.announcer(tap.intake)
+    group = offsets(tap, Partition(way.requests, 0), 1, "1.1")
+    with pytest.raises(TransientError, match="coordinator"):
+        announcer.announce([Message(way.events, b"k", b"x", [])], group)
+    assert announcer.announce([Message(way.events, b"k", b"x", [])], group) is Verdict.COMMITTED
+    goes_on.set()
+    assert ended.wait(60)
+    assert announcer.announce([Message(way.events, b"k", b"y", [])], group) is Verdict.COMMITTED
+    assert way.seen() == [b"x", b"y"]
 
 
 def test_the_committed_offset_is_what_the_broker_tells(way: Way) -> None:
@@ -253,3 +381,16 @@ def test_the_committed_offset_is_what_the_broker_tells(way: Way) -> None:
     finally:
         reader.close()
     assert found.offset == end
+
+
+def test_a_member_knows_whether_it_is_alone(way: Way) -> None:
+    if way.name == "mock":
+        pytest.skip("the mock cluster cannot tell")
+    settings = way.settings
+    admin = AdminClient(kafka_config.kafka_client_config(settings))
+    taps = []
+    for alone in (True, False):
+        taps.append(way.tap())
+        for tap in taps:
+            tap.until(lambda tap=tap: len(tap.membership.epochs) == 2 // len(taps))
+        assert is_alone(admin, settings.kafka_group_id, settings.kafka_group_protocol) is alone

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from tests.end_to_end.evidence import collect
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.verdict import Verdict, judge
 from tests.services.kafka import Kafka
@@ -38,7 +39,7 @@ def fleet(
     }
     fleet = Fleet(environment, tmp_path, topic_prefix)
     yield fleet
-    fleet.stop()
+    fleet.end()
 
 
 @pytest.fixture
@@ -47,9 +48,8 @@ def verdict(
 ) -> Callable[..., Verdict]:
     """Judge everything that the fleet was sent."""
 
-    def ask(*, unreadable: int = 0) -> Verdict:
-        return judge(
-            kafka.bootstrap_servers, topic_prefix, mongo_database, s3.client(), fleet.requests, unreadable=unreadable
-        )
+    def ask(*, may_repeat: bool = False) -> Verdict:
+        evidence = collect(kafka.bootstrap_servers, topic_prefix, mongo_database, s3.client())
+        return judge(evidence, may_repeat=may_repeat)
 
     return ask

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+import orjson
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from consumer.events.codec import Codec
 from consumer.events.control import cancel_command
-from consumer.events.messages import message
+from consumer.events.messages import Message, message
 from consumer.events.requests import to_avro
 from consumer.events.topics import Topics
 from consumer.processes import die_with_parent
 from pipeline.jobs import TrainingRequest
 from schemas import Record
+from tests.command import Answer
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
 GROUP = "ml-worker"
+WORKER = ("consumer.cli", "worker")
 
 
 @dataclass
@@ -39,12 +49,25 @@ class WorkerProcess:
         self.process.kill()
         self.process.wait()
 
-    def drain(self, within_s: float = 60) -> int:
+    def drain(self, within_s: float = 120) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(within_s)
 
     def lines(self) -> list[str]:
         return self.log.read_text().splitlines()
+
+    def rebalances(self) -> list[dict[str, Any]]:
+        """What it has logged about its partitions: `event` is partitions assigned, revoked or lost."""
+        lines = [line for line in self.lines() if line.endswith("}") and '"partitions ' in line]
+        return [orjson.loads(line) for line in lines]
+
+    def partitions(self) -> set[int]:
+        """What it owns now."""
+        owned: set[int] = set()
+        for entry in self.rebalances():
+            change = owned.update if entry["event"] == "partitions assigned" else owned.difference_update
+            change(entry["partitions"])
+        return owned
 
 
 @dataclass
@@ -54,33 +77,31 @@ class Fleet:
     environment: Mapping[str, str]
     folder: Path
     prefix: str
+    bootstrap_servers: str = ""
+    """For our own clients, where those are not the workers'."""
     workers: list[WorkerProcess] = field(default_factory=list)
-    requests: dict[bytes, TrainingRequest] = field(default_factory=dict)
-    """By the bytes that were sent."""
 
     def __post_init__(self) -> None:
         self.topics = Topics(self.prefix)
         self.codec = Codec()
-        brokers = {"bootstrap.servers": self.environment["KAFKA_BOOTSTRAP_SERVERS"]}
-        self.admin = AdminClient(brokers)
-        self.reader = Consumer(
-            {
-                **brokers,
-                "group.id": self.prefix + GROUP,
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-            }
-        )
+        servers = self.bootstrap_servers or self.environment["KAFKA_BOOTSTRAP_SERVERS"]
+        self.brokers = {"bootstrap.servers": servers, "log_level": 2}
+        self.admin = AdminClient(self.brokers)
         self.producer = Producer(
-            {**brokers, "partitioner": "murmur2_random", "enable.idempotence": True, "message.max.bytes": 64 * 2**20}
+            {
+                **self.brokers,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+                "message.max.bytes": 64 * 2**20,
+            }
         )
 
     def create_topics(self, partitions: int = 12, **config: str) -> None:
+        """With as many replicas as the broker gives by default: one, or one on each node of a cluster."""
         new = [
             NewTopic(
                 topic.name,
                 partitions if topic.record is Record.TRAINING_REQUEST else topic.partitions,
-                1,
                 config={**topic.config, **config},
             )
             for topic in self.topics.all()
@@ -88,8 +109,10 @@ class Fleet:
         for future in self.admin.create_topics(new).values():
             future.result(30)
 
-    def start(self, worker_id: str, **environment: str) -> WorkerProcess:
-        """A worker of two lanes; more settings as keyword arguments."""
+    def start(
+        self, worker_id: str, command: Sequence[str] = WORKER, *, wrapped_by: Sequence[str] = (), **environment: str
+    ) -> WorkerProcess:
+        """A worker of two lanes; more settings as keyword arguments. `wrapped_by` is a command that becomes it."""
         log = self.folder / f"{worker_id}-{len(self.workers)}.log"
         settings = {
             "TOPIC_PREFIX": self.prefix,
@@ -106,7 +129,7 @@ class Fleet:
         path = os.pathsep.join(filter(None, (str(PLUGINS), os.environ.get("PYTHONPATH"))))
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "consumer.cli", "worker"],
+                [*wrapped_by, sys.executable, "-m", *command],
                 env={**os.environ, **self.environment, **settings, **environment, "PYTHONPATH": path},
                 cwd=ROOT,
                 stdout=output,
@@ -118,7 +141,14 @@ class Fleet:
         self.workers.append(worker)
         return worker
 
-    def stop(self) -> None:
+    def lose_machine(self, worker: WorkerProcess) -> None:
+        """kill -9, and nothing of what it had on disk is left: who goes on does so on another machine."""
+        worker.kill()
+        for folder in (f"spool-{worker.worker_id}", "datasets"):
+            shutil.rmtree(self.folder / folder, ignore_errors=True)
+
+    def end(self) -> None:
+        """Drain all workers; who takes too long is killed."""
         for worker in self.workers:
             if worker.process.poll() is None:
                 worker.process.terminate()
@@ -127,60 +157,113 @@ class Fleet:
                 worker.process.wait(30)
             except subprocess.TimeoutExpired:
                 worker.kill()
-        self.reader.close()
 
     def submit(self, *requests: TrainingRequest) -> None:
         for request in requests:
-            sent = message(self.codec, self.topics, Record.TRAINING_REQUEST, to_avro(request))
-            self.put(sent.key, sent.value, request, headers=list(sent.headers))
+            sent = self.encode(request)
+            self.put(sent.key, sent.value, headers=list(sent.headers))
         self.flush()
+
+    def encode(self, request: TrainingRequest) -> Message:
+        return message(self.codec, self.topics, Record.TRAINING_REQUEST, to_avro(request))
 
     def put(
         self,
         key: bytes | None,
         value: bytes | None,
-        request: TrainingRequest | None = None,
         *,
         headers: list[tuple[str, bytes | None]] | None = None,
+        partition: int = -1,
     ) -> None:
-        """Any record on the requests topic."""
-        if value is not None and request is not None:
-            self.requests[value] = request
-        self.producer.produce(self.topics.training_requests, value, key, headers=headers or [])
+        """Any record on the requests topic, by its key or where `partition` says."""
+        self.producer.produce(
+            self.topics.training_requests, value, key, partition, headers=headers or [], on_delivery=_delivered
+        )
         self.producer.poll(0)
+
+    @contextmanager
+    def load(self, make: Callable[[int], TrainingRequest], every_s: float) -> Iterator[None]:
+        """Submit make(0), make(1), … at this pace while the block runs."""
+        over = threading.Event()
+
+        def submit() -> None:
+            for number in itertools.count():
+                self.submit(make(number))
+                if over.wait(every_s):
+                    return
+
+        with ThreadPoolExecutor(1) as thread:
+            submitting = thread.submit(submit)
+            try:
+                yield
+            finally:
+                over.set()
+            submitting.result(60)
 
     def flush(self) -> None:
         assert self.producer.flush(30) == 0
 
-    def cancel(self, request_id: str) -> None:
-        command = cancel_command(request_id, reason="not needed", user="ann", requested_at=datetime.now(UTC))
+    def cancel(self, request_id: str, reason: str = "not needed", *, flush: bool = True) -> None:
+        command = cancel_command(request_id, reason=reason, user="ann", requested_at=datetime.now(UTC))
         sent = message(self.codec, self.topics, Record.TRAINING_CONTROL, command)
-        self.producer.produce(sent.topic, sent.value, sent.key, headers=list(sent.headers))
-        self.flush()
+        self.producer.produce(sent.topic, sent.value, sent.key, headers=list(sent.headers), on_delivery=_delivered)
+        if flush:
+            self.flush()
+
+    def command(self, *arguments: str) -> Answer:
+        """`tensorfleet`, as somebody who uses this fleet runs it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "consumer.cli", *arguments],
+            env={**os.environ, **self.environment, "TOPIC_PREFIX": self.prefix},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def members(self) -> int:
+        """Of the consumer group, by the broker's own account."""
+        group = self.prefix + GROUP
+        return len(self.admin.describe_consumer_groups([group], request_timeout=10)[group].result().members)
+
+    def offsets(self) -> dict[int, tuple[int, int]]:
+        """Of each partition of the requests the committed offset, 0 where there is none, and the end of the log.
+
+        By a client of its own, no member of the group: of a partition that was without a leader once, librdkafka asks
+        nothing for minutes, and its admin client tells ends that are none.
+        """
+        topic = self.topics.training_requests
+        partitions = [TopicPartition(topic, number) for number in self._partitions(topic)]
+        config = {"group.id": self.prefix + GROUP, "isolation.level": "read_committed", "enable.auto.commit": False}
+        reader = Consumer({**self.brokers, **config})
+        try:
+            committed = reader.committed(partitions, timeout=10)
+            ends = [reader.get_watermark_offsets(partition, timeout=10)[1] for partition in partitions]
+        finally:
+            reader.close()
+        return {one.partition: (max(one.offset, 0), end) for one, end in zip(committed, ends, strict=True)}
 
     def lag(self) -> int:
         """Requests beyond the committed offsets, by the broker's own account."""
-        topic = self.topics.training_requests
-        partitions = [TopicPartition(topic, number) for number in self._partitions(topic)]
-        committed = self.reader.committed(partitions, timeout=10)
-        ends = self.admin.list_offsets(
-            {partition: OffsetSpec.latest() for partition in partitions},
-            isolation_level=IsolationLevel.READ_COMMITTED,
-        )
-        done = {p.partition: max(p.offset, 0) for p in committed}
-        return sum(future.result().offset - done.get(p.partition, 0) for p, future in ends.items())
+        return sum(end - committed for committed, end in self.offsets().values())
 
     def await_lag(self, lag: int = 0, within_s: float = 240) -> None:
+        seen: int | None = None
 
         def reached() -> bool:
+            nonlocal seen
             try:
-                return self.lag() <= lag
+                seen = self.lag()
             except KafkaException:
                 return False  # topics that were made a moment ago may have no leader yet
+            return seen <= lag
 
-        self.until(reached, within_s, lambda: f"lag is {self.lag()}")
+        self.until(reached, within_s, lambda: f"lag was {seen}")
 
-    def until(self, condition: Callable[[], object], within_s: float = 60, why: Callable[[], str] = lambda: "") -> None:
+    def until(
+        self, condition: Callable[[], object], within_s: float = 120, why: Callable[[], str] = lambda: ""
+    ) -> None:
         """Wait for a condition; a worker that has ended unasked fails at once."""
         deadline = time.monotonic() + within_s
         while not condition():
@@ -192,7 +275,7 @@ class Fleet:
                 raise AssertionError(f"did not happen within {within_s} s; {why()}\n{logs}")
             time.sleep(0.1)
 
-    def await_log(self, words: Sequence[str], within_s: float = 60) -> None:
+    def await_log(self, words: Sequence[str], within_s: float = 120) -> None:
         """Wait for a log line of some worker that has all these words."""
 
         def seen() -> bool:
@@ -202,6 +285,19 @@ class Fleet:
 
     def _partitions(self, topic: str) -> list[int]:
         return list(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)
+
+
+def metric(port: int, name: str) -> float:
+    """The value of a worker's metric that has no labels, or with its labels as they are shown."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return float(next(line.rsplit(" ", 1)[1] for line in lines if line.startswith(f"{name} ")))
+
+
+def _delivered(error: KafkaError | None, _: Any) -> None:
+    """An exception here comes out of the poll or flush that reports."""
+    if error is not None:
+        raise KafkaException(error)
 
 
 def _tail(log: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from confluent_kafka import Producer
 
@@ -119,6 +121,10 @@ def _outcome(request_id: str, kind: OutcomeKind, **more: Any) -> Outcome:
         worker_id="w",
         **more,
     )
+
+
+def _cancelled(request_id: str) -> Outcome:
+    return _outcome(request_id, OutcomeKind.CANCELLED, error=Failure("CANCELLED", "cancelled by ann"))
 
 
 _MODEL = Model(
@@ -238,11 +244,32 @@ def test_what_no_worker_could_answer_is_refused_before_it_is_sent(client: Client
 
 
 def test_a_cancel_reaches_the_control_topic(run: Run, settings: Settings, client: Client) -> None:
-    assert run("cancel", "r-1", "--reason", "too slow").code == 0
+    answer = run("cancel", "r-1", "--reason", "too slow", "--wait", "0.5")
+    assert (answer.code, answer.error) == (0, "")
+    assert "asked to stop r-1, which no worker has accepted yet" in answer.out
     (record,) = records(settings, client.topics.training_control)
     command = client.codec.decode(record.value(), Schema.TRAINING_CONTROL)
     assert record.key() == b"r-1"
     assert (command["command"], command["request_id"], command["reason"]) == ("CANCEL", "r-1", "too slow")
+
+
+def test_a_cancel_says_what_it_stopped_and_why_it_stopped_nothing(
+    run: Run, settings: Settings, client: Client, worker: Worker
+) -> None:
+    worker.failed("over")
+    worker.progress("runs", ProgressState.TRAINING, 1)
+    worker.say(Schema.TRAINING_PROGRESS, terminal_progress(_cancelled("stopped")))
+    answer = run("cancel", "over")
+    assert answer.code == 1
+    assert re.match(r"tensorfleet: over was not stopped: it had ended as FAILED at 20\d\d-.* UTC\n$", answer.error)
+    answer = run("cancel", "stopped", "runs", "--wait", "0.5")
+    assert (answer.code, answer.error) == (0, "")
+    assert "stopped had been cancelled at 20" in answer.out
+    assert "asked to stop runs, which was TRAINING; `tensorfleet watch runs` tells how it ends" in answer.out
+    answer = run("cancel", "over", "--json")
+    assert answer.code == 1
+    said = orjson.loads(answer.out)
+    assert (said["request_id"], said["asked"], said["state"]) == ("over", "CANCEL", "FAILED")
 
 
 def test_a_watch_sees_what_was_and_what_comes_each_once_to_the_end(client: Client, worker: Worker) -> None:

@@ -12,7 +12,7 @@ from pymongo.database import Database
 from pipeline.algorithms import catalogue
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.test_fleet import request
-from tests.end_to_end.test_worker import progress
+from tests.end_to_end.troubles import progress
 from tests.end_to_end.verdict import Verdict
 
 DEEP = [name for name, entry in catalogue().items() if entry.framework]
@@ -38,10 +38,10 @@ def test_deep_networks_learn_the_digits(
 
 
 @pytest.mark.timeout(480)
-def test_epochs_that_are_done_are_not_done_again_after_a_kill(
+def test_epochs_that_are_done_are_not_done_again_after_a_kill_on_another_machine(
     fleet: Fleet, verdict: Callable[..., Verdict], mongo_database: Database[dict[str, Any]]
 ) -> None:
-    epochs = 500
+    epochs = 250
     fleet.create_topics(partitions=2)
     first = fleet.start("w0")
     for request_id in ("killed", "calm"):
@@ -49,7 +49,7 @@ def test_epochs_that_are_done_are_not_done_again_after_a_kill(
         fleet.submit(request(request_id, "one-line", "torch_mlp", "digits", hyperparameters=hyperparameters))
     checkpoints = {"filename": {"$regex": "^~checkpoints/killed/"}}
     fleet.until(lambda: mongo_database["fs.files"].count_documents(checkpoints), 120)
-    first.kill()
+    fleet.lose_machine(first)
     fleet.start("w1")
     fleet.await_lag(0, within_s=240)
     found = verdict()

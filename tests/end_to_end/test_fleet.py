@@ -85,7 +85,7 @@ def seed_people(database: Database[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["calm", "kill-9"])
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_every_request_has_one_outcome_and_every_model_its_versions(
     fleet: Fleet,
     verdict: Callable[..., Verdict],
@@ -109,11 +109,11 @@ def test_every_request_has_one_outcome_and_every_model_its_versions(
     for one in cancelled:
         fleet.cancel(one.request_id)
     if killed:
-        fleet.until(lambda: mongo_database["model_registry"].count_documents({}) >= 60, 120)
+        fleet.until(lambda: mongo_database["model_registry"].count_documents({}) >= 60, 240)
         workers[1].kill()
         fleet.start("w1")
     fleet.await_lag(0, within_s=300)
-    found = verdict(unreadable=5)
+    found = verdict()
     assert found.violations == [], str(found)
     assert found.requests == 295
     assert found.dead_letters == 15
@@ -158,7 +158,7 @@ def test_a_request_seen_twice_trains_once_and_other_content_is_a_conflict(
     fleet.await_lag(0)
     fleet.submit(first, other)
     fleet.await_lag(0)
-    found = verdict(unreadable=1)
+    found = verdict()
     assert found.violations == [], str(found)
     assert (found.models, found.dead_letters, found.trainings_repeated) == (1, 1, 0)
 
@@ -167,7 +167,7 @@ def test_resetting_the_groups_offsets_announces_again_with_the_same_event_ids(
     fleet: Fleet, mongo_database: Database[dict[str, Any]], kafka: Any
 ) -> None:
     from schemas import Record
-    from tests.end_to_end.verdict import decode, read_topic
+    from tests.end_to_end.evidence import decode, read_topic
 
     seed_people(mongo_database)
     fleet.create_topics()

@@ -14,7 +14,7 @@ from pymongo.database import Database
 from pipeline.registry.mongodb import MongoRegistry
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.test_fleet import request
-from tests.end_to_end.test_worker import outcome, progress, trouble
+from tests.end_to_end.troubles import outcome, progress, trouble
 from tests.end_to_end.verdict import Verdict
 
 QUOTAS = orjson.dumps({"risk": {"models": 2}, "busy": {"trainings": 1}}).decode()
@@ -30,7 +30,7 @@ def test_a_full_project_is_rejected_until_something_is_archived_and_others_are_n
     def ended(request_id: str, project: str) -> dict[str, Any]:
         fleet.submit(request(request_id, request_id, "decision_tree", "iris", project=project))
         fleet.until(lambda: outcome(mongo_database, request_id))
-        fleet.until(lambda: fleet.lag() == 0)
+        fleet.await_lag(0)
         found = outcome(mongo_database, request_id)
         assert found is not None
         return found

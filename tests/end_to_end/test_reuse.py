@@ -9,7 +9,7 @@ from pymongo.database import Database
 
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.test_fleet import request
-from tests.end_to_end.test_worker import progress
+from tests.end_to_end.troubles import progress
 from tests.end_to_end.verdict import Verdict
 
 

@@ -16,7 +16,7 @@ from pymongo.database import Database
 from pipeline.jobs import Search, SearchDimension
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.test_fleet import request
-from tests.end_to_end.test_worker import progress
+from tests.end_to_end.troubles import progress
 from tests.end_to_end.verdict import Verdict
 
 CANDIDATES, FOLDS = 48, 5
@@ -36,7 +36,7 @@ def notes(database: Database[dict[str, Any]]) -> list[int]:
 
 
 @pytest.mark.timeout(240)
-def test_a_search_whose_worker_is_killed_fits_no_finished_candidate_again(
+def test_a_search_whose_worker_is_killed_fits_no_finished_candidate_again_on_another_machine(
     fleet: Fleet, verdict: Callable[..., Verdict], mongo_database: Database[dict[str, Any]], tmp_path: Path
 ) -> None:
     fleet.create_topics(partitions=2)
@@ -50,20 +50,25 @@ def test_a_search_whose_worker_is_killed_fits_no_finished_candidate_again(
     def fitted() -> Counter[str]:
         return Counter(fits.read_text().split()) if fits.exists() else Counter()
 
+    def told_by() -> set[str]:
+        told = [event for event in progress(fleet, "r") if f" of {CANDIDATES}; best accuracy" in event["message"]]
+        return {event["worker_id"] for event in told}
+
     checkpoints = {"filename": {"$regex": "^~checkpoints/"}}
-    fleet.until(lambda: mongo_database["fs.files"].count_documents(checkpoints), 60)
-    first.kill()
+    fleet.until(lambda: mongo_database["fs.files"].count_documents(checkpoints) and told_by() == {"w0"}, 60)
+    fleet.lose_machine(first)
     before = fitted().total()
     kept = max(notes(mongo_database))
     fleet.start("w1")
+    fleet.submit(request("calm", "calm", "troublesome", "iris", hyperparameters={"mode": "sleep"}, search=search))
     fleet.await_lag(0, within_s=120)
     found = verdict()
-    assert (found.violations, found.models) == ([], 1), str(found)
+    assert (found.violations, found.models) == ([], 2), str(found)
     assert kept > 0
     assert fitted().total() - before == (CANDIDATES - kept) * FOLDS + 1
-    registered = mongo_database["model_registry"].find_one({})
-    assert registered is not None
-    assert registered["metrics"]["search_candidates"] == CANDIDATES
-    told = [event for event in progress(fleet, "r") if f" of {CANDIDATES}; best accuracy" in event["message"]]
-    assert {event["worker_id"] for event in told} == {"w0", "w1"}
+    killed, calm = (mongo_database["model_registry"].find_one({"request_id": name}) or {} for name in ("r", "calm"))
+    assert killed["metrics"] == calm["metrics"]
+    assert killed["hyperparameters"]["seconds"] == calm["hyperparameters"]["seconds"]
+    assert killed["metrics"]["search_candidates"] == CANDIDATES
+    assert told_by() == {"w0", "w1"}
     fleet.until(lambda: not mongo_database["fs.files"].count_documents(checkpoints), 30)

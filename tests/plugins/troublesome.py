@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -84,6 +87,17 @@ def _grandchild(me: Troublesome) -> None:
     time.sleep(me.seconds)
 
 
+def _first_fails(me: Troublesome) -> None:
+    """The first training of all fails, and every other one is good; each takes its time."""
+    try:
+        Path(me.path + ".first").touch(exist_ok=False)
+    except FileExistsError:
+        time.sleep(me.seconds)
+    else:
+        time.sleep(me.seconds)
+        raise ValueError("the first training fails")
+
+
 def _until(me: Troublesome) -> None:
     """Waits for a file, so that a test decides how long this takes."""
     while not Path(me.path + ".go").exists():
@@ -93,6 +107,86 @@ def _until(me: Troublesome) -> None:
 def _deaf(me: Troublesome) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(me.seconds)
+
+
+def _chatter(me: Troublesome) -> None:
+    """Writes to both without an end, or for as long as it is told."""
+    until = time.monotonic() + me.seconds
+    while time.monotonic() < until:
+        sys.stdout.write("y" * 999 + "\n")
+        sys.stderr.write("z" * 999 + "\n")
+
+
+def _close_all(me: Troublesome) -> None:
+    os.closerange(0, 4096)
+    time.sleep(me.seconds)
+
+
+def _babble(me: Troublesome) -> None:
+    """Writes into every socket it has, as one does who mistakes a descriptor's number."""
+    for descriptor in range(3, 256):
+        try:
+            os.write(descriptor, b"hello?")
+        except OSError:
+            continue
+    time.sleep(me.seconds)
+
+
+_LEAKED: list[int] = []
+
+
+def _leak(me: Troublesome) -> None:
+    """Leaves a hundred descriptors open, and as many temporary files; `path` gets the folder's name."""
+    _LEAKED.extend(tempfile.mkstemp()[0] for _ in range(100))
+    Path(me.path).write_text(f"{tempfile.gettempdir()}\n{len(_LEAKED)}")
+
+
+def _leave_running(me: Troublesome) -> None:
+    """Ends, but what it has started goes on."""
+    Path(me.path).write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+
+
+def _daemon(me: Troublesome) -> None:
+    """Starts what leaves group and session behind: fork, setsid, fork."""
+    daemon = "import os, sys, time\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\n"
+    daemon += "open(sys.argv[1], 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    subprocess.run([sys.executable, "-c", daemon, me.path], check=True)
+    time.sleep(me.seconds)
+
+
+def _swell_in_a_grandchild(me: Troublesome) -> None:
+    swell = "import time\nkept = []\nwhile True: kept.append(bytearray(b'x') * 2**25); time.sleep(0.1)"
+    subprocess.run([sys.executable, "-c", swell], check=False)
+
+
+def _spin(me: Troublesome) -> None:
+    """Computes in more threads than it may, in C code without the interpreter's lock."""
+
+    def work() -> None:
+        until, block = time.monotonic() + me.seconds, bytes(2**20)
+        while time.monotonic() < until:
+            hashlib.sha256(block)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _kill_worker(me: Troublesome) -> None:
+    """Ends the process that the forkserver belongs to."""
+    worker = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(worker, signal.SIGKILL)
+    time.sleep(me.seconds)
+
+
+def _fill_disk(me: Troublesome) -> None:
+    """Writes where its model file will be, until there is no space."""
+    with tempfile.NamedTemporaryFile() as file:
+        for _ in range(4096):
+            file.write(bytes(2**20))
+        file.flush()
 
 
 _TROUBLE = {
@@ -106,6 +200,17 @@ _TROUBLE = {
     "grandchild": _grandchild,
     "deaf": _deaf,
     "until": _until,
+    "first_fails": _first_fails,
+    "chatter": _chatter,
+    "close_all": _close_all,
+    "babble": _babble,
+    "leak": _leak,
+    "leave_running": _leave_running,
+    "daemon": _daemon,
+    "swell_in_a_grandchild": _swell_in_a_grandchild,
+    "spin": _spin,
+    "kill_worker": _kill_worker,
+    "fill_disk": _fill_disk,
     "raise": lambda me: (_ for _ in ()).throw(ValueError("the data is cursed")),
     "warn": lambda me: warnings.warn("the data is strange", stacklevel=1),
 }

@@ -10,21 +10,19 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from pymongo.database import Database
 
 import tests.services.kafka
 import tests.services.mongodb
 import tests.services.s3
 import tests.services.schema_registry
-from tests.services.kafka import Kafka
+from tests.services.kafka import Kafka, KafkaCluster
 from tests.services.mongodb import MongoDB
 from tests.services.s3 import S3
 from tests.services.schema_registry import SchemaRegistry
 from tests.services.server import Service, UnavailableError
 
-SERVICES = frozenset({"kafka", "mongodb", "s3", "schema_registry"})
+SERVICES = frozenset({"kafka", "kafka_cluster", "mongodb", "s3", "schema_registry"})
 AnyService = TypeVar("AnyService", bound=Service)
 _started: list[Service] = []
 
@@ -33,6 +31,12 @@ _started: list[Service] = []
 def kafka() -> Iterator[Kafka]:
     """`.bootstrap_servers`; topics must be created, take `topic_prefix` for their names."""
     yield from _started_once(tests.services.kafka.start)
+
+
+@pytest.fixture(scope="module")
+def kafka_cluster() -> Iterator[KafkaCluster]:
+    """Three nodes, each to be killed by itself; a module's, because that is much memory to hold for a whole run."""
+    yield from _started_once(tests.services.kafka.start_cluster)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +63,7 @@ def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
     prefix = f"t{uuid.uuid4().hex[:12]}."
     yield prefix
     if "kafka" in request.fixturenames:
-        _delete_topics(request.getfixturevalue("kafka"), prefix)
+        request.getfixturevalue("kafka").delete_topics(prefix)
 
 
 @pytest.fixture
@@ -74,12 +78,10 @@ def mongo_database(mongodb: MongoDB) -> Iterator[Database[dict[str, Any]]]:
 @pytest.fixture
 def s3_bucket(s3: S3) -> Iterator[str]:
     """The name of a bucket of one's own, removed afterwards with what is in it."""
-    client, bucket = s3.client(), f"t{uuid.uuid4().hex[:12]}"
-    client.make_bucket(bucket)
+    bucket = f"t{uuid.uuid4().hex[:12]}"
+    s3.client().make_bucket(bucket)
     yield bucket
-    for item in client.list_objects(bucket, recursive=True):
-        client.remove_object(bucket, str(item.object_name))
-    client.remove_bucket(bucket)
+    s3.remove_bucket(bucket)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -107,13 +109,3 @@ def _started_once(start: Callable[[], AnyService]) -> Iterator[AnyService]:
     yield service
     _started.remove(service)
     service.close()
-
-
-def _delete_topics(kafka: Kafka, prefix: str) -> None:
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
-    topics = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(prefix)]
-    for deletion in admin.delete_topics(topics).values() if topics else ():
-        try:
-            deletion.result(timeout=10)
-        except KafkaException as error:
-            pytest.fail(f"a topic could not be deleted: {error}")

@@ -38,6 +38,13 @@ class S3(Service):
             http_client=http,
         )
 
+    def remove_bucket(self, bucket: str) -> None:
+        """With all that is in it."""
+        client = self.client()
+        for item in client.list_objects(bucket, recursive=True):
+            client.remove_object(bucket, str(item.object_name))
+        client.remove_bucket(bucket)
+
     @property
     def exports(self) -> dict[str, str]:
         return {

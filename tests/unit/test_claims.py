@@ -1,7 +1,7 @@
 """How the records of one batch stand, on the embedded ledger."""
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ from consumer.metrics import Metrics
 from consumer.settings import load_settings
 from consumer.stores import open_stores
 from consumer.waiting import Breakers
+from pipeline.errors import TransientError
 from pipeline.jobs import TrainingRequest
-from pipeline.ledger import Cancel
+from pipeline.ledger import Cancel, Claim, Ledger
 from schemas import Record as Schema
 from tests.training_data import request
 
 
 class Desk:
-    def __init__(self, folder: Path) -> None:
-        self.ledger = open_stores(load_settings({}, None, needs=(), data_dir=folder)).ledger
+    def __init__(self, folder: Path, ledger: Any = None) -> None:
+        self.ledger = ledger or open_stores(load_settings({}, None, needs=(), data_dir=folder)).ledger
         self.ledger.prepare()
         self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         metrics = Metrics()
@@ -52,13 +53,21 @@ class Desk:
         assert isinstance(ruled, Ruled), ruled
         return list(ruled.rulings)
 
+    def settle(self) -> None:
+        """Until all orders so far are answered."""
+        self.claims.look_again(())
+        assert self.answers.get(timeout=10) == Ruled(())
+
+    def stop(self) -> None:
+        self.claims.stop()
+        self.claims.join(10)
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(tmp_path)
     yield desk
-    desk.claims.stop()
-    desk.claims.join(10)
+    desk.stop()
 
 
 def test_a_request_twice_in_a_batch_has_its_home_at_the_first(desk: Desk) -> None:
@@ -95,3 +104,55 @@ def test_a_request_that_the_check_stumbles_over_is_rejected_and_the_worker_lives
     assert ruling.standing is Standing.MINE
     assert ruling.asked is not None
     assert ruling.asked.problem == "the request cannot be checked: ZeroDivisionError"
+
+
+class LateLedger:
+    """Leaves the first take-over unanswered, and applies it when told to."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.late: list[Callable[[], object]] = []
+        self.failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    def take_over(self, *args: Any, **kwargs: Any) -> Claim | None:
+        if not self.failed:
+            self.failed = True
+            self.late.append(lambda: self._ledger.take_over(*args, **kwargs))
+            raise TransientError("mongodb", "no answer")
+        return self._ledger.take_over(*args, **kwargs)
+
+
+def test_a_take_over_that_is_applied_after_the_request_was_released_is_given_back(tmp_path: Path) -> None:
+    """Else the request stays in the name of a worker that lives and does not have it."""
+    stores = open_stores(load_settings({}, None, needs=(), data_dir=tmp_path))
+    stores.ledger.prepare()
+    late = LateLedger(stores.ledger)
+    desk = Desk(tmp_path, late)
+    desk.claim(request())
+    desk.claims.release({"r1"})
+    assert [one.standing for one in desk.claim(request())] == [Standing.MINE]
+    desk.claims.release({"r1"})
+    desk.settle()
+    late.late.pop()()
+    assert stores.ledger.read({"r1"})["r1"].claim.owner is not None
+    desk.claims.sweep(())
+    desk.settle()
+    assert stores.ledger.read({"r1"})["r1"].claim.owner is None
+    desk.stop()
+
+
+def test_a_request_that_was_taken_over_late_and_is_held_is_not_given_back(tmp_path: Path) -> None:
+    """Its ruling may be on its way to the worker, which then does not hold it yet."""
+    stores = open_stores(load_settings({}, None, needs=(), data_dir=tmp_path))
+    stores.ledger.prepare()
+    desk = Desk(tmp_path, LateLedger(stores.ledger))
+    desk.claim(request())
+    desk.claims.release({"r1"})
+    assert [one.standing for one in desk.claim(request())] == [Standing.MINE]
+    desk.claims.sweep(())
+    desk.settle()
+    assert stores.ledger.read({"r1"})["r1"].claim.owner is not None
+    desk.stop()

@@ -144,11 +144,3 @@ def test_kubernetes_restarts_a_worker_only_when_its_loops_stand_still() -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
     assert container["startupProbe"]["httpGet"]["path"] == "/livez"
     assert container["readinessProbe"]["httpGet"]["path"] == "/health"
-
-
-def test_alerts_speak_of_metrics_that_exist() -> None:
-    alerts = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
-    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
-    used = {name for rule in rules for name in re.findall(r"ml_worker_\w+", rule["expr"])}
-    assert used <= {doc.name for doc in Metrics().vocabulary}
-    assert all(rule["annotations"]["summary"] for rule in rules)

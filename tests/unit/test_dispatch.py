@@ -16,6 +16,7 @@ class Entry:
     model: str
     number: int
     running: bool = False
+    orphaned: bool = False
 
     @property
     def line(self) -> tuple[str, str]:
@@ -43,6 +44,17 @@ def test_a_parked_head_holds_its_model_and_no_other() -> None:
     assert dispatch.take() is None
     dispatch.wait(parked)
     assert dispatch.take() is parked
+
+
+def test_what_a_dead_worker_had_in_hand_goes_first_in_its_project_and_in_its_order() -> None:
+    dispatch: Dispatch[Entry] = Dispatch()
+    waits, other = Entry("a", "m", 1), Entry("b", "m", 2)
+    orphaned = [Entry("a", f"n{number}", number, orphaned=True) for number in range(3)]
+    for entry in (waits, other, *orphaned):
+        dispatch.join(entry, waiting=True)
+    dispatch.leave(orphaned[1])
+    assert [dispatch.take() for _ in range(4)] == [orphaned[0], other, orphaned[2], waits]
+    assert not dispatch
 
 
 def test_a_cancelled_one_leaves_the_middle_of_its_line() -> None:

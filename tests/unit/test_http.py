@@ -24,6 +24,7 @@ HEALTHY = Health(
     active_jobs=2,
     models_trained=7,
     assigned_partitions=3,
+    services={"mongodb": "closed", "minio": "open"},
 )
 NOON = datetime(2026, 1, 31, 12, 0, 0, 5000, tzinfo=UTC)
 
@@ -72,6 +73,7 @@ def test_a_healthy_worker_says_so_with_exactly_the_promised_fields(worker: Worke
         "active_jobs": 2,
         "models_trained": 7,
         "assigned_partitions": 3,
+        "services": {"mongodb": "closed", "minio": "open"},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 import orjson
 import pytest
 
+from consumer.trainers import lanes as lanes_module
 from consumer.trainers.lanes import Lanes
 from consumer.trainers.protocol import End, Finished, Killed, LaneEvent, Logged, Reported, Returned, Spec, Taken
 from pipeline.datasets.builtin import BuiltinSource
 from pipeline.jobs import TrainingRequest
+from tests.disks import fill, small_disk
 
 PLUGINS = Path(__file__).parent.parent / "plugins"
 MEMORY_BYTES = 2**30
@@ -74,6 +77,25 @@ class Bench:
 
     def ended(self, job_id: str, within_s: float = 30) -> LaneEvent:
         return self.until(lambda e: isinstance(e, (Finished, Killed)) and e.job_id == job_id, within_s)
+
+    def trains(self, job_id: str, **hyperparameters: object) -> None:
+        """Feed a job, again if it comes back because its trainer was replaced, and see that it is trained."""
+        event: LaneEvent = Returned(job_id)
+        while isinstance(event, Returned):
+            self.events = [e for e in self.events if e.job_id != job_id]
+            self.feed(job_id, **hyperparameters)
+            event = self.until(lambda e: isinstance(e, (Finished, Killed, Returned)) and e.job_id == job_id)
+        assert isinstance(event, Finished)
+        assert event.verdict == "trained"
+
+    def number_in(self, path: Path) -> int:
+        """What the trouble writes into this file, which fit has begun with a line."""
+        deadline = time.monotonic() + 60
+        while not (path.exists() and path.read_text().isdigit()):
+            assert time.monotonic() < deadline
+            self.events.extend(self.lanes.poll())
+            time.sleep(0.02)
+        return int(path.read_text())
 
     def taken(self, job_id: str) -> None:
         self.until(lambda e: isinstance(e, Taken) and e.job_id == job_id)
@@ -157,16 +179,106 @@ def test_a_trainer_that_dies_is_told_and_replaced(bench: Bench, mode: str, how: 
 def test_a_kill_takes_the_whole_group_within_a_second(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     bench.feed("parent", mode="grandchild", path=str(path), seconds=60)
-    bench.taken("parent")
-    bench.until(lambda _: True)
-    deadline = time.monotonic() + 60
-    while not (path.exists() and path.read_text().strip().split("\n")[-1].isdigit()) and time.monotonic() < deadline:
-        bench.events.extend(bench.lanes.poll())
-        time.sleep(0.02)
+    grandchild = bench.number_in(path)
     assert bench.lanes.kill("parent", End.CANCELLED, "cancelled")
     assert isinstance(bench.ended("parent", within_s=1), Killed)
-    grandchild = int(path.read_text().strip().split("\n")[-1])
     _await_gone(grandchild)
+
+
+def test_a_daemon_that_left_the_group_is_killed_with_its_training(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    bench.feed("parent", mode="daemon", path=str(path), seconds=60)
+    daemon = bench.number_in(path)
+    assert os.getsid(daemon) != daemon
+    assert bench.lanes.kill("parent", End.CANCELLED, "cancelled")
+    assert isinstance(bench.ended("parent", within_s=1), Killed)
+    _await_gone(daemon, within_s=1)
+
+
+def test_what_a_training_leaves_running_ends_with_it_and_the_next_one_is_trained(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    bench.trains("leaves", mode="leave_running", path=str(path))
+    _await_gone(int(path.read_text()))
+    bench.trains("next")
+
+
+def test_files_that_trainings_leave_open_are_closed_and_those_they_forget_are_in_the_spool(
+    bench: Bench, tmp_path: Path
+) -> None:
+    for number in range(3):
+        path = tmp_path / f"told-{number}"
+        bench.trains(f"leak-{number}", mode="leak", path=str(path))
+        folder, leaked = path.read_text().split("\n")
+        assert Path(folder) == bench.spool / f"leak-{number}"
+        assert leaked == "100", "the trainer was not replaced"
+
+
+def test_a_training_that_writes_without_end_is_slowed_down_and_its_first_lines_are_logged(bench: Bench) -> None:
+    bench.feed("chatter", limit_s=3, mode="chatter", seconds=60)
+    bench.taken("chatter")
+    begun = time.thread_time()
+    event = bench.ended("chatter", within_s=6)
+    assert isinstance(event, Killed)
+    assert event.end is End.TIMED_OUT
+    assert time.thread_time() - begun < 1, "reading it keeps us busy"
+    said = [e.message for e in bench.events if isinstance(e, Logged) and e.job_id == "chatter"]
+    assert said[0] in ("y" * 999, "z" * 999)
+    assert "what else it writes is not logged" in said[-1]
+    assert sum(map(len, said)) < 70_000
+
+
+@pytest.mark.parametrize("mode", ["close_all", "babble"])
+def test_a_training_that_spoils_what_the_trainer_speaks_through_has_crashed_at_once(bench: Bench, mode: str) -> None:
+    bench.feed("spoils", mode=mode, seconds=60)
+    bench.taken("spoils")
+    event = bench.ended("spoils", within_s=5)
+    assert isinstance(event, Killed)
+    assert event.end is End.CRASHED
+    bench.trains("after")
+
+
+def test_the_memory_of_what_a_training_starts_is_its_own(bench: Bench) -> None:
+    bench.feed("swell", memory=800 * 2**20, mode="swell_in_a_grandchild")
+    event = bench.ended("swell")
+    assert isinstance(event, Killed)
+    assert event.end is End.OUT_OF_MEMORY
+    assert "its limit of 800 MiB" in event.message
+
+
+@pytest.mark.parametrize("mode", ["none", "fill_disk"])
+def test_a_training_that_finds_the_disk_full_says_so(bench: Bench, tmp_path: Path, mode: str) -> None:
+    """Whether it writes itself, or only its model is too large."""
+    with small_disk(tmp_path / "disk", 2**23):
+        bench.spool = tmp_path / "disk"
+        if mode == "none":
+            fill(tmp_path / "disk" / "ballast")
+        bench.feed("full", mode=mode)
+        event = bench.ended("full")
+    assert isinstance(event, Finished)
+    assert (event.verdict, event.kind) == ("full", "")
+    assert "No space left on device" in event.message
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one CPU")
+def test_a_training_in_more_threads_than_it_may_gets_no_more_cpus_and_the_next_one_all(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes_module, "CPU_SLACK", 0.2)  # beside others it may not get more than its share
+    bench.feed("spin", mode="spin", seconds=6)
+    said = bench.until(lambda e: isinstance(e, Logged) and "more threads than it may" in e.message)
+    assert said.job_id == "spin"
+    (pid,) = [lane.pid for lane in bench.lanes._lanes.values() if lane.running]
+    assert pid is not None
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        assert len(os.sched_getaffinity(int(thread.name))) == 1
+    assert bench.ended("spin").verdict == "trained"  # type: ignore[union-attr]
+    _await_gone(pid)
+
+
+def test_a_training_that_ignores_sigterm_ends_at_its_time_limit(bench: Bench) -> None:
+    bench.feed("deaf", limit_s=0.5, mode="deaf", seconds=60)
+    bench.taken("deaf")
+    assert bench.ended("deaf", within_s=2).end is End.TIMED_OUT  # type: ignore[union-attr]
 
 
 def test_what_waits_behind_a_dead_training_comes_back_blameless(bench: Bench) -> None:
@@ -223,6 +335,21 @@ def test_no_trainer_outlives_its_forkserver(tmp_path: Path, monkeypatch: pytest.
     for pid in pids:
         assert pid is not None
         _await_gone(pid)
+
+
+def test_a_forkserver_that_does_not_end_by_itself_is_killed_with_its_trainers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(PLUGINS), os.environ.get("PYTHONPATH", ""))))
+    monkeypatch.setattr("consumer.trainers.servers.ENDING_S", 0.2)
+    bench = Bench(Lanes(1), tmp_path)
+    bench.lanes.start()
+    bench.trains("ready", mode="sleep")
+    (lane,) = bench.lanes._lanes.values()
+    assert lane.pid is not None
+    bench.lanes._servers._running[""].process.send_signal(signal.SIGSTOP)
+    bench.lanes.stop()
+    _await_gone(lane.pid)
 
 
 def _await_gone(pid: int, within_s: float = 5) -> None:

@@ -1,6 +1,7 @@
 """What the registrar makes durable, on the embedded stores."""
 
 import queue
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,11 +13,13 @@ import pytest
 from consumer.claims import Steady
 from consumer.events.codec import Codec
 from consumer.events.topics import Topics
+from consumer.failures import ThreadFailed
 from consumer.metrics import Metrics
 from consumer.registrar import EVENT_LIMIT_BYTES, GroupStored, Registrar, Result
 from consumer.settings import load_settings
 from consumer.stores import Stores, open_stores
 from consumer.waiting import Breakers
+from pipeline.errors import SupersededError
 from pipeline.jobs import Outcome, OutcomeKind
 from pipeline.ledger import Home, NewClaim, Owner
 from pipeline.trained import Trained
@@ -74,6 +77,16 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     yield desk
     desk.registrar.stop()
     desk.registrar.join(10)
+
+
+def test_a_worker_whose_spool_was_cleared_is_superseded(desk: Desk) -> None:
+    """Only a newer life of its name does that."""
+    cleared = desk.result("r1")
+    shutil.rmtree(cleared.spool)
+    desk.registrar.submit([cleared])
+    failed = desk.answers.get(timeout=30)
+    assert isinstance(failed, ThreadFailed)
+    assert isinstance(failed.error, SupersededError)
 
 
 def test_a_group_becomes_models_with_their_versions_and_leaves_no_spool(desk: Desk) -> None:

@@ -230,6 +230,16 @@ def test_with_kip_848_the_broker_keeps_session_heartbeat_and_assignor() -> None:
     assert not {"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"} & set(config)
 
 
+def test_a_static_member_has_the_workers_name_in_classic_groups_only() -> None:
+    assert "group.instance.id" not in consumer_config(load())
+    config = consumer_config(load(KAFKA_STATIC_MEMBERSHIP="true", WORKER_ID="w-1"))
+    assert config["group.instance.id"] == "w-1"
+    Consumer({**config, "log_level": 0}).close()
+    assert wrong(KAFKA_STATIC_MEMBERSHIP="true", KAFKA_GROUP_PROTOCOL="consumer") == [
+        "KAFKA_STATIC_MEMBERSHIP takes false with KAFKA_GROUP_PROTOCOL=consumer"
+    ]
+
+
 def test_a_member_reads_committed_records_and_commits_nothing_by_itself() -> None:
     config = consumer_config(load())
     assert config["isolation.level"] == "read_committed"

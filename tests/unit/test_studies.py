@@ -222,16 +222,19 @@ def test_a_training_without_a_report_draws_nothing(elsewhere: list[str]) -> None
     assert elsewhere[0] == "drawing was imported: False"
 
 
-def test_progress_is_told_while_they_are_found(bench: Bench) -> None:
+def test_progress_is_told_while_they_are_found_and_rises(bench: Bench) -> None:
     told: list[tuple[str, float | None, str]] = []
-    bench.train(request(report=True), report=lambda stage, done, said: told.append((stage, done, said)))
+    bench.train(request(report=True, cv=2), report=lambda stage, done, said: told.append((stage, done, said)))
     said = [message for stage, _, message in told if stage == "EVALUATING"]
     assert [message for message in said if message.startswith("importance of column")] == [
         f"importance of column {number} of 4" for number in (1, 2, 3, 4)
     ]
     assert len([message for message in said if message.startswith("learning curve")]) == 5
     assert said[-1] == "drawing the report"
-    assert all(done is None or 0 <= done <= 1 for _, done, _ in told)
+    done = [fraction for stage, fraction, _ in told if stage == "EVALUATING" and fraction is not None]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0.0, 1.0)
+    assert all(fraction is None or 0 <= fraction <= 1 for _, fraction, _ in told)
 
 
 def test_an_equal_request_gives_the_same_file_with_its_pages_in_another_process_too(

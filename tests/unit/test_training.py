@@ -222,6 +222,22 @@ def test_a_score_above_099_without_a_giveaway_is_still_suspicious(bench: Bench) 
     assert any("no single column gives the target away" in said for said in trained.warnings)
 
 
+def test_a_model_that_has_learned_nothing_says_so(bench: Bench) -> None:
+    noise = np.random.default_rng(0).normal(size=200)
+    said = bench.train(request("svm"), rows((["no"] * 3 + ["yes"]) * 50, noise=noise)).warnings
+    assert any("no better than always giving the most frequent class" in one for one in said)
+    said = bench.train(request("linear_regression"), rows(noise[::-1].copy(), noise=noise)).warnings
+    assert any("no better than always giving the mean" in one for one in said)
+
+
+def test_words_that_no_two_rows_share_are_told_of(bench: Bench) -> None:
+    codes = [f"A{number:05}" for number in range(40)]
+    said = bench.train(request(), rows(["a", "b"] * 20, order_id=codes, town=["Ulm", "Graz"] * 20)).warnings
+    assert [one for one in said if "another value in each row" in one] == [
+        "column 'order_id' has another value in each row: if it is an identifier, leave it out (features)"
+    ]
+
+
 # Rules about the split.
 
 

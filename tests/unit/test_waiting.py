@@ -166,6 +166,17 @@ def test_failures_in_a_row_open_the_breaker_and_the_first_answer_closes_it(
     assert breakers.call(Service(0), "mongodb") == "done"
     assert not breakers.any_open()
     assert shown() == 0
+    changes = [
+        metrics.registry.get_sample_value("ml_worker_breaker_changes_total", {"service": "mongodb", "event": event})
+        for event in ("opened", "closed")
+    ]
+    assert changes == [1, 1]
+
+
+def test_services_are_shown_before_anything_is_asked_of_them(metrics: Metrics) -> None:
+    breakers = Breakers(metrics, services=["kafka", "minio"])
+    assert breakers.states() == {"kafka": "closed", "minio": "closed"}
+    assert metrics.registry.get_sample_value("ml_worker_breaker_open", {"service": "minio"}) == 0
 
 
 def test_an_answer_between_failures_keeps_the_breaker_closed(breakers: Breakers) -> None:

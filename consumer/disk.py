@@ -1,0 +1,29 @@
+"""Room on the disk that trainings write to: one that is full is a service that does not answer."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pipeline.errors import TransientError
+
+SERVICE = "disk"
+LEAST_BYTES = 16 * 2**20
+"""With less a disk is full."""
+
+
+def has_room(folder: Path, wanted_bytes: int) -> bool:
+    """Whether so many bytes are free, and a few in any case; half of the disk is always enough."""
+    total, _, free = shutil.disk_usage(folder)
+    return free >= min(max(wanted_bytes, LEAST_BYTES), total // 2)
+
+
+def check_room(folder: Path, wanted_bytes: int) -> None:
+    """Raises TransientError unless there is room."""
+    if not has_room(folder, wanted_bytes):
+        raise TransientError(SERVICE, f"{folder} has no room for a training that needs {wanted_bytes:,} bytes")
+
+
+def size_bytes(folder: Path) -> int:
+    """What the files in a folder take."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))

@@ -1,0 +1,47 @@
+"""What a trainer writes to its standard output and error: read in small sips, and passed on up to a limit.
+
+A training that writes without an end is slowed down to what is read here, and fills neither a log nor a disk.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+SIP_BYTES = 65_536
+"""At each look, so about 600 kB a second."""
+LIMIT_BYTES = 65_536
+"""Of one training; the rest of what it writes is thrown away."""
+LINE_LIMIT = 4_000
+
+
+class Output:
+    """Owned by the worker's thread. `writing` is the trainer's end."""
+
+    def __init__(self) -> None:
+        self._reading, self.writing = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._reading, False)
+        self._left = LIMIT_BYTES
+
+    def given_away(self) -> None:
+        """The forkserver has `writing`."""
+        os.close(self.writing)
+
+    def begin(self) -> None:
+        """Another training begins."""
+        self._left = LIMIT_BYTES
+
+    def lines(self) -> list[str]:
+        """What was written since the last call and is to be passed on."""
+        sip = b""
+        with suppress(BlockingIOError):
+            sip = os.read(self._reading, SIP_BYTES)
+        wanted, before = sip[: self._left], self._left
+        self._left -= len(wanted)
+        lines = [line[:LINE_LIMIT] for line in wanted.decode(errors="replace").splitlines() if line.strip()]
+        if before and not self._left:
+            lines.append(f"the training has written {LIMIT_BYTES:,} bytes; what else it writes is not logged")
+        return lines
+
+    def close(self) -> None:
+        os.close(self._reading)

@@ -1,0 +1,84 @@
+"""A full disk is a service that does not answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer import disk
+from consumer.claims import Asked, Steady
+from consumer.intake import Partition, Record
+from consumer.job import Job, State
+from consumer.metrics import Metrics
+from consumer.preparation import Preparation, Prepared
+from consumer.settings import Settings
+from consumer.stores import open_cache, open_stores
+from consumer.waiting import Breakers
+from pipeline.errors import TransientError
+from pipeline.jobs import TrainingRequest
+from pipeline.ledger import Owner
+from pipeline.quotas import Quotas
+from tests.disks import fill, small_disk
+
+
+def test_half_of_a_disk_is_always_enough_and_a_full_one_never(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2**23):
+        folder = tmp_path / "disk"
+        disk.check_room(folder, 2**40)
+        (folder / "file").write_bytes(bytes(5 * 2**20))
+        assert disk.size_bytes(folder) == 5 * 2**20
+        fill(folder / "ballast")
+        with pytest.raises(TransientError, match="has no room for a training that needs 0 bytes"):
+            disk.check_room(folder, 0)
+
+
+def test_a_job_that_lacked_space_is_prepared_when_there_is_some(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", dataset_cache_dir=tmp_path / "cache")
+    stores, breakers = open_stores(settings), Breakers(threshold=2, pause_s=0.1)
+    delivered: list[Any] = []
+    with small_disk(tmp_path / "spool", 2**23):
+        preparation = Preparation(
+            Owner("w", 1),
+            stores.ledger,
+            open_cache(settings, stores.datasets),
+            lambda _: None,
+            quotas=Quotas.of({}),
+            registry=stores.registry,
+            machine={},
+            training_memory_bytes=2**30,
+            spool=tmp_path / "spool",
+            is_alone=lambda: True,
+            steady=Steady(),
+            metrics=Metrics(),
+            breakers=breakers,
+            deliver=delivered.append,
+        )
+        fill(tmp_path / "spool" / "ballast")
+        preparation.submit(_job(), 0)
+        _await(lambda: breakers.is_open(disk.SERVICE))
+        assert delivered == []
+        (tmp_path / "spool" / "ballast").unlink()
+        _await(lambda: bool(delivered))
+        assert not breakers.is_open(disk.SERVICE)
+        preparation.stop()
+    (prepared,) = delivered
+    assert isinstance(prepared, Prepared)
+    assert prepared.dataset is not None
+
+
+def _job() -> Job:
+    request = TrainingRequest("r", "job", "svm", "iris", model_name="m", requested_at=datetime.now(UTC))
+    record = Record(Partition("requests", 0), 1, 0, None, b"", (), 0)
+    return Job(request, Asked(record, request, "", None), record, State.PREPARING)
+
+
+def _await(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
