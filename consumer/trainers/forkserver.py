@@ -90,17 +90,18 @@ class ForkServer:
     def _spawn(self, lane: int, gpu: str, *ends: int) -> None:
         pid = os.fork()
         if pid == 0:
-            self._become_child(gpu, *ends)
+            self._become_child(lane, gpu, *ends)
         for end in ends:
             os.close(end)
         self._lanes[pid] = lane
-        self._send({"spawned": lane, "pid": pid})
 
-    def _become_child(self, gpu: str, inbox: int, outbox: int, output: int) -> None:
+    def _become_child(self, lane: int, gpu: str, inbox: int, outbox: int, output: int) -> None:
+        """It tells its number by itself, so that the worker has that before it hears anything else of it."""
         from consumer.trainers import child
 
         code = 70
         try:
+            self._send({"spawned": lane, "pid": os.getpid()})
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for own in (self._control, self._wake, self._wake_write):

@@ -22,7 +22,7 @@ from tests.chaos.places import Place, Servers, place
 from tests.end_to_end.fleet import WORKER, WorkerProcess
 
 STUCK_AFTER_S = 40
-"""What has not ended by then will not, in scenes that need half of it."""
+"""What has not ended by then without its protection will not."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,12 @@ def _play(servers: Servers, scene: Scene, protected: bool) -> Sequence[str]:
             return here.fleet.start(worker_id, command, **{VARIABLE: rule})
 
         scene.perform(here, start)
+        if protected:
+            here.fleet.await_lag()
+        else:
+            with suppress(AssertionError):  # what is stuck is judged as it is
+                here.fleet.await_lag(within_s=STUCK_AFTER_S)
+        here.fleet.end()
         verdict = here.judge()
     repeated = [f"{verdict.trainings_repeated} trainings were repeated"] * bool(verdict.trainings_repeated)
     return [*verdict.violations, *(repeated if scene.protection == "lease_by_the_stores_clock" else ())]
@@ -86,7 +92,6 @@ def _two_finish(here: Place, start: Start) -> None:
     fleet.await_lag(0)
     first.process.send_signal(signal.SIGCONT)
     fleet.until(lambda: any("model registered" in line for line in first.lines()))
-    _settle(here)
 
 
 def _one_fails_late(here: Place, start: Start) -> None:
@@ -98,7 +103,6 @@ def _one_fails_late(here: Place, start: Start) -> None:
     fleet.until(lambda: stopped(first))
     fleet.until(lambda: any("training started" in line for line in second.lines()))
     first.process.send_signal(signal.SIGCONT)
-    _settle(here)
 
 
 def _loses_and_regains(here: Place, start: Start) -> None:
@@ -111,7 +115,6 @@ def _loses_and_regains(here: Place, start: Start) -> None:
     assert second.drain() == 0
     first.process.send_signal(signal.SIGCONT)
     fleet.submit(request("after", "m", "decision_tree", {}))
-    _settle(here)
 
 
 def _first_and_second(here: Place, start: Start, rule: str) -> tuple[WorkerProcess, WorkerProcess]:
@@ -138,7 +141,6 @@ def _another_joins(here: Place, start: Start) -> None:
     with suppress(AssertionError):
         fleet.until(lambda: any("training started" in line for line in second.lines()), LEASE_S + 5)
     (fleet.folder / "end.go").touch()
-    _settle(here)
 
 
 def _one_model_in_two_places(here: Place, start: Start) -> None:
@@ -153,7 +155,6 @@ def _one_model_in_two_places(here: Place, start: Start) -> None:
         fleet.put(b"", fleet.encode(wanted).value, partition=number % 2)
         fleet.flush()
         fleet.await_log(["model registered", f'"r{number}"'])
-    _settle(here)
 
 
 def _an_answer_is_lost(here: Place, start: Start) -> None:
@@ -161,7 +162,6 @@ def _an_answer_is_lost(here: Place, start: Start) -> None:
     start("first", "after_claim=raise::1")
     here.fleet.submit(request("r", "m", "decision_tree", {}))
     here.fleet.await_log(["failpoint"])
-    _settle(here)
 
 
 def _dies_before_the_commit(here: Place, start: Start) -> None:
@@ -170,14 +170,6 @@ def _dies_before_the_commit(here: Place, start: Start) -> None:
     first, _ = _first_and_second(here, start, "before_commit=kill::1")
     fleet.submit(request("r", "m", "decision_tree", {}))
     fleet.until(lambda: first.process.poll() is not None)
-    _settle(here)
-
-
-def _settle(here: Place) -> None:
-    """Until all is done; what is stuck is judged as it is."""
-    with suppress(AssertionError):
-        here.fleet.await_lag(within_s=STUCK_AFTER_S)
-    here.fleet.end()
 
 
 SCENES = (
