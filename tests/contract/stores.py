@@ -153,14 +153,14 @@ def refused_when(interrupt: Callable[[], None], call: Callable[[int], object]) -
     with ThreadPoolExecutor(1) as pool:
         refused = pool.submit(until_refused)
         try:
-            assert busy.wait(10)
+            assert busy.wait(60)
             interrupt()
-            return refused.result(30)
+            return refused.result(60)
         finally:
             stop.set()
 
 
-def patiently(call: Callable[[], T], within_s: float = 10) -> T:
+def patiently(call: Callable[[], T], within_s: float = 60) -> T:
     """As the worker does it: TransientError means to try again."""
     deadline = time.monotonic() + within_s
     while True:

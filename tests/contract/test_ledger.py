@@ -509,7 +509,7 @@ def at_once(threads: int, act: Callable[[int], T]) -> list[T]:
     start = threading.Barrier(threads)
 
     def one(n: int) -> T:
-        start.wait(10)
+        start.wait(60)
         return act(n)
 
     with ThreadPoolExecutor(threads) as pool:

@@ -28,7 +28,7 @@ def test_a_cancel_stops_a_request_wherever_it_is_and_says_why_if_it_is_nowhere(
     worker = fleet.start("w", WORKER_CONCURRENCY="1")
 
     def ended(request_id: str) -> str:
-        fleet.until(lambda: outcome(mongo_database, request_id), 10)
+        fleet.until(lambda: outcome(mongo_database, request_id), 60)
         return str((outcome(mongo_database, request_id) or {})["kind"])
 
     # Before it was even polled.
@@ -86,7 +86,7 @@ def test_a_cancel_reaches_a_training_whose_partition_is_another_workers(
     fleet.until(lambda: any('"partitions":[' in line for line in fleet.workers[1].lines()), 60)
     for request_id in ids:
         fleet.cancel(request_id)
-    fleet.until(lambda: mongo_database["training_outcomes"].count_documents({}) == 8, 20)
+    fleet.until(lambda: mongo_database["training_outcomes"].count_documents({}) == 8, 60)
     fleet.await_lag(0)
     found = verdict()
     assert found.violations == [], str(found)
@@ -114,10 +114,10 @@ def test_a_cancel_wins_or_loses_against_the_end_of_its_training_exactly_once(
     # While its model is on the way to its store, the model counts.
     s3.pause()
     fleet.submit(request("stores", "stores", "decision_tree", "iris"))
-    fleet.until(lambda: "REGISTERING" in states(fleet, "stores"), 30)
+    fleet.until(lambda: "REGISTERING" in states(fleet, "stores"), 60)
     late = gauge(port, 'ml_worker_cancels_total{result="late"}')
     fleet.cancel("stores")
-    fleet.until(lambda: gauge(port, 'ml_worker_cancels_total{result="late"}') == late + 1, 20)
+    fleet.until(lambda: gauge(port, 'ml_worker_cancels_total{result="late"}') == late + 1, 60)
     s3.resume()
     fleet.await_lag(0)
     assert (outcome(mongo_database, "stores") or {})["kind"] == "REGISTERED"

@@ -61,4 +61,4 @@ def test_epochs_that_are_done_are_not_done_again_after_a_kill_on_another_machine
     assert killed is not None
     assert calm is not None
     assert killed["metrics"] == calm["metrics"]
-    fleet.until(lambda: not mongo_database["fs.files"].count_documents({"filename": {"$regex": "^~checkpoints/"}}), 30)
+    fleet.until(lambda: not mongo_database["fs.files"].count_documents({"filename": {"$regex": "^~checkpoints/"}}), 60)

@@ -75,7 +75,7 @@ def test_trainings_that_exceed_a_limit_or_crash_end_and_the_worker_goes_on(
     assert states(fleet, "crash").count("RETRYING") == 2
     for left in ("daemon", "leaves"):
         pid = (tmp_path / left).read_text()
-        fleet.until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 10)
+        fleet.until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 60)
     assert not [*(tmp_path / "spool-w" / "w" / "1").iterdir()]
     said = [orjson.loads(line) for line in worker.lines()]
     chatter = [line for line in said if line.get("source") == "trainer" and line["request_id"] == "chatter"]
@@ -151,7 +151,7 @@ def test_a_full_disk_costs_waiting_and_one_that_a_training_fills_by_itself_costs
         assert gauge(port, 'ml_worker_breaker_open{service="disk"}') == 1
         for request_id in ("r-0", "stopped"):  # one waits for room, one for its turn
             fleet.cancel(request_id)
-            fleet.until(lambda request_id=request_id: outcome(mongo_database, request_id), 10)
+            fleet.until(lambda request_id=request_id: outcome(mongo_database, request_id), 60)
         assert mongo_database["training_outcomes"].count_documents({}) == 2
         assert lives(port)
         ballast.unlink()

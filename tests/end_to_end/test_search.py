@@ -71,4 +71,4 @@ def test_a_search_whose_worker_is_killed_fits_no_finished_candidate_again_on_ano
     assert killed["hyperparameters"]["seconds"] == calm["hyperparameters"]["seconds"]
     assert killed["metrics"]["search_candidates"] == CANDIDATES
     assert told_by() == {"w0", "w1"}
-    fleet.until(lambda: not mongo_database["fs.files"].count_documents(checkpoints), 30)
+    fleet.until(lambda: not mongo_database["fs.files"].count_documents(checkpoints), 60)

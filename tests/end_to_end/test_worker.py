@@ -132,7 +132,7 @@ def test_health_metrics_and_the_log_tell_what_happened_to_a_request(fleet: Fleet
         'ml_worker_model_accuracy_count{model_type="classification"} 1.0',
     ):
         assert line in metrics, line
-    fleet.until(lambda: "ml_worker_active_training_jobs 0.0" in get("/metrics")[1].decode(), 10)
+    fleet.until(lambda: "ml_worker_active_training_jobs 0.0" in get("/metrics")[1].decode(), 60)
     story = [entry["event"] for entry in map(orjson.loads, worker.lines()) if entry.get("correlation_id") == "order-66"]
     assert story == ["request accepted", "training started", "model registered"]
     assert [event["state"] for event in progress(fleet, "r")] == [

@@ -43,7 +43,7 @@ class Kafka(Service):
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         topics = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(prefix)]
         for deletion in admin.delete_topics(topics).values() if topics else ():
-            deletion.result(timeout=10)
+            deletion.result(timeout=60)
 
     def proxy(self) -> Proxy:
         """A network of its own to this node: who has its address as bootstrap servers comes through it at all times."""

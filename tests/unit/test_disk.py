@@ -77,7 +77,7 @@ def _job() -> Job:
     return Job(request, Asked(record, request, "", None), record, State.PREPARING)
 
 
-def _await(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+def _await(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline

@@ -66,7 +66,7 @@ class Desk:
 
     def store(self, *items: Any) -> GroupStored:
         self.registrar.submit(items)
-        answer = self.answers.get(timeout=30)
+        answer = self.answers.get(timeout=60)
         assert isinstance(answer, GroupStored), answer
         return answer
 
@@ -84,7 +84,7 @@ def test_a_worker_whose_spool_was_cleared_is_superseded(desk: Desk) -> None:
     cleared = desk.result("r1")
     shutil.rmtree(cleared.spool)
     desk.registrar.submit([cleared])
-    failed = desk.answers.get(timeout=30)
+    failed = desk.answers.get(timeout=60)
     assert isinstance(failed, ThreadFailed)
     assert isinstance(failed.error, SupersededError)
 
