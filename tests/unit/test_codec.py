@@ -259,10 +259,10 @@ START = b"\x06r-1\x02j\x0edefault\0\0\x06svm\x08iris\0"
     ids=["string", "negative string", "array", "negative array", "map", "least count", "varint", "endless varint"],
 )
 def test_a_false_length_costs_neither_memory_nor_time(body: bytes) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(UndecodableError):
         CODEC.decode(header(fingerprint_of(schema(Record.TRAINING_REQUEST))) + body, Record.TRAINING_REQUEST)
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 def test_a_date_beyond_the_calendar_is_undecodable_but_says_whose_it_is() -> None:
@@ -368,7 +368,7 @@ def test_a_codec_with_a_registry_does_not_write_before_it_knows_the_ids() -> Non
 def test_a_request_takes_microseconds() -> None:
     """18-30 µs on the machine of FACTS; 500 stands for a schema parsed anew for each record."""
     value = CODEC.encode(Record.TRAINING_REQUEST, REQUEST)
-    begun = time.perf_counter()
+    begun = time.process_time()
     for _ in range(1_000):
         CODEC.decode(value, Record.TRAINING_REQUEST)
-    assert (time.perf_counter() - begun) / 1_000 < 500e-6
+    assert (time.process_time() - begun) / 1_000 < 500e-6

