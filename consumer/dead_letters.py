@@ -5,14 +5,20 @@ The headers are made from the record and the reason alone, so announcing one aga
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from consumer.events.messages import Message
-from consumer.intake import Record
+from pipeline.jobs import ErrorKind
+
+if TYPE_CHECKING:
+    from consumer.intake import Record
 
 PREFIX = "__connect.errors."
 UNREADABLE = "UNREADABLE"
 """Bytes without a request_id that could be read: there is nobody to answer to."""
 CONFLICT = "CONFLICT"
 """A request_id used again with other content: the first request stands."""
+REASONS = (*ErrorKind, UNREADABLE, CONFLICT)
 
 
 def dead_letter(topic: str, record: Record, reason: str, message: str) -> Message:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from pipeline.jobs import ErrorKind, OutcomeKind
+from consumer.dead_letters import REASONS
+from pipeline.jobs import OutcomeKind
 
 # From a tiny fit to one that runs for hours.
 _TRAINING_S = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400)
@@ -124,7 +125,7 @@ class Metrics:
             "dead_letters_total",
             "Records sent to the dead-letter topic, by error kind, or UNREADABLE or CONFLICT.",
             "reason",
-            values=(*ErrorKind, "UNREADABLE", "CONFLICT"),
+            values=REASONS,
         )
 
     def _commits(self) -> None:

@@ -46,6 +46,7 @@ def list_letters(
 
     from consumer.cli.letters import read_letters
 
+    _check(reason)
     with context.client(settings) as client:
         letters = [one for one in _within(read_letters(client, settings), context.scope(project)) if one.at >= first]
         found = [one.to_document() for one in letters if not reason or one.reason in reason]
@@ -107,6 +108,7 @@ def replay(
 
     from consumer.cli.letters import planned, read_letters
 
+    _check(reason)
     with context.client(settings) as client:
         letters = sorted(read_letters(client, settings), key=lambda one: one.at)
         within = [one for one in _within(letters, scope) if one.at >= first]
@@ -125,6 +127,14 @@ def replay(
     show_rows((_document(one, dry_run) for one in replays), columns, as_json=as_json, none="There is none to replay.")
     if not as_json:
         note(f"{sum(one.sent is not None for one in replays)} {'would be' if dry_run else 'were'} sent")
+
+
+def _check(reasons: list[str] | None) -> None:
+    """Raises Stop for a reason that no dead letter has: nothing found would be the wrong answer."""
+    from consumer.dead_letters import REASONS
+
+    for unknown in set(reasons or ()) - {*REASONS}:
+        raise Stop(f"no dead letter has the reason {unknown}; there are {', '.join(REASONS)}", WRONG_USE)
 
 
 def _first(since: str | None) -> datetime:

@@ -396,6 +396,8 @@ def test_dead_letters_are_listed_and_shown(run: Run, letters: Letters) -> None:
     assert (first["origin"], first["key"], first["decodes"]) == ("training-requests:4:17", "default/flowers", True)
     assert (listed["UNREADABLE"]["request_id"], listed["UNREADABLE"]["decodes"]) == (None, False)
     assert [one["reason"] for one in run("dlq", "list", "--json", "--reason", "UNREADABLE").objects] == ["UNREADABLE"]
+    unknown = run("dlq", "list", "--reason", "UNREADABEL")
+    assert (unknown.code, "no dead letter has the reason UNREADABEL; there are INVALID" in unknown.error) == (2, True)
     for which in ("r-1", first["place"]):
         (shown,) = run("dlq", "show", which, "--json").objects
         assert shown["record"]["tags"] == {"a": "b"}
