@@ -198,6 +198,7 @@ class ExactlyOnce:
             if kafka.txn_requires_abort():
                 return self._give_up(error, refused)
             self._doubtful, self._producer = offsets, None
+            log.info("the end of a transaction is in doubt", error=kafka.str(), code=kafka.name())
             self._raise_if_fenced(error)
             raise TransientError("kafka", f"the end of a transaction is in doubt: {kafka.str()}") from error
         return Verdict.COMMITTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ class Report:
 
 
 def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
-    """Logs and the journal stay in the folder."""
+    """Logs and the journal stay in the folder, and where a promise was broken all that Kafka has on disk."""
     took_s: dict[str, float] = {}
 
     @contextmanager
@@ -124,6 +125,8 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
                     report.after_reset = _announce_again(made, asked, options.settle_s)
             for ended in made.ended_unasked:
                 verdict.note(Wrong.WORKER, ended)
+            if report.violations and made.kafka.server is not None:
+                shutil.copytree(made.kafka.server.directory, folder / "kafka")
         finally:
             nemesis.relent()
             for one in nemesis.going_on:
