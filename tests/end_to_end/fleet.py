@@ -289,9 +289,15 @@ class Fleet:
 
 def metric(port: int, name: str) -> float:
     """The value of a worker's metric that has no labels, or with its labels as they are shown."""
+    return metrics(port)[name]
+
+
+def metrics(port: int) -> dict[str, float]:
+    """All that a worker shows, by name and labels as they are shown."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
-    return float(next(line.rsplit(" ", 1)[1] for line in lines if line.startswith(f"{name} ")))
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
 
 
 def _delivered(error: KafkaError | None, _: Any) -> None:

@@ -11,7 +11,7 @@ from pymongo.database import Database
 from pipeline.jobs import TrainingRequest
 from schemas import Record
 from tests.end_to_end.evidence import decode, read_topic
-from tests.end_to_end.fleet import Fleet
+from tests.end_to_end.fleet import Fleet, metrics
 from tests.end_to_end.test_fleet import request
 
 
@@ -38,9 +38,7 @@ def states(fleet: Fleet, request_id: str) -> list[str]:
 
 def gauge(port: int, name: str) -> float:
     """A metric's value, 0 where it has not been counted yet."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    return float(next((line.split()[1] for line in lines if line.startswith(f"{name} ")), "0"))
+    return metrics(port).get(name, 0.0)
 
 
 def lives(port: int) -> bool:
