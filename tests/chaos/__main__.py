@@ -20,7 +20,16 @@ from tests.services.server import UnavailableError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
-    options = Options(asked.seed, asked.requests, asked.faults, asked.minutes, reset=not asked.no_reset)
+    options = Options(
+        asked.seed,
+        asked.requests,
+        asked.faults,
+        asked.minutes,
+        reset=not asked.no_reset,
+        delivery=asked.delivery,
+        group_protocol=asked.group_protocol,
+        brokers=asked.brokers,
+    )
     console = Console(width=None if sys.stdout.isatty() else 120, stderr=asked.json)
     folder = Path(tempfile.mkdtemp(prefix="tensorfleet-chaos-"))
     console.print(f"seed {options.seed}: {options.requests:,} requests, {options.faults} faults; logs are in {folder}")
@@ -50,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=5000, help="distinct request_ids")
     parser.add_argument("--faults", type=int, default=200, help="about so many")
     parser.add_argument("--minutes", type=float, default=12.0, help="for all of it")
+    parser.add_argument("--delivery", choices=("exactly-once", "at-least-once"), default="exactly-once")
+    parser.add_argument("--group-protocol", choices=("classic", "consumer"), default="classic")
+    parser.add_argument("--brokers", type=int, default=1, help="nodes of Kafka: 1, or 3 that lose one at a time")
     parser.add_argument("--no-reset", action="store_true", help="leave the reset of offsets at the end out")
     parser.add_argument("--keep", action="store_true", help="keep logs and journal even if all is well")
     parser.add_argument("--json", action="store_true", help="the report as one object on standard output")

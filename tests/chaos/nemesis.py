@@ -223,7 +223,7 @@ class Nemesis:
     # Services -----------------------------------------------------------------------------------------------------
 
     def kill_service(self, target: str) -> Heal:
-        service = getattr(self.world, target)
+        service = self.chosen.choice(self.world.servers(target))
         service.kill()
         starting: list[Future[Any]] = []
 
@@ -235,7 +235,7 @@ class Nemesis:
         return revive
 
     def stop_service(self, target: str) -> Heal:
-        service = getattr(self.world, target)
+        service = self.chosen.choice(self.world.servers(target))
         service.pause()
 
         def resume() -> bool:
@@ -245,12 +245,15 @@ class Nemesis:
         return resume
 
     def disturb(self, target: str, network: Network) -> Heal:
-        proxy = self.world.proxies[target]
-        proxy.become(network)
+        def become(network: Network) -> None:
+            for proxy in self.world.proxies[target]:
+                proxy.become(network)
 
         def calm() -> bool:
-            proxy.become(WELL)
+            become(WELL)
             return True
+
+        become(network)
 
         return calm
 

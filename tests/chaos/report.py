@@ -90,10 +90,16 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def command(report: Report) -> str:
     options = report.options
-    return (
-        f"python -m tests.chaos --seed {options.seed} --requests {options.requests} --faults {options.faults} "
-        f"--minutes {options.minutes:g}"
-    )
+    asked = {
+        "seed": options.seed,
+        "requests": options.requests,
+        "faults": options.faults,
+        "minutes": f"{options.minutes:g}",
+        "delivery": options.delivery,
+        "group-protocol": options.group_protocol,
+        "brokers": options.brokers,
+    }
+    return " ".join(["python -m tests.chaos", *(f"--{name} {value}" for name, value in asked.items())])
 
 
 def machine() -> str:

@@ -21,7 +21,7 @@ from schemas import Record
 from tests.chaos.journal import Journal, Recovery, recovery
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.workload import Plan, plan
-from tests.chaos.world import WORKERS, OffsetSampler, World, reset_offsets, world
+from tests.chaos.world import WORKERS, OffsetSampler, World, kafka_nodes, reset_offsets, world
 from tests.end_to_end.evidence import Evidence, collect
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.test_fleet import seed_people
@@ -37,6 +37,8 @@ class Options:
     minutes: how long all of it may take on a machine that is not busy otherwise.
     longest_fault_s: kinds that always last longer are left out.
     reset: whether at the end the group's offsets are set to the beginning, and everything is announced again.
+    delivery, group_protocol: as in the worker's settings DELIVERY and KAFKA_GROUP_PROTOCOL.
+    brokers: nodes of Kafka, each with a copy of everything; one at a time is killed or stopped.
     """
 
     seed: int = 1
@@ -45,6 +47,9 @@ class Options:
     minutes: float = 12.0
     longest_fault_s: float = 60.0
     reset: bool = True
+    delivery: str = "exactly-once"
+    group_protocol: str = "classic"
+    brokers: int = 1
 
     @property
     def chaos_s(self) -> float:
@@ -88,7 +93,8 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
         yield
         took_s[phase] = round(time.monotonic() - begun, 1)
 
-    with world(folder) as made, ThreadPoolExecutor() as threads:
+    settings = {"DELIVERY": options.delivery, "KAFKA_GROUP_PROTOCOL": options.group_protocol}
+    with world(folder, options.brokers, settings) as made, ThreadPoolExecutor() as threads:
         nemesis = Nemesis(made, random.Random(options.seed), threads)
         asked = plan(options.seed, options.requests, options.chaos_s)
         sampler = OffsetSampler(made.kafka.bootstrap_servers, made.fleet.topics.training_requests, PARTITIONS)
@@ -106,7 +112,8 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
             with timed("judging"):
                 sampler.stop()
                 evidence = _collect(made)
-                verdict = judge(evidence, expected=asked.expected, all_news=False)
+                may_repeat = options.delivery == "at-least-once"
+                verdict = judge(evidence, expected=asked.expected, may_repeat=may_repeat, all_news=False)
                 for regression in sampler.regressions:
                     verdict.note(Wrong.OFFSET, regression)
             report = Report(
@@ -125,8 +132,9 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
                     report.after_reset = _announce_again(made, asked, options.settle_s)
             for ended in made.ended_unasked:
                 verdict.note(Wrong.WORKER, ended)
-            if report.violations and made.kafka.server is not None:
-                shutil.copytree(made.kafka.server.directory, folder / "kafka")
+            for node in kafka_nodes(made.kafka) if report.violations else ():
+                if node.server is not None:
+                    shutil.copytree(node.server.directory, folder / node.server.directory.name)
         finally:
             nemesis.relent()
             for one in nemesis.going_on:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from tests.chaos import clock
 from tests.chaos.journal import ENDED_UNASKED, Journal
 from tests.end_to_end.fleet import GROUP, Fleet, WorkerProcess
 from tests.services import kafka, mongodb, s3
-from tests.services.kafka import Kafka
+from tests.services.kafka import Kafka, KafkaCluster
 from tests.services.mongodb import MongoDB
 from tests.services.proxy import Proxy
 from tests.services.s3 import S3
@@ -38,7 +38,7 @@ SMALL_DISK = "16m"
 SETTINGS = {
     "WORKER_CONCURRENCY": "3",
     # Each trainer that the nemesis kills counts as a crash of its request; poison crashes this often too.
-    "MAX_ATTEMPTS": "6",
+    "MAX_ATTEMPTS": "12",
     "DRAIN_TIMEOUT": "60",
     # About half of the models go to S3, the others into MongoDB.
     "ARTIFACT_GRIDFS_LIMIT": "14500",
@@ -62,12 +62,14 @@ class World:
     kafka: Kafka
     mongodb: MongoDB
     s3: S3
-    proxies: Mapping[str, Proxy]
+    proxies: Mapping[str, Sequence[Proxy]]
     fleet: Fleet
     journal: Journal
     client: MongoClient[dict[str, Any]]
     clocks: Mapping[str, clock.Clock]
     disk: bool
+    settings: Mapping[str, str]
+    """Of every worker, beside those of all runs."""
     running: dict[str, WorkerProcess] = field(default_factory=dict)
     leaving: list[Leaving] = field(default_factory=list)
     ended_unasked: list[str] = field(default_factory=list)
@@ -76,8 +78,12 @@ class World:
     def database(self) -> Any:
         return self.client[self.fleet.environment["MONGODB_DB"]]
 
+    def servers(self, service: str) -> Sequence[Service]:
+        """Of "kafka", "mongodb" or "s3", each of its nodes."""
+        return kafka_nodes(self.kafka) if service == "kafka" else [getattr(self, service)]
+
     def start(self, worker_id: str) -> WorkerProcess:
-        environment = dict(SETTINGS)
+        environment = {**SETTINGS, **self.settings}
         if worker_id in self.clocks:
             environment |= self.clocks[worker_id].environment
         wrapped: tuple[str, ...] = ()
@@ -155,13 +161,17 @@ class World:
 SMALL_DISK_WORKER = "w1"
 
 
+def kafka_nodes(broker: Kafka) -> Sequence[Kafka]:
+    return broker.nodes if isinstance(broker, KafkaCluster) else [broker]
+
+
 @contextmanager
-def world(folder: Path) -> Iterator[World]:
+def world(folder: Path, brokers: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[World]:
     """Servers, proxies and topics; no worker yet. Everything ends with the context, and with this process."""
     with ExitStack() as stack:
         with ThreadPoolExecutor() as threads:
             starting = (
-                threads.submit(kafka.start),
+                threads.submit(kafka.start) if brokers == 1 else threads.submit(kafka.start_cluster, brokers),
                 threads.submit(mongodb.start),
                 threads.submit(s3.start),
             )
@@ -169,20 +179,22 @@ def world(folder: Path) -> Iterator[World]:
                 service: Service = one.result()
                 stack.callback(service.close)
         broker, store, objects = (one.result() for one in starting)
-        if None in (broker.server, store.server, objects.server):
+        nodes = kafka_nodes(broker)
+        if None in (*(node.server for node in nodes), store.server, objects.server):
             raise UnavailableError("chaos kills its servers: unset TENSORFLEET_TEST_KAFKA, …_MONGODB and …_S3")
         targets = {"mongodb": _port(store.url), "s3": _port(objects.endpoint)}
         ports = zip(targets.items(), free_ports(2), strict=True)
-        proxies = {"kafka": broker.proxy()} | {name: Proxy(port, target) for (name, target), port in ports}
-        for proxy in proxies.values():
+        proxies = {"kafka": [node.proxy() for node in nodes]}
+        proxies |= {name: [Proxy(port, target)] for (name, target), port in ports}
+        for proxy in (one for several in proxies.values() for one in several):
             stack.callback(proxy.close)
         objects.client().make_bucket(BUCKET)
         environment = {
-            "KAFKA_BOOTSTRAP_SERVERS": proxies["kafka"].address,
-            "MONGODB_URL": f"mongodb://{proxies['mongodb'].address}/?directConnection=true",
+            "KAFKA_BOOTSTRAP_SERVERS": ",".join(proxy.address for proxy in proxies["kafka"]),
+            "MONGODB_URL": f"mongodb://{proxies['mongodb'][0].address}/?directConnection=true",
             "MONGODB_DB": "chaos",
             **objects.exports,
-            "MINIO_ENDPOINT": proxies["s3"].address,
+            "MINIO_ENDPOINT": proxies["s3"][0].address,
             "MINIO_BUCKET": BUCKET,
         }
         client: MongoClient[dict[str, Any]] = stack.enter_context(store.client())
@@ -193,10 +205,19 @@ def world(folder: Path) -> Iterator[World]:
         fleet.create_topics(partitions=12)
         library = clock.build(folder)
         clocks = {name: clock.Clock(folder, name, library) for name in (*WORKERS, EXTRA)} if library else {}
-        made = World(
-            folder, broker, store, objects, proxies, fleet, Journal(), client, clocks, disk=_may_mount(folder / "small")
+        yield World(
+            folder=folder,
+            kafka=broker,
+            mongodb=store,
+            s3=objects,
+            proxies=proxies,
+            fleet=fleet,
+            journal=Journal(),
+            client=client,
+            clocks=clocks,
+            disk=_may_mount(folder / "small"),
+            settings=settings or {},
         )
-        yield made
 
 
 def _port(address: str) -> int:

@@ -1,4 +1,4 @@
-"""Apache Kafka 4.3 (KRaft), one node or a cluster: transactions, both kinds of groups. Topics must be created."""
+"""Apache Kafka 4.2 (KRaft), one node or a cluster: transactions, both kinds of groups. Topics must be created."""
 
 import os
 import uuid
