@@ -224,8 +224,9 @@ def test_kafka_keeps_its_records_over_kill_and_restart(kafka: Kafka, topic_prefi
 
 @pytest.mark.chaos
 def test_kafka_aborts_what_was_open_over_a_kill(kafka: Kafka, topic_prefix: str) -> None:
-    """In the log too, so that the next transaction of that producer does not commit it. Of the 20 here 4.3.0 leaves some
-    as they are (KAFKA-20734), for it times them out before any partition has a leader.
+    """In the log too, so that the producer's next transaction does not commit it.
+
+    Of these 20 Kafka 4.3.0 leaves some open (KAFKA-20734): it times them out while no partition has a leader yet.
     """
     topic = _create_topic(kafka, topic_prefix + "events", partitions=3)
     for value, timeout_ms in ((b"open", 1_000), (b"committed", 60_000)):
