@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.markdown:
         asked.markdown.write_text(report.markdown(came))
     if came.violations or asked.keep:
-        console.print(f"logs and journal are kept in {folder}")
+        console.print(f"logs, journal and what a broken run left of Kafka are kept in {folder}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if came.violations else 0
@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=12.0, help="for all of it")
     parser.add_argument("--delivery", choices=("exactly-once", "at-least-once"), default="exactly-once")
     parser.add_argument("--group-protocol", choices=("classic", "consumer"), default="classic")
-    parser.add_argument("--brokers", type=int, default=1, help="nodes of Kafka: 1, or 3 that lose one at a time")
+    parser.add_argument(
+        "--brokers", type=int, choices=(1, 3), default=1, help="nodes of Kafka; of three one at a time is lost"
+    )
     parser.add_argument("--no-reset", action="store_true", help="leave the reset of offsets at the end out")
     parser.add_argument("--keep", action="store_true", help="keep logs and journal even if all is well")
     parser.add_argument("--json", action="store_true", help="the report as one object on standard output")

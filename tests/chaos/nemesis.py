@@ -81,10 +81,11 @@ class Nemesis:
                 self.going_on.remove(one)
                 self.world.journal.note(one.kind.name, one.target, healed=True)
         for at, kind in [(at, kind) for at, kind in self.due if at <= now]:
-            if self._try(kind, now) or now > at + PUT_OFF_S:
+            tried = self._try(kind, now)
+            if tried or now > at + PUT_OFF_S:
                 self.due.remove((at, kind))
-                if now > at + PUT_OFF_S:
-                    self.left_out.append(kind.name)
+            if not tried and now > at + PUT_OFF_S:
+                self.left_out.append(kind.name)
 
     @property
     def done(self) -> bool:
@@ -92,6 +93,7 @@ class Nemesis:
 
     def relent(self) -> None:
         """No more faults, and an end to those that go on."""
+        self.left_out.extend(kind.name for _, kind in self.due)
         self.due.clear()
         for one in self.going_on:
             one.until = 0.0
@@ -223,19 +225,24 @@ class Nemesis:
     # Services -----------------------------------------------------------------------------------------------------
 
     def kill_service(self, target: str) -> Heal:
-        service = self.chosen.choice(self.world.servers(target))
+        service = self.chosen.choice(self.world.servers[target])
         service.kill()
         starting: list[Future[Any]] = []
 
         def revive() -> bool:
             if not starting:
                 starting.append(self.threads.submit(service.revive))
-            return starting[0].done() and starting[0].result() is None
+            if not starting[0].done():
+                return False
+            failed = starting[0].exception()
+            if failed is not None:
+                raise RuntimeError(f"{target} does not come back after its kill -9: {failed}") from failed
+            return True
 
         return revive
 
     def stop_service(self, target: str) -> Heal:
-        service = self.chosen.choice(self.world.servers(target))
+        service = self.chosen.choice(self.world.servers[target])
         service.pause()
 
         def resume() -> bool:
@@ -245,16 +252,15 @@ class Nemesis:
         return resume
 
     def disturb(self, target: str, network: Network) -> Heal:
-        def become(network: Network) -> None:
+        def become(state: Network) -> None:
             for proxy in self.world.proxies[target]:
-                proxy.become(network)
+                proxy.become(state)
 
         def calm() -> bool:
             become(WELL)
             return True
 
         become(network)
-
         return calm
 
 

@@ -27,9 +27,11 @@ def rows(report: Report) -> Iterator[Row]:
     yield "dead letters", f"{verdict.dead_letters:,}"
     for wrong in Wrong:
         yield str(wrong), f"{len(verdict.found[wrong]):,}"
+    yield "events delivered again, byte for byte", f"{verdict.repeated_events:,}"
     if report.after_reset is not None:
         again = report.after_reset
-        yield "announced again after the reset of offsets, byte for byte", f"{again.repeated_events:,}"
+        repeated = again.repeated_events - verdict.repeated_events
+        yield "announced again after the reset of offsets, byte for byte", f"{repeated:,}"
         yield "violations after the reset", f"{len(again.violations):,}"
     yield "trainings started", f"{verdict.trainings:,}"
     yield "trainings started again", f"{recovery.repeated:,}"
@@ -99,7 +101,8 @@ def command(report: Report) -> str:
         "group-protocol": options.group_protocol,
         "brokers": options.brokers,
     }
-    return " ".join(["python -m tests.chaos", *(f"--{name} {value}" for name, value in asked.items())])
+    given = [f"--{name} {value}" for name, value in asked.items()]
+    return " ".join(["python -m tests.chaos", *given, *([] if options.reset else ["--no-reset"])])
 
 
 def machine() -> str:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from schemas import Record
 from tests.chaos.journal import Journal, Recovery, recovery
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.workload import Plan, plan
-from tests.chaos.world import WORKERS, OffsetSampler, World, kafka_nodes, reset_offsets, world
+from tests.chaos.world import WORKERS, OffsetSampler, World, reset_offsets, world
 from tests.end_to_end.evidence import Evidence, collect
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.test_fleet import seed_people
@@ -132,14 +132,22 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
                     report.after_reset = _announce_again(made, asked, options.settle_s)
             for ended in made.ended_unasked:
                 verdict.note(Wrong.WORKER, ended)
-            for node in kafka_nodes(made.kafka) if report.violations else ():
-                if node.server is not None:
-                    shutil.copytree(node.server.directory, folder / node.server.directory.name)
+            if report.violations:
+                _keep_kafka_files(made, folder)
         finally:
             nemesis.relent()
             for one in nemesis.going_on:
                 one.heal()
     return report
+
+
+def _keep_kafka_files(made: World, folder: Path) -> None:
+    """Without indexes, which are large, and what a broker that lives removes meanwhile."""
+    left_out = shutil.ignore_patterns("*.index", "*.timeindex", "*.tmp", "*.deleted")
+    for number, node in enumerate(made.servers["kafka"], 1):
+        if node.server is not None:
+            with suppress(shutil.Error):
+                shutil.copytree(node.server.directory, folder / f"kafka-{number}", ignore=left_out)
 
 
 def _start_workers(made: World) -> None:
@@ -185,10 +193,7 @@ def _settle(made: World, nemesis: Nemesis, within_s: float) -> None:
 
     def settled() -> bool:
         nemesis.turn()
-        try:
-            return nemesis.done and made.fleet.lag() == 0
-        except KafkaException:
-            return False
+        return nemesis.done and _all_accounted_for(made)
 
     _until(made, settled, within_s)
 
@@ -200,8 +205,15 @@ def _announce_again(made: World, asked: Plan, within_s: float) -> Verdict:
     _until(made, lambda: not made.leaving, 120)
     reset_offsets(made.kafka.bootstrap_servers, made.fleet.topics.training_requests, PARTITIONS)
     made.start(WORKERS[0])
-    _until(made, lambda: made.fleet.lag() == 0, within_s)
+    _until(made, lambda: _all_accounted_for(made), within_s)
     return judge(_collect(made), expected=asked.expected, may_repeat=True, all_news=False)
+
+
+def _all_accounted_for(made: World) -> bool:
+    try:
+        return made.fleet.lag() == 0
+    except KafkaException:
+        return False
 
 
 def _until(made: World, condition: Callable[[], object], within_s: float) -> bool:

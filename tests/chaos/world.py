@@ -37,7 +37,8 @@ EXTRA = "w3"
 SMALL_DISK = "16m"
 SETTINGS = {
     "WORKER_CONCURRENCY": "3",
-    # Each trainer that the nemesis kills counts as a crash of its request; poison crashes this often too.
+    # Each trainer that the nemesis kills counts as a crash of its request, and one request was hit six times; poison
+    # crashes this often too.
     "MAX_ATTEMPTS": "12",
     "DRAIN_TIMEOUT": "60",
     # About half of the models go to S3, the others into MongoDB.
@@ -62,6 +63,8 @@ class World:
     kafka: Kafka
     mongodb: MongoDB
     s3: S3
+    servers: Mapping[str, Sequence[Service]]
+    """Of kafka, mongodb and s3 each node, and below the proxy before it."""
     proxies: Mapping[str, Sequence[Proxy]]
     fleet: Fleet
     journal: Journal
@@ -77,10 +80,6 @@ class World:
     @property
     def database(self) -> Any:
         return self.client[self.fleet.environment["MONGODB_DB"]]
-
-    def servers(self, service: str) -> Sequence[Service]:
-        """Of "kafka", "mongodb" or "s3", each of its nodes."""
-        return kafka_nodes(self.kafka) if service == "kafka" else [getattr(self, service)]
 
     def start(self, worker_id: str) -> WorkerProcess:
         environment = {**SETTINGS, **self.settings}
@@ -161,10 +160,6 @@ class World:
 SMALL_DISK_WORKER = "w1"
 
 
-def kafka_nodes(broker: Kafka) -> Sequence[Kafka]:
-    return broker.nodes if isinstance(broker, KafkaCluster) else [broker]
-
-
 @contextmanager
 def world(folder: Path, brokers: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[World]:
     """Servers, proxies and topics; no worker yet. Everything ends with the context, and with this process."""
@@ -179,7 +174,7 @@ def world(folder: Path, brokers: int = 1, settings: Mapping[str, str] | None = N
                 service: Service = one.result()
                 stack.callback(service.close)
         broker, store, objects = (one.result() for one in starting)
-        nodes = kafka_nodes(broker)
+        nodes = broker.nodes if isinstance(broker, KafkaCluster) else [broker]
         if None in (*(node.server for node in nodes), store.server, objects.server):
             raise UnavailableError("chaos kills its servers: unset TENSORFLEET_TEST_KAFKA, …_MONGODB and …_S3")
         targets = {"mongodb": _port(store.url), "s3": _port(objects.endpoint)}
@@ -210,6 +205,7 @@ def world(folder: Path, brokers: int = 1, settings: Mapping[str, str] | None = N
             kafka=broker,
             mongodb=store,
             s3=objects,
+            servers={"kafka": nodes, "mongodb": [store], "s3": [objects]},
             proxies=proxies,
             fleet=fleet,
             journal=Journal(),

@@ -191,7 +191,8 @@ def _settings(directory: Path, node: _Node, nodes: Sequence[_Node]) -> dict[str,
         "group.consumer.min.session.timeout.ms": 1_000,
         "group.consumer.heartbeat.interval.ms": 1_000,
         "group.consumer.min.heartbeat.interval.ms": 500,
-        # Transactions past their time-out are looked for each second (default 10).
+        # Transactions past their time-out are looked for each second (default 10): while a broker starts, too, which
+        # test_kafka_aborts_what_was_open_over_a_kill needs.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000,
         # A killed broker may register again when the controller has missed it: after 2 s, not 9. In a cluster that is
         # also when others take its place, and a busy machine must not make a living one look dead.

@@ -224,23 +224,17 @@ def test_kafka_keeps_its_records_over_kill_and_restart(kafka: Kafka, topic_prefi
 
 @pytest.mark.chaos
 def test_kafka_aborts_what_was_open_over_a_kill(kafka: Kafka, topic_prefix: str) -> None:
-    """In the log too, so that the producer's next transaction does not commit it.
+    """The topic says so too, not only the coordinator: the producer's next transaction does not commit it.
 
     Of these 20 Kafka 4.3.0 leaves some open (KAFKA-20734): it times them out while no partition has a leader yet.
     """
     topic = _create_topic(kafka, topic_prefix + "events", partitions=3)
-    for value, timeout_ms in ((b"open", 1_000), (b"committed", 60_000)):
-        producers = [_transactional_producer(kafka, f"{topic_prefix}{n}.", timeout_ms=timeout_ms) for n in range(20)]
-        for producer in producers:
-            producer.begin_transaction()
-            for partition in range(3):
-                producer.produce(topic, value, partition=partition)
-            assert producer.flush(10) == 0
-            if value == b"committed":
-                producer.commit_transaction(10)
-        if value == b"open":
-            kafka.kill()
-            kafka.restart()
+    begun = [_begin(kafka, f"{topic_prefix}{n}.", topic, b"open", timeout_ms=1_000) for n in range(20)]
+    kafka.kill()
+    kafka.restart()
+    del begun
+    for n in range(20):
+        _begin(kafka, f"{topic_prefix}{n}.", topic, b"committed").commit_transaction(10)
     consumer = _consumer(kafka, topic_prefix + "readers")
     consumer.subscribe([topic])
     assert {message.value() for message in _take(consumer, 60)} == {b"committed"}
@@ -309,6 +303,16 @@ def _transactional_producer(kafka: Kafka, prefix: str, timeout_ms: int = 60_000)
         }
     )
     producer.init_transactions(10)
+    return producer
+
+
+def _begin(kafka: Kafka, prefix: str, topic: str, value: bytes, timeout_ms: int = 60_000) -> Producer:
+    """A transaction with a record in each of three partitions."""
+    producer = _transactional_producer(kafka, prefix, timeout_ms)
+    producer.begin_transaction()
+    for partition in range(3):
+        producer.produce(topic, value, partition=partition)
+    assert producer.flush(10) == 0
     return producer
 
 
