@@ -83,7 +83,7 @@ class Report:
 
 
 def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
-    """Logs and the journal stay in the folder, and where a promise was broken all that Kafka has on disk."""
+    """Logs and the journal stay in the folder, and where a promise was broken what Kafka has on disk."""
     took_s: dict[str, float] = {}
 
     @contextmanager
@@ -145,9 +145,8 @@ def _keep_kafka_files(made: World, folder: Path) -> None:
     """Without indexes, which are large, and what a broker that lives removes meanwhile."""
     left_out = shutil.ignore_patterns("*.index", "*.timeindex", "*.tmp", "*.deleted")
     for number, node in enumerate(made.servers["kafka"], 1):
-        if node.server is not None:
-            with suppress(shutil.Error):
-                shutil.copytree(node.server.directory, folder / f"kafka-{number}", ignore=left_out)
+        with suppress(shutil.Error):
+            shutil.copytree(node.server.directory, folder / f"kafka-{number}", ignore=left_out)
 
 
 def _start_workers(made: World) -> None:

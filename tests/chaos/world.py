@@ -25,7 +25,6 @@ from tests.chaos.journal import ENDED_UNASKED, Journal
 from tests.end_to_end.fleet import GROUP, Fleet, WorkerProcess
 from tests.services import kafka, mongodb, s3
 from tests.services.kafka import Kafka, KafkaCluster
-from tests.services.mongodb import MongoDB
 from tests.services.proxy import Proxy
 from tests.services.s3 import S3
 from tests.services.server import Service, UnavailableError, free_ports
@@ -61,7 +60,6 @@ class World:
 
     folder: Path
     kafka: Kafka
-    mongodb: MongoDB
     s3: S3
     servers: Mapping[str, Sequence[Service]]
     """Of kafka, mongodb and s3 each node, and below the proxy before it."""
@@ -161,7 +159,7 @@ SMALL_DISK_WORKER = "w1"
 
 
 @contextmanager
-def world(folder: Path, brokers: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[World]:
+def world(folder: Path, brokers: int, settings: Mapping[str, str]) -> Iterator[World]:
     """Servers, proxies and topics; no worker yet. Everything ends with the context, and with this process."""
     with ExitStack() as stack:
         with ThreadPoolExecutor() as threads:
@@ -203,7 +201,6 @@ def world(folder: Path, brokers: int = 1, settings: Mapping[str, str] | None = N
         yield World(
             folder=folder,
             kafka=broker,
-            mongodb=store,
             s3=objects,
             servers={"kafka": nodes, "mongodb": [store], "s3": [objects]},
             proxies=proxies,
@@ -212,7 +209,7 @@ def world(folder: Path, brokers: int = 1, settings: Mapping[str, str] | None = N
             client=client,
             clocks=clocks,
             disk=_may_mount(folder / "small"),
-            settings=settings or {},
+            settings=settings,
         )
 
 
