@@ -23,7 +23,7 @@ demo: $(SYNCED) ## Train models on this machine, with no server at all
 test: $(SYNCED) ## Run all tests, on real servers, with coverage
 	@$(BIN)/python -m tests.services install
 	@$(BIN)/coverage erase
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
+	@$(BIN)/pytest -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 unit: $(SYNCED) ## Run the tests that need no server and kill nothing
 	@$(BIN)/pytest -m "not services and not chaos" $(ARGS)

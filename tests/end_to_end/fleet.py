@@ -28,7 +28,6 @@ from consumer.events.control import cancel_command
 from consumer.events.messages import Message, message
 from consumer.events.requests import to_avro
 from consumer.events.topics import Topics
-from consumer.processes import die_with_parent
 from pipeline.jobs import TrainingRequest
 from schemas import Record
 from tests.command import Answer
@@ -37,6 +36,8 @@ ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
 GROUP = "ml-worker"
 WORKER = ("consumer.cli", "worker")
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""No preexec_fn: that makes Popen fork, for which OpenBLAS waits for ever, GIL in hand, while a thread multiplies."""
 
 
 @dataclass
@@ -129,13 +130,12 @@ class Fleet:
         path = os.pathsep.join(filter(None, (str(PLUGINS), os.environ.get("PYTHONPATH"))))
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*wrapped_by, sys.executable, "-m", *command],
+                [*DIES_WITH_US, *wrapped_by, sys.executable, "-m", *command],
                 env={**os.environ, **self.environment, **settings, **environment, "PYTHONPATH": path},
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
             )
         worker = WorkerProcess(worker_id, process, log)
         self.workers.append(worker)

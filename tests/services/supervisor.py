@@ -30,7 +30,7 @@ def supervise(owner_pid: int, directory: str, command: list[str]) -> int:
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         start_new_session=True,
-        preexec_fn=_as_server,
+        preexec_fn=_as_server,  # noqa: PLW1509 - there is one thread
     )
     sys.stdout.write(f"{server.pid}\n")
     sys.stdout.flush()
