@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import TransientError
@@ -27,3 +28,21 @@ def check_room(folder: Path, wanted_bytes: int) -> None:
 def size_bytes(folder: Path) -> int:
     """What the files in a folder take."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+def moved(files: Sequence[Path], folder: Path) -> Path | None:
+    """A new folder with these files of the same disk; None if there is no room even for that."""
+    try:
+        folder.mkdir()
+        for path in files:
+            path.replace(folder / path.name)
+    except OSError:
+        remove(folder)
+        return None
+    return folder
+
+
+def remove(folder: Path | None) -> None:
+    """With all that is in it, as far as that can be removed."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -7,12 +7,14 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
+from consumer import disk
 from consumer.claims import Asked
 from consumer.intake import Record
 from pipeline.algorithms import framework_of
 from pipeline.datasets import Dataset
 from pipeline.jobs import TrainingRequest
 from pipeline.ledger import Claim
+from pipeline.trained import KEPT
 
 
 class State(Enum):
@@ -112,6 +114,21 @@ class Job:
     def keeps_checkpoints(self) -> bool:
         """Whether its training is one of many steps that the next attempt need not repeat."""
         return self.request.search is not None or bool(framework_of(self.request.algorithm))
+
+    def keep_checkpoint(self) -> None:
+        """Of what its training has written keep what the next attempt can go on from, if the disk has room for that."""
+        if self.spool is None:
+            return
+        kept = [path for name in KEPT if (path := self.spool / name).exists()]
+        if kept:
+            self.checkpoint = disk.moved(kept, self.spool.with_name(f"{self.spool.name}.checkpoint"))
+        disk.remove(self.spool)
+
+    def remove_files(self) -> None:
+        """What its trainings have left on disk; none of them goes on."""
+        disk.remove(self.spool)
+        disk.remove(self.checkpoint)
+        self.spool = self.checkpoint = None
 
     @property
     def ids(self) -> dict[str, str]:

@@ -15,7 +15,6 @@ one that is goes on without its record, ends in the ledger and the registry, and
 from __future__ import annotations
 
 import selectors
-import shutil
 import threading
 import time
 from collections import deque
@@ -39,12 +38,12 @@ from consumer.dead_letters import CONFLICT, UNREADABLE
 from consumer.dispatch import Dispatch
 from consumer.failures import ThreadFailed
 from consumer.flow import Flow
-from consumer.head_of_line import HeadOfLine
 from consumer.heartbeat import Beat
 from consumer.inbox import Inbox
 from consumer.intake import Intake, Membership, Partition, PassedOver, Polled, Record
 from consumer.job import SUSPECTS, Job, State
 from consumer.metrics import Metrics
+from consumer.observer import Observer
 from consumer.pace import Gathering, Pace
 from consumer.preparation import Crashed, Preparation, Prepared
 from consumer.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Result, Reused, Stored
@@ -68,7 +67,6 @@ from pipeline.algorithms import framework_of
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel, milliseconds
 from pipeline.ledger import Owner
 from pipeline.quotas import Quotas
-from pipeline.trained import KEPT
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +78,6 @@ STORE_PACE_S = 0.1
 ANNOUNCE_PACE_S = 0.25
 LOOK_AGAIN_S = 1.0
 SWEEP_S = 3.0
-OBSERVE_S = 1.0
 PREPARING_LIMIT = 16
 """Requests whose datasets are fetched at once; those at hand do not wait behind them."""
 SUSPECT_FROM = 2
@@ -151,12 +148,10 @@ class Worker:
         self._duplicates: dict[Record, tuple[float, Asked]] = {}
         self._unclaimed = 0
         self._flow = Flow(limits.look_ahead)
-        self._head_of_line = HeadOfLine()
-        self._shown: set[Partition] = set()
-        """Partitions that /metrics shows."""
+        self._observer = Observer(self._assignment, lanes, metrics, chronicle, clock, self._whereabouts)
         self._storing: Gathering[Item] = Gathering(Pace(STORE_PACE_S), GROUP_LIMIT)
         self._announcing = Pace(ANNOUNCE_PACE_S)
-        self._look_at = self._sweep_at = self._observe_at = 0.0
+        self._look_at = self._sweep_at = 0.0
         self._drain_by: float | None = None
         self._drain_asked = threading.Event()
         self._left = False
@@ -219,7 +214,8 @@ class Worker:
         self._start_jobs()
         self._throttle()
         self._send_groups(now)
-        self._observe(now)
+        self._observer.observe(now, self._jobs.values())
+        self._check_intake(now)
         self.turned_at = now
 
     def _pause_s(self) -> float:
@@ -393,7 +389,7 @@ class Worker:
         if job.state is not State.PREPARING or self._jobs.get(job.request_id) is not job:
             if prepared.dataset is not None:
                 self._preparation.done_with(prepared.dataset)
-            _remove(prepared.checkpoint)
+            disk.remove(prepared.checkpoint)
             return
         if prepared.lost:
             self._park(job)
@@ -408,7 +404,7 @@ class Worker:
 
     def _reuse(self, job: Job, source: RegisteredModel) -> None:
         """An equal training's result stands for this one's."""
-        _remove(job.checkpoint)
+        disk.remove(job.checkpoint)
         self._put_down_dataset(job)
         job.state = State.STORING
         job.sequence += 1
@@ -499,7 +495,7 @@ class Worker:
         assert job.spool is not None
         self._chronicle.lacks_space(job, message)
         wanted_bytes = 2 * disk.size_bytes(job.spool)
-        _remove_files(job)
+        job.remove_files()
         if self._given_up(job):
             return
         job.state = State.PREPARING
@@ -543,11 +539,7 @@ class Worker:
 
     def _start_over(self, job: Job) -> None:
         """It was fed, and comes back untrained."""
-        if job.spool is not None:
-            kept = [path for name in KEPT if (path := job.spool / name).exists()]
-            if kept:
-                job.checkpoint = _moved(kept, self._spool / f"{job.spool.name}.checkpoint")
-            _remove(job.spool)
+        job.keep_checkpoint()
         if not self._given_up(job):
             self._make_ready(job)
 
@@ -566,7 +558,7 @@ class Worker:
         """Decide on a negative outcome; it counts once the ledger has taken it."""
         if job.state is State.READY:
             self._ready.remove(job)
-        _remove_files(job)
+        job.remove_files()
         self._put_down_dataset(job)
         job.state = State.STORING
         job.sequence += 1
@@ -619,7 +611,7 @@ class Worker:
         job.state = State.PARKED
         job.claim = None
         self._put_down_dataset(job)
-        _remove_files(job)
+        job.remove_files()
         job.look_at = time.monotonic() + LOOK_AGAIN_S
         if job.record is None:
             self._forget(job)
@@ -691,7 +683,7 @@ class Worker:
         if job.state is State.READY:
             self._ready.remove(job)
         self._put_down_dataset(job)
-        _remove_files(job)
+        job.remove_files()
         del self._jobs[job.request_id]
         job.state = State.PARKED
         return job.claim is not None
@@ -700,7 +692,7 @@ class Worker:
         job.state = State.PARKED
         self._jobs.pop(job.request_id, None)
         self._put_down_dataset(job)
-        _remove(job.checkpoint)
+        disk.remove(job.checkpoint)
         if job.record is not None:
             self._dispatch.leave(job)
 
@@ -756,40 +748,9 @@ class Worker:
                 self._intake.rewind(*partition)
         self._metrics.intake_paused.set(halted or self._flow.full)
 
-    def _observe(self, now: float) -> None:
-        if now < self._observe_at:
-            return
-        self._observe_at = now + OBSERVE_S
-        metrics = self._metrics
-        metrics.active_training_jobs.set(self._lanes.busy)
-        metrics.lanes_busy.set(self._lanes.busy)
-        metrics.unfinished.set(self._assignment.unfinished)
-        metrics.passed_over.set(self._assignment.passed)
-        metrics.refused.set(self._assignment.refused)
-        metrics.assigned_partitions.set(len(self.membership.epochs))
-        metrics.trainer_memory_bytes.set(self._lanes.rss_bytes())
-        self._observe_partitions(now)
-        oldest_ms = min((job.record.timestamp_ms for job in self._jobs.values() if job.record), default=None)
-        age_s = 0.0 if oldest_ms is None else self._clock().timestamp() - oldest_ms / 1000
-        metrics.oldest_unfinished_s.set(max(0.0, age_s))
+    def _check_intake(self, now: float) -> None:
         if now - self._intake.turned_at > STUCK_S:
             raise RuntimeError(f"the poll loop has stood still for {now - self._intake.turned_at:.0f} s")
-
-    def _observe_partitions(self, now: float) -> None:
-        metrics, lags = self._metrics, self._assignment.lags()
-        standing = {one.partition: one for one in self._head_of_line.observe(self._assignment.heads(), now)}
-        for partition in self._shown - lags.keys():
-            for gauge in (metrics.lag, metrics.standstill_s, metrics.finished_ahead):
-                gauge.remove(str(partition.number))
-        self._shown = set(lags)
-        for partition, lag in lags.items():
-            label, one = str(partition.number), standing.get(partition)
-            metrics.lag.labels(label).set(lag)
-            metrics.standstill_s.labels(label).set(one.for_s if one else 0.0)
-            metrics.finished_ahead.labels(label).set(one.finished_ahead if one else 0)
-        for one in standing.values():
-            if one.due:
-                self._chronicle.held_up(one, *self._whereabouts(one.partition, one.offset))
 
     def _whereabouts(self, partition: Partition, offset: int) -> tuple[str, Mapping[str, str]]:
         """How far the request of an unfinished record has come, and its ids where it has any."""
@@ -825,27 +786,3 @@ def _watch(selector: selectors.BaseSelector, watching: set[Any], wanted: set[Any
     for new in wanted - watching:
         selector.register(new, selectors.EVENT_READ)
     return wanted
-
-
-def _moved(files: list[Path], folder: Path) -> Path | None:
-    """The folder with these files; None if the disk has no room for it."""
-    try:
-        folder.mkdir()
-        for path in files:
-            path.replace(folder / path.name)
-    except OSError:
-        _remove(folder)
-        return None
-    return folder
-
-
-def _remove_files(job: Job) -> None:
-    """What its trainings have left on disk; none of them goes on."""
-    _remove(job.spool)
-    _remove(job.checkpoint)
-    job.spool = job.checkpoint = None
-
-
-def _remove(folder: Path | None) -> None:
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
