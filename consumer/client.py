@@ -11,7 +11,7 @@ It speaks to Kafka alone (and to the schema registry where there is one), as any
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -129,8 +129,8 @@ class Client:
         """
         _check(request_id)
         self.prepare()
-        if self._project is not None:
-            self._find_in_project(request_id)
+        if self._project is not None and not self.latest([request_id]):
+            raise self._not_here(request_id)
         command = cancel_command(request_id, reason=reason, user=user, requested_at=milliseconds(datetime.now(UTC)))
         self.send([message(self.codec, self.topics, Record.TRAINING_CONTROL, command)])
 
@@ -160,6 +160,24 @@ class Client:
             if deadline is not None and time.monotonic() > deadline:
                 silent = f"; of {', '.join(sorted(unheard))} nothing was heard" if unheard else ""
                 raise TimeoutError(f"{', '.join(sorted(waiting))}: no outcome within {timeout_s:g} s{silent}")
+
+    def latest(self, request_ids: Collection[str]) -> dict[str, Event]:
+        """The last TrainingProgress that there is now of each that has any; looks as far back as `watch`."""
+        self.prepare()
+        found = {}
+        wanted = {one.encode() for one in request_ids}
+        with Reader(self._settings, self.topics.training_progress, self._timeout_s) as reader:
+            reader.start({partition_of(key, reader.partitions) for key in wanted}, earliest(request_ids))
+            for delivered in reader:
+                if delivered is None:
+                    if reader.at_end:
+                        break
+                elif delivered.key() in wanted:
+                    event = self._decoded(delivered.value(), Record.TRAINING_PROGRESS)
+                    if event is not None and event["request_id"] in request_ids:
+                        self._check_project(event)
+                        found[event["request_id"]] = event
+        return found
 
     def wait(self, request_id: str, *, since: datetime | None = None, timeout_s: float | None = None) -> Finished:
         """Wait for the end of a request; see `watch`."""
@@ -234,22 +252,6 @@ class Client:
             return message(self.codec, self.topics, Record.TRAINING_REQUEST, to_avro(request), request.traceparent)
         except (TypeError, ValueError, AttributeError) as error:
             raise RejectedError(f"request {request.request_id} cannot be written: {error}") from error
-
-    def _find_in_project(self, request_id: str) -> None:
-        """Look for an event of the request, among those that there are now."""
-        with Reader(self._settings, self.topics.training_progress, self._timeout_s) as reader:
-            key = request_id.encode()
-            reader.start([partition_of(key, reader.partitions)], earliest([request_id]))
-            for delivered in reader:
-                if delivered is None and reader.at_end:
-                    break
-                event = None
-                if delivered is not None and delivered.key() == key:
-                    event = self._decoded(delivered.value(), Record.TRAINING_PROGRESS)
-                if event is not None and event["request_id"] == request_id:
-                    self._check_project(event)
-                    return
-        raise self._not_here(request_id)
 
     def _check_project(self, event: Event) -> None:
         if self._project not in (None, event["project"]):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from consumer.cli import context
 from consumer.cli.following import follow
-from consumer.cli.output import Json, Stop, show_fields, shown, write, write_json
+from consumer.cli.output import Json, Stop, note, show_fields, shown, write, write_json
 from consumer.cli.values import WRONG_USE, content_of, hyperparameter, pair, seconds, size_bytes, tried, user_name
+
+if TYPE_CHECKING:
+    from consumer.client import Event
 
 
 def submit(
@@ -162,17 +165,28 @@ def _send(wanted: Sequence[Mapping[str, Any]], *, watch: bool, as_json: bool) ->
     from consumer.new_requests import training_request
 
     requests = [training_request({"user": user_name(), **one}) for one in wanted]
+    named = [request.request_id for request, one in zip(requests, wanted, strict=True) if one.get("request_id")]
     began = datetime.now(UTC)
     with context.client(settings) as client:
+        before = client.latest(named) if watch and named else {}
         request_ids = client.submit_all(requests)
         if watch:
-            follow(client, request_ids, since=began, as_json=as_json)
+            for event in before.values():
+                note(_sent_before(event))
+            follow(client, request_ids, since=None if named else began, as_json=as_json)
             return
     for request in requests:
         if as_json:
             write_json({"request_id": request.request_id, "project": request.project, "model_name": request.model_name})
         else:
             write(request.request_id)
+
+
+def _sent_before(event: Event) -> str:
+    return (
+        f"request {event['request_id']} was sent before and is {event['state']}: a request_id is trained once, and "
+        "that one is followed; if this one differs, it becomes a dead letter (`tensorfleet dlq list`)"
+    )
 
 
 def _requests(given: Mapping[str, Any], file: str | None) -> list[dict[str, Any]]:

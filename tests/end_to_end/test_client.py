@@ -346,6 +346,15 @@ def test_watch_exits_with_the_outcome(run: Run, worker: Worker) -> None:
     assert (late.code, "no outcome within 1 s" in late.error) == (3, True)
 
 
+def test_who_uses_a_request_id_again_is_told_and_follows_the_first(run: Run, client: Client, worker: Worker) -> None:
+    worker.registered("r-1")
+    again = run("submit", "-a", "svm", "-d", "iris", "--request-id", "r-1", "--watch")
+    assert again.code == 0
+    assert again.error.startswith("request r-1 was sent before and is REGISTERED: a request_id is trained once")
+    assert again.out.splitlines()[-1] == "flowers@v3 m-1 accuracy 0.9"
+    assert client.latest(["r-1", "r-2"]).keys() == {"r-1"}
+
+
 @pytest.fixture
 def letters(run: Run, client: Client, worker: Worker, settings: Settings) -> Letters:
     return Letters(client, worker, settings)
