@@ -123,6 +123,9 @@ def _writing() -> Config:
     return {
         "enable.idempotence": True,
         "acks": "all",
+        # Of two requests to a partition that the broker still creates the first can be refused and the second taken:
+        # the first is then reported as delivered and is not there, in transactions too (KAFKA-15591, Kafka up to 4.4).
+        "max.in.flight.requests.per.connection": 1,
         # A topic that is gone is refused as such, before its records time out as if no broker had answered.
         "topic.metadata.propagation.max.ms": 3_000,
         # As Java's producers do, so that a key meets the same partition whoever sends it.

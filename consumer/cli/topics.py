@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
 
 TIMEOUT_S = 15.0
+PAUSE_S = 0.1
 BROKERS_DEFAULT = -1
 
 app = typer.Typer(help="The topics.", no_args_is_help=True)
@@ -64,6 +65,7 @@ def created(settings: Settings, partitions: int | None, replication_factor: int)
                     raise refused(topic.name, error) from error
                 made = False
             present = _with(topic.name, admin, settings.kafka_bootstrap_servers)
+            _await_leaders(settings, topic.name, present.get(topic.name, 0))
         there = present.get(topic.name, number)
         different = [] if made else differences(admin, topic, there, number)
         yield {"topic": topic.name, "created": made, "partitions": there, "differences": different}
@@ -73,8 +75,33 @@ def _with(topic: str, admin: AdminClient, servers: str) -> Mapping[str, int]:
     """The topics, once this one is among them: brokers learn of it a moment later than it is created."""
     deadline = time.monotonic() + TIMEOUT_S
     while topic not in (present := present_topics(admin, servers)) and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(PAUSE_S)
     return present
+
+
+def _await_leaders(settings: Settings, topic: str, partitions: int) -> None:
+    """Brokers take records a moment later than they tell of a topic, and until then may lose some (KAFKA-15591)."""
+    from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+    from consumer import kafka_config
+    from consumer.reader import quiet
+    from pipeline.errors import TransientError
+
+    deadline = time.monotonic() + TIMEOUT_S
+    waiting = list(range(partitions))
+    reader = Consumer({**kafka_config.tail_config(settings), **quiet()})
+    try:
+        while waiting:
+            try:
+                reader.get_watermark_offsets(TopicPartition(topic, waiting[-1]), TIMEOUT_S)
+                waiting.pop()
+            except KafkaException as error:
+                if time.monotonic() > deadline:
+                    why = f"topic {topic} was created, but takes no records yet: {error.args[0].str()}"
+                    raise TransientError("kafka", why) from error
+                time.sleep(PAUSE_S)
+    finally:
+        reader.close()
 
 
 def admin_client(settings: Settings) -> AdminClient:

@@ -95,6 +95,7 @@ class Fleet:
                 **self.brokers,
                 "partitioner": "murmur2_random",
                 "enable.idempotence": True,
+                "max.in.flight.requests.per.connection": 1,  # topics may have been made a moment ago (KAFKA-15591)
                 "message.max.bytes": 64 * 2**20,
             }
         )

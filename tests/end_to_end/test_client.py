@@ -23,6 +23,7 @@ from consumer.events.errors import MissingTopicsError
 from consumer.events.messages import Message, message
 from consumer.events.outgoing import ProgressState, progress_event, registered_event, terminal_progress
 from consumer.events.requests import Received, read_request, to_avro
+from consumer.events.topics import Topics
 from consumer.intake import Partition, Record
 from consumer.reader import Reader, partition_of
 from consumer.settings import Settings
@@ -187,6 +188,18 @@ def test_topics_are_created_once_and_told_how_they_differ(run: Run, topic_prefix
         "training-requests.dlq": 3,
     }
     assert all([one["name"] for one in topic["differences"]] == ["partitions"] for topic in again)
+
+
+def test_topics_take_records_as_soon_as_they_are_created(
+    run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brokers tell of a topic before that, and long before it where they have many partitions to make."""
+    many = settings.model_copy(update={"topic_prefix": f"{settings.topic_prefix}many."})
+    monkeypatch.setenv("TOPIC_PREFIX", many.topic_prefix)
+    assert run("topics", "create", "--partitions", "100").code == 0
+    (*_, newest) = Topics(many.topic_prefix).all()
+    with Reader(many, newest.name, 5.0) as reader:
+        reader.start([reader.partitions - 1])
 
 
 def test_a_missing_topic_is_wrong_use_and_says_how_to_create_it(

@@ -66,9 +66,10 @@ def test_one_request_behind_a_flood_is_next_and_a_killed_worker_trains_no_more_t
     assert ahead < 40, ahead
     fleet.until(lambda: outcomes.count_documents({}) > 150, 60)
     worker.kill()
+    in_hand = sum('"training started"' in line for line in worker.lines()) - outcomes.count_documents({})
     fleet.start("w", LOOK_AHEAD="40")
     fleet.await_lag(0, within_s=120)
     found = verdict()
     assert found.violations == [], str(found)
     assert found.models == 403
-    assert found.trainings_repeated <= 4
+    assert found.trainings_repeated <= in_hand

@@ -17,6 +17,7 @@ from consumer.kafka_config import (
     consumer_config,
     kafka_client_config,
     producer_config,
+    progress_producer_config,
     tail_config,
     transactional_producer_config,
 )
@@ -257,6 +258,12 @@ def test_a_restarted_worker_has_the_transactional_id_of_the_one_before() -> None
 
 def test_producers_choose_partitions_as_java_does() -> None:
     assert producer_config(load())["partitioner"] == "murmur2_random"
+
+
+def test_what_is_sent_cannot_overtake_itself() -> None:
+    """To a partition that was created a moment ago the first of two requests would be lost (KAFKA-15591)."""
+    for config in (producer_config(load()), progress_producer_config(load()), transactional_producer_config(load())):
+        assert (config["enable.idempotence"], config["max.in.flight.requests.per.connection"]) == (True, 1)
 
 
 def test_sasl_and_trust_reach_every_client(tmp_path: Path) -> None:
