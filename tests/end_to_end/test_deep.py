@@ -41,7 +41,7 @@ def test_deep_networks_learn_the_digits(
 def test_epochs_that_are_done_are_not_done_again_after_a_kill_on_another_machine(
     fleet: Fleet, verdict: Callable[..., Verdict], mongo_database: Database[dict[str, Any]]
 ) -> None:
-    epochs = 250
+    epochs = 600
     fleet.create_topics(partitions=2)
     first = fleet.start("w0")
     for request_id in ("killed", "calm"):
@@ -51,12 +51,13 @@ def test_epochs_that_are_done_are_not_done_again_after_a_kill_on_another_machine
     fleet.until(lambda: mongo_database["fs.files"].count_documents(checkpoints), 120)
     fleet.lose_machine(first)
     fleet.start("w1")
+    fleet.await_log(["checkpoint found", '"killed"'])
     fleet.await_lag(0, within_s=240)
     found = verdict()
     assert (found.violations, found.models) == ([], 2), str(found)
     told = [event for event in progress(fleet, "killed") if event["message"].startswith("epoch ")]
     resumed = [int(re.findall(r"\d+", event["message"])[0]) for event in told if event["worker_id"] == "w1"]
-    assert resumed[0] > 5
+    assert min(resumed, default=epochs) > 5
     killed, calm = (mongo_database["model_registry"].find_one({"version_number": number}) for number in (1, 2))
     assert killed is not None
     assert calm is not None
