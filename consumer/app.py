@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -17,7 +16,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from consumer import failpoints, kafka_config
+from consumer import disk, failpoints, kafka_config
 from consumer.alias_news import AliasNews
 from consumer.cancellation import ControlGroup, ControlTail
 from consumer.checkpoints import Checkpoints
@@ -324,7 +323,7 @@ def _services(settings: Settings) -> list[str]:
 
 def _own_spool(folder: Path, me: Owner) -> Path:
     """A new folder for this life alone, since an earlier one that was only stopped may go on. What it left is gone."""
-    shutil.rmtree(folder / me.worker_id, ignore_errors=True)
+    disk.remove(folder / me.worker_id)
     spool = folder / me.worker_id / str(me.boot)
     spool.mkdir(parents=True)
     return spool

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import queue
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -96,10 +95,10 @@ class Checkpoints(Periodic):
                 continue
             except (BadZipFile, CorruptArtifactError) as error:
                 log.warning("checkpoint cannot be read", request_id=request_id, number=number, error=str(error))
-                shutil.rmtree(folder, ignore_errors=True)
+                disk.remove(folder)
                 continue
             except OSError as error:
-                shutil.rmtree(folder, ignore_errors=True)
+                disk.remove(folder)
                 raise TransientError(disk.SERVICE, f"a checkpoint cannot be written: {error.strerror}") from error
             finally:
                 archive.unlink(missing_ok=True)

@@ -165,18 +165,11 @@ class Client:
         """The last TrainingProgress that there is now of each that has any; looks as far back as `watch`."""
         self.prepare()
         found = {}
-        wanted = {one.encode() for one in request_ids}
-        with Reader(self._settings, self.topics.training_progress, self._timeout_s) as reader:
-            reader.start({partition_of(key, reader.partitions) for key in wanted}, earliest(request_ids))
-            for delivered in reader:
-                if delivered is None:
-                    if reader.at_end:
-                        break
-                elif delivered.key() in wanted:
-                    event = self._decoded(delivered.value(), Record.TRAINING_PROGRESS)
-                    if event is not None and event["request_id"] in request_ids:
-                        self._check_project(event)
-                        found[event["request_id"]] = event
+        begin = earliest(request_ids)
+        for event in self._events(Record.TRAINING_PROGRESS, frozenset(request_ids), begin, to_end=True):
+            if event is not None and event["request_id"] in request_ids:
+                self._check_project(event)
+                found[event["request_id"]] = event
         return found
 
     def wait(self, request_id: str, *, since: datetime | None = None, timeout_s: float | None = None) -> Finished:
@@ -260,14 +253,21 @@ class Client:
     def _not_here(self, request_id: str) -> NotFoundError:
         return NotFoundError(f"project {self._project} has no request {request_id} that a worker has accepted")
 
-    def _events(self, record: Record, keys: frozenset[str], since: datetime | None) -> Iterator[Event | None]:
-        """Events with these keys, without end, oldest first in a partition; None now and then, to look at the clock."""
+    def _events(
+        self, record: Record, keys: frozenset[str], since: datetime | None, *, to_end: bool = False
+    ) -> Iterator[Event | None]:
+        """Events with these keys, oldest first in a partition; None now and then, to look at the clock.
+
+        Without end, or `to_end`: those that there are now.
+        """
         topic = self.topics.of(record)
         wanted = {key.encode() for key in keys}
         with Reader(self._settings, topic, self._timeout_s) as reader:
             reader.start({partition_of(key, reader.partitions) for key in wanted}, since)
             for delivered in reader:
                 if delivered is None:
+                    if to_end and reader.at_end:
+                        return
                     yield None
                 elif delivered.key() in wanted:
                     yield self._decoded(delivered.value(), record)

@@ -7,7 +7,6 @@ negative outcome counts only if its claim is still ours when it is written there
 from __future__ import annotations
 
 import queue
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import TypeVar
 import orjson
 import structlog
 
-from consumer import failpoints
+from consumer import disk, failpoints
 from consumer.claims import Steady
 from consumer.committer import outcome_messages
 from consumer.events.codec import Codec
@@ -176,7 +175,7 @@ class Registrar(threading.Thread):
         standing |= {item.outcome.request_id: item.outcome for item in group if isinstance(item, Found)}
         documents = self._register(list(standing.values()))
         for result in results:
-            shutil.rmtree(result.spool, ignore_errors=True)
+            disk.remove(result.spool)
         return GroupStored(
             [Stored(outcome, documents.get(request_id)) for request_id, outcome in standing.items()],
             [outcome.request_id for outcome in negatives if outcome.request_id not in accepted],
