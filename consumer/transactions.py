@@ -204,7 +204,9 @@ class ExactlyOnce:
         return Verdict.COMMITTED
 
     def _give_up(self, error: KafkaException, refused: Sequence[Refusal]) -> Verdict:
-        """Before the commit was asked for: abort where that is safe, else start afresh, which aborts too."""
+        """Before the commit was asked for: abort, for what stays open holds up read_committed readers and the offsets
+        that the partitions' next owner asks for. Where that fails a new producer does it.
+        """
         kafka = _kafka_error(error)
         log.info("transaction aborted", error=kafka.str(), code=kafka.name())
         producer, self._producer = cast(Producer, self._producer), None
@@ -216,13 +218,13 @@ class ExactlyOnce:
             raise TransientError("kafka", f"transaction: {kafka.str()}") from error
         if verdict is Verdict.REFUSED:
             _tell(kafka, refused)
-            return verdict  # librdkafka purges the next transaction's records too: a new producer is quicker
         try:
             producer.abort_transaction(CALL_TIMEOUT_S)
         except KafkaException as failed:
             log.info("abort did not go through; a new producer will do it", error=str(failed))
         else:
-            self._producer = producer
+            if verdict is Verdict.STALE:  # after a refusal librdkafka purges the next transaction's records too
+                self._producer = producer
         return verdict
 
     def _raise_if_fenced(self, error: KafkaException) -> None:

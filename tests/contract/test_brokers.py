@@ -23,6 +23,7 @@ from consumer.failures import ThreadFailed
 from consumer.intake import Intake, Membership, Partition, PassedOver, Polled, Reading, Record
 from consumer.metrics import Metrics
 from consumer.offsets import Commit, Progress, write_metadata
+from consumer.reader import partition_of
 from consumer.settings import Settings
 from consumer.transactions import Announcer, AtLeastOnce, ExactlyOnce, Offsets, Verdict
 from pipeline.errors import SupersededError, TransientError
@@ -68,6 +69,16 @@ class Way:
         for value in values:
             producer.produce(self.requests, value, key, partition=partition)
         assert producer.flush(30) == 0
+
+    def holds_up_readers(self) -> bool:
+        """Whether readers of committed events wait for the end of a transaction."""
+        partitions = [TopicPartition(self.events, number) for number in range(2)]
+        ends = []
+        for level in ("read_committed", "read_uncommitted"):
+            reader = Consumer({**kafka_config.offsets_config(self.settings), "isolation.level": level})
+            ends.append([reader.get_watermark_offsets(partition, timeout=10)[1] for partition in partitions])
+            reader.close()
+        return ends[0] != ends[1]
 
     def seen(self) -> list[bytes]:
         return [record.value() for record in read_topic(self.settings.kafka_bootstrap_servers, self.events)]
@@ -192,8 +203,10 @@ def test_a_record_that_the_broker_refuses_takes_the_whole_group_back(way: Way) -
     tap.until(lambda: tap.records)
     announcer = way.announcer(tap.intake)
     end = tap.records[0].offset + 1
-    fits, huge = Message(way.events, b"k", b"fits", []), Message(way.events, b"k", os.urandom(3 * 2**20), [])
+    fits, huge = Message(way.events, b"k", b"fits", []), Message(way.events, b"huge", os.urandom(3 * 2**20), [])
+    assert partition_of(b"k", 2) != partition_of(b"huge", 2), "what fits reaches the broker"
     assert announcer.announce([fits, huge], offsets(tap, partition, end, "1.1")) is Verdict.REFUSED
+    tap.until(lambda: not way.holds_up_readers(), within_s=5)
     once = way.seen()
     assert once == ([] if way.exactly_once else [b"fits"])
     assert announcer.announce([fits], offsets(tap, partition, end, "1.2")) is Verdict.COMMITTED
