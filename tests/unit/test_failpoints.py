@@ -75,13 +75,13 @@ def test_kill_ends_the_process_as_kill_9_does() -> None:
 
 
 def test_stop_freezes_the_process_and_continues_it_in_time() -> None:
+    begun = time.monotonic()
     with run("after_poll=stop(1)") as process:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
-        stopped_at = time.monotonic()
         assert os.WIFSTOPPED(status)
         assert process.stdout is not None
         assert b"on" in process.stdout.read()
-        assert time.monotonic() - stopped_at > 0.5
+        assert time.monotonic() - begun >= 1
         assert process.wait(30) == 0
 
 
