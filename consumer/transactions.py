@@ -205,7 +205,8 @@ class ExactlyOnce:
 
     def _give_up(self, error: KafkaException, refused: Sequence[Refusal]) -> Verdict:
         """Before the commit was asked for: abort, for what stays open holds up read_committed readers and the offsets
-        that the partitions' next owner asks for. Where that fails a new producer does it.
+        that the partitions' next owner asks for. Where that fails the next producer does it; there is one in any case,
+        for librdkafka can purge the records of the transaction after an abort too.
         """
         kafka = _kafka_error(error)
         log.info("transaction aborted", error=kafka.str(), code=kafka.name())
@@ -221,10 +222,7 @@ class ExactlyOnce:
         try:
             producer.abort_transaction(CALL_TIMEOUT_S)
         except KafkaException as failed:
-            log.info("abort did not go through; a new producer will do it", error=str(failed))
-        else:
-            if verdict is Verdict.STALE:  # after a refusal librdkafka purges the next transaction's records too
-                self._producer = producer
+            log.info("abort did not go through; the next producer will do it", error=str(failed))
         return verdict
 
     def _raise_if_fenced(self, error: KafkaException) -> None:
