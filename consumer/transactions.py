@@ -204,9 +204,9 @@ class ExactlyOnce:
         return Verdict.COMMITTED
 
     def _give_up(self, error: KafkaException, refused: Sequence[Refusal]) -> Verdict:
-        """Before the commit was asked for: abort, for what stays open holds up read_committed readers and the offsets
-        that the partitions' next owner asks for. Where that fails the next producer does it; there is one in any case,
-        for librdkafka can purge the records of the transaction after an abort too.
+        """Nothing was committed: abort, for what stays open holds up read_committed readers and the offsets that the
+        partitions' next owner asks for. Where that fails the next producer does it; there is one in any case, for
+        librdkafka can purge the records of the transaction after an abort too.
         """
         kafka = _kafka_error(error)
         log.info("transaction aborted", error=kafka.str(), code=kafka.name())
