@@ -6,19 +6,18 @@ same id. Readers go by the sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 from confluent_kafka import Producer
 
+from consumer.containment import contained
 from consumer.events.codec import Codec
 from consumer.events.messages import Message, message
 from consumer.events.outgoing import alias_changed
 from consumer.events.topics import Topics
-from consumer.failures import ThreadFailed
-from consumer.periodic import Periodic
+from consumer.threads.neighbour import Periodic, Surroundings
 from consumer.transactions import Refusal, produce
-from consumer.waiting import Breakers
 from pipeline.aliases import Alias, AliasStore
 from pipeline.errors import TransientError
 from schemas import Record
@@ -46,25 +45,25 @@ class AliasNews(Periodic):
         codec: Codec,
         topics: Topics,
         *,
-        breakers: Breakers,
-        deliver: Callable[[ThreadFailed], None],
+        around: Surroundings,
         every_s: float = EVERY_S,
     ) -> None:
-        super().__init__("alias-news", every_s, breakers=breakers, deliver=deliver)
+        super().__init__("alias-news", around, every_s)
         self._aliases = aliases
         self._producer = producer
         self._codec = codec
         self._topics = topics
 
-    def turn(self) -> None:
+    def work(self) -> None:
         for alias in self._aliases.unannounced():
+            self.turn.begin()
             named = {"alias": alias.alias, "model": f"{alias.project}/{alias.model_name}"}
-            why = self._refused(news(self._codec, self._topics, alias))
-            if why:
-                log.error("alias not announced", why=why, **named)
-                continue
-            self._aliases.announced(alias)
-            log.info("alias announced", **named)
+            with contained(self._metrics, "announce", **named):
+                if why := self._refused(news(self._codec, self._topics, alias)):
+                    log.error("alias not announced", why=why, **named)
+                    continue
+                self._aliases.announced(alias)
+                log.info("alias announced", **named)
 
     def _refused(self, messages: Sequence[Message]) -> str:
         """Send them; returns why one was not taken, empty if all were.  Raises TransientError if nobody answers."""

@@ -34,6 +34,10 @@ class Announcement:
     dead_letter: tuple[str, str] | None = None
 
     @property
+    def request_id(self) -> str | None:
+        return None if self.outcome is None else self.outcome.request_id
+
+    @property
     def buries(self) -> bool:
         """Whether the record's bytes go to the dead-letter topic."""
         return self.dead_letter is not None or (self.outcome is not None and self.outcome.dead_lettered)

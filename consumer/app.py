@@ -8,8 +8,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import structlog
@@ -23,14 +24,15 @@ from consumer.checkpoints import Checkpoints
 from consumer.chronicle import Chronicle
 from consumer.claims import LEASE_S, Claims, Steady
 from consumer.committer import Committer
+from consumer.containment import UncontainedError
 from consumer.events.codec import Codec
 from consumer.events.errors import MissingTopicsError
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.topics import Topics
+from consumer.feeding import Limits
 from consumer.health import Prober, service_probes
 from consumer.heartbeat import Heartbeat, begin_life
 from consumer.http import Health, HttpServer
-from consumer.inbox import Inbox
 from consumer.intake import Intake
 from consumer.logs import MongoCommandLog
 from consumer.machine import gpus
@@ -40,17 +42,19 @@ from consumer.progress import Progress
 from consumer.registrar import Registrar
 from consumer.settings import Settings
 from consumer.stores import Stores, open_cache, open_stores
+from consumer.threads.inbox import Inbox
+from consumer.threads.neighbour import Neighbour, Surroundings
+from consumer.threads.watch import Watch
 from consumer.trainers.lanes import Lanes
 from consumer.transactions import Announcer, AtLeastOnce, ExactlyOnce
 from consumer.waiting import Breakers, Stopped, until_answered
-from consumer.worker import Limits, Worker
+from consumer.worker import Worker
 from pipeline.errors import SupersededError, TransientError
 from pipeline.ledger import Owner
 from pipeline.quotas import Quotas
 
 log = structlog.get_logger(__name__)
 
-LOOP_TURNS_WITHIN_S = 30.0
 JOIN_S = 10.0
 """Twice this, and a few seconds for the rest, fit into the 30 s that containers get beyond DRAIN_TIMEOUT."""
 EXIT_SUPERSEDED = 75
@@ -96,6 +100,8 @@ class _Parts:
 
     me: Owner
     stores: Stores
+    watch: Watch
+    limits: Limits
     worker: Worker
     intake: Intake
     claims: Claims
@@ -113,44 +119,47 @@ class _Parts:
     def run(self) -> None:
         """Takes everything down in the end, unless we are superseded: then whatever is still done here is too much."""
         self.http.start()
-        clients = (
-            self.prober,
-            self.claims,
-            self.registrar,
-            self.committer,
-            self.checkpoints,
-            self.heartbeat,
-            self.news,
-        )
-        threads = (*clients, *self.control, self.intake)
-        for thread in threads:
-            thread.start()
+        for neighbour in self._neighbours:
+            neighbour.start()
         log.info("worker started", worker_id=self.me.worker_id, boot=self.me.boot)
         try:
             self.worker.run()
         except SupersededError:
+            raise
+        except UncontainedError as error:
+            self._blame(error.request_ids)
+            self._stop()
             raise
         except BaseException:
             self._stop()
             raise
         self._stop()
 
+    @property
+    def _neighbours(self) -> Sequence[Neighbour]:
+        """From the sinks to the source."""
+        stores = (self.prober, self.claims, self.preparation, self.registrar, self.committer, self.checkpoints)
+        return (*stores, self.heartbeat, self.news, *self.control, self.intake)
+
+    def _blame(self, request_ids: Collection[str]) -> None:
+        """The second worker that ends of an error at the same request is the last."""
+        try:
+            self.stores.ledger.blame(self.me, request_ids, ceil(self.limits.worker_losses / 2))
+        except TransientError as error:
+            log.error("not written down who was to blame", request_ids=sorted(request_ids), why=str(error))
+
     def _stop(self) -> None:
         """From the source to the sinks; what does not end in time is left, since all of it can be done again."""
         self.intake.leave()
-        for reader in self.control:
-            reader.stop()
+        for source in (self.preparation, *self.control):
+            source.give_up()
         self.lanes.stop()
-        for part in (self.claims, self.registrar):
-            part.stop()
+        self.claims.finish()
+        self.registrar.finish()
         _join(self.claims, self.registrar, self.intake)
-        for part in (self.claims, self.registrar):
-            part.give_up()
-        self.preparation.stop()
-        for thread in (self.committer, self.checkpoints, self.news, self.heartbeat):
-            thread.stop()
+        for neighbour in self._neighbours:
+            neighbour.give_up()
         _join(self.committer, self.checkpoints, self.news, self.heartbeat, *self.control)
-        self.prober.stop()
         try:
             self.stores.ledger.leave(self.me)
         except TransientError as error:
@@ -159,11 +168,11 @@ class _Parts:
         log.info("worker stopped", worker_id=self.me.worker_id)
 
 
-def _join(*threads: threading.Thread) -> None:
+def _join(*neighbours: Neighbour) -> None:
     """Wait for all of them, JOIN_S together."""
     deadline = time.monotonic() + JOIN_S
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    for one in neighbours:
+        one.join(max(0.0, deadline - time.monotonic()))
 
 
 def _end() -> None:
@@ -194,12 +203,13 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     me = until_answered(lambda: begin_life(settings.worker_id, stores.ledger), breakers=breakers, stop=stop)
     spool = _own_spool(settings.spool_dir, me)
 
-    inbox = Inbox()
-    intake = Intake(Consumer(kafka_config.consumer_config(settings)), topics.training_requests, inbox.put, metrics)
+    inbox, watch, limits = Inbox(), Watch(), _limits(settings)
+    around = Surroundings(inbox.put, breakers, metrics, watch)
+    intake = Intake(Consumer(kafka_config.consumer_config(settings)), topics.training_requests, around=around)
     progress = Progress(Producer(kafka_config.progress_producer_config(settings)), codec, topics)
-    claims = Claims(me, stores.ledger, codec, steady=steady, metrics=metrics, breakers=breakers, deliver=inbox.put)
+    claims = Claims(me, stores.ledger, codec, steady=steady, around=around)
     quotas = Quotas.of(settings.project_quotas)
-    checkpoints = Checkpoints(stores.artifacts, spool, breakers=breakers, deliver=inbox.put)
+    checkpoints = Checkpoints(stores.artifacts, spool, around=around)
     preparation = Preparation(
         me,
         stores.ledger,
@@ -212,24 +222,13 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         spool=spool,
         is_alone=lambda: is_alone(admin, settings.kafka_group_id, settings.kafka_group_protocol),
         steady=steady,
-        metrics=metrics,
-        breakers=breakers,
-        deliver=inbox.put,
+        around=around,
     )
     registrar = Registrar(
-        me,
-        stores.ledger,
-        stores.registry,
-        stores.artifacts,
-        codec,
-        topics,
-        steady=steady,
-        metrics=metrics,
-        breakers=breakers,
-        deliver=inbox.put,
+        me, stores.ledger, stores.registry, stores.artifacts, codec, topics, steady=steady, around=around
     )
     announcer = _announcer(settings, intake, lambda: stores.ledger.heartbeat(me, LEASE_S, ()))
-    committer = Committer(announcer, progress, codec, topics, breakers=breakers, metrics=metrics, deliver=inbox.put)
+    committer = Committer(announcer, progress, codec, topics, around=around)
     chronicle = Chronicle(me.worker_id, progress, metrics)
     worker = Worker(
         me,
@@ -244,37 +243,23 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         chronicle=chronicle,
         breakers=breakers,
         metrics=metrics,
-        limits=_limits(settings),
+        limits=limits,
         quotas=quotas,
+        watch=watch,
         spool=spool,
         dask_scheduler=settings.dask_scheduler if settings.search_backend == "dask" else None,
     )
-    heartbeat = Heartbeat(
-        me, stores.ledger, watched=worker.watched, steady=steady, breakers=breakers, deliver=inbox.put
-    )
+    heartbeat = Heartbeat(me, stores.ledger, watched=worker.watched, steady=steady, around=around)
     metrics.heartbeat_age_s.set_function(lambda: time.monotonic() - heartbeat.beat_at)
     group_consumer = Consumer(kafka_config.consumer_config(settings, f"{settings.kafka_group_id}-control"))
+    tail_consumer = Consumer(kafka_config.tail_config(settings))
     control = (
-        ControlGroup(
-            group_consumer, topics.training_control, codec, stores.ledger, breakers=breakers, deliver=inbox.put
-        ),
-        ControlTail(
-            Consumer(kafka_config.tail_config(settings)),
-            topics.training_control,
-            codec,
-            breakers=breakers,
-            deliver=inbox.put,
-        ),
+        ControlGroup(group_consumer, topics.training_control, codec, stores.ledger, around=around),
+        ControlTail(tail_consumer, topics.training_control, codec, around=around),
     )
-    news = AliasNews(
-        stores.aliases,
-        Producer(kafka_config.producer_config(settings)),
-        codec,
-        topics,
-        breakers=breakers,
-        deliver=inbox.put,
-    )
-    prober = Prober(service_probes(admin, stores.ledger, stores.artifacts))
+    alias_producer = Producer(kafka_config.producer_config(settings))
+    news = AliasNews(stores.aliases, alias_producer, codec, topics, around=around)
+    prober = Prober(service_probes(admin, stores.ledger, stores.artifacts), around)
 
     def health() -> Health:
         return Health(
@@ -288,13 +273,14 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         )
 
     def alive() -> bool:
-        oldest = min(worker.turned_at, intake.turned_at)
-        return time.monotonic() - oldest < LOOP_TURNS_WITHIN_S and lanes.alive
+        return not watch.stuck() and lanes.alive
 
     http = HttpServer(settings.port, health, alive, metrics)
     return _Parts(
         me,
         stores,
+        watch,
+        limits,
         worker,
         intake,
         claims,

@@ -21,9 +21,8 @@ from zipfile import BadZipFile, ZipFile
 import structlog
 
 from consumer import disk, failpoints
-from consumer.failures import ThreadFailed
-from consumer.periodic import Periodic
-from consumer.waiting import Breakers
+from consumer.containment import contained
+from consumer.threads.neighbour import Periodic, Surroundings
 from pipeline.artifacts import ArtifactStore, NewArtifact, checkpoints_of
 from pipeline.errors import CorruptArtifactError, NotFoundError, TransientError
 from pipeline.trained import KEPT
@@ -32,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 EVERY_S = 5.0
 """The work of so many seconds is repeated when a worker dies, and of more where a checkpoint takes long to store."""
+UPLOAD_LIMIT_S = 900.0
+"""A checkpoint of gigabytes takes its time."""
 PAUSES = 10
 """Times what storing one took, before the next."""
 
@@ -55,12 +56,11 @@ class Checkpoints(Periodic):
         artifacts: ArtifactStore,
         folder: Path,
         *,
-        breakers: Breakers,
-        deliver: Callable[[ThreadFailed], None],
+        around: Surroundings,
         every_s: float = EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__("checkpoints", every_s, breakers=breakers, deliver=deliver)
+        super().__init__("checkpoints", around, every_s, busy_limit_s=UPLOAD_LIMIT_S)
         self._artifacts = artifacts
         self._folder = folder
         self._clock = clock
@@ -107,18 +107,22 @@ class Checkpoints(Periodic):
             return folder
         return None
 
-    def turn(self) -> None:
+    def work(self) -> None:
         for request_id, kept in tuple(self._kept.items()):
-            self._store(request_id, kept)
-        self.last_turn()
+            self.turn.begin()
+            with contained(self._metrics, "checkpoint", request_id=request_id):
+                self._store(request_id, kept)
+        self.last_work()
 
-    def last_turn(self) -> None:
+    def last_work(self) -> None:
         while not self._over.empty():
             request_id = self._over.get()
             self._kept.pop(request_id, None)
             self._numbers.pop(request_id, None)
+            self.turn.begin()
             try:
-                self._remove(request_id)
+                with contained(self._metrics, "checkpoint", request_id=request_id):
+                    self._remove(request_id)
             except TransientError:
                 self._over.put(request_id)
                 raise

@@ -12,7 +12,7 @@ import structlog
 from consumer.announcements import Announcement
 from consumer.events.outgoing import ProgressState, progress_event
 from consumer.head_of_line import Standstill
-from consumer.job import Job
+from consumer.jobs.job import Job
 from consumer.metrics import Metrics
 from consumer.progress import Progress
 from consumer.registrar import Stored
@@ -92,7 +92,7 @@ class Chronicle:
     def cancelled(self, job: Job, how: str) -> None:
         """`how` is waiting, stopped, or late: then what was finished counts."""
         self._metrics.cancels.labels(how).inc()
-        log.info("cancel", how=how, state=job.state.name, **job.ids)
+        log.info("cancel", how=how, place=job.place.name, **job.ids)
 
     def buried(self, reason: str, why: str, **ids: Any) -> None:
         """A record without an outcome of its own goes to the dead letters."""
@@ -101,12 +101,12 @@ class Chronicle:
 
     def refused(self, announcement: Announcement) -> None:
         """The broker takes neither its events nor, if it has one, its dead letter."""
-        record, outcome = announcement.record, announcement.outcome
+        record = announcement.record
         log.error(
             "announcement refused: the partition's offset waits for it",
             partition=record.partition.number,
             offset=record.offset,
-            request_id=outcome and outcome.request_id,
+            request_id=announcement.request_id,
             dead_letter=announcement.buries,
             remedy="see that the topics are there, may be written, and take records of this size: tensorfleet doctor",
         )
@@ -155,12 +155,11 @@ class Chronicle:
             job.stage, job.stage_at = stage, now
 
     def _say(self, job: Job, state: ProgressState, **more: Any) -> None:
-        job.sequence += 1
         event = progress_event(
             job.request,
             state,
             attempt=job.attempt,
-            sequence=job.sequence,
+            sequence=job.next_event(),
             worker_id=self._worker_id,
             occurred_at=self._clock(),
             **more,

@@ -1,4 +1,4 @@
-"""Makes the requests of a polled batch ours in the ledger, or finds out whose they are.
+"""Claims a polled batch in the ledger; reports who owns what is already claimed.
 
 The hot path is one insert for the whole batch; only what was there already is looked at one by one. Everything that
 is said to the ledger about claims is said by this thread, in order, so that nothing is claimed or adopted before an
@@ -9,27 +9,24 @@ What a record can turn out to be, and what the worker does then, is `Standing`.
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeVar
 
 import structlog
 
 from consumer import failpoints
+from consumer.containment import PASSED_ON, contain, halved
 from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
 from consumer.events.requests import Malformed, read_request
-from consumer.failures import ThreadFailed
 from consumer.intake import Record
-from consumer.metrics import Metrics
-from consumer.waiting import Breakers, Stopped, until_answered
+from consumer.threads.neighbour import Ordered, Surroundings
 from pipeline import validation
 from pipeline.errors import RejectedError, TransientError
-from pipeline.jobs import Outcome, TrainingRequest
+from pipeline.jobs import ErrorKind, Failure, Outcome, TrainingRequest
 from pipeline.ledger import Claim, Entry, Home, Ledger, NewClaim, Owner
 
 log = structlog.get_logger(__name__)
@@ -58,6 +55,8 @@ class Standing(Enum):
     """The request_id is taken by other content: a dead letter."""
     UNREADABLE = "unreadable"
     """No request_id can be read: a dead letter."""
+    BROKEN = "broken"
+    """An error of ours keeps it from being read, or from being claimed: a dead letter."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +66,7 @@ class Asked:
     record: Record
     request: TrainingRequest
     sha256: str
-    problem: str | None
+    problem: Failure | None
 
     @property
     def home(self) -> Home:
@@ -111,30 +110,15 @@ class Steady:
         return self.clock() - self.since >= LEASE_S
 
 
-class Claims(threading.Thread):
+class Claims(Ordered):
     """Owns what is said to the ledger about claims."""
 
-    def __init__(
-        self,
-        me: Owner,
-        ledger: Ledger,
-        codec: Codec,
-        *,
-        steady: Steady,
-        breakers: Breakers,
-        metrics: Metrics,
-        deliver: Callable[[Ruled | ThreadFailed], None],
-    ) -> None:
-        super().__init__(name="claims", daemon=True)
+    def __init__(self, me: Owner, ledger: Ledger, codec: Codec, *, steady: Steady, around: Surroundings) -> None:
+        super().__init__("claims", around)
         self._me = me
         self._ledger = ledger
         self._codec = codec
         self._steady = steady
-        self._breakers = breakers
-        self._metrics = metrics
-        self._deliver = deliver
-        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._stop_waiting = threading.Event()
         self._suspects: dict[str, float] = {}
         """Requests whose take-over was not answered, until when it may still be applied."""
         self._cleared: set[str] = set()
@@ -142,84 +126,100 @@ class Claims(threading.Thread):
 
     def claim(self, records: Sequence[Record]) -> None:
         """Read a batch and claim it; the rulings come with a Ruled."""
-        self._orders.put(lambda: self._deliver(Ruled(self._claim(records))))
+        self.order(lambda: self._deliver(Ruled(self._claim_contained(records))))
 
     def look_again(self, asked: Sequence[Asked]) -> None:
         """How do these stand now?"""
-        self._orders.put(lambda: self._deliver(Ruled(self._examine(asked))))
+        self.order(lambda: self._deliver(Ruled(halved(asked, self._examine, self._broken))))
 
     def release(self, request_ids: Collection[str]) -> None:
         """Give up claims, so that another worker may have them at once."""
         ids = frozenset(request_ids)
-        self._orders.put(lambda: self._release(ids))
+        self.order(lambda: self._release(ids))
 
     def sweep(self, held: Collection[str]) -> None:
         """Give up what a late write may have put into our name although nobody here has it."""
         ids = frozenset(held)
-        self._orders.put(lambda: self._sweep(ids))
+        self.order(lambda: self._sweep(ids))
 
-    def stop(self) -> None:
-        """End when all orders so far are answered, or at once if the ledger does not answer."""
-        self._orders.put(None)
-
-    def give_up(self) -> None:
-        self._stop_waiting.set()
-
-    def run(self) -> None:
-        try:
-            while (order := self._orders.get()) is not None:
-                order()
-        except Stopped:
-            log.info("stopped while the ledger did not answer")
-        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
-            self._deliver(ThreadFailed(self.name, error))
-
-    def _claim(self, records: Sequence[Record]) -> Sequence[Ruling]:
+    def _claim_contained(self, records: Sequence[Record]) -> Sequence[Ruling]:
+        """One ruling for each record, in their order, whatever one of them does to us."""
         rulings: dict[Record, Ruling] = {}
-        first: dict[str, Asked] = {}
-        repeats: list[Asked] = []
+        asked: list[Asked] = []
         for record in records:
-            try:
-                asked = self._read(record)
-            except UndecodableError as error:
-                rulings[record] = Ruling(Standing.UNREADABLE, record, message=str(error))
-                continue
-            if first.setdefault(asked.request.request_id, asked) is not asked:
-                repeats.append(asked)
-        new = [self._new_claim(asked) for asked in first.values()]
-        mine = self._insert(new) if new else frozenset()
-        known: list[Asked] = []
-        for request_id, asked in first.items():
-            if request_id in mine:
-                rulings[asked.record] = Ruling(Standing.MINE, asked.record, asked, _fresh(asked, self._me))
+            found = self._read_contained(record)
+            if isinstance(found, Ruling):
+                rulings[record] = found
             else:
-                known.append(asked)
-        # Repeats are looked at when the home of their request is settled, which is its first record.
-        for ruling in (*self._examine(known), *self._examine(repeats)):
+                asked.append(found)
+        for ruling in halved(asked, self._claim, self._claim_poorly):
             rulings[ruling.record] = ruling
         self._count(rulings.values())
         return [rulings[record] for record in records]
+
+    def _read_contained(self, record: Record) -> Asked | Ruling:
+        try:
+            return self._read(record)
+        except UndecodableError as error:
+            return Ruling(Standing.UNREADABLE, record, message=str(error))
+        except PASSED_ON:
+            raise
+        except Exception as error:  # noqa: BLE001 - ending here would end every worker in turn
+            place = {"partition": record.partition.number, "offset": record.offset}
+            failure = contain(self._metrics, "claim", error, **place)
+            return Ruling(Standing.BROKEN, record, message=failure.message)
+
+    def _claim_poorly(self, asked: Asked, error: Exception) -> Sequence[Ruling]:
+        """Claim a request that the ledger stumbles over with its id alone, so that it can end in an outcome."""
+        failure = contain(self._metrics, "claim", error, request_id=asked.request.request_id)
+        failed = replace(asked, problem=failure)
+        bare = NewClaim(asked.request.request_id, asked.sha256, asked.home, {})
+        try:
+            if self._insert([bare]):
+                return [Ruling(Standing.MINE, asked.record, failed, _fresh(asked, self._me))]
+            return self._examine([failed])
+        except PASSED_ON:
+            raise
+        except Exception as worse:  # noqa: BLE001 - not even that
+            return self._broken(asked, worse)
+
+    def _broken(self, asked: Asked, error: Exception) -> Sequence[Ruling]:
+        failure = contain(self._metrics, "claim", error, request_id=asked.request.request_id)
+        return [Ruling(Standing.BROKEN, asked.record, asked, message=failure.message)]
+
+    def _claim(self, batch: Sequence[Asked]) -> Sequence[Ruling]:
+        rulings: list[Ruling] = []
+        first: dict[str, Asked] = {}
+        repeats = [asked for asked in batch if first.setdefault(asked.request.request_id, asked) is not asked]
+        mine = self._insert([self._new_claim(asked) for asked in first.values()])
+        known: list[Asked] = []
+        for request_id, asked in first.items():
+            if request_id in mine:
+                rulings.append(Ruling(Standing.MINE, asked.record, asked, _fresh(asked, self._me)))
+            else:
+                known.append(asked)
+        # Repeats are looked at when the home of their request is settled, which is its first record.
+        return [*rulings, *self._examine(known), *self._examine(repeats)]
 
     def _insert(self, new: Sequence[NewClaim]) -> frozenset[str]:
         return self._answered(lambda: failpoints.after("after_claim", "mongodb", self._ledger.claim(self._me, new)))
 
     def _read(self, record: Record) -> Asked:
-        found = until_answered(
-            lambda: read_request(self._codec, record.value, headers=record.headers, timestamp_ms=record.timestamp_ms),
-            breakers=self._breakers,
-            stop=self._stop_waiting,
+        found = self.answered(
+            lambda: read_request(self._codec, record.value, headers=record.headers, timestamp_ms=record.timestamp_ms)
         )
-        problem = found.message if isinstance(found, Malformed) else None
-        if problem is None:
-            try:
-                validation.check(found.request)
-            except RejectedError as error:
-                problem = str(error)
-            except Exception as error:
-                # Ending here would end every worker in turn, since the record comes again.
-                log.exception("a request could not be checked", request_id=found.request.request_id)
-                problem = f"the request cannot be checked: {type(error).__name__}"
-        return Asked(record, found.request, found.sha256, problem)
+        if isinstance(found, Malformed):
+            return Asked(record, found.request, found.sha256, Failure(ErrorKind.INVALID_REQUEST, found.message))
+        return Asked(record, found.request, found.sha256, self._problem(found.request))
+
+    def _problem(self, request: TrainingRequest) -> Failure | None:
+        try:
+            validation.check(request)
+        except RejectedError as error:
+            return Failure(ErrorKind.INVALID_REQUEST, str(error))
+        except Exception as error:  # noqa: BLE001 - ending here would end every worker in turn
+            return contain(self._metrics, "claim", error, request_id=request.request_id)
+        return None
 
     def _examine(self, asked: Sequence[Asked]) -> Sequence[Ruling]:
         if not asked:
@@ -293,7 +293,7 @@ class Claims(threading.Thread):
             self._steady.broke(error)
             self._suspects[asked.request.request_id] = time.monotonic() + SUSPECT_S
 
-        claim = until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=suspect)
+        claim = self.answered(operation, on_retry=suspect)
         if claim is not None:
             self._clear(claim)
         return claim
@@ -322,12 +322,7 @@ class Claims(threading.Thread):
             self._release(orphans)
 
     def _answered(self, operation: Callable[[], T]) -> T:
-        return until_answered(
-            operation,
-            breakers=self._breakers,
-            stop=self._stop_waiting,
-            on_retry=self._steady.broke,
-        )
+        return self.answered(operation, on_retry=self._steady.broke)
 
     def _new_claim(self, asked: Asked) -> NewClaim:
         request = asked.request
@@ -357,6 +352,7 @@ _COUNTED = {
     Standing.DONE: "duplicate",
     Standing.CONFLICT: "duplicate",
     Standing.UNREADABLE: "undecodable",
+    Standing.BROKEN: "undecodable",
 }
 
 

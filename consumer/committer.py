@@ -5,35 +5,24 @@ Every message is built from stored documents alone, so announcing again says the
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
-
-import structlog
 
 from consumer import failpoints
 from consumer.announcements import Announcement
 from consumer.assignment import Group
+from consumer.containment import PASSED_ON, contain
 from consumer.dead_letters import dead_letter
 from consumer.events.codec import Codec
 from consumer.events.messages import Message, message
 from consumer.events.outgoing import registered_event, terminal_progress
 from consumer.events.topics import Topics
-from consumer.failures import ThreadFailed
-from consumer.metrics import Metrics
 from consumer.progress import Progress
+from consumer.threads.neighbour import Ordered, Surroundings
 from consumer.transactions import Announcer, Verdict
-from consumer.waiting import Breakers, Stopped, until_answered
 from pipeline.jobs import Outcome, RegisteredModel
 from schemas import Record as Schema
-
-log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
-
 
 _RESULTS = {Verdict.COMMITTED: "committed", Verdict.STALE: "aborted", Verdict.REFUSED: "refused"}
 
@@ -44,66 +33,50 @@ class GroupSettled:
     verdict: Verdict
 
 
-class Committer(threading.Thread):
+class Committer(Ordered):
     """Owns the announcer and its producer."""
 
     def __init__(
-        self,
-        announcer: Announcer,
-        progress: Progress,
-        codec: Codec,
-        topics: Topics,
-        *,
-        breakers: Breakers,
-        metrics: Metrics,
-        deliver: Callable[[GroupSettled | ThreadFailed], None],
+        self, announcer: Announcer, progress: Progress, codec: Codec, topics: Topics, *, around: Surroundings
     ) -> None:
-        super().__init__(name="committer", daemon=True)
+        super().__init__("committer", around)
         self._announcer = announcer
         self._progress = progress
         self._codec = codec
         self._topics = topics
-        self._breakers = breakers
-        self._metrics = metrics
-        self._deliver = deliver
-        self._groups: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
-        self._stop_waiting = threading.Event()
 
     def submit(self, group: Group) -> None:
-        self._groups.put(group)
+        """Announce this; the answer is a GroupSettled. What is given up is announced by the partitions' next owner."""
+        self.order(lambda: self._deliver(GroupSettled(group, self._announce(group))))
 
-    def stop(self) -> None:
-        """End after the group in hand; join() waits for it."""
-        self._stop_waiting.set()
-        self._groups.put(None)
+    def open(self) -> None:
+        self.answered(self._announcer.prepare, service="kafka")
 
-    def run(self) -> None:
-        try:
-            self._wait_for(self._announcer.prepare)
-            while (group := self._groups.get()) is not None:
-                self._deliver(GroupSettled(group, self._announce(group)))
-        except Stopped:
-            log.info("stopped before the last group was announced; the partitions' next owner does it")
-        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
-            self._deliver(ThreadFailed(self.name, error))
-        finally:
-            self._announcer.close()
+    def close(self) -> None:
+        self._announcer.close()
 
     def _announce(self, group: Group) -> Verdict:
-        messages = [m for announcement in group.announcements for m in self._messages(announcement)]
-        if messages:
-            self._wait_for(self._progress.flush)
-        if any(message.topic == self._topics.dead_letters for message in messages):
-            failpoints.reach("while_dead_lettering")
+        """Announce a group; one that raises an error of ours counts as refused, so that the guilty one is isolated."""
         begun = time.perf_counter()
-        verdict = self._wait_for(lambda: self._announcer.announce(messages, group.offsets))
+        try:
+            verdict = self._try(group)
+        except PASSED_ON:
+            raise
+        except Exception as error:  # noqa: BLE001 - about one of the group
+            verdict = Verdict.REFUSED
+            contain(self._metrics, "announce", error, request_ids=[one.request_id for one in group.announcements][:20])
         self._metrics.transactions.labels(_RESULTS[verdict]).inc()
         self._metrics.transaction_s.observe(time.perf_counter() - begun)
         self._metrics.group_size.observe(len(group.announcements))
         return verdict
 
-    def _wait_for(self, operation: Callable[[], T]) -> T:
-        return until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, service="kafka")
+    def _try(self, group: Group) -> Verdict:
+        messages = [m for announcement in group.announcements for m in self._messages(announcement)]
+        if messages:
+            self.answered(self._progress.flush, service="kafka")
+        if any(message.topic == self._topics.dead_letters for message in messages):
+            failpoints.reach("while_dead_lettering")
+        return self.answered(lambda: self._announcer.announce(messages, group.offsets), service="kafka")
 
     def _messages(self, announcement: Announcement) -> Iterator[Message]:
         outcome, record = announcement.outcome, announcement.record

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 
 import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from consumer.threads.neighbour import Periodic, Surroundings
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import TransientError
 from pipeline.ledger import Ledger
@@ -19,24 +19,21 @@ INTERVAL_S = 5.0
 KAFKA_TIMEOUT_S = 3.0
 
 
-class Prober(threading.Thread):
+class Prober(Periodic):
     """`connected[name]` tells whether the last probe of a service went well."""
 
-    def __init__(self, probes: Mapping[str, Callable[[], object]]) -> None:
-        super().__init__(name="prober", daemon=True)
+    def __init__(self, probes: Mapping[str, Callable[[], object]], around: Surroundings) -> None:
+        super().__init__("prober", around, INTERVAL_S)
         self._probes = probes
-        self._stopping = threading.Event()
         self.connected = dict.fromkeys(probes, False)
 
-    def stop(self) -> None:
-        self._stopping.set()
+    def open(self) -> None:
+        self.step()
 
-    def run(self) -> None:
-        while True:
-            for name, probe in self._probes.items():
-                self.connected[name] = _answers(probe)
-            if self._stopping.wait(INTERVAL_S):
-                return
+    def work(self) -> None:
+        for name, probe in self._probes.items():
+            self.turn.begin()
+            self.connected[name] = _answers(probe)
 
 
 def service_probes(admin: AdminClient, ledger: Ledger, artifacts: ArtifactStore) -> dict[str, Callable[[], object]]:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-import structlog
-
 from consumer.claims import LEASE_S, Steady
-from consumer.failures import ThreadFailed
-from consumer.waiting import Breakers
+from consumer.threads.neighbour import Periodic, Surroundings
 from pipeline.errors import TransientError
 from pipeline.ledger import Cancel, Ledger, Owner
-
-log = structlog.get_logger(__name__)
 
 INTERVAL_S = 3.0
 RETRY_S = 0.5
@@ -35,8 +29,8 @@ def begin_life(worker_id: str, ledger: Ledger) -> Owner:
     return me
 
 
-class Heartbeat(threading.Thread):
-    """One write every INTERVAL_S, whatever the worker holds."""
+class Heartbeat(Periodic):
+    """One write every INTERVAL_S, whatever the worker holds. A SupersededError ends the worker."""
 
     def __init__(
         self,
@@ -45,37 +39,30 @@ class Heartbeat(threading.Thread):
         *,
         watched: Callable[[], Collection[str]],
         steady: Steady,
-        breakers: Breakers,
-        deliver: Callable[[Beat | ThreadFailed], None],
+        around: Surroundings,
     ) -> None:
-        super().__init__(name="heartbeat", daemon=True)
+        super().__init__("heartbeat", around, INTERVAL_S)
         self._me = me
         self._ledger = ledger
         self._watched = watched
         self._steady = steady
-        self._breakers = breakers
-        self._deliver = deliver
-        self._stopping = threading.Event()
+        self._answered = True
         self.beat_at = time.monotonic()
 
-    def stop(self) -> None:
-        self._stopping.set()
+    def open(self) -> None:
+        self.step()
 
-    def run(self) -> None:
-        """A SupersededError ends the worker: a newer process runs under our name."""
-        try:
-            while not self._stopping.wait(INTERVAL_S if self._beat() else RETRY_S):
-                pass
-        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
-            self._deliver(ThreadFailed(self.name, error))
-
-    def _beat(self) -> bool:
+    def work(self) -> None:
         watched = self._watched()
+        self._answered = False
         try:
-            cancels = self._breakers.call(lambda: self._ledger.heartbeat(self._me, LEASE_S, watched))
+            cancels = self._ledger.heartbeat(self._me, LEASE_S, watched)
         except TransientError as error:
             self._steady.broke(error)
-            return False
+            raise
+        self._answered = True
         self.beat_at = time.monotonic()
         self._deliver(Beat(cancels))
-        return True
+
+    def pause_s(self) -> float:
+        return INTERVAL_S if self._answered else RETRY_S

@@ -25,9 +25,8 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer import failpoints
-from consumer.failures import ThreadFailed
-from consumer.metrics import Metrics
 from consumer.offsets import Commit, Progress, read_metadata
+from consumer.threads.neighbour import Polling, Surroundings
 from pipeline.errors import SupersededError
 
 log = structlog.get_logger(__name__)
@@ -126,28 +125,24 @@ class Reading:
     sated: frozenset[bytes] = frozenset()
 
 
-class Intake(threading.Thread):
+class Intake(Polling):
     """Owns the consumer from the first poll to close()."""
 
     def __init__(
         self,
         consumer: Consumer,
         topic: str,
-        deliver: Callable[[Polled | ThreadFailed], None],
-        metrics: Metrics,
         *,
+        around: Surroundings,
         poll_s: float = POLL_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        super().__init__(name="intake", daemon=True)
+        super().__init__("intake", around)
         self._consumer = consumer
         self._topic = topic
-        self._deliver = deliver
-        self._metrics = metrics
         self._poll_s = poll_s
         self._patience_s = patience_s
         self._orders: deque[Callable[[], None]] = deque()
-        self._leaving = threading.Event()
         self._reading = Reading()
         self._wanted = threading.Event()
         self._delivered = 0
@@ -211,23 +206,18 @@ class Intake(threading.Thread):
 
     def leave(self) -> None:
         """Leave the group and end; join() waits for it."""
-        self._leaving.set()
+        self.finish()
 
-    def run(self) -> None:
-        try:
-            self._consumer.subscribe(
-                [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
-            )
-            while not self._leaving.is_set():
-                self.turn()
-            self._obey()
-            self._consumer.close()
-            self._deliver(Polled((), {}, Membership()))
-        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
-            self._deliver(ThreadFailed(self.name, error))
+    def open(self) -> None:
+        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
-    def turn(self) -> None:
-        """Go round once."""
+    def _go_round(self) -> None:
+        super()._go_round()
+        self._obey()
+        self._consumer.close()
+        self._deliver(Polled((), {}, Membership()))
+
+    def step(self) -> bool:
         self._await_room()
         self._obey()
         self._hold()
@@ -243,6 +233,7 @@ class Intake(threading.Thread):
         if read:
             failpoints.reach("after_poll")
         self._deliver(Polled(records, opened, membership, rewound))
+        return bool(read)
 
     def _await_room(self) -> None:
         """Give the worker a moment to say that it wants more."""
@@ -443,10 +434,19 @@ def project_of(key: bytes | None) -> bytes:
 
 
 def _record(message: Message, partition: Partition, epoch: int) -> Record:
-    headers = cast(Sequence[tuple[str, bytes | None]], message.headers() or ())
+    headers = _headers(message)
     _, timestamp_ms = message.timestamp()
     offset = cast(int, message.offset())
     return Record(partition, epoch, offset, message.key(), message.value(), headers, timestamp_ms)
+
+
+def _headers(message: Message) -> Sequence[tuple[str, bytes | None]]:
+    """None where a name is no UTF-8, which confluent-kafka cannot give us: such a record is read without them."""
+    try:
+        return cast(Sequence[tuple[str, bytes | None]], message.headers() or ())
+    except UnicodeDecodeError:
+        log.warning("headers ignored: a name is no UTF-8", partition=message.partition(), offset=message.offset())
+        return ()
 
 
 def kafka_offsets(commits: Mapping[Partition, Commit]) -> list[TopicPartition]:

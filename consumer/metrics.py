@@ -24,6 +24,10 @@ _COUNT = (1, 2, 5, 10, 25, 50, 100, 250, 500)
 _SHARE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
 
 
+STAGES = ("claim", "prepare", "feed", "train", "store", "announce", "cancel", "checkpoint")
+"""What a worker does with a request."""
+
+
 @dataclass(frozen=True, slots=True)
 class MetricDoc:
     """One line of the vocabulary, with the name as it is scraped."""
@@ -86,6 +90,13 @@ class Metrics:
             "cancels_total",
             "Cancel commands: stopped (a training), waiting (not started yet), late (already over).",
             "result",
+        )
+        self.contained_errors = self._counter(
+            "contained_errors_total",
+            "Errors of the worker's own that ended one request: claim, prepare, feed, train, store, announce, cancel, "
+            "checkpoint.",
+            "stage",
+            values=STAGES,
         )
 
     def _intake(self) -> None:

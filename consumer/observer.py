@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from consumer.assignment import Assignment
 from consumer.chronicle import Chronicle
 from consumer.head_of_line import HeadOfLine
 from consumer.intake import Partition
-from consumer.job import Job
+from consumer.jobs.job import Job
 from consumer.metrics import Metrics
 from consumer.trainers.lanes import Lanes
 
@@ -40,7 +40,7 @@ class Observer:
         """Partitions that /metrics shows."""
         self._next_at = 0.0
 
-    def observe(self, now: float, jobs: Collection[Job]) -> None:
+    def observe(self, now: float, jobs: Iterable[Job]) -> None:
         if now < self._next_at:
             return
         self._next_at = now + EVERY_S

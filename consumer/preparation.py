@@ -1,13 +1,14 @@
-"""What a job needs from slow places before it can be trained: room in its project, its dataset, a note in the ledger.
+"""Gets a job ready for a trainer: what it needs from slow places is asked for here.
 
-A few threads, since one dataset that takes minutes must not hold up another that is at hand.
+That is room in its project, its dataset, a note in the ledger if workers have died under it, the checkpoint of an
+earlier attempt, and an equal training whose result it may have. Several threads do it, since one dataset that takes
+minutes must not hold up another that is at hand.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,15 +17,14 @@ import structlog
 
 from consumer import disk
 from consumer.claims import Steady
-from consumer.failures import ThreadFailed
-from consumer.job import Job
-from consumer.metrics import Metrics
-from consumer.waiting import Breakers, Stopped, until_answered
+from consumer.containment import PASSED_ON, contain
+from consumer.jobs.job import Job
+from consumer.threads.neighbour import Ordered, Surroundings
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import BUILTINS
 from pipeline.datasets.cache import DatasetCache
 from pipeline.errors import RejectedError
-from pipeline.jobs import ErrorKind, RegisteredModel, TrainingRequest
+from pipeline.jobs import ErrorKind, Failure, RegisteredModel, TrainingRequest
 from pipeline.ledger import Ledger, Owner
 from pipeline.memory import check_fits
 from pipeline.quotas import Quotas
@@ -35,36 +35,42 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-THREADS = 4
+PREPARING_LIMIT = 16
+"""Jobs that are prepared at once; each has a thread, so that those at hand do not wait behind slow ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A dataset, or what is wrong with the request; `lost` means that its claim is not ours any more.
+    """The answer to `prepare`: a dataset, or why there is none.
 
-    `checkpoint` is what an earlier attempt, elsewhere, has come to; `reused` is the version whose result the request
-    may have instead of a training; `error` is the kind of the problem.
+    Attributes:
+        moves: the job's, when this was ordered; if it has moved since, the answer is out of date.
+        checkpoint: what an earlier attempt, elsewhere, has come to.
+        reused: the version whose result the request may have instead of a training.
+        failure: what is wrong with the request, or with us.
+        lost: its claim is not ours any more.
     """
 
     job: Job
+    moves: int
     dataset: Dataset | None = None
     checkpoint: Path | None = None
     reused: RegisteredModel | None = None
-    problem: str | None = None
-    error: ErrorKind = ErrorKind.INVALID_REQUEST
+    failure: Failure | None = None
     lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """A crash of a trainer is counted; None means that the claim is not ours any more."""
+    """The answer to `count_crash`; no count means that the claim is not ours any more."""
 
     job: Job
+    moves: int
     count: int | None
     message: str
 
 
-class Preparation:
+class Preparation(Ordered):
     """Orders come from the worker's thread."""
 
     def __init__(
@@ -81,10 +87,9 @@ class Preparation:
         spool: Path,
         is_alone: Callable[[], bool],
         steady: Steady,
-        metrics: Metrics,
-        breakers: Breakers,
-        deliver: Callable[[Prepared | Crashed | ThreadFailed], None],
+        around: Surroundings,
     ) -> None:
+        super().__init__("preparation", around, threads=PREPARING_LIMIT)
         self._me = me
         self._ledger = ledger
         self._datasets = datasets
@@ -96,13 +101,8 @@ class Preparation:
         self._spool = spool
         self._is_alone = is_alone
         self._steady = steady
-        self._metrics = metrics
-        self._breakers = breakers
-        self._deliver = deliver
-        self._stop_waiting = threading.Event()
         self._counting = threading.Lock()
         self._counted = (0, 0)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="preparation")
 
     def at_once(self, job: Job) -> Dataset | None:
         """The dataset, if nothing slow is needed for it."""
@@ -112,55 +112,65 @@ class Preparation:
         )
         return None if slow or request.dataset_name not in BUILTINS else self._datasets.ensure(request.dataset_name)
 
-    def submit(self, job: Job, room_bytes: int | None = None) -> None:
+    def prepare(self, job: Job, room_bytes: int | None = None) -> None:
         """Answered with a Prepared, when so much is free where trainings write."""
-        self._threads.submit(self._guarded, lambda: self._prepare(job, room_bytes))
+        moves, abandoned = job.moves, job.abandoned
+
+        def prepared() -> None:
+            self._deliver(self._contained(job, moves, lambda: self._prepared(job, moves, abandoned, room_bytes)))
+            self._count_reads()
+
+        self.order(prepared)
 
     def count_crash(self, job: Job, message: str) -> None:
         """Answered with a Crashed."""
-        self._threads.submit(
-            self._guarded,
-            lambda: self._deliver(
-                Crashed(job, self._answered(lambda: self._ledger.crashed(self._me, job.request_id)), message)
-            ),
-        )
+        moves = job.moves
+
+        def counted() -> Crashed:
+            count = self._answered(lambda: self._ledger.crashed(self._me, job.request_id))
+            return Crashed(job, moves, count, message)
+
+        self.order(lambda: self._deliver(self._contained(job, moves, counted)))
 
     def ask_if_alone(self, answer: Callable[[bool], None]) -> None:
         """Whether we are the group's only member; `answer` is called by a thread of ours."""
-        self._threads.submit(self._guarded, lambda: answer(self._is_alone()))
+        self.order(lambda: answer(self._is_alone()))
 
-    def done_with(self, dataset: Dataset) -> None:
+    def put_down(self, dataset: Dataset) -> None:
         """The job that this dataset was made ready for needs it no longer."""
         self._datasets.release(dataset)
-
-    def stop(self) -> None:
-        """What has begun is not waited for: it may be a call that is not answered."""
-        self._stop_waiting.set()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _prepare(self, job: Job, room_bytes: int | None) -> None:
-        request = job.request
-        if room_bytes is not None:
-            self._wait_for_room(room_bytes)
-        if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id)):
-            self._deliver(Prepared(job, lost=True))
-            return
-        if excess := self._excess(request.project):
-            self._deliver(Prepared(job, problem=excess, error=ErrorKind.QUOTA_EXCEEDED))
-            return
-        try:
-            dataset = self._fitting(request)
-        except RejectedError as error:
-            self._deliver(Prepared(job, problem=str(error)))
-        else:
-            checkpoint = self._answered(lambda: self._restore(job.request_id)) if job.keeps_checkpoints else None
-            same = self._answered(lambda: self._same(request, dataset)) if _reuses(request) else None
-            self._deliver(Prepared(job, dataset, checkpoint, same))
-        self._count_reads()
 
     def recipe(self, request: TrainingRequest, dataset: Dataset) -> str:
         """What a training here would have in common with its equals; `machine` is what its trainers compute with."""
         return recipe(request, dataset, self._machine)
+
+    def _contained(self, job: Job, moves: int, work: Callable[[], Prepared | Crashed]) -> Prepared | Crashed:
+        try:
+            return work()
+        except PASSED_ON:
+            raise
+        except Exception as error:  # noqa: BLE001 - about this request
+            return Prepared(job, moves, failure=contain(self._metrics, "prepare", error, **job.ids))
+
+    def _prepared(self, job: Job, moves: int, abandoned: threading.Event | None, room_bytes: int | None) -> Prepared:
+        request = job.request
+        if room_bytes is not None:
+            self.answered(lambda: disk.check_room(self._spool, room_bytes), service=disk.SERVICE)
+        if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id)):
+            return Prepared(job, moves, lost=True)
+        if excess := self._excess(request.project):
+            return Prepared(job, moves, failure=Failure(ErrorKind.QUOTA_EXCEEDED, excess))
+        try:
+            dataset = self._fitting(request, abandoned)
+        except RejectedError as error:
+            return Prepared(job, moves, failure=Failure(ErrorKind.INVALID_REQUEST, str(error)))
+        try:
+            checkpoint = self._answered(lambda: self._restore(job.request_id)) if job.keeps_checkpoints else None
+            same = self._answered(lambda: self._same(request, dataset)) if _reuses(request) else None
+        except BaseException:
+            self._datasets.release(dataset)
+            raise
+        return Prepared(job, moves, dataset, checkpoint, same)
 
     def _same(self, request: TrainingRequest, dataset: Dataset) -> RegisteredModel | None:
         return self._registry.same(request.project, self.recipe(request, dataset))
@@ -171,12 +181,12 @@ class Preparation:
             return ""
         return self._quotas.quota(project).excess(project, self._answered(lambda: self._registry.usage(project)))
 
-    def _fitting(self, request: TrainingRequest) -> Dataset:
+    def _fitting(self, request: TrainingRequest, abandoned: threading.Event | None) -> Dataset:
         """Raises RejectedError if there is no such dataset, or it cannot be trained on in the memory there is."""
         dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name))
         try:
             check_fits(request, dataset, self._training_memory_bytes)
-        except RejectedError:
+        except BaseException:
             self._datasets.release(dataset)
             raise
         return dataset
@@ -189,23 +199,7 @@ class Preparation:
             self._counted = (hits, misses)
 
     def _answered(self, operation: Callable[[], T]) -> T:
-        return until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=self._steady.broke)
-
-    def _wait_for_room(self, wanted_bytes: int) -> None:
-        until_answered(
-            lambda: disk.check_room(self._spool, wanted_bytes),
-            breakers=self._breakers,
-            stop=self._stop_waiting,
-            service=disk.SERVICE,
-        )
-
-    def _guarded(self, task: Callable[[], None]) -> None:
-        try:
-            task()
-        except Stopped:
-            pass
-        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
-            self._deliver(ThreadFailed("preparation", error))
+        return self.answered(operation, on_retry=self._steady.broke)
 
 
 def _accused(job: Job) -> bool:

@@ -2,83 +2,45 @@
 
 Whatever stands in the ledger after that is the truth, whoever wrote it: the first finisher's outcome counts, and a
 negative outcome counts only if its claim is still ours when it is written there.
+
+What raises an error of ours ends FAILED, alone. If not even that can be stored, or its outcome stands already, it is
+*stuck*: it is tried again now and then, and holds up its partition's offset, which operators are told of.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from pathlib import Path
 from typing import TypeVar
 
 import orjson
-import structlog
 
 from consumer import disk, failpoints
 from consumer.claims import Steady
 from consumer.committer import outcome_messages
+from consumer.containment import PASSED_ON, contain, halved
 from consumer.events.codec import Codec
 from consumer.events.topics import Topics
-from consumer.failures import ThreadFailed
-from consumer.metrics import Metrics
-from consumer.waiting import Breakers, Stopped, until_answered
+from consumer.outcomes import Result, Reused, negative_outcome, registered_outcome, reused_outcome
+from consumer.threads.neighbour import Ordered, Surroundings
 from pipeline.artifacts import ArtifactStore, NewArtifact
 from pipeline.errors import SupersededError
-from pipeline.jobs import (
-    ErrorKind,
-    Failure,
-    Model,
-    Outcome,
-    OutcomeKind,
-    RegisteredModel,
-    StoredArtifact,
-    TrainingRequest,
-    event_id,
-)
+from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel
 from pipeline.ledger import Ledger, Owner
-from pipeline.naming import semantic_name
 from pipeline.registry import Registry
 from pipeline.trained import Trained
-
-log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 GROUP_LIMIT = 200
+UPLOAD_LIMIT_S = 900.0
+"""A model file of gigabytes takes its time."""
 EVENT_LIMIT_BYTES = 900_000
 """Of an event: the broker's default limit is 1,048,576 with its overhead."""
 CERTAINLY_FITTING_BYTES = EVENT_LIMIT_BYTES // 3
 """A document so small needs no event encoded to measure it: that says less, and a number takes up to 8 bytes for 3."""
 DOCUMENT_LIMIT_BYTES = 12_000_000
 """Of an outcome or registry document as JSON: MongoDB's limit is 16 MiB of BSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A training that went well: the trainer's result lies in the spool folder."""
-
-    request: TrainingRequest
-    spool: Path
-    finished_at: datetime
-    worker_id: str
-    attempt: int
-    sequence: int
-    recipe: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Reused:
-    """An equal training's result stands for this request's own."""
-
-    request: TrainingRequest
-    source: RegisteredModel
-    finished_at: datetime
-    worker_id: str
-    attempt: int
-    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +63,24 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Unstored:
+    """A request whose outcome was not made durable: the ledger is to be asked how it stands.
+
+    Its claim is not ours any more, so that our outcome is void; or, with `stuck`, every try meets an error of ours.
+    """
+
+    request_id: str
+    stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class GroupStored:
-    """The answer to a group. `refused`: requests whose claim is not ours any more, so that our outcome is void."""
+    """The answer to a group: one for each request in it."""
 
-    stored: Sequence[Stored]
-    refused: Sequence[str]
+    answers: Sequence[Stored | Unstored]
 
 
-class Registrar(threading.Thread):
+class Registrar(Ordered):
     """Owns the artifact store and the registry, and the ledger's outcomes."""
 
     def __init__(
@@ -121,11 +93,9 @@ class Registrar(threading.Thread):
         topics: Topics,
         *,
         steady: Steady,
-        breakers: Breakers,
-        metrics: Metrics,
-        deliver: Callable[[GroupStored | ThreadFailed], None],
+        around: Surroundings,
     ) -> None:
-        super().__init__(name="registrar", daemon=True)
+        super().__init__("registrar", around, busy_limit_s=UPLOAD_LIMIT_S)
         self._me = me
         self._ledger = ledger
         self._registry = registry
@@ -133,41 +103,19 @@ class Registrar(threading.Thread):
         self._codec = codec
         self._topics = topics
         self._steady = steady
-        self._breakers = breakers
-        self._metrics = metrics
-        self._deliver = deliver
-        self._groups: queue.SimpleQueue[Sequence[Item] | None] = queue.SimpleQueue()
-        self._stop_waiting = threading.Event()
 
     def submit(self, group: Sequence[Item]) -> None:
         """Make these durable, at most GROUP_LIMIT; the answer is a GroupStored."""
-        self._groups.put(group)
+        self.order(lambda: self._deliver(GroupStored(halved(group, self._store, self._fail))))
 
-    def stop(self) -> None:
-        """End when everything so far is durable."""
-        self._groups.put(None)
-
-    def give_up(self) -> None:
-        self._stop_waiting.set()
-
-    def run(self) -> None:
-        try:
-            while (group := self._groups.get()) is not None:
-                self._deliver(self._store(group))
-        except Stopped:
-            log.warning("stopped before every result was stored; they will be trained again")
-        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
-            self._deliver(ThreadFailed(self.name, error))
-
-    def _store(self, group: Sequence[Item]) -> GroupStored:
+    def _store(self, group: Sequence[Item]) -> Sequence[Stored | Unstored]:
         results = [item for item in group if isinstance(item, Result)]
-        try:
-            trained = [*self._upload(results)]
-        except FileNotFoundError as error:
-            raise SupersededError(f"a newer life of {self._me.worker_id} has cleared our spool: {error}") from error
+        trained = [*self._upload(results)]
         trained += [self._fitting(reused_outcome(item)) for item in group if isinstance(item, Reused)]
         negatives = [item for item in group if isinstance(item, Outcome)]
         negatives += [outcome for outcome in trained if outcome.kind is not OutcomeKind.REGISTERED]
+        for outcome in negatives:  # what has no event is found out before it counts
+            tuple(outcome_messages(self._codec, self._topics, outcome, None))
         accepted = self._close(negatives) if negatives else frozenset()
         new = [outcome for outcome in trained if outcome.kind is OutcomeKind.REGISTERED]
         new += [outcome for outcome in negatives if outcome.request_id in accepted]
@@ -176,16 +124,36 @@ class Registrar(threading.Thread):
         documents = self._register(list(standing.values()))
         for result in results:
             disk.remove(result.spool)
-        return GroupStored(
-            [Stored(outcome, documents.get(request_id)) for request_id, outcome in standing.items()],
-            [outcome.request_id for outcome in negatives if outcome.request_id not in accepted],
-        )
+        return [
+            *(Stored(outcome, documents.get(request_id)) for request_id, outcome in standing.items()),
+            *(Unstored(outcome.request_id) for outcome in negatives if outcome.request_id not in accepted),
+        ]
+
+    def _fail(self, item: Item, error: Exception) -> Sequence[Stored | Unstored]:
+        """What one item that cannot be stored comes to."""
+        request_id = _request_id(item)
+        failure = contain(self._metrics, "store", error, request_id=request_id)
+        if isinstance(item, Found):
+            return [Unstored(request_id, stuck=True)]
+        if isinstance(item, Outcome):
+            failed = replace(item, kind=OutcomeKind.FAILED, error=failure)
+        else:
+            failed = negative_outcome(item.request, item.ending, OutcomeKind.FAILED, failure)
+        if isinstance(item, Result):
+            disk.remove(item.spool)
+        try:
+            return self._store([failed])
+        except PASSED_ON:
+            raise
+        except Exception as worse:  # noqa: BLE001 - not even that; the worker goes on with the others
+            contain(self._metrics, "store", worse, request_id=request_id)
+            return [Unstored(request_id, stuck=True)]
 
     def _upload(self, results: Sequence[Result]) -> Sequence[Outcome]:
         """Store the model files; the outcomes say where they are, or that a result is too large to be announced."""
         if not results:
             return ()
-        trained = [Trained.from_json((result.spool / "result.json").read_bytes()) for result in results]
+        trained = [self._trained(result) for result in results]
         files = [_artifact(result, one) for result, one in zip(results, trained, strict=True)]
         stored = self._answered(lambda: failpoints.after("after_artifact", "artifacts", self._artifacts.put(files)))
         outcomes = []
@@ -193,6 +161,14 @@ class Registrar(threading.Thread):
             self._metrics.artifact_bytes.labels(stored[file.key].uri.partition(":")[0]).inc(file.size_bytes)
             outcomes.append(self._fitting(registered_outcome(result, one, stored[file.key])))
         return outcomes
+
+    def _trained(self, result: Result) -> Trained:
+        try:
+            return Trained.from_json((result.spool / "result.json").read_bytes())
+        except FileNotFoundError:
+            if result.spool.parent.exists():
+                raise
+            raise SupersededError(f"a newer life of {self._me.worker_id} has cleared our spool") from None
 
     def _fitting(self, outcome: Outcome) -> Outcome:
         """The outcome, unless its event or document is larger than its store takes: then a FAILED one that says so."""
@@ -209,12 +185,8 @@ class Registrar(threading.Thread):
                     f"the model's {what} would have {size:,} bytes, at most {limit:,} can be published: "
                     "train on fewer features, or with fewer tags"
                 )
-                return replace(
-                    outcome,
-                    kind=OutcomeKind.FAILED,
-                    model=None,
-                    error=Failure(ErrorKind.RESULT_TOO_LARGE, message),
-                )
+                failure = Failure(ErrorKind.RESULT_TOO_LARGE, message)
+                return replace(outcome, kind=OutcomeKind.FAILED, model=None, error=failure)
         return outcome
 
     def _close(self, negatives: Sequence[Outcome]) -> frozenset[str]:
@@ -237,79 +209,13 @@ class Registrar(threading.Thread):
         )
 
     def _answered(self, operation: Callable[[], T]) -> T:
-        return until_answered(operation, breakers=self._breakers, stop=self._stop_waiting, on_retry=self._steady.broke)
+        return self.answered(operation, on_retry=self._steady.broke)
 
 
-def registered_outcome(result: Result, trained: Trained, stored: StoredArtifact) -> Outcome:
-    """The outcome of a training whose model file is stored."""
-    request = result.request
-    model = Model(
-        model_id=event_id(request.request_id, "model"),
-        name=semantic_name(request, result.finished_at),
-        project=request.project,
-        user=request.user,
-        model_name=request.model_name,
-        algorithm=request.algorithm,
-        model_type=trained.model_type,
-        hyperparameters=trained.hyperparameters,
-        metrics=trained.metrics,
-        dataset_name=request.dataset_name,
-        dataset_fingerprint=trained.dataset_fingerprint,
-        features=trained.features,
-        target_column=trained.target_column,
-        classes=trained.classes,
-        artifact_uri=stored.uri,
-        artifact_format=trained.artifact_format,
-        artifact_sha256=stored.sha256,
-        artifact_bytes=stored.size_bytes,
-        file_id=stored.file_id,
-        training_time=trained.training_time,
-        created_at=result.finished_at,
-        tags=request.tags,
-        seed=request.seed,
-        signature=trained.signature,
-        environment=trained.environment,
-        warnings=trained.warnings,
-        split=trained.split,
-        evaluation=request.evaluation,
-        recipe=result.recipe if trained.reproducible else "",
-    )
-    return _registered(result, model)
-
-
-def reused_outcome(reused: Reused) -> Outcome:
-    """The outcome of a request for which another version's model stands."""
-    request, source = reused.request, reused.source
-    model = replace(
-        source.model,
-        model_id=event_id(request.request_id, "model"),
-        name=semantic_name(request, reused.finished_at),
-        project=request.project,
-        user=request.user,
-        model_name=request.model_name,
-        dataset_name=request.dataset_name,
-        created_at=reused.finished_at,
-        tags=request.tags,
-        reused_from=f"{source.model.model_name}@{source.version}",
-    )
-    return _registered(reused, model)
-
-
-def _registered(result: Result | Reused, model: Model) -> Outcome:
-    request = result.request
-    return Outcome(
-        request_id=request.request_id,
-        kind=OutcomeKind.REGISTERED,
-        at=result.finished_at,
-        correlation_id=request.correlation_id,
-        project=request.project,
-        model_name=request.model_name,
-        worker_id=result.worker_id,
-        attempt=result.attempt,
-        sequence=result.sequence,
-        model=model,
-        traceparent=request.traceparent,
-    )
+def _request_id(item: Item) -> str:
+    if isinstance(item, Found):
+        return item.outcome.request_id
+    return item.request_id if isinstance(item, Outcome) else item.request.request_id
 
 
 def _artifact(result: Result, trained: Trained) -> NewArtifact:

@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, cast
@@ -156,12 +157,22 @@ class ExactlyOnce:
             producer.flush(CALL_TIMEOUT_S)
         except KafkaException as error:
             return self._give_up(error, refused)
+        except BaseException:
+            self._abandon()
+            raise
         if refused:
             return self._give_up(KafkaException(refused[0].error), refused)
         return self._end(producer, offsets, refused)
 
     def close(self) -> None:
         self._producer = None
+
+    def _abandon(self) -> None:
+        """A record that librdkafka does not even accept, say: what is open is aborted here, or by the next producer."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with suppress(KafkaException, SystemError):
+                producer.abort_transaction(CALL_TIMEOUT_S)
 
     def _send_offsets(self, producer: Producer, offsets: Offsets) -> None:
         """In a thread of its own, for the call does not keep to its timeout: it may never return once the group's

@@ -155,6 +155,7 @@ class ErrorKind(StrEnum):
     CANCELLED = "CANCELLED"
     RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +268,8 @@ class Outcome:
     @property
     def dead_lettered(self) -> bool:
         """Whether the request's bytes also go to the dead-letter topic."""
-        crash = (ErrorKind.TRAINER_CRASHED, ErrorKind.WORKER_LOST)
-        return self.kind is OutcomeKind.REJECTED or (self.error is not None and self.error.kind in crash)
+        ours = (ErrorKind.TRAINER_CRASHED, ErrorKind.WORKER_LOST, ErrorKind.INTERNAL_ERROR)
+        return self.kind is OutcomeKind.REJECTED or (self.error is not None and self.error.kind in ours)
 
     def to_document(self) -> dict[str, Any]:
         document = {f.name: getattr(self, f.name) for f in fields(self)}

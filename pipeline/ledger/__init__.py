@@ -156,6 +156,10 @@ class Ledger(Protocol):
         """Count one crash of a trainer under this request; returns the count, None if I am not its owner."""
         ...
 
+    def blame(self, me: Owner, request_ids: Collection[str], losses: int) -> None:
+        """Count so many losses of workers for those of these that are mine: an error about them is about to end me."""
+        ...
+
     def close(self, me: Owner, outcomes: Sequence[Outcome]) -> frozenset[str]:
         """Write negative outcomes into `closing` where I am the owner and none is set; returns the accepted ids.
 

@@ -155,6 +155,11 @@ class MongoLedger:
         )
         return None if row is None else int(row["trainer_crashes"])
 
+    @transient("writing down who is to blame")
+    def blame(self, me: Owner, request_ids: Collection[str], losses: int) -> None:
+        change = {"$inc": {"worker_losses": losses}, "$set": {"expires_at": self._claim_end()}}
+        self._claims.update_many({"_id": {"$in": list(request_ids)}, **_owned_by(me)}, change)
+
     @transient("closing")
     def close(self, me: Owner, outcomes: Sequence[Outcome]) -> frozenset[str]:
         if not outcomes:

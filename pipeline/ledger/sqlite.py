@@ -153,6 +153,11 @@ class SqliteLedger:
         claim = self._change(change, (request_id, *_key(me)))
         return None if claim is None else claim.trainer_crashes
 
+    def blame(self, me: Owner, request_ids: Collection[str], losses: int) -> None:
+        change = f"UPDATE training_requests SET worker_losses = worker_losses + ? WHERE {OWNED} AND request_id = ?"
+        with self._file.writing() as db:
+            db.executemany(change, [(losses, *_key(me), request_id) for request_id in request_ids])
+
     def close(self, me: Owner, outcomes: Sequence[Outcome]) -> frozenset[str]:
         change = f"UPDATE training_requests SET closing = coalesce(closing, ?) WHERE request_id = ? AND {OWNED}"
         accepted = set()

@@ -71,6 +71,11 @@ class DictLedger:
             return None
         return self._store(replace(claim, trainer_crashes=claim.trainer_crashes + 1)).trainer_crashes
 
+    def blame(self, me: Owner, request_ids: Collection[str], losses: int) -> None:
+        for claim in [self._mine(me, request_id) for request_id in request_ids]:
+            if claim is not None:
+                self._store(replace(claim, worker_losses=claim.worker_losses + losses))
+
     def close(self, me: Owner, outcomes: Sequence[Outcome]) -> frozenset[str]:
         accepted = set()
         for outcome in outcomes:

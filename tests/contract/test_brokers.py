@@ -19,12 +19,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from consumer import failpoints, kafka_config, transactions
 from consumer.app import is_alone
 from consumer.events.messages import Message
-from consumer.failures import ThreadFailed
 from consumer.intake import Intake, Membership, Partition, PassedOver, Polled, Reading, Record
-from consumer.metrics import Metrics
 from consumer.offsets import Commit, Progress, write_metadata
 from consumer.reader import partition_of
 from consumer.settings import Settings
+from consumer.threads.neighbour import Surroundings, ThreadFailed
 from consumer.transactions import Announcer, AtLeastOnce, ExactlyOnce, Offsets, Verdict
 from pipeline.errors import SupersededError, TransientError
 from tests.end_to_end.evidence import read_topic
@@ -49,7 +48,7 @@ class Way:
             (failures if isinstance(message, ThreadFailed) else intake_box).append(message)  # type: ignore[arg-type]
 
         consumer = Consumer(kafka_config.consumer_config(self.settings))
-        tap = Tap(self, Intake(consumer, self.requests, deliver, Metrics()), intake_box, failures)
+        tap = Tap(self, Intake(consumer, self.requests, around=Surroundings(deliver)), intake_box, failures)
         tap.intake.read(Reading(allowed))
         tap.intake.start()
         self.taps.append(tap)

@@ -22,21 +22,23 @@ import orjson
 
 from consumer.chronicle import Chronicle
 from consumer.claims import LEASE_S, Claims, Steady
-from consumer.committer import Committer, GroupSettled, outcome_messages
+from consumer.committer import Committer, outcome_messages
 from consumer.events.codec import Codec
 from consumer.events.requests import to_avro
 from consumer.events.topics import Topics
-from consumer.failures import ThreadFailed
+from consumer.feeding import Limits
 from consumer.heartbeat import INTERVAL_S, Heartbeat, begin_life
 from consumer.intake import Membership, Partition, Polled, Record
 from consumer.metrics import Metrics
 from consumer.preparation import Preparation
 from consumer.registrar import Registrar
+from consumer.threads.neighbour import Surroundings, ThreadFailed
+from consumer.threads.watch import Watch
 from consumer.trainers.protocol import End, Finished, LaneEvent, Spec, Taken
 from consumer.trainers.protocol import Killed as KilledTraining
 from consumer.transactions import ExactlyOnce
 from consumer.waiting import Breakers, Stopped
-from consumer.worker import Limits, Worker
+from consumer.worker import Worker
 from pipeline.artifacts import NewArtifact
 from pipeline.datasets import Dataset
 from pipeline.errors import SupersededError, TransientError
@@ -149,40 +151,39 @@ class Process:
 
     def __init__(self, fleet: Fleet, name: str, folder: Path) -> None:
         self.fleet, self.name, self.fates, self.stopped = fleet, name, dict[str, str](), False
-        self.inbox, self.lanes, self.slow = Inbox(), Lanes(), deque[Callable[[], None]]()
+        self.inbox, self.lanes = Inbox(), Lanes()
         self.intake = SimpleNamespace(read=lambda _: None, turned_at=0.0)
         self.me = begin_life(name, fleet.ledger)
         self._epoch, self._epochs, self._opened = 0, dict[Partition, int](), set[Partition]()
         self._positions: dict[Partition, int] = {}
         ledger, registry = Flaky(self, fleet.ledger), Flaky(self, fleet.registry)
         metrics, steady, codec, topics = Metrics(), Steady(fleet.clock), fleet.codec, fleet.topics
-        shared: dict[str, Any] = {"breakers": Breakers(metrics, threshold=10**9), "deliver": self.inbox.put}
-        counted = {**shared, "metrics": metrics}
+        breakers = Breakers(metrics, threshold=10**9)
+        around = Surroundings(self.inbox.put, breakers, metrics)
         progress: Any = SimpleNamespace(publish=lambda *_: None, flush=lambda: None)
         kafka = {"broker": fleet.broker, "transactional.id": name}
         announcer = ExactlyOnce(kafka, kafka, lambda: ledger.heartbeat(self.me, LEASE_S, ()))
         announcer.prepare()
-        self.claims = Claims(self.me, ledger, codec, steady=steady, **counted)
+        self.claims = Claims(self.me, ledger, codec, steady=steady, around=around)
         self.registrar = Registrar(
-            self.me, ledger, registry, fleet.artifacts, codec, topics, steady=steady, **counted  # type: ignore[arg-type]
+            self.me, ledger, registry, fleet.artifacts, codec, topics, steady=steady, around=around  # type: ignore[arg-type]
         )  # fmt: skip
-        self.committer = Committer(announcer, progress, codec, topics, **counted)
-        self.committer._stop_waiting.set()  # what is in doubt is tried again when it is told to
+        self.committer = Committer(announcer, progress, codec, topics, around=around)
+        self.committer._given_up.set()  # what is in doubt is tried again when it is told to
         dataset = Dataset("iris", "f", None, None)
         datasets: Any = SimpleNamespace(ensure=lambda _: dataset, release=lambda _: None, hits=0, misses=0)
         self.preparation = Preparation(
             self.me, ledger, datasets, lambda _: None, quotas=Quotas(), registry=registry, machine={},
-            training_memory_bytes=2**30, spool=folder, is_alone=lambda: True, steady=steady, **counted,
+            training_memory_bytes=2**30, spool=folder, is_alone=lambda: True, steady=steady, around=around,
         )  # fmt: skip
-        self.preparation._threads = SimpleNamespace(submit=lambda run, task: self.slow.append(lambda: run(task)))  # type: ignore[assignment]
         self.worker = Worker(
             self.me, self.inbox, intake=self.intake, claims=self.claims, preparation=self.preparation,  # type: ignore[arg-type]
             lanes=self.lanes, registrar=self.registrar, committer=self.committer, checkpoints=None,  # type: ignore[arg-type]
-            chronicle=Chronicle(name, progress, metrics), breakers=shared["breakers"], metrics=metrics, limits=LIMITS,
-            quotas=Quotas(), spool=folder, clock=fleet.now,
+            chronicle=Chronicle(name, progress, metrics), breakers=breakers, metrics=metrics, limits=LIMITS,
+            quotas=Quotas(), watch=Watch(), spool=folder, clock=fleet.now,
         )  # fmt: skip
-        self.heart = Heartbeat(self.me, ledger, watched=self.worker.watched, steady=steady, **shared)
-        self._group: Any = None
+        self.heart = Heartbeat(self.me, ledger, watched=self.worker.watched, steady=steady, around=around)
+        self._announcing: Callable[[], None] | None = None
 
     # What it does, a piece at a time -------------------------------------------------------------------------------
 
@@ -221,32 +222,27 @@ class Process:
         self.worker._turn()
 
     def claim(self) -> None:
-        with suppress(queue.Empty):
-            order = self.claims._orders.get_nowait()
-            assert order is not None
-            order()
+        self.claims.step()
 
     def prepare(self) -> None:
-        if self.slow:
-            self.slow.popleft()()
+        self.preparation.step()
 
     def train(self, well: bool) -> None:
         self.lanes.go_on(well)
 
     def store(self) -> None:
-        with suppress(queue.Empty):
-            group = self.registrar._groups.get_nowait()
-            assert group is not None
-            self.inbox.put(self.registrar._store(group))
+        self.registrar.step()
 
     def announce(self) -> None:
+        """What is in doubt stays in hand: the next piece of work asks how it ended."""
         with suppress(queue.Empty, Stopped):
-            self._group = self._group or self.committer._groups.get_nowait()
-            self.inbox.put(GroupSettled(self._group, self.committer._announce(self._group)))
-            self._group = None
+            self._announcing = self._announcing or self.committer._orders.get_nowait()
+            assert self._announcing is not None
+            self._announcing()
+            self._announcing = None
 
     def beat(self) -> None:
-        self.heart._beat()
+        self.heart.step()
 
     def write(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         fate = self.fates.pop(method.__name__, "") or self.fates.pop("", "")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consumer.checkpoints import Checkpoints
-from consumer.waiting import Breakers
+from consumer.threads.neighbour import Surroundings
 from pipeline.artifacts import NewArtifact, checkpoints_of
 from pipeline.artifacts.directory import DirectoryStore
 from pipeline.trained import COURSE, SEARCH_NOTES
@@ -19,7 +19,7 @@ class Machine:
         self.folder = folder
         folder.mkdir()
         self.store = store
-        self.checkpoints = Checkpoints(store, folder, breakers=Breakers(), deliver=lambda failed: None, every_s=0.02)
+        self.checkpoints = Checkpoints(store, folder, around=Surroundings(print), every_s=0.02)
         self.checkpoints.start()
 
     def training(self, request_id: str) -> Path:
@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> DirectoryStore:
 def machine(tmp_path: Path, store: DirectoryStore) -> Iterator[Machine]:
     machine = Machine(tmp_path / "one", store)
     yield machine
-    machine.checkpoints.stop()
+    machine.checkpoints.finish()
     machine.checkpoints.join(10)
 
 
@@ -65,7 +65,7 @@ def test_the_newest_is_found_on_another_machine_and_the_older_ones_are_gone(
     machine.until_stored("r-1", b"one\ntwo\n")
     other = Machine(tmp_path / "other", store)
     found = other.checkpoints.restore("r-1")
-    other.checkpoints.stop()
+    other.checkpoints.finish()
     assert found is not None
     assert files(found) == {SEARCH_NOTES: b"one\ntwo\n"}
     deadline = time.monotonic() + 60
@@ -91,7 +91,7 @@ def test_what_is_over_when_the_worker_stops_leaves_none_either(tmp_path: Path, s
     machine.training("r").write_bytes(b"one\n")
     machine.until_stored("r", b"one\n")
     (machine.folder / "r" / SEARCH_NOTES).unlink()
-    machine.checkpoints.stop()
+    machine.checkpoints.finish()
     machine.checkpoints.drop("r")
     machine.checkpoints.join(10)
     assert store.list("~checkpoints/") == []
@@ -121,7 +121,7 @@ def test_what_the_next_attempt_adds_is_newer_than_what_it_found(
     (elsewhere.parent / COURSE).write_bytes(b"4")
     elsewhere.write_bytes(b"scored\n")
     machine.until_stored("r", b"scored\n", **{COURSE: b"4"})
-    other.checkpoints.stop()
+    other.checkpoints.finish()
     other.checkpoints.join(10)
 
 

@@ -1,24 +1,24 @@
 """How the records of one batch stand, on the embedded ledger."""
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from consumer import claims
 from consumer.claims import Claims, Ruled, Ruling, Standing, Steady
 from consumer.events.codec import Codec
 from consumer.events.requests import to_avro
 from consumer.intake import Partition, Record
-from consumer.metrics import Metrics
 from consumer.settings import load_settings
 from consumer.stores import open_stores
-from consumer.waiting import Breakers
+from consumer.threads.neighbour import Surroundings
 from pipeline.errors import TransientError
-from pipeline.jobs import TrainingRequest
-from pipeline.ledger import Cancel, Claim, Ledger
+from pipeline.jobs import ErrorKind, TrainingRequest
+from pipeline.ledger import Cancel, Claim, Ledger, NewClaim, Owner
 from schemas import Record as Schema
 from tests.training_data import request
 
@@ -28,15 +28,12 @@ class Desk:
         self.ledger = ledger or open_stores(load_settings({}, None, needs=(), data_dir=folder)).ledger
         self.ledger.prepare()
         self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        metrics = Metrics()
         self.claims = Claims(
             self.ledger.boot("w"),
             self.ledger,
             Codec(),
             steady=Steady(),
-            breakers=Breakers(metrics),
-            metrics=metrics,
-            deliver=self.answers.put,
+            around=Surroundings(self.answers.put),
         )
         self.claims.start()
 
@@ -56,10 +53,10 @@ class Desk:
     def settle(self) -> None:
         """Until all orders so far are answered."""
         self.claims.look_again(())
-        assert self.answers.get(timeout=60) == Ruled(())
+        assert self.answers.get(timeout=60) == Ruled([])
 
     def stop(self) -> None:
-        self.claims.stop()
+        self.claims.finish()
         self.claims.join(10)
 
 
@@ -91,19 +88,80 @@ def test_other_content_under_the_same_id_in_a_batch_is_a_conflict(desk: Desk) ->
     assert [one.standing for one in found] == [Standing.MINE, Standing.CONFLICT]
 
 
-def test_a_request_that_the_check_stumbles_over_is_rejected_and_the_worker_lives(
+def test_a_request_that_the_check_stumbles_over_is_claimed_and_ends_of_an_internal_error(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the record would end one worker after the other."""
 
     def stumble(_: object) -> None:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("secret")
 
     monkeypatch.setattr("pipeline.validation.check", stumble)
     (ruling,) = desk.claim(request())
     assert ruling.standing is Standing.MINE
     assert ruling.asked is not None
-    assert ruling.asked.problem == "the request cannot be checked: ZeroDivisionError"
+    assert ruling.asked.problem is not None
+    assert ruling.asked.problem.kind == ErrorKind.INTERNAL_ERROR
+    assert "secret" not in ruling.asked.problem.message
+    assert "ZeroDivision" not in ruling.asked.problem.message
+
+
+def test_a_record_that_decoding_stumbles_over_is_a_dead_letter_and_its_batch_is_claimed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = claims.read_request
+
+    def stumble(*args: Any, **kwargs: Any) -> Any:
+        found = read(*args, **kwargs)
+        if found.request.request_id == "r2":
+            raise RecursionError
+        return found
+
+    monkeypatch.setattr(claims, "read_request", stumble)
+    found = desk.claim(request(), request(request_id="r2"), request(request_id="r3"))
+    assert [one.standing for one in found] == [Standing.MINE, Standing.BROKEN, Standing.MINE]
+
+
+class Stumbling:
+    """A ledger that cannot hold some claims: those with this in their summary, or with this id whatever it says."""
+
+    def __init__(self, ledger: Ledger, summary: str = "", request_id: str = "") -> None:
+        self._ledger = ledger
+        self._summary = summary
+        self._request_id = request_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    def claim(self, me: Owner, new: Sequence[NewClaim]) -> frozenset[str]:
+        for one in new:
+            if one.request_id == self._request_id or (self._summary and self._summary in one.summary.values()):
+                raise ValueError("not to be written")
+        return self._ledger.claim(me, new)
+
+
+def test_a_request_whose_summary_the_ledger_cannot_hold_is_claimed_without_and_the_others_as_ever(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(tmp_path, Stumbling(embedded(tmp_path), summary="odd"))
+    batch = [request(request_id=f"r{number}", user="odd" if number == 3 else "") for number in range(8)]
+    found = desk.claim(*batch)
+    assert {one.standing for one in found} == {Standing.MINE}
+    problems = [one.asked.problem for one in found if one.asked is not None]
+    assert [problem is not None for problem in problems] == [number == 3 for number in range(8)]
+    desk.stop()
+
+
+def test_a_request_that_the_ledger_cannot_hold_at_all_is_a_dead_letter_alone(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Stumbling(embedded(tmp_path), request_id="r3"))
+    found = desk.claim(*(request(request_id=f"r{number}") for number in range(8)))
+    standings = [one.standing for one in found]
+    assert standings == [Standing.BROKEN if number == 3 else Standing.MINE for number in range(8)]
+    desk.stop()
+
+
+def embedded(folder: Path) -> Ledger:
+    return open_stores(load_settings({}, None, needs=(), data_dir=folder)).ledger
 
 
 class LateLedger:

@@ -13,11 +13,12 @@ import pytest
 from consumer import disk
 from consumer.claims import Asked, Steady
 from consumer.intake import Partition, Record
-from consumer.job import Job, State
-from consumer.metrics import Metrics
+from consumer.jobs.job import Job
+from consumer.jobs.places import Place
 from consumer.preparation import Preparation, Prepared
 from consumer.settings import Settings
 from consumer.stores import open_cache, open_stores
+from consumer.threads.neighbour import Surroundings
 from consumer.waiting import Breakers
 from pipeline.errors import TransientError
 from pipeline.jobs import TrainingRequest
@@ -54,18 +55,17 @@ def test_a_job_that_lacked_space_is_prepared_when_there_is_some(tmp_path: Path) 
             spool=tmp_path / "spool",
             is_alone=lambda: True,
             steady=Steady(),
-            metrics=Metrics(),
-            breakers=breakers,
-            deliver=delivered.append,
+            around=Surroundings(delivered.append, breakers),
         )
         fill(tmp_path / "spool" / "ballast")
-        preparation.submit(_job(), 0)
+        preparation.start()
+        preparation.prepare(_job(), 0)
         _await(lambda: breakers.is_open(disk.SERVICE))
         assert delivered == []
         (tmp_path / "spool" / "ballast").unlink()
         _await(lambda: bool(delivered))
         assert not breakers.is_open(disk.SERVICE)
-        preparation.stop()
+        preparation.give_up()
     (prepared,) = delivered
     assert isinstance(prepared, Prepared)
     assert prepared.dataset is not None
@@ -74,7 +74,7 @@ def test_a_job_that_lacked_space_is_prepared_when_there_is_some(tmp_path: Path) 
 def _job() -> Job:
     request = TrainingRequest("r", "job", "svm", "iris", model_name="m", requested_at=datetime.now(UTC))
     record = Record(Partition("requests", 0), 1, 0, None, b"", (), 0)
-    return Job(request, Asked(record, request, "", None), record, State.PREPARING)
+    return Job(Asked(record, request, "", None), record, Place.PREPARING)
 
 
 def _await(condition: Callable[[], bool], within_s: float = 60.0) -> None:

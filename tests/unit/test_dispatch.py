@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.dispatch import Dispatch
+from consumer.jobs.dispatch import Dispatch
 
 
 @dataclass(eq=False)
@@ -23,11 +23,17 @@ class Entry:
         return self.project, self.model
 
 
+def stand(dispatch: Dispatch[Entry], entry: Entry) -> None:
+    """In its line, waiting."""
+    dispatch.join(entry)
+    dispatch.wait(entry)
+
+
 def test_the_next_of_a_model_starts_when_the_one_before_has_left() -> None:
     dispatch: Dispatch[Entry] = Dispatch()
     first, second = Entry("a", "m", 1), Entry("a", "m", 2)
-    dispatch.join(first, waiting=True)
-    dispatch.join(second, waiting=True)
+    stand(dispatch, first)
+    stand(dispatch, second)
     assert dispatch.take() is first
     assert dispatch.take() is None
     dispatch.leave(first)
@@ -37,9 +43,9 @@ def test_the_next_of_a_model_starts_when_the_one_before_has_left() -> None:
 def test_a_parked_head_holds_its_model_and_no_other() -> None:
     dispatch: Dispatch[Entry] = Dispatch()
     parked, behind, other = Entry("a", "m", 1), Entry("a", "m", 2), Entry("a", "n", 3)
-    dispatch.join(parked, waiting=False)
-    dispatch.join(behind, waiting=True)
-    dispatch.join(other, waiting=True)
+    dispatch.join(parked)
+    stand(dispatch, behind)
+    stand(dispatch, other)
     assert dispatch.take() is other
     assert dispatch.take() is None
     dispatch.wait(parked)
@@ -51,7 +57,7 @@ def test_what_a_dead_worker_had_in_hand_goes_first_in_its_project_and_in_its_ord
     waits, other = Entry("a", "m", 1), Entry("b", "m", 2)
     orphaned = [Entry("a", f"n{number}", number, orphaned=True) for number in range(3)]
     for entry in (waits, other, *orphaned):
-        dispatch.join(entry, waiting=True)
+        stand(dispatch, entry)
     dispatch.leave(orphaned[1])
     assert [dispatch.take() for _ in range(4)] == [orphaned[0], other, orphaned[2], waits]
     assert not dispatch
@@ -61,7 +67,7 @@ def test_a_cancelled_one_leaves_the_middle_of_its_line() -> None:
     dispatch: Dispatch[Entry] = Dispatch()
     entries = [Entry("a", "m", number) for number in range(3)]
     for entry in entries:
-        dispatch.join(entry, waiting=True)
+        stand(dispatch, entry)
     dispatch.leave(entries[1])
     assert dispatch.take() is entries[0]
     dispatch.leave(entries[0])
@@ -71,19 +77,19 @@ def test_a_cancelled_one_leaves_the_middle_of_its_line() -> None:
 def test_a_project_with_one_request_waits_for_one_of_the_others() -> None:
     dispatch: Dispatch[Entry] = Dispatch()
     for number in range(100):
-        dispatch.join(Entry("busy", f"m{number}", number), waiting=True)
+        stand(dispatch, Entry("busy", f"m{number}", number))
     dispatch.take()
     single = Entry("quiet", "m", 0)
-    dispatch.join(single, waiting=True)
+    stand(dispatch, single)
     assert single in (dispatch.take(), dispatch.take())
 
 
 def test_a_project_at_its_limit_waits_and_holds_no_other_back() -> None:
     dispatch: Dispatch[Entry] = Dispatch({"busy": 2}.get)
     for number in range(5):
-        dispatch.join(Entry("busy", f"m{number}", number), waiting=True)
+        stand(dispatch, Entry("busy", f"m{number}", number))
     for number in range(5, 8):
-        dispatch.join(Entry("quiet", f"m{number}", number), waiting=True)
+        stand(dispatch, Entry("quiet", f"m{number}", number))
     taken = []
     while (entry := dispatch.take()) is not None:
         entry.running = True
@@ -102,7 +108,7 @@ def test_one_that_was_taken_and_waits_again_counts_once() -> None:
     dispatch: Dispatch[Entry] = Dispatch(lambda _: 1)
     first, second = Entry("a", "m", 1), Entry("a", "n", 2)
     for entry in (first, second):
-        dispatch.join(entry, waiting=True)
+        stand(dispatch, entry)
     assert dispatch.take() is first
     first.running = True
     first.running = False  # another worker has it
@@ -125,7 +131,7 @@ def test_never_more_of_a_project_run_than_it_may_and_every_one_does_in_the_end(
     taken = 0
     while pending or running or dispatch:
         for _ in range(min(len(pending), random.randrange(5))):  # type: ignore[attr-defined]
-            dispatch.join(pending.pop(), waiting=True)
+            stand(dispatch, pending.pop())
         while (entry := dispatch.take()) is not None:
             entry.running = True
             running.append(entry)
@@ -148,7 +154,7 @@ def test_every_entry_is_taken_once_and_in_its_lines_order(joined: list[tuple[str
     while pending or running or dispatch:
         step = random.randrange(3)  # type: ignore[attr-defined]
         if step == 0 and pending:
-            dispatch.join(pending.pop(0), waiting=True)
+            stand(dispatch, pending.pop(0))
         elif step == 1 and (entry := dispatch.take()) is not None:
             assert all(other.line != entry.line for other in running)
             running.append(entry)

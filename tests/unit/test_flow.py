@@ -17,6 +17,7 @@ from consumer.assignment import Assignment
 from consumer.flow import Flow
 from consumer.intake import BATCH, Intake, Partition, PassedOver, Polled, Record
 from consumer.metrics import Metrics
+from consumer.threads.neighbour import Surroundings
 from consumer.transactions import Verdict
 
 TOPIC = "requests"
@@ -131,8 +132,7 @@ class Reading:
         self.intake = Intake(
             topic,  # type: ignore[arg-type]
             TOPIC,
-            self._polled.append,
-            self.metrics,
+            around=Surroundings(self._polled.append, metrics=self.metrics),
             poll_s=0,
             patience_s=0,
         )
@@ -143,7 +143,7 @@ class Reading:
         if not self.flow.full:
             for partition in self.assignment.rewind():
                 self.intake.rewind(*partition)
-        self.intake.turn()
+        self.intake.step()
         polled: Polled = self._polled.pop()
         self.assignment.update(polled)
         for one in polled.records:

@@ -3,7 +3,7 @@
 import select
 import time
 
-from consumer.inbox import Inbox
+from consumer.threads.inbox import Inbox
 
 
 def readable(inbox: Inbox) -> bool:

@@ -2,7 +2,7 @@
 
 import queue
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +13,13 @@ import pytest
 from consumer.claims import Steady
 from consumer.events.codec import Codec
 from consumer.events.topics import Topics
-from consumer.failures import ThreadFailed
-from consumer.metrics import Metrics
-from consumer.registrar import EVENT_LIMIT_BYTES, GroupStored, Registrar, Result
+from consumer.outcomes import Ending, Result
+from consumer.registrar import EVENT_LIMIT_BYTES, Found, GroupStored, Registrar, Stored, Unstored
 from consumer.settings import load_settings
 from consumer.stores import Stores, open_stores
-from consumer.waiting import Breakers
+from consumer.threads.neighbour import Surroundings, ThreadFailed
 from pipeline.errors import SupersededError
-from pipeline.jobs import Outcome, OutcomeKind
+from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel
 from pipeline.ledger import Home, NewClaim, Owner
 from pipeline.trained import Trained
 from tests.training_data import Bench, request
@@ -38,7 +37,6 @@ class Desk:
         self.me: Owner = self.stores.ledger.boot("w")
         self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.trained: Trained = Bench(folder).train(request())
-        metrics = Metrics()
         self.registrar = Registrar(
             self.me,
             self.stores.ledger,
@@ -47,9 +45,7 @@ class Desk:
             Codec(),
             Topics(),
             steady=Steady(),
-            breakers=Breakers(metrics),
-            metrics=metrics,
-            deliver=self.answers.put,
+            around=Surroundings(self.answers.put),
         )
         self.registrar.start()
 
@@ -59,30 +55,31 @@ class Desk:
 
     def result(self, request_id: str, trained: Trained | None = None) -> Result:
         self.claim(request_id)
-        spool = self.folder / request_id
-        spool.mkdir()
+        spool = self.folder / "spool" / request_id
+        spool.mkdir(parents=True)
         (spool / "result.json").write_bytes((trained or self.trained).to_json())
-        return Result(request(request_id=request_id), spool, NOW, "w", 1, 7)
+        return Result(request(request_id=request_id), Ending(NOW, "w", 1, 7), spool)
 
-    def store(self, *items: Any) -> GroupStored:
+    def store(self, *items: Any) -> dict[str, Stored | Unstored]:
+        """The answers, by request."""
         self.registrar.submit(items)
         answer = self.answers.get(timeout=60)
         assert isinstance(answer, GroupStored), answer
-        return answer
+        return {one.outcome.request_id if isinstance(one, Stored) else one.request_id: one for one in answer.answers}
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(tmp_path)
     yield desk
-    desk.registrar.stop()
+    desk.registrar.finish()
     desk.registrar.join(10)
 
 
 def test_a_worker_whose_spool_was_cleared_is_superseded(desk: Desk) -> None:
     """Only a newer life of its name does that."""
     cleared = desk.result("r1")
-    shutil.rmtree(cleared.spool)
+    shutil.rmtree(cleared.spool.parent)
     desk.registrar.submit([cleared])
     failed = desk.answers.get(timeout=60)
     assert isinstance(failed, ThreadFailed)
@@ -90,16 +87,15 @@ def test_a_worker_whose_spool_was_cleared_is_superseded(desk: Desk) -> None:
 
 
 def test_a_group_becomes_models_with_their_versions_and_leaves_no_spool(desk: Desk) -> None:
-    answer = desk.store(desk.result("a"), desk.result("bb"))
-    assert sorted(one.registered.version for one in answer.stored if one.registered) == ["v1", "v2"]
-    assert answer.refused == []
-    assert not (desk.folder / "a").exists()
+    answers = desk.store(desk.result("a"), desk.result("bb"))
+    assert sorted(registered(one).version for one in answers.values()) == ["v1", "v2"]
+    assert not (desk.folder / "spool" / "a").exists()
 
 
 def test_a_result_that_no_event_can_hold_is_failed_with_its_size_and_gets_no_version(desk: Desk) -> None:
     features = [f"{number}-{'x' * 500}" for number in range(EVENT_LIMIT_BYTES // 500)]
-    answer = desk.store(desk.result("a", replace(desk.trained, features=features)))
-    (stored,) = answer.stored
+    stored = desk.store(desk.result("a", replace(desk.trained, features=features)))["a"]
+    assert isinstance(stored, Stored)
     assert stored.registered is None
     assert stored.outcome.kind is OutcomeKind.FAILED
     assert stored.outcome.error is not None
@@ -109,13 +105,67 @@ def test_a_result_that_no_event_can_hold_is_failed_with_its_size_and_gets_no_ver
 
 def test_a_result_just_below_the_limit_is_registered(desk: Desk) -> None:
     features = [f"{number}-{'x' * 500}" for number in range(EVENT_LIMIT_BYTES // 500 * 2 // 3)]
-    (stored,) = desk.store(desk.result("a", replace(desk.trained, features=features))).stored
-    assert stored.outcome.kind is OutcomeKind.REGISTERED
+    assert registered(desk.store(desk.result("a", replace(desk.trained, features=features)))["a"])
 
 
-def test_a_negative_outcome_without_the_claim_is_refused(desk: Desk) -> None:
+def test_a_negative_outcome_without_the_claim_is_void(desk: Desk) -> None:
     desk.claim("a")
     desk.stores.ledger.release(desk.me, {"a"})
-    outcome = Outcome("a", OutcomeKind.CANCELLED, NOW, "a", "default", "model", "w", 1, 1)
-    answer = desk.store(outcome)
-    assert (answer.stored, answer.refused) == ([], ["a"])
+    assert desk.store(cancelled("a")) == {"a": Unstored("a")}
+
+
+def test_of_a_group_only_the_result_that_cannot_be_stored_fails(desk: Desk) -> None:
+    group = [desk.result(name) for name in ("a", "b", "c", "d")]
+    (group[2].spool / "result.json").write_bytes(b"{")
+    answers = desk.store(*group)
+    failed = answers.pop("c")
+    assert isinstance(failed, Stored)
+    assert failed.outcome.kind is OutcomeKind.FAILED
+    assert failed.outcome.error is not None
+    assert failed.outcome.error.kind == ErrorKind.INTERNAL_ERROR
+    assert failed.outcome.dead_lettered
+    assert "JSON" not in failed.outcome.error.message
+    assert sorted(registered(one).version for one in answers.values()) == ["v1", "v2", "v3"]
+    assert not (desk.folder / "spool" / "c").exists()
+
+
+def test_an_outcome_that_no_event_can_be_made_of_is_replaced_before_it_counts(desk: Desk) -> None:
+    desk.claim("a")
+    stored = desk.store(replace(cancelled("a"), error=Failure("CANCELLED", "\ud800")))["a"]
+    assert isinstance(stored, Stored)
+    assert stored.outcome.error is not None
+    assert stored.outcome.error.kind == ErrorKind.INTERNAL_ERROR
+    assert desk.stores.ledger.read({"a"})["a"].outcome == stored.outcome
+
+
+def test_an_outcome_that_stands_and_cannot_be_registered_is_stuck_and_holds_up_no_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register = desk.stores.registry.register
+
+    def stumble(outcomes: Sequence[Outcome]) -> Any:
+        if any(outcome.request_id == "b" for outcome in outcomes):
+            raise ValueError("b")
+        return register(outcomes)
+
+    monkeypatch.setattr(desk.stores.registry, "register", stumble)
+    answers = desk.store(desk.result("a"), desk.result("b"), desk.result("c"))
+    assert answers.pop("b") == Unstored("b", stuck=True)
+    assert sorted(registered(one).version for one in answers.values()) == ["v1", "v2"]
+    outcome = desk.stores.ledger.read({"b"})["b"].outcome
+    assert outcome is not None
+    assert outcome.kind is OutcomeKind.REGISTERED
+    monkeypatch.undo()
+    assert registered(desk.store(Found(outcome))["b"]).version == "v3"
+
+
+def cancelled(request_id: str) -> Outcome:
+    return Outcome(
+        request_id, OutcomeKind.CANCELLED, NOW, "a", "default", "model", "w", 1, 1, Failure("CANCELLED", "by hand")
+    )
+
+
+def registered(answer: Stored | Unstored) -> RegisteredModel:
+    assert isinstance(answer, Stored)
+    assert answer.registered is not None
+    return answer.registered

@@ -77,22 +77,18 @@ class Dispatch(Generic[Q]):
         self._free: dict[str, _Queue[Q]] = {}
         self._in_free: set[int] = set()
 
-    def join(self, entry: Q, *, waiting: bool) -> None:
-        """Stand at the end of the line; an entry that is not waiting (it trains elsewhere, or is stored) holds it."""
-        line = self._lines.setdefault(entry.line, _Line())
-        line.entries.append(entry)
-        if waiting:
-            line.waiting.add(id(entry))
-            self._free_head(line)
+    def join(self, entry: Q) -> None:
+        """Stand at the end of the line, and hold it: the entry trains elsewhere, is stored, or is to wait."""
+        self._lines.setdefault(entry.line, _Line()).entries.append(entry)
 
     def wait(self, entry: Q) -> None:
-        """An entry that held its line is to be trained here after all."""
+        """An entry of a line is to be trained here."""
         line = self._lines[entry.line]
         line.waiting.add(id(entry))
         self._free_head(line)
 
     def hold(self, entry: Q) -> None:
-        """A waiting entry is not to be started now, but keeps its place."""
+        """A waiting entry waits no more (it was taken, or is not to be started), but keeps its place in the line."""
         self._lines[entry.line].waiting.discard(id(entry))
         self._unfree(entry)
 

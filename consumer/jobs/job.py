@@ -2,94 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum, auto
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from consumer import disk
 from consumer.claims import Asked
 from consumer.intake import Record
+from consumer.jobs.places import RUNNING, Place
 from pipeline.algorithms import framework_of
 from pipeline.datasets import Dataset
 from pipeline.jobs import TrainingRequest
 from pipeline.ledger import Claim
 from pipeline.trained import KEPT
 
-
-class State(Enum):
-    """Where a job is; each has one place that moves it on."""
-
-    PARKED = auto()
-    """Another worker has it: looked at again now and then."""
-    WAITING = auto()
-    """Ours, in its model's line."""
-    PREPARING = auto()
-    """Its turn has come: its dataset is made ready."""
-    READY = auto()
-    """Waits for room in a lane."""
-    FED = auto()
-    """Given to a lane; no trainer has taken it yet."""
-    TRAINING = auto()
-    """In a trainer's hands."""
-    STORING = auto()
-    """Its result, or its negative outcome, is being made durable."""
-    STORED = auto()
-    """Durable; to be announced."""
-
-
 SUSPECTS = "~suspects"
 """Whose turn it is when a suspect's is: no project has such a name."""
-RUNNING = frozenset({State.PREPARING, State.READY, State.FED, State.TRAINING})
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Owned by the worker's thread.
+    """Owned by the worker's thread; `Jobs` alone changes its place and what it holds there.
 
     Attributes:
         record: the request's home, None once its partition is not ours any more: then nothing is announced.
+        place: where it is; `moves` counts how often it has moved.
         claim: as last seen in the ledger; None while another worker has it.
-        sequence: of the last progress event of this attempt.
+        events: how many progress events it has had in this attempt.
+        dataset: held for it in the cache while it runs.
         spool: the folder that the trainer writes to.
         checkpoint: a folder that an earlier attempt has left, for the next one to go on from.
         recipe: what makes its training the same as another, once its dataset is known.
         cancelled: who wants it stopped, and why; empty as long as nobody does.
+        abandoned: set as soon as nobody waits any more for what is being prepared for it.
         suspect: workers have died under it, again and again: it is trained while no other suspect is, so that only
             the one that kills them is blamed for the next.
     """
 
-    request: TrainingRequest
     asked: Asked
     record: Record | None
-    state: State
+    place: Place = Place.PARKED
+    moves: int = 0
     claim: Claim | None = None
-    sequence: int = 0
+    events: int = 0
     dataset: Dataset | None = None
     spool: Path | None = None
     checkpoint: Path | None = None
     recipe: str = ""
     cancelled: str = ""
+    abandoned: threading.Event | None = None
     suspect: bool = False
     stage: str = ""
     stage_at: float = 0.0
     taken_at: float = 0.0
     finished_at: float = 0.0
     look_at: float = 0.0
-    line: tuple[Any, ...] = field(default=())
+    line: tuple[Any, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.record is not None:
-            self.stand_in_line(self.record)
-
-    def stand_in_line(self, record: Record) -> None:
-        """Belong to this assignment of the record's partition."""
-        self.record = record
-        self.line = (record.partition, record.epoch, self.request.model_key)
+    @property
+    def request(self) -> TrainingRequest:
+        return self.asked.request
 
     @property
     def request_id(self) -> str:
-        return self.request.request_id
+        return self.asked.request.request_id
 
     @property
     def project(self) -> str:
@@ -99,7 +76,7 @@ class Job:
     @property
     def running(self) -> bool:
         """From its turn to the end of its training."""
-        return self.state in RUNNING
+        return self.place in RUNNING
 
     @property
     def orphaned(self) -> bool:
@@ -115,6 +92,16 @@ class Job:
         """Whether its training is one of many steps that the next attempt need not repeat."""
         return self.request.search is not None or bool(framework_of(self.request.algorithm))
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """What every log line of the job carries."""
+        return {"request_id": self.request_id, "correlation_id": self.request.correlation_id}
+
+    def next_event(self) -> int:
+        """The sequence of the progress event that is made now."""
+        self.events += 1
+        return self.events
+
     def keep_checkpoint(self) -> None:
         """Of what its training has written keep what the next attempt can go on from, if the disk has room for that."""
         if self.spool is None:
@@ -123,14 +110,10 @@ class Job:
         if kept:
             self.checkpoint = disk.moved(kept, self.spool.with_name(f"{self.spool.name}.checkpoint"))
         disk.remove(self.spool)
+        self.spool = None
 
     def remove_files(self) -> None:
         """What its trainings have left on disk; none of them goes on."""
         disk.remove(self.spool)
         disk.remove(self.checkpoint)
         self.spool = self.checkpoint = None
-
-    @property
-    def ids(self) -> dict[str, str]:
-        """What every log line of the job carries."""
-        return {"request_id": self.request_id, "correlation_id": self.request.correlation_id}

@@ -1,0 +1,52 @@
+"""Where a job can be, and which moves there are: docs/architecture.md shows the table, printed by this module."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from enum import Enum
+
+
+class Place(Enum):
+    """Where a job is; the value says what that means."""
+
+    PARKED = "whose it is, the ledger is to be asked: another worker has it, or what we know is out of date"
+    WAITING = "ours, in its model's line"
+    PREPARING = "its turn has come: its dataset is made ready, or a crash of its trainer is counted"
+    READY = "waits for room in a lane"
+    FED = "given to a lane; no trainer has taken it yet"
+    TRAINING = "in a trainer's hands"
+    STORING = "its result, or its negative outcome, is being made durable"
+    STORED = "durable; its announcement is on its way, and the job is over"
+    RELEASED = "given up here: another worker has it, or will"
+
+
+MOVES: Mapping[Place, frozenset[Place]] = {
+    Place.PARKED: frozenset({Place.WAITING, Place.STORING, Place.RELEASED}),
+    Place.WAITING: frozenset({Place.PREPARING, Place.STORING, Place.RELEASED}),
+    Place.PREPARING: frozenset({Place.READY, Place.PARKED, Place.STORING, Place.RELEASED}),
+    Place.READY: frozenset({Place.FED, Place.STORING, Place.RELEASED}),
+    Place.FED: frozenset({Place.TRAINING, Place.READY, Place.PREPARING, Place.STORING, Place.RELEASED}),
+    Place.TRAINING: frozenset({Place.READY, Place.PREPARING, Place.STORING, Place.RELEASED}),
+    Place.STORING: frozenset({Place.STORED, Place.PARKED, Place.RELEASED}),
+    Place.STORED: frozenset(),
+    Place.RELEASED: frozenset(),
+}
+"""To which places a job may go from each."""
+
+ENDS = frozenset(place for place, further in MOVES.items() if not further)
+RUNNING = frozenset({Place.PREPARING, Place.READY, Place.FED, Place.TRAINING})
+"""From its turn to the end of its training; only here it holds its dataset."""
+
+
+def table() -> Iterator[str]:
+    """MOVES as Markdown."""
+    yield "| a job is | that is | it may go on to be |"
+    yield "|---|---|---|"
+    for place, further in MOVES.items():
+        names = ", ".join(one.name for one in Place if one in further)
+        yield f"| {place.name} | {place.value} | {names or 'nothing: it is over'} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.writelines(f"{line}\n" for line in table())

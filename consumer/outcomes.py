@@ -1,0 +1,133 @@
+"""How a request ended, as the ledger keeps it: built from the request and what its training, or the worker, came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.jobs import (
+    Failure,
+    Model,
+    Outcome,
+    OutcomeKind,
+    RegisteredModel,
+    StoredArtifact,
+    TrainingRequest,
+    event_id,
+)
+from pipeline.naming import semantic_name
+from pipeline.trained import Trained
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """When and where a request ended. `sequence` is the place of its terminal event among its progress events."""
+
+    at: datetime
+    worker_id: str
+    attempt: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A training that ended in a model, whose files lie in `spool`; `recipe` is what its equals share with it."""
+
+    request: TrainingRequest
+    ending: Ending
+    spool: Path
+    recipe: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """An equal training's result stands for this request's own."""
+
+    request: TrainingRequest
+    ending: Ending
+    source: RegisteredModel
+
+
+def negative_outcome(request: TrainingRequest, ending: Ending, kind: OutcomeKind, failure: Failure) -> Outcome:
+    """The outcome of a request that ended without a model."""
+    return _outcome(request, ending, kind, failure=failure)
+
+
+def registered_outcome(result: Result, trained: Trained, stored: StoredArtifact) -> Outcome:
+    """The outcome of a training whose model file is stored."""
+    request = result.request
+    model = Model(
+        model_id=event_id(request.request_id, "model"),
+        name=semantic_name(request, result.ending.at),
+        project=request.project,
+        user=request.user,
+        model_name=request.model_name,
+        algorithm=request.algorithm,
+        model_type=trained.model_type,
+        hyperparameters=trained.hyperparameters,
+        metrics=trained.metrics,
+        dataset_name=request.dataset_name,
+        dataset_fingerprint=trained.dataset_fingerprint,
+        features=trained.features,
+        target_column=trained.target_column,
+        classes=trained.classes,
+        artifact_uri=stored.uri,
+        artifact_format=trained.artifact_format,
+        artifact_sha256=stored.sha256,
+        artifact_bytes=stored.size_bytes,
+        file_id=stored.file_id,
+        training_time=trained.training_time,
+        created_at=result.ending.at,
+        tags=request.tags,
+        seed=request.seed,
+        signature=trained.signature,
+        environment=trained.environment,
+        warnings=trained.warnings,
+        split=trained.split,
+        evaluation=request.evaluation,
+        recipe=result.recipe if trained.reproducible else "",
+    )
+    return _outcome(request, result.ending, OutcomeKind.REGISTERED, model=model)
+
+
+def reused_outcome(reused: Reused) -> Outcome:
+    """The outcome of a request for which another version's model stands."""
+    request, source = reused.request, reused.source
+    model = replace(
+        source.model,
+        model_id=event_id(request.request_id, "model"),
+        name=semantic_name(request, reused.ending.at),
+        project=request.project,
+        user=request.user,
+        model_name=request.model_name,
+        dataset_name=request.dataset_name,
+        created_at=reused.ending.at,
+        tags=request.tags,
+        reused_from=f"{source.model.model_name}@{source.version}",
+    )
+    return _outcome(request, reused.ending, OutcomeKind.REGISTERED, model=model)
+
+
+def _outcome(
+    request: TrainingRequest,
+    ending: Ending,
+    kind: OutcomeKind,
+    *,
+    model: Model | None = None,
+    failure: Failure | None = None,
+) -> Outcome:
+    return Outcome(
+        request_id=request.request_id,
+        kind=kind,
+        at=ending.at,
+        correlation_id=request.correlation_id,
+        project=request.project,
+        model_name=request.model_name,
+        worker_id=ending.worker_id,
+        attempt=ending.attempt,
+        sequence=ending.sequence,
+        error=failure,
+        model=model,
+        traceparent=request.traceparent,
+    )

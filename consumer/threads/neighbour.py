@@ -1,0 +1,228 @@
+"""A neighbour of the worker's thread: orders in, answers out, one piece of work at a time.
+
+    worker ──order──▶ neighbour ──message──▶ the worker's inbox
+
+There are three kinds, by what they wait for: `Ordered` for the next order, `Periodic` for the time, `Polling` for a
+record of Kafka. `step()` does one piece of work; tests call it without a thread. There are two ways to end:
+
+- `finish()`: what was ordered so far is done first;
+- `give_up()`: the piece in hand is tried at most once more, and the rest is dropped.
+
+An error about one request is contained where it is met (consumer/containment.py). What `step()` raises all the same is
+nobody's: it is delivered as `ThreadFailed`, and the worker ends.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+
+from consumer.metrics import Metrics
+from consumer.threads.watch import Turn, Watch
+from consumer.waiting import Breakers, Stopped, until_answered
+from pipeline.errors import TransientError
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+BUSY_LIMIT_S = 60.0
+"""A piece of work that takes longer, with no service away, is a thread that stands still."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadFailed:
+    """A thread met an error that it cannot go on from: the worker must end, loudly.
+
+    `request_ids` are the requests that are to blame, where that is known.
+    """
+
+    thread: str
+    error: BaseException
+    request_ids: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all neighbours of one worker have in common."""
+
+    deliver: Callable[[Any], None]
+    breakers: Breakers = field(default_factory=Breakers)
+    metrics: Metrics = field(default_factory=Metrics)
+    watch: Watch = field(default_factory=Watch)
+
+
+class Neighbour(ABC):
+    """One or more threads that share their orders. `start`, `finish`, `give_up` and `join` may be called by any."""
+
+    def __init__(
+        self, name: str, around: Surroundings, *, threads: int = 1, busy_limit_s: float = BUSY_LIMIT_S
+    ) -> None:
+        self.name = name
+        self._deliver = around.deliver
+        self._breakers = around.breakers
+        self._metrics = around.metrics
+        self._watch = around.watch
+        self._busy_limit_s = busy_limit_s
+        self._finishing = threading.Event()
+        self._given_up = threading.Event()
+        self._local = threading.local()
+        names = [name] if threads == 1 else [f"{name}-{number}" for number in range(threads)]
+        self._threads = [threading.Thread(target=self._run, name=one, daemon=True) for one in names]
+
+    @abstractmethod
+    def step(self) -> bool:
+        """Do one piece of work; False if there was none."""
+
+    @abstractmethod
+    def _go_round(self) -> None:
+        """Step until told to end."""
+
+    def open(self) -> None:  # noqa: B027 - most have nothing to do
+        """In the thread, before the first step; may wait for a service."""
+
+    def close(self) -> None:  # noqa: B027
+        """In the thread, after the last step, however it ended."""
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def is_alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def finish(self) -> None:
+        self._finishing.set()
+
+    def give_up(self) -> None:
+        self._given_up.set()
+        self.finish()
+
+    def answered(
+        self,
+        operation: Callable[[], T],
+        *,
+        service: str | None = None,
+        on_retry: Callable[[TransientError], None] | None = None,
+    ) -> T:
+        """The result of `operation` as soon as its service answers.  Raises Stopped if this neighbour gives up first.
+
+        Waiting for a service that is away is not standing still: each try starts the watch's clock anew.
+        """
+
+        def told(error: TransientError) -> None:
+            self.turn.begin()
+            if on_retry is not None:
+                on_retry(error)
+
+        return until_answered(operation, breakers=self._breakers, stop=self._given_up, service=service, on_retry=told)
+
+    @property
+    def turn(self) -> Turn:
+        """The present thread's entry in the watch."""
+        turn: Turn | None = getattr(self._local, "turn", None)
+        if turn is None:
+            turn = self._local.turn = self._watch.turn(threading.current_thread().name, self._busy_limit_s)
+        return turn
+
+    def _run(self) -> None:
+        try:
+            self.turn.begin()
+            self.open()
+            self._go_round()
+        except Stopped:
+            log.info("thread gave up waiting for a service", thread=self.name)
+        except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
+            self._deliver(ThreadFailed(self.name, error, getattr(error, "request_ids", ())))
+        finally:
+            self.close()
+            self.turn.rest()
+
+
+class Ordered(Neighbour):
+    """Carries out orders in turn; with several threads, several at once."""
+
+    def __init__(
+        self, name: str, around: Surroundings, *, threads: int = 1, busy_limit_s: float = BUSY_LIMIT_S
+    ) -> None:
+        super().__init__(name, around, threads=threads, busy_limit_s=busy_limit_s)
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def order(self, work: Callable[[], None]) -> None:
+        self._orders.put(work)
+
+    def finish(self) -> None:
+        super().finish()
+        for _ in self._threads:
+            self._orders.put(None)
+
+    def step(self) -> bool:
+        with suppress(queue.Empty):
+            if (work := self._orders.get_nowait()) is not None:
+                work()
+                return True
+        return False
+
+    def _go_round(self) -> None:
+        self.turn.rest()
+        while (work := self._orders.get()) is not None and not self._given_up.is_set():
+            self.turn.begin()
+            work()
+            self.turn.rest()
+
+
+class Periodic(Neighbour):
+    """Takes a step every `every_s`; what a service that is away has prevented is made up for by the next step."""
+
+    def __init__(self, name: str, around: Surroundings, every_s: float, *, busy_limit_s: float = BUSY_LIMIT_S) -> None:
+        super().__init__(name, around, busy_limit_s=busy_limit_s)
+        self._every_s = every_s
+
+    @abstractmethod
+    def work(self) -> None:
+        """One turn; may raise TransientError."""
+
+    def last_work(self) -> None:
+        """Once, in the end; may raise TransientError."""
+
+    def pause_s(self) -> float:
+        """Until the next turn."""
+        return self._every_s
+
+    def step(self) -> bool:
+        try:
+            self._breakers.call(self.work)
+        except TransientError as error:
+            log.debug("thread skips a turn: a service is away", thread=self.name, why=str(error))
+            return False
+        return True
+
+    def _go_round(self) -> None:
+        self.turn.rest()
+        while not self._finishing.wait(self.pause_s()):
+            self.turn.begin()
+            self.step()
+            self.turn.rest()
+        self.turn.begin()
+        with suppress(TransientError):
+            self.last_work()
+
+
+class Polling(Neighbour):
+    """Owns a Kafka consumer: `step` polls, and waits for a record no longer than a moment."""
+
+    def _go_round(self) -> None:
+        while not self._finishing.is_set():
+            self.turn.begin()
+            self.step()
