@@ -273,6 +273,9 @@ class Worker:
         assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
+        if b"watcher" in command(self.watcher):  # where a test has failed
+            with suppress(ProcessLookupError):
+                os.kill(self.watcher, signal.SIGKILL)
 
 
 def command(pid: int) -> bytes:
