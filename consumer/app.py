@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -119,6 +119,7 @@ class _Parts:
     def run(self) -> None:
         """Takes everything down in the end, unless we are superseded: then whatever is still done here is too much."""
         self.http.start()
+        self.watch.start(self.http.listening)
         for neighbour in self._neighbours:
             neighbour.start()
         log.info("worker started", worker_id=self.me.worker_id, boot=self.me.boot)
@@ -164,6 +165,7 @@ class _Parts:
             self.stores.ledger.leave(self.me)
         except TransientError as error:
             log.info("the lease is left to run out", why=str(error))
+        self.watch.stop()  # first, for its watcher has the port open too
         self.http.stop()
         log.info("worker stopped", worker_id=self.me.worker_id)
 
@@ -203,7 +205,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     me = until_answered(lambda: begin_life(settings.worker_id, stores.ledger), breakers=breakers, stop=stop)
     spool = _own_spool(settings.spool_dir, me)
 
-    inbox, watch, limits = Inbox(), Watch(), _limits(settings)
+    inbox, watch, limits = Inbox(), Watch(me.worker_id), _limits(settings)
     around = Surroundings(inbox.put, breakers, metrics, watch)
     intake = Intake(Consumer(kafka_config.consumer_config(settings)), topics.training_requests, around=around)
     progress = Progress(Producer(kafka_config.progress_producer_config(settings)), codec, topics)
@@ -272,10 +274,10 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
             services=breakers.states(),
         )
 
-    def alive() -> bool:
-        return not watch.stuck() and lanes.alive
+    def stuck() -> Mapping[str, float]:
+        return watch.stuck() if lanes.alive else {**watch.stuck(), "lanes": 0.0}
 
-    http = HttpServer(settings.port, health, alive, metrics)
+    http = HttpServer(settings.port, health, stuck, metrics, watch)
     return _Parts(
         me,
         stores,

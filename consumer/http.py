@@ -17,8 +17,13 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from consumer.metrics import Metrics
+from consumer.threads.stamps import HTTP, Turn
+from consumer.threads.watch import Watch
 
 SERVICE = "ml-worker"
+BEAT_S = 1.0
+STANDSTILL_S = 60.0
+"""How long the server's thread may be away from its loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,9 @@ class HttpServer:
         port: 0 takes a free one.
         health: a snapshot that somebody else keeps; called at each GET /health, in the server's thread: it must not
             block.
-        alive: whether the worker's loops still turn; called likewise at each GET /livez.
+        stuck: what stands still, with its seconds; called likewise at each GET /livez. Empty is alive.
         metrics: shown at GET /metrics.
+        watch: watches the server's thread too; its threads' times are shown among the metrics.
         host: all interfaces, version 4 and 6, unless one is named.
         clock: the time that /health reports.
     """
@@ -61,8 +67,9 @@ class HttpServer:
         self,
         port: int,
         health: Callable[[], Health],
-        alive: Callable[[], bool],
+        stuck: Callable[[], Mapping[str, float]],
         metrics: Metrics,
+        watch: Watch,
         *,
         host: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -70,8 +77,9 @@ class HttpServer:
         self._port = port
         self._host = host
         self._health = health
-        self._alive = alive
+        self._stuck = stuck
         self._metrics = metrics
+        self._watch = watch
         self._clock = clock
         self._version = _version()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
@@ -79,10 +87,10 @@ class HttpServer:
 
     def start(self) -> int:
         """Returns the port, which is open then.  Raises OSError where it is taken."""
-        self._listening = _listen(self._host, self._port)
+        self.listening = _listen(self._host, self._port)
         self._thread.start()
         self._ready.result()
-        return int(self._listening.getsockname()[1])
+        return int(self.listening.getsockname()[1])
 
     def stop(self) -> None:
         """Closes the port and ends the thread.  May be called twice, and if never started."""
@@ -107,13 +115,17 @@ class HttpServer:
         app.router.add_get("/metrics", self._get_metrics, allow_head=False)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         stopping = asyncio.Event()
+        turn = self._watch.turn(HTTP, STANDSTILL_S)
+        beats = asyncio.create_task(_beat(turn))
         try:
             await runner.setup()
-            await web.SockSite(runner, self._listening).start()
+            await web.SockSite(runner, self.listening).start()
             self._ready.set_result((asyncio.get_running_loop(), stopping))
             await stopping.wait()
         finally:
             await runner.cleanup()
+            beats.cancel()
+            turn.rest()
 
     async def _get_health(self, _: web.Request) -> web.Response:
         health = self._health()
@@ -133,12 +145,19 @@ class HttpServer:
         return _json(200 if health.healthy else 503, body)
 
     async def _get_livez(self, _: web.Request) -> web.Response:
-        alive = self._alive()
-        return _json(200 if alive else 503, {"status": "alive" if alive else "stuck"})
+        stuck = {name: round(busy_s, 1) for name, busy_s in self._stuck().items()}
+        return _json(503, {"status": "stuck", "threads": stuck}) if stuck else _json(200, {"status": "alive"})
 
     async def _get_metrics(self, _: web.Request) -> web.Response:
+        self._metrics.show_threads(self._watch.busy_s(), self._watch.limits_s())
         text = generate_latest(self._metrics.registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _beat(turn: Turn) -> None:
+    while True:
+        turn.begin()
+        await asyncio.sleep(BEAT_S)
 
 
 def _listen(host: str | None, port: int) -> socket.socket:

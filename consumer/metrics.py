@@ -6,7 +6,7 @@ Label values come from fixed sets (or count partitions): never a request, a mode
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -50,6 +50,13 @@ class Metrics:
         self._commits()
         self._services()
         self._storage()
+        self._threads()
+
+    def show_threads(self, busy_s: Mapping[str, float], limits_s: Mapping[str, float]) -> None:
+        """Called before each scrape, with what the watch says of each thread."""
+        for thread, seconds in busy_s.items():
+            self.thread_busy_s.labels(thread).set(seconds)
+            self.thread_limit_s.labels(thread).set(limits_s[thread])
 
     def _trainings(self) -> None:
         self.models_trained = self._counter("models_trained_total", "Models trained and registered.", "algorithm")
@@ -165,6 +172,16 @@ class Metrics:
     def _storage(self) -> None:
         self.cache_reads = self._counter("dataset_cache_reads_total", "Datasets asked for: hit, miss.", "result")
         self.artifact_bytes = self._counter("artifact_bytes_total", "Bytes of artifacts stored.", "store")
+
+    def _threads(self) -> None:
+        self.thread_busy_s = self._gauge(
+            "thread_busy_seconds",
+            "Since a thread of the worker took its order; 0 while it waits for one; interpreter: since none got on.",
+            "thread",
+        )
+        self.thread_limit_s = self._gauge(
+            "thread_limit_seconds", "How long it may take; beyond that /livez is 503.", "thread"
+        )
 
     def _counter(self, name: str, meaning: str, *labels: str, values: Iterable[str] = ()) -> Counter:
         """`values` of its one label are shown from the start: the first of a kind is no increase to Prometheus else."""

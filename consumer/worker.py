@@ -258,13 +258,31 @@ class Worker:
     def _ruled(self, ruled: Ruled) -> None:
         for ruling in ruled.rulings:
             self._unclaimed -= 1
-            if ruling.asked is None:
-                self._bury(ruling)
-            else:
-                self._step("claim", ruling.asked.request.request_id, self._follow, ruling, ruling.asked)
+            try:
+                self._follow(ruling)
+            except PASSED_ON:
+                raise
+            except Exception as error:  # noqa: BLE001 - about this record
+                self._contain_ruling(ruling, error)
 
-    def _follow(self, ruling: Ruling, asked: Asked) -> None:
-        if not self._assignment.owns(ruling.record) or self._draining.begun:
+    def _contain_ruling(self, ruling: Ruling, error: Exception) -> None:
+        """The request ends, if this record is its home; else the record becomes a dead letter."""
+        asked = ruling.asked
+        request_id = "" if asked is None else asked.request.request_id
+        at_home = asked is not None and ruling.standing in (Standing.MINE, Standing.FOUND, Standing.PARKED)
+        if asked is not None and at_home and self._assignment.owns(ruling.record) and not self._jobs.get(request_id):
+            self._jobs.add(asked)
+        if self._jobs.get(request_id):
+            self._contain("claim", request_id, error)
+        else:
+            failure = contain(self._metrics, "claim", error, request_id=request_id)
+            self._assignment.announce(Announcement(ruling.record, dead_letter=(failure.kind, failure.message)))
+
+    def _follow(self, ruling: Ruling) -> None:
+        asked = ruling.asked
+        if asked is None:
+            self._bury(ruling)
+        elif not self._assignment.owns(ruling.record) or self._draining.begun:
             self._decline(ruling, asked)
         elif ruling.standing in _DEAD_LETTERS:
             self._forget_parked(ruling, asked)
@@ -540,10 +558,10 @@ class Worker:
             return
         record = job.record
         self._jobs.move(job, Place.STORED)
-        if job.keeps_checkpoints:
-            self._checkpoints.drop(job.request_id)
         if record is not None:
             self._assignment.announce(Announcement(record, outcome, stored.registered))
+        if job.keeps_checkpoints:
+            self._checkpoints.drop(job.request_id)
         self._chronicle.stored(job, stored)
 
     def _unstored(self, unstored: Unstored) -> None:

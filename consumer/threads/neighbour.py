@@ -25,7 +25,8 @@ from typing import Any, TypeVar
 import structlog
 
 from consumer.metrics import Metrics
-from consumer.threads.watch import Turn, Watch
+from consumer.threads.stamps import Turn
+from consumer.threads.watch import Watch
 from consumer.waiting import Breakers, Stopped, until_answered
 from pipeline.errors import TransientError
 

@@ -16,6 +16,7 @@ import yaml
 from consumer.http import Health, HttpServer
 from consumer.metrics import Metrics
 from consumer.settings import Settings, duration_s, load_settings
+from consumer.threads.watch import Watch
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.kafka.yml").read_text())
@@ -59,9 +60,9 @@ def test_the_images_health_check_is_python_that_asks_livez() -> None:
     match = re.search(r'CMD \["python", "-c", "(.*)"\]', DOCKERFILE)
     assert match is not None
     script = match[1].replace('\\"', '"')
-    alive = [True, False]
+    stuck = [{}, {"worker": 31.0}]
     health = Health(True, True, True, 0, 0, 0)
-    server = HttpServer(0, lambda: health, lambda: alive.pop(0), Metrics(), host="127.0.0.1")
+    server = HttpServer(0, lambda: health, lambda: stuck.pop(0), Metrics(), Watch(), host="127.0.0.1")
     environ = {**os.environ, "PORT": str(server.start())}
     try:
         asked = [subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True) for _ in (1, 2)]

@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from consumer.http import Health, HttpServer
 from consumer.metrics import Metrics
+from consumer.threads.watch import Watch
 
 HEALTHY = Health(
     mongodb_connected=True,
@@ -34,10 +35,17 @@ class Worker:
 
     def __init__(self) -> None:
         self.health = HEALTHY
-        self.alive = True
+        self.stuck: dict[str, float] = {}
         self.metrics = Metrics()
+        self.watch = Watch()
         self.server = HttpServer(
-            0, lambda: self.health, lambda: self.alive, self.metrics, host="127.0.0.1", clock=lambda: NOON
+            0,
+            lambda: self.health,
+            lambda: self.stuck,
+            self.metrics,
+            self.watch,
+            host="127.0.0.1",
+            clock=lambda: NOON,
         )
         self.port = self.server.start()
 
@@ -92,9 +100,29 @@ def test_a_worker_that_waits_for_partitions_is_healthy(worker: Worker) -> None:
     assert worker.ask("/health")[0] == 200
 
 
-def test_a_worker_whose_loops_stand_still_is_not_alive(worker: Worker) -> None:
-    worker.alive = False
-    assert worker.ask("/livez")[0] == 503
+def test_a_worker_one_of_whose_threads_stands_still_is_not_alive_and_says_which(worker: Worker) -> None:
+    status, content_type, body = worker.ask("/livez")
+    assert (status, content_type, json.loads(body)) == (200, "application/json", {"status": "alive"})
+    worker.stuck = {"intake": 61.25}
+    status, content_type, body = worker.ask("/livez")
+    assert (status, content_type) == (503, "application/json")
+    assert json.loads(body) == {"status": "stuck", "threads": {"intake": 61.2}}
+
+
+def test_the_servers_own_thread_is_watched(worker: Worker) -> None:
+    worker.ask("/livez")
+    assert 0 < worker.watch.busy_s()["http"] < 30
+    worker.server.stop()
+    assert worker.watch.busy_s()["http"] == 0
+
+
+def test_the_metrics_show_every_thread_and_what_it_may_take(worker: Worker) -> None:
+    worker.watch.turn("registrar", 600.0).begin()
+    _, _, body = worker.ask("/metrics")
+    samples = dict(line.rsplit(" ", 1) for line in body.decode().splitlines() if line[0] != "#")
+    assert 0 < float(samples['ml_worker_thread_busy_seconds{thread="registrar"}']) < 30
+    assert float(samples['ml_worker_thread_limit_seconds{thread="registrar"}']) == 600
+    assert float(samples['ml_worker_thread_busy_seconds{thread="interpreter"}']) == 0
 
 
 def test_metrics_are_shown_in_prometheus_own_words(worker: Worker) -> None:
@@ -123,7 +151,7 @@ def test_a_snapshot_that_cannot_be_had_is_an_error_and_not_the_end(worker: Worke
 
 
 def test_a_port_that_is_taken_raises(worker: Worker) -> None:
-    second = HttpServer(worker.port, lambda: HEALTHY, lambda: True, Metrics(), host="127.0.0.1")
+    second = HttpServer(worker.port, lambda: HEALTHY, dict, Metrics(), Watch(), host="127.0.0.1")
     with pytest.raises(OSError, match="in use"):
         second.start()
 
@@ -143,7 +171,7 @@ def test_a_client_that_says_nothing_does_not_hold_up_the_stop(worker: Worker) ->
 
 
 def test_without_a_host_all_interfaces_are_served() -> None:
-    server = HttpServer(0, lambda: HEALTHY, lambda: True, Metrics())
+    server = HttpServer(0, lambda: HEALTHY, dict, Metrics(), Watch())
     port = server.start()
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()

@@ -39,7 +39,7 @@ def test_no_label_can_hold_a_request_a_model_or_a_user() -> None:
     labels = {label for doc in Metrics().vocabulary for label in doc.labels}
     assert labels <= {
         "algorithm", "model_type", "kind", "stage", "cause", "result", "partition", "event", "reason", "service",
-        "operation", "store",
+        "operation", "store", "thread",
     }  # fmt: skip
 
 
