@@ -16,7 +16,7 @@ from typing import Any
 from tests.end_to_end.evidence import Document, Evidence, Seen
 
 TERMINAL = frozenset({"REGISTERED", "REJECTED", "FAILED", "TIMED_OUT", "CANCELLED"})
-CRASHED = frozenset({"TRAINER_CRASHED", "WORKER_LOST"})
+CRASHED = frozenset({"TRAINER_CRASHED", "WORKER_LOST", "INTERNAL_ERROR"})
 REQUEST_ID_CHARACTERS = range(1, 121)
 NOT_CONTENT = frozenset({"requested_at", "correlation_id"})
 
