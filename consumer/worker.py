@@ -36,11 +36,12 @@ from consumer.claims import Asked, Claims, Ruled, Ruling, Standing
 from consumer.committer import Committer, GroupSettled
 from consumer.containment import PASSED_ON, UncontainedError, contain
 from consumer.dead_letters import CONFLICT, UNREADABLE
-from consumer.draining import Draining
 from consumer.feeding import Limits, spec_of
 from consumer.flow import Flow
+from consumer.handover import Handover
 from consumer.heartbeat import Beat
 from consumer.intake import Intake, Membership, Partition, PassedOver, Polled, Record
+from consumer.jobs.duplicates import Duplicates
 from consumer.jobs.job import Job
 from consumer.jobs.jobs import Jobs
 from consumer.jobs.places import Place
@@ -127,15 +128,22 @@ class Worker:
         self._assignment = Assignment(me.boot)
         self._jobs = Jobs(quotas.trainings, preparation.put_down)
         self._fed = 0
-        self._duplicates: dict[Record, tuple[float, Asked]] = {}
-        """Records whose request has its home elsewhere and no outcome yet, and when to look again."""
+        self._duplicates = Duplicates()
         self._unclaimed = 0
         self._flow = Flow(limits.look_ahead)
         self._observer = Observer(self._assignment, lanes, metrics, chronicle, clock, self._whereabouts)
         self._storing: Gathering[Item] = Gathering(Pace(STORE_PACE_S), GROUP_LIMIT)
         self._announcing = Pace(ANNOUNCE_PACE_S)
         self._look_at = self._sweep_at = 0.0
-        self._draining = Draining(intake, limits.drain_timeout_s)
+        self._handover = Handover(
+            self._jobs,
+            self._assignment,
+            intake=intake,
+            claims=claims,
+            preparation=preparation,
+            lanes=lanes,
+            timeout_s=limits.drain_timeout_s,
+        )
         self._handlers: dict[type, Callable[[Any], None]] = {
             Polled: self._polled,
             Ruled: self._ruled,
@@ -152,7 +160,7 @@ class Worker:
 
     def drain(self) -> None:
         """Start no more, finish what runs, leave. A second call changes nothing."""
-        self._draining.ask()
+        self._handover.ask()
 
     def watched(self) -> Collection[str]:
         """The requests whose cancel flags the heartbeat reads."""
@@ -174,7 +182,7 @@ class Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(self._inbox, selectors.EVENT_READ)
             watching: set[Any] = set()
-            while not self._done():
+            while not self._handover.done(time.monotonic(), self._unclaimed):
                 turn.rest()
                 watching = _select_on(selector, watching, set(self._lanes.descriptors()))
                 selector.select(self._pause_s())
@@ -187,8 +195,7 @@ class Worker:
             self._handlers[type(message)](message)
         for event in self._lanes.poll():
             self._step("train", event.job_id, self._lane_event, event)
-        if self._draining.asked:
-            self._drain_further(now)
+        self._drain(now)
         self._look_again(now)
         self._start_jobs()
         self._throttle()
@@ -239,7 +246,8 @@ class Worker:
     def _polled(self, polled: Polled) -> None:
         gone = self._assignment.update(polled)
         if gone:
-            self._let_go(gone)
+            self._duplicates.let_go(gone)
+            self._handover.let_go(gone)
         work: list[Record] = []
         for record in polled.records:
             if isinstance(record, PassedOver):
@@ -248,7 +256,7 @@ class Worker:
             self._flow.received += 1
             if self._assignment.deliver(record):
                 work.append(record)
-        if not self._draining.begun:
+        if not self._handover.draining:
             self._unclaimed += len(work)
             for first in range(0, len(work), CLAIM_BATCH):
                 self._claims.claim(work[first : first + CLAIM_BATCH])
@@ -282,18 +290,18 @@ class Worker:
         asked = ruling.asked
         if asked is None:
             self._bury(ruling)
-        elif not self._assignment.owns(ruling.record) or self._draining.begun:
+        elif not self._assignment.owns(ruling.record) or self._handover.draining:
             self._decline(ruling, asked)
         elif ruling.standing in _DEAD_LETTERS:
             self._forget_parked(ruling, asked)
             self._bury(ruling)
         elif ruling.standing is Standing.DONE:
             self._forget_parked(ruling, asked)
-            self._duplicates.pop(ruling.record, None)
+            self._duplicates.over(ruling.record)
             self._assignment.announce(Announcement(ruling.record))
         elif ruling.standing is Standing.DUPLICATE:
             self._forget_parked(ruling, asked)
-            self._duplicates[ruling.record] = (time.monotonic() + LOOK_AGAIN_S, asked)
+            self._duplicates.wait(asked, time.monotonic() + LOOK_AGAIN_S)
         else:
             self._place(ruling, asked)
 
@@ -302,7 +310,7 @@ class Worker:
         record, reason = ruling.record, _DEAD_LETTERS[ruling.standing]
         ids = {"request_id": ruling.asked.request.request_id} if ruling.asked else {}
         self._chronicle.buried(reason, ruling.message, partition=record.partition.number, offset=record.offset, **ids)
-        self._duplicates.pop(record, None)
+        self._duplicates.over(record)
         self._assignment.announce(Announcement(record, dead_letter=(reason, ruling.message)))
 
     def _forget_parked(self, ruling: Ruling, asked: Asked) -> None:
@@ -356,18 +364,14 @@ class Worker:
 
     def _look_again(self, now: float) -> None:
         """At what others have in hand, and at duplicates whose first is not finished."""
-        if now < self._look_at or self._draining.begun:
+        if now < self._look_at or self._handover.draining:
             return
         self._look_at = now + TICK_S
-        again = []
+        again = self._duplicates.due(now)
         for job in self._jobs.at(Place.PARKED):
             if job.look_at <= now:
                 job.look_at = float("inf")
                 again.append(job.asked)
-        for record, (at, asked) in self._duplicates.items():
-            if at <= now:
-                self._duplicates[record] = (float("inf"), asked)
-                again.append(asked)
         if again:
             self._unclaimed += len(again)
             self._claims.look_again(again)
@@ -521,7 +525,7 @@ class Worker:
 
     def _given_up(self, job: Job) -> bool:
         """Whether a job that comes back untrained is not to be trained here."""
-        if job.record is None or self._draining.begun:
+        if job.record is None or self._handover.draining:
             self._jobs.move(job, Place.RELEASED)
             self._claims.release((job.request_id,))
         elif job.cancelled:
@@ -614,61 +618,20 @@ class Worker:
             self._chronicle.cancelled(job, "waiting")
             self._end(job, OutcomeKind.CANCELLED, failure)
 
-    # Partitions go ------------------------------------------------------------------------------------------------
+    # The worker goes ----------------------------------------------------------------------------------------------
 
-    def _let_go(self, gone: set[tuple[Partition, int]]) -> None:
-        """Release what no trainer has; the rest goes on without its record."""
-        self._duplicates = {r: due for r, due in self._duplicates.items() if (r.partition, r.epoch) not in gone}
-        lost = [job for job in self._jobs if job.record and (job.record.partition, job.record.epoch) in gone]
-        self._hand_back(lost)
-        for job in lost:
-            if self._jobs.get(job.request_id) is job:
-                self._jobs.detach(job)
-
-    def _hand_back(self, jobs: Collection[Job]) -> None:
-        """Give up those that no trainer has and that have not ended, for others to train."""
-        released = []
-        for job in jobs:
-            if job.place in (Place.TRAINING, Place.STORING):
-                continue
-            if job.place is Place.FED and not self._lanes.take_back(job.request_id):
-                continue
-            if job.claim is not None:
-                released.append(job.request_id)
-            self._jobs.move(job, Place.RELEASED)
-        if released:
-            self._claims.release(released)
-
-    # Draining -----------------------------------------------------------------------------------------------------
-
-    def _drain_further(self, now: float) -> None:
-        if not self._draining.begun:
-            self._draining.begin(now)
-            failpoints.reach("while_draining")
-            log.info("draining", running=self._lanes.busy, waiting=len(self._jobs) - self._lanes.busy)
-            self._hand_back([*self._jobs])
-            self._preparation.ask_if_alone(self._draining.leave_unless)
-        if self._draining.over(now) and len(self._jobs):
+    def _drain(self, now: float) -> None:
+        self._handover.drain(now)
+        if self._handover.times_out(now):
             for results in self._storing.rest():
                 self._registrar.submit(results)
-            log.warning("drain timeout: trainings are given up", requests=sorted(self._jobs.ids())[:20])
-            self._claims.release(self._jobs.ids())
-            self._jobs.give_up()
-
-    def _done(self) -> bool:
-        """What is not announced by the end of the drain is announced by the partitions' next owner."""
-        if not self._draining.begun or len(self._jobs):
-            return False
-        if self._draining.over(time.monotonic()):
-            return True
-        # What is still being claimed is to be released, else it counts as lost with us.
-        return not self._unclaimed and (self._draining.left or self._assignment.idle)
+            self._handover.give_up()
 
     # Flow ---------------------------------------------------------------------------------------------------------
 
     def _throttle(self) -> None:
         """Read on only as fast as requests can be claimed and finished, and not while a service is away."""
-        halted = self._draining.begun or self._breakers.any_open()
+        halted = self._handover.draining or self._breakers.any_open()
         self._intake.read(self._flow.reading(self._assignment, self._unclaimed, halted=halted))
         if not self._flow.full:
             for partition in self._assignment.rewind():
@@ -685,9 +648,8 @@ class Worker:
         for job in self._jobs:
             if job.record is not None and (job.record.partition, job.record.offset) == place:
                 return job.place.name, job.ids
-        for record, (_, asked) in self._duplicates.items():
-            if (record.partition, record.offset) == place:
-                return "DUPLICATE", {"request_id": asked.request.request_id}
+        if request_id := self._duplicates.request_id(*place):
+            return "DUPLICATE", {"request_id": request_id}
         return "PASSED_OVER" if self._assignment.passes(*place) else "TO_BE_ANNOUNCED", {}
 
 
