@@ -13,7 +13,6 @@ import bson
 import pyarrow as pa
 import pymongo
 from bson import ObjectId
-from bson.binary import UuidRepresentation
 from gridfs import GridFSBucket, GridOut
 from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.database import Database
@@ -22,7 +21,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin
 from pipeline.datasets.files import parquet_of, read_table
 from pipeline.datasets.names import check_free, check_name, not_versioned, unknown, unknown_version, version_of
-from pipeline.datasets.rows import BATCH_ROWS, table_of
+from pipeline.datasets.rows import BATCH_ROWS, CODEC, table_of
 from pipeline.datasets.tables import about, canonical, check_target, fingerprint, profile
 from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError
@@ -244,8 +243,7 @@ class MongoSource:
     def _load_collection(self, name: str, document: Document | None) -> Loaded:
         if not self._may_be_rows(name):
             raise self._unknown(name)
-        options = self._database.codec_options.with_options(uuid_representation=UuidRepresentation.STANDARD)
-        rows = self._database.get_collection(name, codec_options=options)
+        rows = self._database.get_collection(name, codec_options=CODEC)
         with about(name), rows.find({}, {"_id": 0}, batch_size=BATCH_ROWS).sort("_id") as cursor:
             table = table_of(cursor, self._max_bytes)
         if not table.num_rows:
@@ -290,11 +288,12 @@ class MongoSource:
         return DatasetSummary(name, None, None, target, None, "mongodb")
 
     def _of_collection(self, name: str, target: str | None = None) -> DatasetSummary:
-        rows = self._database[name].estimated_document_count()
+        collection = self._database.get_collection(name, codec_options=CODEC)
+        rows = collection.estimated_document_count()
         with suppress(RejectedError):
             if rows <= PROFILED_ROWS:
                 return _summary(self._load_collection(name, {"target_column": target}), name)
-        first = self._database[name].find_one({}, {"_id": 0}, sort=[("_id", 1)]) or {}
+        first = collection.find_one({}, {"_id": 0}, sort=[("_id", 1)]) or {}
         return DatasetSummary(name, rows, len(first), target or next(reversed(first), None), None, "mongodb")
 
 

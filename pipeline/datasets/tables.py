@@ -24,6 +24,11 @@ MAX_CLASSES = 50
 MAX_SHOWN = 30
 MOST_NUMBERS = 16_384
 """Of one tensor: an image of 128 x 128.  Each becomes a column, and the names of all go into an event of 900 kB."""
+MOST_COLUMNS = 20_000
+"""For the same reason, and a request's features name as many."""
+MOST_DIMENSIONS = 16
+FIRST_YEAR_US, LAST_YEAR_US = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""Microseconds since 1970 of the first moment of the year 1 and the last of 9999, which a datetime can hold."""
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -47,11 +52,26 @@ def canonical(table: pa.Table) -> pa.Table:
     doubled = sorted(name for name, times in Counter(names).items() if times > 1)
     if doubled:
         raise RejectedError(f"column {doubled[0]!r} comes {Counter(names)[doubled[0]]} times; give each its own name")
+    check_column_count(len(names))
     if table.num_rows == 0:
         raise RejectedError("it has no rows")
     table = pa.table([_column(name, table.column(name)) for name in names], names=names)
     _check_room(table)
     return table
+
+
+def check_column_count(columns: int) -> None:
+    """Raises RejectedError if these are more columns than a dataset takes."""
+    if columns > MOST_COLUMNS:
+        raise RejectedError(f"it has more than {MOST_COLUMNS:,} columns, which is the most that a dataset takes")
+
+
+def no_date(name: str) -> RejectedError:
+    """A column holds a date that no calendar here has."""
+    return RejectedError(
+        f"column {name!r} holds a date before the year 1 or after 9999; correct it, or leave the value out where it "
+        "stands for none"
+    )
 
 
 def check_target(table: pa.Table, target_column: str | None) -> None:
@@ -134,12 +154,28 @@ def _plain(name: str, column: Column) -> Column:
     if types.is_floating(kind) or types.is_decimal(kind):
         return _without_nan(column.cast(pa.float64(), safe=False))
     if types.is_date(kind) or types.is_timestamp(kind):
-        return column.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(MOMENT)
+        return _moments(name, column)
     if types.is_duration(kind):
         return pc.divide(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
     if types.is_time(kind) or _is_text(kind) or _is_bytes(kind):
         return column.cast(TEXT)
     return _tensor(name, column)
+
+
+def _moments(name: str, column: Column) -> Column:
+    """In UTC; what is finer than a microsecond is cut."""
+    zone = getattr(column.type, "tz", None)
+    try:
+        if getattr(column.type, "unit", "") == "ns":
+            column = column.cast(pa.timestamp("us", zone), safe=False)
+        column = column.cast(pa.timestamp("us", zone)).cast(MOMENT)
+    except pa.ArrowInvalid as error:  # beyond what 64 bits hold
+        raise no_date(name) from error
+    ends: Any = pc.min_max(column.cast(pa.int64()))
+    first, last = ends["min"].as_py(), ends["max"].as_py()
+    if first is not None and (first < FIRST_YEAR_US or last > LAST_YEAR_US):
+        raise no_date(name)
+    return column
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -156,6 +192,7 @@ def _without_nan(column: Column) -> Column:
 
 
 def _tensor(name: str, column: Column) -> Column:
+    _check_dimensions(name, column.type)
     column = column.cast(_fixed(name, column))
     shape, inner = [], column.type
     while is_tensor(inner):
@@ -171,6 +208,14 @@ def _tensor(name: str, column: Column) -> Column:
     for length in reversed(shape):  # without the names that writers give to the parts
         inner = pa.list_(inner, length)
     return column.cast(inner)
+
+
+def _check_dimensions(name: str, kind: Any) -> None:
+    dimensions = 0
+    while is_tensor(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        dimensions, kind = dimensions + 1, kind.value_type
+    if dimensions > MOST_DIMENSIONS:
+        raise RejectedError(f"column {name!r} holds lists {dimensions} deep; at most {MOST_DIMENSIONS} are taken")
 
 
 def _fixed(name: str, column: Column) -> Any:
