@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.dates import moments_of
+
 IDENTIFIER = r"[0-9a-fA-F]{24}|[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
 """A MongoDB ObjectId, or a UUID with or without hyphens."""
 MANY_VALUES = 100
@@ -121,15 +123,10 @@ def _words(values: pd.Series[Any]) -> NDArray[Any]:
     return words
 
 
-def _dates(values: pd.Series[Any]) -> NDArray[Any]:
-    moments: Any = pd.to_datetime(values, utc=True, format=None if values.dtype.kind == "M" else "ISO8601")
-    return np.asarray(moments.dt.tz_localize(None).to_numpy(dtype="datetime64[us]"))
-
-
 _READERS: Mapping[Role, Callable[[pd.Series[Any]], NDArray[Any]]] = {
     Role.NUMERIC: _numbers,
     Role.BOOLEAN: _truths,
     Role.CATEGORICAL: _words,
     Role.TEXT: _words,
-    Role.DATE: _dates,
+    Role.DATE: moments_of,
 }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.algorithms import Algorithm, catalogue
 from pipeline.columns import Column, Role, UnusableColumnError, describe, read
+from pipeline.dates import moments_of
 from pipeline.errors import RejectedError
 from pipeline.jobs import TrainingRequest
 from pipeline.preparation import Rows, as_rows
@@ -265,7 +266,7 @@ def _times(frame: pd.DataFrame, column: str | None) -> NDArray[Any] | None:
         raise RejectedError(f"the time_column {column!r} is missing in {int(values.isna().sum()):,} rows")
     if values.dtype.kind not in "iufM":
         try:
-            values = pd.to_datetime(values, utc=True, format="ISO8601")
+            return moments_of(values)
         except (ValueError, TypeError):
             raise RejectedError(f"the time_column {column!r} holds neither dates nor numbers") from None
     return values.to_numpy()

@@ -20,7 +20,8 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 
-from pipeline.datasets.tables import MOMENT, TEXT, Chunk, Column, check_column_count, chunked, no_date
+from pipeline.datasets.moments import MOMENT, no_date
+from pipeline.datasets.tables import TEXT, Chunk, Column, check_column_count, chunked
 from pipeline.errors import RejectedError
 
 BATCH_ROWS = 5_000

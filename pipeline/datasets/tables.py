@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.datasets.moments import moments
 from pipeline.errors import RejectedError
 
 Column: TypeAlias = Any  # a ChunkedArray, and an Array: the stubs of pyarrow know fewer calls than it has
 Chunk: TypeAlias = Any
 TEXT = pa.large_string()  # what pandas keeps text in, so it is mapped without a copy; has no limit of 2 GiB
-MOMENT = pa.timestamp("us")  # naive, UTC
 MAX_CLASSES = 50
 MAX_SHOWN = 30
 MOST_NUMBERS = 16_384
@@ -27,8 +27,6 @@ MOST_NUMBERS = 16_384
 MOST_COLUMNS = 20_000
 """For the same reason, and a request's features name as many."""
 MOST_DIMENSIONS = 16
-FIRST_YEAR_US, LAST_YEAR_US = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""Microseconds since 1970 of the first moment of the year 1 and the last of 9999, which a datetime can hold."""
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -64,14 +62,6 @@ def check_column_count(columns: int) -> None:
     """Raises RejectedError if these are more columns than a dataset takes."""
     if columns > MOST_COLUMNS:
         raise RejectedError(f"it has more than {MOST_COLUMNS:,} columns, which is the most that a dataset takes")
-
-
-def no_date(name: str) -> RejectedError:
-    """A column holds a date that no calendar here has."""
-    return RejectedError(
-        f"column {name!r} holds a date before the year 1 or after 9999; correct it, or leave the value out where it "
-        "stands for none"
-    )
 
 
 def check_target(table: pa.Table, target_column: str | None) -> None:
@@ -154,28 +144,12 @@ def _plain(name: str, column: Column) -> Column:
     if types.is_floating(kind) or types.is_decimal(kind):
         return _without_nan(column.cast(pa.float64(), safe=False))
     if types.is_date(kind) or types.is_timestamp(kind):
-        return _moments(name, column)
+        return moments(name, column)
     if types.is_duration(kind):
         return pc.divide(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
     if types.is_time(kind) or _is_text(kind) or _is_bytes(kind):
         return column.cast(TEXT)
     return _tensor(name, column)
-
-
-def _moments(name: str, column: Column) -> Column:
-    """In UTC; what is finer than a microsecond is cut."""
-    zone = getattr(column.type, "tz", None)
-    try:
-        if getattr(column.type, "unit", "") == "ns":
-            column = column.cast(pa.timestamp("us", zone), safe=False)
-        column = column.cast(pa.timestamp("us", zone)).cast(MOMENT)
-    except pa.ArrowInvalid as error:  # beyond what 64 bits hold
-        raise no_date(name) from error
-    ends: Any = pc.min_max(column.cast(pa.int64()))
-    first, last = ends["min"].as_py(), ends["max"].as_py()
-    if first is not None and (first < FIRST_YEAR_US or last > LAST_YEAR_US):
-        raise no_date(name)
-    return column
 
 
 def _is_text(kind: pa.DataType) -> bool:
