@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.algorithms import Algorithm, catalogue
-from pipeline.columns import Column, Role, UnusableColumnError, describe, read
+from pipeline.columns import LARGEST, Column, Role, UnusableColumnError, describe, read, too_large
 from pipeline.dates import moments_of
 from pipeline.errors import RejectedError
 from pipeline.jobs import TrainingRequest
@@ -199,9 +199,12 @@ def _labels_of_a_classifier(values: pd.Series[Any], name: str, algorithm: Algori
 
 def _numbers_of_a_regressor(values: pd.Series[Any], name: str, algorithm: Algorithm) -> NDArray[Any]:
     try:
-        return pd.to_numeric(values).to_numpy(dtype=np.float64)
-    except (ValueError, TypeError):
+        numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
         raise RejectedError(f"the target {name!r} holds no numbers, which {algorithm.name} needs") from None
+    if len(beyond := numbers[~(np.abs(numbers) <= LARGEST)]):
+        raise RejectedError(f"the target {name!r} holds numbers that cannot be learned: {too_large(beyond[0])}")
+    return numbers
 
 
 def _classes(target: NDArray[Any], name: str, algorithm: Algorithm) -> tuple[NDArray[np.intp], NDArray[Any]]:
