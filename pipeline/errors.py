@@ -45,5 +45,7 @@ def said_by(error: BaseException) -> str:
 
     Nothing of a client of a service, whose errors quote hosts.
     """
-    text = (error.strerror or "") if isinstance(error, OSError) else str(error)
-    return text.strip().partition("\n")[0][:LONGEST_SAID] or "it gave no reason"
+    plain = error.strerror if isinstance(error, OSError) else None
+    text = plain if isinstance(plain, str) else str(error)
+    nothing = "it took too long" if isinstance(error, TimeoutError) else "it gave no reason"
+    return text.strip().partition("\n")[0][:LONGEST_SAID] or nothing

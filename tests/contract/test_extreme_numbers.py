@@ -127,3 +127,4 @@ def test_what_an_estimator_raises_is_told_without_its_class_or_a_path(
     assert "Error" not in str(e.value)
     assert said_by(FileNotFoundError(2, "No such file or directory", "/var/lib/x")) == "No such file or directory"
     assert said_by(KeyError()) == "it gave no reason"
+    assert said_by(TimeoutError()) == "it took too long"
