@@ -5,7 +5,7 @@ Every rule here ends in RejectedError with what would be right, or in a warning 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -152,10 +152,10 @@ def _whole(columns: Sequence[Column], shapes: Mapping[str, Shape]) -> dict[str, 
     return {name: shape for name, shape in shapes.items() if names.issuperset(parts(name, shape))}
 
 
-def _near(unknown: Iterable[str], names: Sequence[str]) -> str:
-    """`'pedal' (did you mean 'petal'?); its columns are …`"""
+def _near(unknown: Sequence[str], names: Sequence[str]) -> str:
+    """`'pedal' (did you mean 'petal'?); its columns are …`; of many, the first ones."""
     hints = []
-    for name in unknown:
+    for name in unknown[:LISTED]:
         near = get_close_matches(name, names, n=1)
         hints.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

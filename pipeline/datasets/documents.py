@@ -25,6 +25,7 @@ CODEC: CodecOptions[Document] = CodecOptions(
 """How these documents are decoded: a date that no datetime holds is one field's fault."""
 LISTED = CODEC.with_options(unicode_decode_error_handler="replace")
 """For lists, which one document with text that is not UTF-8 does not stop."""
+LONGEST_COLUMN = 1_000
 NOT_OURS = frozenset({13, 18, 8000})
 """What MongoDB answers to credentials: the fault of no request."""
 
@@ -88,6 +89,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_column(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_COLUMN
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 10**9
 
@@ -114,7 +119,7 @@ def _is_profile(value: Any) -> bool:
 
 _FIELDS: Mapping[str, tuple[Test, str]] = {
     "file_id": (_is_file_id, "the _id of a file in GridFS (an ObjectId, text, a UUID or an integer)"),
-    "target_column": (_is_text, "the name of a column"),
+    "target_column": (_is_column, "the name of a column, of at most 1,000 characters"),
     "version": (_is_number, "the number of a version, 1 or more"),
     "profile": (_is_profile, "what tensorfleet writes there: rows, columns, target and classes"),
     "fingerprint": (_is_text, "text"),
