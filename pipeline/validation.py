@@ -54,7 +54,7 @@ def check(request: TrainingRequest) -> None:
 
 def _check_size(request: TrainingRequest) -> None:
     try:
-        size = len(orjson.dumps(request.to_document()))
+        size = len(orjson.dumps(request, default=dict))
     except (TypeError, ValueError, RecursionError) as error:
         raise RejectedError(f"the request cannot be written as JSON: {said_by(error)}") from error
     if size > LARGEST_REQUEST_BYTES:
