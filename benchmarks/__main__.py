@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for result in _results(asked.parts or PARTS, asked.quick):
             whole.append({**report.to_json(result), "loadavg": os.getloadavg()})
             if asked.json:
-                sys.stdout.write(orjson.dumps(whole[-1]).decode() + "\n")
+                sys.stdout.write(report.encoded(whole[-1]).decode() + "\n")
                 sys.stdout.flush()
             else:
                 console.print(report.table(result), "")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         if asked.output:
-            asked.output.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2) + b"\n")
+            asked.output.write_bytes(report.encoded(whole, orjson.OPT_INDENT_2) + b"\n")
     if not asked.json:
         load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
         console.print(f"{time.monotonic() - begun:.0f} s; load averages {load} on {os.cpu_count()} cores")

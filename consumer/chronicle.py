@@ -144,7 +144,8 @@ class Chronicle:
             self.trained += 1
             metrics.models_trained.labels(model.algorithm).inc()
             if (accuracy := model.metrics.get("test_accuracy")) is not None:
-                metrics.model_accuracy.labels(model.model_type).observe(accuracy)
+                metrics.model_accuracy.labels(model.model_type).set(accuracy)
+                metrics.model_accuracy_distribution.labels(model.model_type).observe(accuracy)
 
     def _enter_stage(self, job: Job, stage: str) -> None:
         """Time what a job does; an empty stage ends the one before."""

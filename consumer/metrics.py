@@ -63,8 +63,11 @@ class Metrics:
         self.training_duration_s = self._histogram(
             "training_duration_seconds", "A training, from its start in the trainer to its result.", _TRAINING_S
         )
-        self.model_accuracy = self._histogram(
-            "model_accuracy", "Test accuracy of registered classifiers.", _SHARE, "model_type"
+        self.model_accuracy = self._gauge(
+            "model_accuracy", "Test accuracy of the last classifier that was registered.", "model_type"
+        )
+        self.model_accuracy_distribution = self._histogram(
+            "model_accuracy_distribution", "Test accuracies of registered classifiers.", _SHARE, "model_type"
         )
         self.active_training_jobs = self._gauge("active_training_jobs", "Trainings that run now.")
         self.outcomes = self._counter(

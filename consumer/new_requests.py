@@ -11,8 +11,7 @@ from difflib import get_close_matches
 from typing import Any, NotRequired, Required, TypedDict
 from uuid import UUID
 
-import orjson
-
+from consumer.events.requests import EMPTY_IS_NOT_GIVEN, given_hyperparameters
 from pipeline.errors import RejectedError
 from pipeline.jobs import Evaluation, HyperparameterValue, Search, SearchDimension, TrainingRequest, milliseconds
 
@@ -42,14 +41,19 @@ class RequestFields(TypedDict, total=False):
 
 def training_request(given: Mapping[str, object]) -> TrainingRequest:
     """The request that says this, with a new request_id if it has none.  Raises RejectedError for unknown fields."""
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    values: dict[str, Any] = {
+        name: value for name, value in given.items() if value is not None and (value or name not in EMPTY_IS_NOT_GIVEN)
+    }
     _known(values, _REQUEST_FIELDS, "a request")
     for name in ("algorithm", "dataset_name"):
         if not values.get(name):
             raise RejectedError(f"a request needs {name}")
     text = values.pop("hyperparameters_json", None)
     if text is not None:
-        values["hyperparameters"] = {**values.get("hyperparameters", {}), **_json_object(text)}
+        values["hyperparameters"] = {
+            **values.get("hyperparameters", {}),
+            **given_hyperparameters({"hyperparameters_json": text}),
+        }
     evaluation = values.get("evaluation", {})
     if isinstance(evaluation, Mapping):
         _known(evaluation, [field.name for field in fields(Evaluation)], "evaluation")
@@ -115,13 +119,3 @@ def _known(given: Iterable[str], known: Iterable[str], what: str) -> None:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             raise RejectedError(f"{what} has no {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise RejectedError(f"hyperparameters_json is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise RejectedError("hyperparameters_json takes a JSON object")
-    return found

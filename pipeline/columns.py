@@ -11,8 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.dates import moments_of
+
 IDENTIFIER = r"[0-9a-fA-F]{24}|[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
 """A MongoDB ObjectId, or a UUID with or without hyphens."""
+LARGEST = 1e100
+"""Of a number to learn or predict from, either way of zero: squares of it, and sums of those, are still numbers."""
 MANY_VALUES = 100
 WORDS_OF_TEXT = 5
 
@@ -68,11 +72,11 @@ def describe(values: pd.Series[Any], name: str, *, wanted: bool = False) -> Colu
 def read(values: pd.Series[Any], column: Column) -> NDArray[Any]:
     """The values as preparation takes them: float64 with NaN, datetime64 with NaT, or str objects with NaN.
 
-    Infinity is missing.  Raises ValueError if a value cannot be read as what the column holds.
+    Infinity is missing.  Raises ValueError if a value cannot be read as what the column holds, or is beyond LARGEST.
     """
     try:
         return _READERS[column.role](values)
-    except (ValueError, TypeError) as wrong:
+    except (ValueError, TypeError, OverflowError) as wrong:
         raise ValueError(f"column {column.name!r} takes {column.role} values ({column.type}): {wrong}") from None
 
 
@@ -103,8 +107,19 @@ def _numbers(values: pd.Series[Any]) -> NDArray[Any]:
         return np.asarray(values.dt.total_seconds(), dtype=np.float64)
     numbers = values if values.dtype.kind in "iuf" else pd.to_numeric(values)
     found = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
-    infinite = np.isinf(found)
-    return np.where(infinite, np.nan, found) if infinite.any() else found
+    large = np.abs(found) > LARGEST
+    if not large.any():
+        return found
+    if len(beyond := found[large & np.isfinite(found)]):
+        raise ValueError(too_large(beyond[0]))
+    return np.where(large, np.nan, found)
+
+
+def too_large(number: float) -> str:
+    return (
+        f"{number:g} is beyond {LARGEST:g}, the largest number that can be standardised; leave it out where it stands "
+        "for a missing value, or scale the column"
+    )
 
 
 def _truths(values: pd.Series[Any]) -> NDArray[Any]:
@@ -121,15 +136,10 @@ def _words(values: pd.Series[Any]) -> NDArray[Any]:
     return words
 
 
-def _dates(values: pd.Series[Any]) -> NDArray[Any]:
-    moments: Any = pd.to_datetime(values, utc=True, format=None if values.dtype.kind == "M" else "ISO8601")
-    return np.asarray(moments.dt.tz_localize(None).to_numpy(dtype="datetime64[us]"))
-
-
 _READERS: Mapping[Role, Callable[[pd.Series[Any]], NDArray[Any]]] = {
     Role.NUMERIC: _numbers,
     Role.BOOLEAN: _truths,
     Role.CATEGORICAL: _words,
     Role.TEXT: _words,
-    Role.DATE: _dates,
+    Role.DATE: moments_of,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 PARTS = ("year", "month", "weekday", "hour", "days")
 DAY_US = 24 * 3600 * 1_000_000
+FINER_THAN_US = re.compile(r"(?<=\.\d{6})\d+")
 
 
 class DateFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -41,19 +43,47 @@ class DateFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.array([f"{name}_{part}" for name in names for part in PARTS], dtype=object)
 
 
+def moments_of(values: pd.Series[Any]) -> NDArray[np.datetime64]:
+    """Datetimes, dates or ISO 8601 text as datetime64[us] in UTC, NaT where there is none: any year, not only those
+    that nanoseconds hold (1677 to 2262).
+
+    Raises ValueError for what is none of them.
+    """
+    if values.dtype.kind in "biufc":
+        raise ValueError("numbers are no dates")
+    try:
+        try:
+            moments = _in_utc(values)
+        except pd.errors.OutOfBoundsDatetime:  # of text with nine digits after the point, which is read as nanoseconds
+            moments = _in_utc(values.map(_cut_to_us))
+        return np.asarray(moments.dt.tz_localize(None).dt.as_unit("us").to_numpy())
+    except (ValueError, TypeError) as wrong:
+        raise ValueError(str(wrong).partition(" You might want to try")[0]) from None
+
+
+def _in_utc(values: pd.Series[Any]) -> Any:
+    return pd.to_datetime(values, utc=True, format=None if values.dtype.kind == "M" else "ISO8601")
+
+
+def _cut_to_us(value: Any) -> Any:
+    return FINER_THAN_US.sub("", value) if isinstance(value, str) else value
+
+
 def _moments(X: Any) -> list[pd.DatetimeIndex]:
     frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(X)
-    columns = (pd.to_datetime(frame.iloc[:, place], utc=True) for place in range(frame.shape[1]))
-    return [pd.DatetimeIndex(column).tz_localize(None).as_unit("us") for column in columns]
+    return [pd.DatetimeIndex(moments_of(frame.iloc[:, place])) for place in range(frame.shape[1])]
 
 
 def _start_us(moments: pd.DatetimeIndex) -> float:
     """Microseconds since 1970; a column without a date starts there."""
-    present = moments.dropna()
-    return float(present.min().value // 1000) if len(present) else 0.0
+    present = _since_us(moments.dropna())
+    return float(present.min()) if len(present) else 0.0
 
 
 def _parts(moments: pd.DatetimeIndex, start_us: float) -> NDArray[np.float64]:
-    since_us = moments.to_numpy().astype("int64").astype(np.float64)
-    days = np.where(moments.isna(), np.nan, (since_us - start_us) / DAY_US)
+    days = np.where(moments.isna(), np.nan, (_since_us(moments) - start_us) / DAY_US)
     return np.column_stack([moments.year, moments.month, moments.day_of_week, moments.hour, days]).astype(np.float64)
+
+
+def _since_us(moments: pd.DatetimeIndex) -> NDArray[np.float64]:
+    return moments.to_numpy().astype("int64").astype(np.float64)

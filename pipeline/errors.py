@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LONGEST_SAID = 1_000
+
 
 class RejectedError(Exception):
     """The request itself is wrong: it goes to the dead letters and is never tried again.
@@ -36,3 +38,14 @@ class CorruptArtifactError(Exception):
 
 class NotFoundError(Exception):
     """What was asked for by name does not exist; the message lists what is near."""
+
+
+def said_by(error: BaseException) -> str:
+    """What a library's error says, in one line for the person who sent the request: no class, no path of this machine.
+
+    Nothing of a client of a service, whose errors quote hosts.
+    """
+    plain = error.strerror if isinstance(error, OSError) else None
+    text = plain if isinstance(plain, str) else str(error)
+    nothing = "it took too long" if isinstance(error, TimeoutError) else "it gave no reason"
+    return text.strip().partition("\n")[0][:LONGEST_SAID] or nothing

@@ -5,7 +5,7 @@ Every rule here ends in RejectedError with what would be right, or in a warning 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.algorithms import Algorithm, catalogue
-from pipeline.columns import Column, Role, UnusableColumnError, describe, read
+from pipeline.columns import LARGEST, Column, Role, UnusableColumnError, describe, read, too_large
+from pipeline.dates import moments_of
 from pipeline.errors import RejectedError
 from pipeline.jobs import TrainingRequest
 from pipeline.preparation import Rows, as_rows
@@ -151,10 +152,10 @@ def _whole(columns: Sequence[Column], shapes: Mapping[str, Shape]) -> dict[str, 
     return {name: shape for name, shape in shapes.items() if names.issuperset(parts(name, shape))}
 
 
-def _near(unknown: Iterable[str], names: Sequence[str]) -> str:
-    """`'pedal' (did you mean 'petal'?); its columns are …`"""
+def _near(unknown: Sequence[str], names: Sequence[str]) -> str:
+    """`'pedal' (did you mean 'petal'?); its columns are …`; of many, the first ones."""
     hints = []
-    for name in unknown:
+    for name in unknown[:LISTED]:
         near = get_close_matches(name, names, n=1)
         hints.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
@@ -198,9 +199,12 @@ def _labels_of_a_classifier(values: pd.Series[Any], name: str, algorithm: Algori
 
 def _numbers_of_a_regressor(values: pd.Series[Any], name: str, algorithm: Algorithm) -> NDArray[Any]:
     try:
-        return pd.to_numeric(values).to_numpy(dtype=np.float64)
-    except (ValueError, TypeError):
+        numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
         raise RejectedError(f"the target {name!r} holds no numbers, which {algorithm.name} needs") from None
+    if len(beyond := numbers[~(np.abs(numbers) <= LARGEST)]):
+        raise RejectedError(f"the target {name!r} holds numbers that cannot be learned: {too_large(beyond[0])}")
+    return numbers
 
 
 def _classes(target: NDArray[Any], name: str, algorithm: Algorithm) -> tuple[NDArray[np.intp], NDArray[Any]]:
@@ -265,7 +269,7 @@ def _times(frame: pd.DataFrame, column: str | None) -> NDArray[Any] | None:
         raise RejectedError(f"the time_column {column!r} is missing in {int(values.isna().sum()):,} rows")
     if values.dtype.kind not in "iufM":
         try:
-            values = pd.to_datetime(values, utc=True, format="ISO8601")
+            return moments_of(values)
         except (ValueError, TypeError):
             raise RejectedError(f"the time_column {column!r} holds neither dates nor numbers") from None
     return values.to_numpy()

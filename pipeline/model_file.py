@@ -37,7 +37,7 @@ from pipeline.deep.classifier import DeepClassifier
 from pipeline.environment import requirements
 from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.mlflow_files import mlmodel, python_env
-from pipeline.preparation import as_rows, known_categories
+from pipeline.preparation import as_rows, check_range, known_categories
 from pipeline.skops_alone import skops
 from pipeline.skops_writer import archive, dumps
 
@@ -194,6 +194,7 @@ class LoadedModel:
         except ValueError as wrong:
             raise RejectedError(str(wrong)) from None
         prepared = self._transformed(list(values.values()))
+        check_range([step for _, step in self.pipeline.steps[:-1]], prepared, self.columns)
         estimator = self.pipeline[-1]
         probabilities = estimator.predict_proba(prepared) if hasattr(estimator, "predict_proba") else None
         labels = estimator.predict(prepared).tolist()

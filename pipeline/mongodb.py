@@ -82,7 +82,7 @@ def transient(doing: str) -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        if not _waiting_helps(error):
+        if not waiting_helps(error):
             raise
         raise TransientError("mongodb", f"{doing}: {type(error).__name__}: {_short(error)}") from error
 
@@ -120,11 +120,8 @@ def plain(document: Mapping[str, Any]) -> Document:
     return {key: value.as_doc() if isinstance(value, DBRef) else value for key, value in document.items()}
 
 
-def _short(error: PyMongoError) -> str:
-    return str(error).partition(" (configured timeouts:")[0].partition(", Timeout: ")[0][:300]
-
-
-def _waiting_helps(error: PyMongoError) -> bool:
+def waiting_helps(error: PyMongoError) -> bool:
+    """Whether the same call may succeed later."""
     if isinstance(error, ConnectionFailure) or error.timeout:
         return True
     if isinstance(error, BulkWriteError):
@@ -133,6 +130,10 @@ def _waiting_helps(error: PyMongoError) -> bool:
     return isinstance(error, OperationFailure) and (
         error.code in TRANSIENT_CODES or error.has_error_label("RetryableWriteError")
     )
+
+
+def _short(error: PyMongoError) -> str:
+    return str(error).partition(" (configured timeouts:")[0].partition(", Timeout: ")[0][:300]
 
 
 def _without_credentials(message: str, url: str) -> str:

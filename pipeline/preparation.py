@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import issparse  # type: ignore[import-untyped]
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
@@ -25,6 +26,8 @@ from pipeline.errors import RejectedError
 MOST_CATEGORIES = 100
 MOST_TERMS = 1_000
 WIDEST_DENSE = 2_000
+LARGEST_PREPARED = float(np.finfo(np.float32).max)
+LISTED = 20
 
 Rows = NDArray[Any] | pd.DataFrame
 Steps = list[tuple[str, Any]]
@@ -58,6 +61,24 @@ def as_rows(values: Sequence[NDArray[Any]], columns: Sequence[Column]) -> Rows:
 def take(rows: Rows, places: NDArray[np.intp]) -> Rows:
     """Some of the rows, by their place."""
     return rows.iloc[places] if isinstance(rows, pd.DataFrame) else rows[places]
+
+
+def check_range(steps: Sequence[Any], prepared: Any, columns: Sequence[Column]) -> None:
+    """Raises RejectedError if these fitted steps have made numbers that single precision cannot hold, which is what
+    trees and networks count in: values far from all that the steps were fitted on, in the columns that it names."""
+    numbers = prepared.data if issparse(prepared) else prepared
+    if not numbers.size or max(numbers.max(), -numbers.min()) <= LARGEST_PREPARED:  # false where one is NaN
+        return
+    numbers = prepared.toarray() if issparse(prepared) else prepared
+    beyond = ~(np.abs(numbers) <= LARGEST_PREPARED).all(axis=0)
+    names: Any = [column.name for column in columns]
+    for step in steps:
+        names = step.get_feature_names_out(np.asarray(names, dtype=object))
+    names = [repr(str(name).split("__")[-1]) for name in names[beyond]]
+    raise RejectedError(
+        f"column {', '.join(names[:LISTED])}: a value is so far from those that preparation was fitted on that it "
+        "cannot be standardised; leave out what stands for a missing value, or scale the column"
+    )
 
 
 def remember_names(pipeline: Pipeline, columns: Sequence[Column]) -> None:

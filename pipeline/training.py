@@ -26,11 +26,11 @@ from pipeline.datasets.frames import read_frame
 from pipeline.deep.classifier import DeepClassifier
 from pipeline.deep.course import Watch
 from pipeline.environment import environment
-from pipeline.errors import RejectedError, TrainingFailed
+from pipeline.errors import RejectedError, TrainingFailed, said_by
 from pipeline.examples import Examples, examples
 from pipeline.jobs import HyperparameterValue, Search, TrainingRequest, event_id
 from pipeline.leakage import giveaway
-from pipeline.preparation import Steps, preparation, remember_names, take
+from pipeline.preparation import Steps, check_range, preparation, remember_names, take
 from pipeline.recent import Recent
 from pipeline.search.fitting import fit_algorithm, only_the_users, score_on
 from pipeline.splitting import Split, folds, split
@@ -93,7 +93,7 @@ def train(
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a picture stumbles over, the model is good
-            said = [*said, f"the report could not be drawn: {type(error).__name__}: {error}"]
+            said = [*said, f"the report could not be drawn: {said_by(error)}"]
             content = _content(job, pipeline, details, said)
     written = model_file.write(content, spool / f"{uuid4().hex}.zip")
     return Trained(
@@ -149,7 +149,7 @@ def _failing_readably(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict
     except (RejectedError, TrainingFailed, MemoryError):
         raise
     except Exception as error:
-        raise TrainingFailed(f"{type(error).__name__}: {error}") from error
+        raise TrainingFailed(f"{job.algorithm.name} could not be trained: {said_by(error)}") from error
 
 
 def _fit_and_evaluate(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict[str, Any]]:
@@ -168,6 +168,7 @@ def _fit_and_evaluate(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict
     prepared = rows
     for _, step in steps:
         prepared = step.fit_transform(prepared, data.target[parts.train])
+    check_range([step for _, step in steps], prepared, data.columns)
     _fit(job, pipeline[-1], prepared, data.target[parts.train])
     job.report(Stage.EVALUATING, 0.0, f"testing on {len(parts.test):,} rows")
     metrics, details = _evaluate(job, pipeline, prepared)
@@ -226,9 +227,12 @@ def _search(job: _Job, asked: Search, steps: Steps) -> search.Found:
 def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArray[np.intp], metric: str) -> search.Fold:
     data = job.data
     rows, scored = take(data.rows, fit), take(data.rows, score)
-    for step in (clone(step) for _, step in steps):
+    fresh = [clone(step) for _, step in steps]
+    for step in fresh:
         rows = step.fit_transform(rows, data.target[fit])
         scored = step.transform(scored)
+    for prepared in (rows, scored):
+        check_range(fresh, prepared, data.columns)
     return search.Fold(
         rows, data.target[fit], partial(score_on, scored, evaluation.actual(data, score), data.classes, metric)
     )
@@ -282,6 +286,7 @@ def _evaluate(job: _Job, pipeline: Pipeline, prepared: Any) -> tuple[dict[str, f
     test: Any = take(data.rows, parts.test)
     for _, step in pipeline.steps[:-1]:
         test = step.transform(test)
+    check_range([step for _, step in pipeline.steps[:-1]], test, data.columns)
     if job.algorithm.task == "regression":
         actual, predicted = data.target[parts.test], model.predict(test)
         metrics = evaluation.regression(actual, predicted)

@@ -7,24 +7,36 @@ needs the rows is said by `pipeline.examples`, in the trainer.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+
+import orjson
 
 from pipeline import algorithms, search
 from pipeline.algorithms import Algorithm
 from pipeline.algorithms.hyperparameters import shown
 from pipeline.deep.frameworks import FRAMEWORKS
-from pipeline.errors import RejectedError
+from pipeline.errors import RejectedError, said_by
 from pipeline.jobs import NAME, Evaluation, TrainingRequest
 
 LONGEST_REQUEST_ID = 120
 LONGEST_TAG = 1_000
 LONGEST_MESSAGE = 4_000
 MOST_TAGS = 100
-FOLDS = range(2, 21)
+FEWEST_FOLDS, MOST_FOLDS = 2, 20
+LONGEST_COLUMN = 1_000
+MOST_FEATURES = 20_000
+LARGEST_SEED = 2**32 - 1
+LARGEST_REQUEST_BYTES = 114_688
+"""Of a request as JSON: what one datagram to a trainer takes (131,072), less what goes with it."""
 
 
 def check(request: TrainingRequest) -> None:
-    """Raises RejectedError with everything that is wrong with the request, and what would be right."""
+    """Raises RejectedError with everything that is wrong with the request, and what would be right.
+
+    One that is too large is not looked at further, so that what it costs is bounded.
+    """
+    _check_size(request)
     wrong = [*_names(request), *_evaluation(request.evaluation), *_limits(request), *_tags(request.tags)]
     wrong += _columns(request.target_column, request.features)
     try:
@@ -38,6 +50,18 @@ def check(request: TrainingRequest) -> None:
     if wrong:
         message = "; ".join(wrong)
         raise RejectedError(message if len(message) <= LONGEST_MESSAGE else f"{message[: LONGEST_MESSAGE - 1]}…")
+
+
+def _check_size(request: TrainingRequest) -> None:
+    try:
+        size = len(orjson.dumps(request, default=dict))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RejectedError(f"the request cannot be written as JSON: {said_by(error)}") from error
+    if size > LARGEST_REQUEST_BYTES:
+        raise RejectedError(
+            f"the request has {size:,} bytes as JSON; at most {LARGEST_REQUEST_BYTES:,} can be trained. Shorten names "
+            "or lists, or leave out features to use all columns but the target"
+        )
 
 
 def _framework(algorithm: Algorithm) -> list[str]:
@@ -61,10 +85,12 @@ def _evaluation(evaluation: Evaluation) -> list[str]:
     wrong = []
     if not 0 < evaluation.test_size < 1:
         wrong.append(f"evaluation.test_size takes a share above 0 and below 1, not {evaluation.test_size}")
-    if evaluation.cv is not None and evaluation.cv not in FOLDS:
-        wrong.append(f"evaluation.cv takes {FOLDS[0]} to {FOLDS[-1]} folds, not {evaluation.cv}")
+    if evaluation.cv is not None and not FEWEST_FOLDS <= evaluation.cv <= MOST_FOLDS:
+        wrong.append(f"evaluation.cv takes {FEWEST_FOLDS} to {MOST_FOLDS} folds, not {evaluation.cv}")
     if evaluation.group_column is not None and evaluation.time_column is not None:
         wrong.append("evaluation takes a group_column or a time_column, not both")
+    for field in ("group_column", "time_column"):
+        wrong += _column(f"evaluation.{field}", getattr(evaluation, field))
     return wrong
 
 
@@ -75,6 +101,8 @@ def _limits(request: TrainingRequest) -> list[str]:
         wrong.append(f"max_training_time_s takes seconds above 0, not {time_s}")
     if memory_bytes is not None and memory_bytes <= 0:
         wrong.append(f"max_memory_bytes takes bytes above 0, not {memory_bytes}")
+    if not 0 <= request.seed <= LARGEST_SEED:
+        wrong.append(f"seed takes an integer from 0 to {LARGEST_SEED:,}, not {request.seed}")
     return wrong
 
 
@@ -88,14 +116,23 @@ def _tags(tags: Mapping[str, str]) -> list[str]:
 
 
 def _columns(target: str | None, features: Sequence[str] | None) -> list[str]:
+    wrong = _column("target_column", target)
     if features is None:
-        return []
-    wrong = []
+        return wrong
     if not features:
         wrong.append("features lists no column; leave it out to use all but the target")
-    if len(set(features)) < len(features):
-        twice = sorted({name for name in features if features.count(name) > 1})
+    if len(features) > MOST_FEATURES:
+        wrong.append(f"features takes at most {MOST_FEATURES:,} columns, not {len(features):,}")
+    for name in features:
+        wrong += _column("features", name)
+    if twice := sorted(name for name, times in Counter(features).items() if times > 1):
         wrong.append(f"features lists {', '.join(twice)} more than once")
     if target is not None and target in features:
         wrong.append(f"the target {shown(target)} is among the features; a model must not see what it is to predict")
     return wrong
+
+
+def _column(field: str, name: str | None) -> list[str]:
+    if name is None or 1 <= len(name) <= LONGEST_COLUMN:
+        return []
+    return [f"{field} takes names of 1 to {LONGEST_COLUMN:,} characters, not {len(name):,}"]

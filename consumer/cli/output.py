@@ -141,7 +141,8 @@ def one_line(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value for people: numbers with few digits, times in UTC, lists with commas, nothing for null."""
+    """A value for people: numbers with few digits, times in UTC as those without a zone are, lists with commas, null
+    as nothing."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -149,7 +150,8 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        moment = value if value.tzinfo is None else value.astimezone(UTC)
+        return moment.replace(tzinfo=None).isoformat(" ", "seconds")
     if isinstance(value, list | tuple):
         return ", ".join(map(shown, value))
     if isinstance(value, Mapping):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,10 +33,11 @@ MAX_ECHOED_CHARACTERS = 256
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_INT64 = range(-(2**63), 2**63)
 _CANONICAL_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)
 _NOT_CONTENT = ("requested_at", "correlation_id")
 _ECHOED = ("project", "model_name", "job_name", "user")
+EMPTY_IS_NOT_GIVEN = ("project", "user", "model_name", "target_column", "hyperparameters_json", "correlation_id")
+"""Fields in which an empty string says nothing: producers in languages without null write it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,10 @@ def read_request(
         written, problem = error.written, str(error)
         record = _readable_part(written)
     check_request_id(record["request_id"])
+    record = _given(record)
     problems = [problem] if problem else _problems(record)
     try:
-        hyperparameters = merged_hyperparameters(record)
+        hyperparameters = given_hyperparameters(record)
     except RejectedError as error:
         hyperparameters = dict(record["hyperparameters"])
         problems.append(str(error))
@@ -123,6 +126,27 @@ def merged_hyperparameters(record: Mapping[str, Any]) -> dict[str, Hyperparamete
     if twice := sorted(merged.keys() & given.keys()):
         raise RejectedError(f"given both in hyperparameters and in hyperparameters_json: {', '.join(twice)[:500]}")
     return merged | {name: _hyperparameter(name, value) for name, value in given.items()}
+
+
+def given_hyperparameters(record: Mapping[str, Any]) -> dict[str, HyperparameterValue]:
+    """merged_hyperparameters, and RejectedError too for a key that comes twice in the JSON.
+
+    content_sha256 does not look for these: it is never to change.
+    """
+    merged = merged_hyperparameters(record)
+    if twice := _repeated_keys(record.get("hyperparameters_json") or "{}"):
+        raise RejectedError(f"hyperparameters_json names {', '.join(twice)[:500]} more than once")
+    return merged
+
+
+def _repeated_keys(text: str) -> list[str]:
+    """Of an object of JSON that is known to be one, and flat."""
+
+    def repeated(pairs: list[tuple[str, Any]]) -> list[str]:
+        return [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+
+    found: list[str] = json.loads(text, object_pairs_hook=repeated, parse_int=float)
+    return found
 
 
 def to_avro(request: TrainingRequest) -> dict[str, Any]:
@@ -178,9 +202,21 @@ def _problems(record: Mapping[str, Any]) -> list[str]:
         for name in (*_ECHOED, "correlation_id")
         if len(record[name] or "") > MAX_ECHOED_CHARACTERS
     ]
-    if _CONTROL.search(record["correlation_id"] or ""):
-        problems.append("correlation_id must have no control characters")
+    problems += [
+        f"{name} must have no control characters"
+        for name in ("correlation_id", "user")
+        if _CONTROL.search(record[name] or "")
+    ]
     return problems
+
+
+def _given(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record, with what an empty string leaves out as if it were not there; `features` and names in it stay."""
+    given = {**record, **{name: record[name] or _NOTHING_GIVEN[name] for name in EMPTY_IS_NOT_GIVEN}}
+    for name, fields in (("evaluation", ("group_column", "time_column")), ("search", ("scoring",))):
+        if record[name] is not None:
+            given[name] = {**record[name], **{field: record[name][field] or None for field in fields}}
+    return given
 
 
 def _request(
@@ -249,8 +285,8 @@ def _hyperparameter(name: str, value: Any, *, inside: bool = False) -> Any:
     if value is None or isinstance(value, (bool, str, float)):
         return value
     if isinstance(value, int):
-        if value not in _INT64:
-            raise RejectedError(f"hyperparameter {name[:100]}: {value:.3e} does not fit into 64 bits")
+        if not -(2**63) <= value < 2**63:
+            raise RejectedError(f"hyperparameter {name[:100]}: an integer that does not fit into 64 bits")
         return value
     if isinstance(value, (list, tuple)) and not inside:
         return [_hyperparameter(name, one, inside=True) for one in value]

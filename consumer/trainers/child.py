@@ -22,7 +22,7 @@ from consumer.trainers.protocol import JOB_LIMIT_BYTES, Work
 from pipeline import training
 from pipeline.datasets.cache import FULL
 from pipeline.deep import frameworks
-from pipeline.errors import RejectedError, TrainingFailed
+from pipeline.errors import RejectedError, TrainingFailed, said_by
 from pipeline.jobs import ErrorKind
 
 MESSAGE_LIMIT = 4_000
@@ -99,7 +99,7 @@ def _verdict(job: dict[str, Any], reporter: Reporter) -> dict[str, object]:
     except MemoryError as error:
         return {"failed": job["id"], "kind": ErrorKind.OUT_OF_MEMORY, "message": _out_of_memory(job, error)}
     except Exception as error:  # noqa: BLE001 - whatever a library raises is the job's end, not the lane's
-        said = str(error) if isinstance(error, TrainingFailed) else f"{type(error).__name__}: {error}"
+        said = str(error) if isinstance(error, TrainingFailed) else f"the training stopped: {said_by(error)}"
         if _comes_of_a_full_disk(error):
             return {"full": job["id"], "message": said[:MESSAGE_LIMIT]}
         return {"failed": job["id"], "kind": ErrorKind.TRAINING_ERROR, "message": said[:MESSAGE_LIMIT]}

@@ -66,7 +66,7 @@ class GridFSStore:
         except NoFile:
             raise NotFoundError(f"there is no artifact {uri}") from None
         except CorruptGridFile as error:
-            raise CorruptArtifactError(f"{uri}: {error}") from error
+            raise CorruptArtifactError(f"{uri}: parts of it are missing or of another size") from error
 
     @transient("deleting an artifact")
     def delete(self, uri: str) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
+from pipeline.datasets.moments import with_all_dates
 from pipeline.datasets.rows import table_of
 from pipeline.datasets.tables import Column, canonical
 from pipeline.errors import RejectedError
@@ -120,7 +121,7 @@ def _csv(content: bytes) -> pa.Table:
         raise _bad_line(content, delimiter) or RejectedError(f"the CSV file cannot be read: {error}") from error
     if any(pa.types.is_binary(kind) for kind in table.schema.types):
         raise _no_utf8(content)
-    return _named(table, [name.strip() for name in names])
+    return _named(with_all_dates(table), [name.strip() for name in names])
 
 
 def _named(table: pa.Table, names: list[str]) -> pa.Table:

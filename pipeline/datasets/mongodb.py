@@ -13,16 +13,24 @@ import bson
 import pyarrow as pa
 import pymongo
 from bson import ObjectId
-from bson.binary import UuidRepresentation
 from gridfs import GridFSBucket, GridOut
 from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin
+from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin, documents
+from pipeline.datasets.documents import checked, checked_or_none, readable
 from pipeline.datasets.files import parquet_of, read_table
-from pipeline.datasets.names import check_free, check_name, not_versioned, unknown, unknown_version, version_of
-from pipeline.datasets.rows import BATCH_ROWS, table_of
+from pipeline.datasets.names import (
+    check_free,
+    check_name,
+    is_collection_name,
+    not_versioned,
+    unknown,
+    unknown_version,
+    version_of,
+)
+from pipeline.datasets.rows import BATCH_ROWS, CODEC, table_of
 from pipeline.datasets.tables import about, canonical, check_target, fingerprint, profile
 from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError
@@ -56,8 +64,8 @@ class MongoSource:
         self._own = own_collections
         self._max_bytes = max_bytes
         self._database = durable(database)
-        self._documents = self._database["datasets"]
-        self._files = GridFSBucket(self._database)
+        self._documents = self._database.get_collection("datasets", codec_options=documents.CODEC)
+        self._files = GridFSBucket(self._database.with_options(codec_options=documents.CODEC))
 
     @transient("looking up a dataset")
     def revision(self, name: str) -> str | None:
@@ -73,20 +81,22 @@ class MongoSource:
         while document is not None and document.get("file_id") is not None:
             try:
                 return self._load_file(name, document)
-            except (NoFile, CorruptGridFile) as error:
+            except (NoFile, CorruptGridFile):
                 before, document = document, self._document(name)
                 if document == before:  # else it was replaced, and its file removed, while we read
-                    raise RejectedError(f"dataset {name!r}: its file in GridFS cannot be read: {error}") from error
+                    with readable(name, before["file_id"]):
+                        raise
         return self._load_collection(name, document)
 
     @transient("listing datasets")
     def list(self) -> Sequence[DatasetSummary]:
-        found = self._documents.find({"name": {"$type": "string"}}, {"versions": False})
-        documents = {document["name"]: document for document in found}
+        kept = self._documents.with_options(codec_options=documents.LISTED)
+        found = kept.find({"name": {"$type": "string"}}, {"versions": False})
+        described = {document["name"]: document for document in found if isinstance(document["name"], str)}
         collections = {name for name in self._database.list_collection_names() if self._may_be_rows(name)}
         return [
-            self._of_document(documents[name]) if name in documents else self._of_collection(name)
-            for name in sorted(documents.keys() | collections)
+            self._of_document(described[name]) if name in described else self._of_collection(name)
+            for name in sorted(described.keys() | collections)
         ]
 
     @transient("storing a dataset")
@@ -149,7 +159,7 @@ class MongoSource:
     def _document(self, name: str) -> Document | None:
         """What is to be read under a name: its document, without the list of versions, or the version that it names."""
         check_name(name)
-        document = self._documents.find_one({"name": name}, {"versions": False}, sort=NEWEST)
+        document = self._found(name, {"versions": False})
         if document is None and (version := version_of(name)) is not None and not self._is_collection(name):
             base, number = version
             return next((one for one in self._entries(self._whole(base)) if one["version"] == number), None)
@@ -157,7 +167,12 @@ class MongoSource:
 
     def _whole(self, name: str) -> Document | None:
         check_name(name)
-        return self._documents.find_one({"name": name}, sort=NEWEST)
+        return self._found(name)
+
+    def _found(self, name: str, fields: Document | None = None) -> Document | None:
+        with readable(name):
+            document = self._documents.find_one({"name": name}, fields, sort=NEWEST)
+        return None if document is None else checked(document)
 
     def _taken(self, name: str) -> bool:
         return self._documents.find_one({"name": name}, {"_id": 1}) is not None
@@ -166,7 +181,7 @@ class MongoSource:
         """The versions, oldest first; a file that somebody else has put in the place of ours is the next one."""
         if document is None:
             return []
-        entries = list(document.get("versions", ()))
+        entries = list(document.get("versions") or ())
         current = document.get("file_id")
         if current is not None and all(one["file_id"] != current for one in entries):
             number = next_number(document["name"], (one["version"] for one in entries), self._taken)
@@ -244,9 +259,8 @@ class MongoSource:
     def _load_collection(self, name: str, document: Document | None) -> Loaded:
         if not self._may_be_rows(name):
             raise self._unknown(name)
-        options = self._database.codec_options.with_options(uuid_representation=UuidRepresentation.STANDARD)
-        rows = self._database.get_collection(name, codec_options=options)
-        with about(name), rows.find({}, {"_id": 0}, batch_size=BATCH_ROWS).sort("_id") as cursor:
+        rows = self._database.get_collection(name, codec_options=CODEC)
+        with readable(name), about(name), rows.find({}, {"_id": 0}, batch_size=BATCH_ROWS).sort("_id") as cursor:
             table = table_of(cursor, self._max_bytes)
         if not table.num_rows:
             self._check_collection(name)
@@ -263,12 +277,14 @@ class MongoSource:
 
     def _unknown(self, name: str) -> RejectedError:
         known = self._documents.distinct("name", {"name": {"$type": "string"}})
-        return unknown(name, [*known, *filter(self._may_be_rows, self._database.list_collection_names())])
+        names = [one for one in known if isinstance(one, str)]
+        if name in names:
+            return RejectedError(f"dataset {name!r}: its document has no file_id, and there is no collection {name}")
+        return unknown(name, [*names, *filter(self._may_be_rows, self._database.list_collection_names())])
 
     def _may_be_rows(self, collection: str) -> bool:
-        return not (
-            collection in self._own or collection.startswith("system.") or collection.endswith((".files", ".chunks"))
-        )
+        taken = collection in self._own or collection.endswith((".files", ".chunks"))
+        return is_collection_name(collection) and not taken
 
     def _check_size(self, size: int) -> None:
         if self._max_bytes is not None and size > self._max_bytes:
@@ -278,8 +294,11 @@ class MongoSource:
 
     def _of_document(self, document: Document) -> DatasetSummary:
         """What `add` has stored, else what a small file tells."""
-        name, target = document["name"], document.get("target_column")
-        if "profile" in document:
+        name, known = document["name"], checked_or_none(document)
+        if known is None:
+            return DatasetSummary(name, None, None, None, None, "mongodb")
+        document, target = known, known.get("target_column")
+        if document.get("profile") is not None:
             return DatasetSummary(name, **document["profile"], source="mongodb", version=document.get("version"))
         with suppress(RejectedError, NoFile, CorruptGridFile):
             if document.get("file_id") is None:
@@ -290,12 +309,16 @@ class MongoSource:
         return DatasetSummary(name, None, None, target, None, "mongodb")
 
     def _of_collection(self, name: str, target: str | None = None) -> DatasetSummary:
-        rows = self._database[name].estimated_document_count()
-        with suppress(RejectedError):
+        collection = self._database.get_collection(name, codec_options=CODEC)
+        rows = None
+        with suppress(RejectedError), readable(name):
+            rows = collection.estimated_document_count()
             if rows <= PROFILED_ROWS:
                 return _summary(self._load_collection(name, {"target_column": target}), name)
-        first = self._database[name].find_one({}, {"_id": 0}, sort=[("_id", 1)]) or {}
-        return DatasetSummary(name, rows, len(first), target or next(reversed(first), None), None, "mongodb")
+        with suppress(RejectedError), readable(name):
+            first = collection.find_one({}, {"_id": 0}, sort=[("_id", 1)]) or {}
+            return DatasetSummary(name, rows, len(first), target or next(reversed(first), None), None, "mongodb")
+        return DatasetSummary(name, rows, None, target, None, "mongodb")
 
 
 def _revision(document: Document) -> str:

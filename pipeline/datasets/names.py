@@ -30,6 +30,12 @@ def check_free(name: str) -> None:
         raise RejectedError(f"dataset {name!r}: that is what version {number} of {base} is called; use {base}")
 
 
+def is_collection_name(name: str) -> bool:
+    """Whether a name that `check_name` takes can be that of a collection of rows: MongoDB refuses others, or has them
+    for itself."""
+    return not (name.startswith((".", "system.")) or name.endswith(".") or ".." in name)
+
+
 def version_of(name: str) -> tuple[str, int] | None:
     """The dataset and the number that `NAME.vN` names; a dataset that has such a name by itself comes first."""
     match = VERSION.fullmatch(name)

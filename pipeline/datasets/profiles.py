@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.datasets.tables import MAX_CLASSES, MOMENT, TEXT, Column
+from pipeline.datasets.moments import MOMENT
+from pipeline.datasets.tables import MAX_CLASSES, TEXT, Column
 
 MOST_FREQUENT = 3
 FEW = 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -10,29 +12,67 @@ from itertools import chain, islice
 from typing import Any
 from uuid import UUID
 
+import bson
 import pyarrow as pa
+from bson import Binary, Code, Decimal128, ObjectId, Timestamp
+from bson.binary import UUID_SUBTYPE, UuidRepresentation
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
+from bson.errors import BSONError
 
-from pipeline.datasets.tables import MOMENT, TEXT, Chunk, Column, chunked
+from pipeline.datasets.moments import MOMENT, no_date
+from pipeline.datasets.tables import TEXT, Chunk, Column, check_column_count, chunked
 from pipeline.errors import RejectedError
 
 BATCH_ROWS = 5_000
-INT64 = range(-(2**63), 2**63)
 EXACT_INT = 2**53
+UUID_BYTES = 16
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    uuid_representation=UuidRepresentation.UNSPECIFIED,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+    unicode_decode_error_handler="surrogateescape",
+)
+"""How documents are decoded: what cannot be read becomes a value that `table_of` rejects by the name of its column."""
 
 Row = Mapping[str, Any]
+
+
+def decoded(batches: Iterable[bytes]) -> Iterator[Row]:
+    """The documents of raw BSON, any number of them in each batch, as `table_of` takes them.
+
+    Raises RejectedError with the number of the document that is none.
+    """
+    number = 0
+    for batch in batches:
+        documents = bson.decode_iter(batch, CODEC)
+        while True:
+            number += 1
+            try:
+                document = next(documents, None)
+            except (BSONError, struct.error, RecursionError) as error:
+                raise RejectedError(f"document {number:,} cannot be read: {error}") from error
+            if document is None:
+                number -= 1
+                break
+            yield document
 
 
 def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
     """All rows; columns in the order in which they first appear, missing where a row has none.
 
-    A column of integers and floats is float64; one of different kinds of value is text, the same text however the
-    rows fall into batches (but for integers beyond 2^53 among floats, which are rounded); lists of numbers stay lists.
-    Raises RejectedError, naming the column, for other nested values and bytes, and if the table grows beyond max_bytes.
+    A column of integers, floats and decimals is float64, in which what is infinite or no number is missing among the
+    decimals; one of different kinds of value is text, the same text however the rows fall into batches (but for
+    integers beyond 2^53 among floats, which are rounded); lists of numbers stay lists.
+    Raises RejectedError, naming the column, for other nested values, bytes, and what MongoDB has beside data, and if
+    the table grows beyond max_bytes.
     """
     batches: list[_Batch] = []
     size = 0
+    seen: set[str] = set()
     for batch in _batches(rows):
         names = dict.fromkeys(chain.from_iterable(batch))
+        seen.update(names)
+        check_column_count(len(seen))
         batches.append(_Batch(len(batch), {name: _array(name, [row.get(name) for row in batch]) for name in names}))
         size += sum(chunk.nbytes for chunk in batches[-1].columns.values())
         if max_bytes is not None and size > max_bytes:
@@ -58,28 +98,52 @@ def _batches(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
 
 def _array(name: str, values: Sequence[Any]) -> Chunk:
     found = {type(value) for value in values}
-    if found <= {list, type(None)} and list in found:
-        return _lists(name, values)
+    try:
+        name.encode()
+        if found <= {list, type(None)} and list in found:
+            return _lists(name, values)
+        return _flat(name, values, found)
+    except UnicodeEncodeError as error:
+        raise RejectedError(f"column {name!r} holds text, or has a name, that is not UTF-8") from error
+
+
+def _flat(name: str, values: Sequence[Any], found: set[type]) -> Chunk:
     kind = _kind(name, found)
     if kind == TEXT:
-        return pa.array([_text(value) for value in values], TEXT)
+        return pa.array([_text(name, value) for value in values], TEXT)
     if kind == MOMENT:
         return pa.array([_moment(value) for value in values], MOMENT)
-    if kind == pa.int64() and any(value is not None and value not in INT64 for value in values):
+    if kind == pa.int64() and any(value is not None and not -(2**63) <= value < 2**63 for value in values):
         kind = pa.float64()
     if kind == pa.float64() and found - {float, type(None)}:  # Arrow refuses integers that a float rounds
-        return pa.array([None if value is None else float(value) for value in values], kind)
+        return pa.array([_number(value) for value in values], kind)
     return pa.array(values, kind)
 
 
 def _lists(name: str, values: Sequence[Any]) -> Chunk:
     try:
-        chunk: Chunk = pa.array(values)
+        try:
+            chunk: Chunk = pa.array(values)
+        except (pa.ArrowException, OverflowError):  # decimals of MongoDB, or integers beyond 64 bits
+            chunk = pa.array(_plain_numbers(values))
     except (pa.ArrowException, OverflowError) as error:
         raise RejectedError(f"column {name!r} holds lists that are not all of numbers: {error}") from error
     if not _is_of_numbers(chunk.type):
         raise _nested(name, list)
     return chunk
+
+
+def _plain_numbers(values: Sequence[Any]) -> list[Any]:
+    return [
+        _plain_numbers(value) if isinstance(value, list) else _number(value) if _is_large_or_decimal(value) else value
+        for value in values
+    ]
+
+
+def _is_large_or_decimal(value: Any) -> bool:
+    if isinstance(value, int):
+        return not -(2**63) <= value < 2**63
+    return isinstance(value, Decimal | Decimal128)
 
 
 def _is_of_numbers(kind: pa.DataType) -> bool:
@@ -98,24 +162,28 @@ def _kind(name: str, found: set[type]) -> pa.DataType:
 
 
 def _kind_of(name: str, each: type) -> pa.DataType:
-    for python, kind in (
-        (bool, pa.bool_()),  # before int, which it is too
-        (int, pa.int64()),
-        (float, pa.float64()),
-        (datetime, MOMENT),
-        ((str, Decimal, UUID, date), TEXT),
-    ):
+    for python, kind in _KINDS:
         if issubclass(each, python):
+            if kind is None:
+                break
             return kind
-    if issubclass(each, Mapping | list | tuple | bytes):
-        raise _nested(name, each)
-    return TEXT
+    raise no_date(name) if each is DatetimeMS else _nested(name, each)
+
+
+_KINDS: Sequence[tuple[Any, pa.DataType | None]] = (
+    (bool, pa.bool_()),  # before int, which it is too
+    (int, pa.int64()),
+    ((float, Decimal, Decimal128), pa.float64()),
+    ((datetime, Timestamp), MOMENT),
+    (Code, None),  # before str, which it is too
+    ((str, UUID, ObjectId, date, Binary), TEXT),  # a Binary may be a UUID
+)
 
 
 def _nested(name: str, each: type) -> RejectedError:
     return RejectedError(
         f"column {name!r} holds values of type {each.__name__}; a column takes numbers, booleans, text, dates, or "
-        "lists of numbers of one length.  Spread nested values over columns of their own"
+        "lists of numbers of one length.  Spread nested values over columns of their own, and leave others out"
     )
 
 
@@ -126,8 +194,12 @@ def _joined(name: str, batches: Sequence[_Batch]) -> Column:
         return _joined_lists(name, chunks)
     kind = kinds.pop() if len(kinds) == 1 else pa.float64() if kinds == {pa.int64(), pa.float64()} else TEXT
     if kind == TEXT:
-        chunks = [chunk if chunk.type == TEXT else pa.array(map(_text, chunk.to_pylist()), TEXT) for chunk in chunks]
+        chunks = [chunk if chunk.type == TEXT else _as_text(name, chunk) for chunk in chunks]
     return chunked([chunk.cast(kind, safe=False) for chunk in chunks], kind)
+
+
+def _as_text(name: str, chunk: Chunk) -> Chunk:
+    return pa.array([_text(name, value) for value in chunk.to_pylist()], TEXT)
 
 
 def _joined_lists(name: str, chunks: Sequence[Chunk]) -> Column:
@@ -147,12 +219,31 @@ def _joined_lists(name: str, chunks: Sequence[Chunk]) -> Column:
         raise RejectedError(f"column {name!r} holds lists in some rows only, or of several kinds: {error}") from error
 
 
-def _moment(value: datetime | None) -> datetime | None:
+def _moment(value: datetime | Timestamp | None) -> datetime | None:
+    if isinstance(value, Timestamp):
+        value = value.as_datetime()
     return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
 
 
-def _text(value: Any) -> str | None:
+def _number(value: Any) -> float | None:
+    """None for a decimal that is no number or infinite, and for what a float cannot hold."""
+    if value is None or isinstance(value, float):
+        return value
+    if isinstance(value, Decimal128):
+        value = value.to_decimal()
+    if isinstance(value, Decimal) and not value.is_finite():
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text(name: str, value: Any) -> str | None:
     """As JSON would write it; a whole float like an integer, for that is what it may have been."""
+    if isinstance(value, Decimal | Decimal128):
+        value = _number(value)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -161,4 +252,8 @@ def _text(value: Any) -> str | None:
         return str(int(value))
     if isinstance(value, float) and value != value:  # NaN is a missing value
         return None
-    return str(_moment(value)) if isinstance(value, datetime) else str(value)
+    if isinstance(value, Binary):
+        if value.subtype != UUID_SUBTYPE or len(value) != UUID_BYTES:
+            raise _nested(name, Binary)
+        return str(UUID(bytes=bytes(value)))
+    return str(_moment(value)) if isinstance(value, datetime | Timestamp) else str(value)

@@ -14,16 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.datasets.moments import moments
 from pipeline.errors import RejectedError
 
 Column: TypeAlias = Any  # a ChunkedArray, and an Array: the stubs of pyarrow know fewer calls than it has
 Chunk: TypeAlias = Any
 TEXT = pa.large_string()  # what pandas keeps text in, so it is mapped without a copy; has no limit of 2 GiB
-MOMENT = pa.timestamp("us")  # naive, UTC
 MAX_CLASSES = 50
 MAX_SHOWN = 30
 MOST_NUMBERS = 16_384
 """Of one tensor: an image of 128 x 128.  Each becomes a column, and the names of all go into an event of 900 kB."""
+MOST_COLUMNS = 20_000
+"""For the same reason, and a request's features name as many."""
+MOST_DIMENSIONS = 16
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -47,11 +50,18 @@ def canonical(table: pa.Table) -> pa.Table:
     doubled = sorted(name for name, times in Counter(names).items() if times > 1)
     if doubled:
         raise RejectedError(f"column {doubled[0]!r} comes {Counter(names)[doubled[0]]} times; give each its own name")
+    check_column_count(len(names))
     if table.num_rows == 0:
         raise RejectedError("it has no rows")
     table = pa.table([_column(name, table.column(name)) for name in names], names=names)
     _check_room(table)
     return table
+
+
+def check_column_count(columns: int) -> None:
+    """Raises RejectedError if these are more columns than a dataset takes."""
+    if columns > MOST_COLUMNS:
+        raise RejectedError(f"it has more than {MOST_COLUMNS:,} columns, which is the most that a dataset takes")
 
 
 def check_target(table: pa.Table, target_column: str | None) -> None:
@@ -134,7 +144,7 @@ def _plain(name: str, column: Column) -> Column:
     if types.is_floating(kind) or types.is_decimal(kind):
         return _without_nan(column.cast(pa.float64(), safe=False))
     if types.is_date(kind) or types.is_timestamp(kind):
-        return column.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(MOMENT)
+        return moments(name, column)
     if types.is_duration(kind):
         return pc.divide(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
     if types.is_time(kind) or _is_text(kind) or _is_bytes(kind):
@@ -156,6 +166,7 @@ def _without_nan(column: Column) -> Column:
 
 
 def _tensor(name: str, column: Column) -> Column:
+    _check_dimensions(name, column.type)
     column = column.cast(_fixed(name, column))
     shape, inner = [], column.type
     while is_tensor(inner):
@@ -171,6 +182,14 @@ def _tensor(name: str, column: Column) -> Column:
     for length in reversed(shape):  # without the names that writers give to the parts
         inner = pa.list_(inner, length)
     return column.cast(inner)
+
+
+def _check_dimensions(name: str, kind: Any) -> None:
+    dimensions = 0
+    while is_tensor(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        dimensions, kind = dimensions + 1, kind.value_type
+    if dimensions > MOST_DIMENSIONS:
+        raise RejectedError(f"column {name!r} holds lists {dimensions} deep; at most {MOST_DIMENSIONS} are taken")
 
 
 def _fixed(name: str, column: Column) -> Any:

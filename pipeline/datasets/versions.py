@@ -27,7 +27,7 @@ def description(table: pa.Table, target_column: str | None, origin: Origin, now:
 
 def described(number: int, kept: Mapping[str, Any], *, current: bool) -> DatasetVersion:
     """The version of which this is written down; of what somebody else has put there much may be missing."""
-    at, known = kept.get("imported_at"), kept.get("profile", {})
+    at, known = kept.get("imported_at"), kept.get("profile") or {}
     return DatasetVersion(
         number=number,
         fingerprint=kept.get("fingerprint"),
@@ -35,7 +35,7 @@ def described(number: int, kept: Mapping[str, Any], *, current: bool) -> Dataset
         columns=known.get("columns"),
         target_column=kept.get("target_column"),
         imported_at=datetime.fromisoformat(at) if isinstance(at, str) else at,
-        origin=Origin(kept.get("user", ""), kept.get("file", "")),
+        origin=Origin(kept.get("user") or "", kept.get("file") or ""),
         current=current,
     )
 

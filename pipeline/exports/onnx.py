@@ -87,7 +87,7 @@ def _converted(model: LoadedModel) -> bytes:
             )
     except Exception as error:
         estimator = type(pipeline[-1]).__name__
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        why = " ".join(str(error).split())[:300] or "it gave no reason"
         raise RejectedError(f"{estimator} with its preparation cannot be converted to ONNX: {why}") from error
     _name(found.graph, model)
     for key in ("classes", "target", "request_id"):

@@ -75,11 +75,16 @@ def _range_problems(dimension: SearchDimension, strategy: str) -> Iterator[str]:
     if dimension.values is not None:
         if not dimension.values:
             yield "has no values"
+        if len(dimension.values) > MOST_CANDIDATES:
+            yield f"has more than {MOST_CANDIDATES:,} values"
         if (low, high, step) != (None, None, None):
             yield "has both values and a range; give one of them"
         return
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         yield "needs values, or low and high"
+        return
+    if not math.isfinite(high - low):
+        yield f"goes from {low:g} to {high:g}, which is wider than a number can be"
         return
     if not low <= high:
         yield f"goes from {low:g} to {high:g}; low is to be the lesser"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import warnings
 from collections import deque
@@ -20,6 +21,7 @@ import sklearn
 from distributed import Client, Future, KilledWorker, get_worker
 
 from pipeline.environment import LIBRARIES, environment
+from pipeline.errors import said_by
 from pipeline.search.fitting import Fit, Fold, Outcome, here, on_fold, only_the_users
 from pipeline.search.space import Values
 
@@ -28,6 +30,7 @@ PATIENCE_S = 30.0
 TRIES = 3
 """Connections in a row that may end before a single candidate is scored; before the last one, the first of them is
 fitted here, in case that it was the one to take all workers down."""
+ADDRESS = re.compile(r"\b[a-z]+://\S+")
 AHEAD = 256
 """Candidates on the cluster at a time: with five folds, work for some thousand threads."""
 
@@ -122,10 +125,13 @@ class DaskCluster:
 
     def _give_up(self, error: BaseException) -> None:
         self.given_up = True
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        message = f"the Dask cluster at {self.address} failed ({why}); the search went on in the trainer"
-        warnings.warn(message, stacklevel=2)
-        logging.getLogger(__name__).warning(message)
+        """Addresses are for the log: a warning is stored with the model, for people who have no use for them."""
+        why = said_by(error)
+        told = ADDRESS.sub("an address", why)
+        warnings.warn(f"the Dask cluster failed ({told}); the search went on in the trainer", stacklevel=2)
+        logging.getLogger(__name__).warning(
+            f"the Dask cluster at {self.address} failed ({why}); the search went on in the trainer"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import algorithms, evaluation
+from pipeline.errors import said_by
 from pipeline.jobs import HyperparameterValue
 from pipeline.search.space import Values
 
@@ -68,7 +69,7 @@ def on_fold(fold: Fold, fit: Fit, candidate: Values, rows: int) -> tuple[float |
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - see above
-        return None, f"{type(error).__name__}: {error}"
+        return None, said_by(error)
 
 
 def only_the_users(simplefilter: Callable[..., None]) -> None:

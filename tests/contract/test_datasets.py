@@ -648,7 +648,7 @@ def test_the_types_of_mongodb_become_types_of_columns(put: Put) -> None:
     assert source.load("people").table.to_pydict() == {
         "id": ["65f000000000000000000001", None],
         "uuid": [str(identity), None],
-        "price": ["12.50", None],
+        "price": [12.5, None],
         "when": [_naive(2020, 1, 31, 10), None],
         "number": [1.0, 2.5],
         "mixed": ["1", "one"],

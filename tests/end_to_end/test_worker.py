@@ -129,7 +129,8 @@ def test_health_metrics_and_the_log_tell_what_happened_to_a_request(fleet: Fleet
         'ml_worker_models_trained_total{algorithm="decision_tree"} 1.0',
         'ml_worker_outcomes_total{kind="REGISTERED"} 1.0',
         "ml_worker_training_duration_seconds_count 1.0",
-        'ml_worker_model_accuracy_count{model_type="classification"} 1.0',
+        'ml_worker_model_accuracy{model_type="classification"}',
+        'ml_worker_model_accuracy_distribution_count{model_type="classification"} 1.0',
     ):
         assert line in metrics, line
     fleet.until(lambda: "ml_worker_active_training_jobs 0.0" in get("/metrics")[1].decode(), 60)

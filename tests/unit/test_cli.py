@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -408,6 +409,24 @@ def test_a_file_with_other_bytes_than_were_registered_is_not_handed_out(
         assert (answer.code, answer.out) == (1, "")
         assert "sha256" in answer.error
     assert not (tmp_path / "flowers-v1").exists()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+def test_dates_of_the_first_and_the_last_year_are_shown_as_they_are_wherever_it_runs(
+    run: Run, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        file = tmp_path / "people.csv"
+        file.write_text("seen,label\n0001-01-01 00:00:01,a\n9999-12-31 23:59:59.997,b\n2020-02-03 00:00:00,a\n")
+        assert run("datasets", "import", str(file)).code == 0
+        out = run("datasets", "show", "people").out
+        assert "0001-01-01 00:00:01, 9999-12-31 23:59:59, 2020-02-03 00:00:00" in out
+        assert "0001-01-01 00:00:01 … 2020-02-03 … 9999-12-31 23:59:59" in out
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_datasets_are_imported_shown_and_listed(run: Run, stores: Stores, tmp_path: Path) -> None:

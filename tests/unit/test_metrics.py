@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from prometheus_client import generate_latest
 from pymongo.monitoring import CommandFailedEvent, CommandStartedEvent, CommandSucceededEvent
 
+from consumer.chronicle import Chronicle
+from consumer.job import Job, State
 from consumer.metrics import Metrics, MongoCommandCount, metrics_table
+from consumer.registrar import Stored
+from pipeline.jobs import TrainingRequest
+from tests.contract.stores import MODEL, registered
 
 ROOT = Path(__file__).parents[2]
 # Names that dashboards of the replaced worker use: they stay.
 PROMISED = {
     "ml_worker_models_trained_total": ("counter", ("algorithm",)),
     "ml_worker_training_duration_seconds": ("histogram", ()),
-    "ml_worker_model_accuracy": ("histogram", ("model_type",)),
+    "ml_worker_model_accuracy": ("gauge", ("model_type",)),
     "ml_worker_active_training_jobs": ("gauge", ()),
     "ml_worker_mongodb_operations_total": ("counter", ("operation",)),
 }
@@ -71,3 +77,14 @@ def test_mongodb_commands_are_counted_by_a_fixed_set_of_names(command: str, coun
     sample = metrics.registry.get_sample_value
     assert sample("ml_worker_mongodb_operations_total", {"operation": counted}) == 2
     assert sample("ml_worker_mongodb_operation_duration_seconds_count", {"operation": counted}) == 2
+
+
+def test_the_accuracy_is_that_of_the_last_model_and_the_distribution_has_them_all() -> None:
+    metrics, unused = Metrics(), cast(Any, None)
+    chronicle = Chronicle("w", unused, metrics)
+    job = Job(TrainingRequest("r", "job", "decision_tree", "iris"), unused, None, State.STORED, finished_at=1.0)
+    for accuracy in (0.5, 0.75):
+        chronicle.stored(job, Stored(registered("r", metrics={"test_accuracy": accuracy}), None))
+    sample, labels = metrics.registry.get_sample_value, {"model_type": MODEL.model_type}
+    assert sample("ml_worker_model_accuracy", labels) == 0.75
+    assert sample("ml_worker_model_accuracy_distribution_sum", labels) == 1.25

@@ -22,6 +22,7 @@ from consumer.events.requests import Malformed, Received, content_sha256, moment
 from pipeline.errors import RejectedError
 from pipeline.jobs import Evaluation, TrainingRequest
 from pipeline.ledger import Cancel
+from pipeline.validation import check
 from schemas import Record, schema
 
 CODEC = Codec()
@@ -77,15 +78,15 @@ def test_a_request_of_four_fields_has_all_defaults() -> None:
 texts = st.text(max_size=10)
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), texts)
 plain = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=20)
-optional_texts = st.none() | texts
+optional_texts = st.none() | st.text(min_size=1, max_size=10)
 training_requests = st.builds(
     TrainingRequest,
     request_id=plain,
     job_name=plain,
     algorithm=texts,
     dataset_name=texts,
-    project=texts,
-    user=texts,
+    project=plain,
+    user=st.just("") | plain,
     model_name=plain,
     target_column=optional_texts,
     features=st.none() | st.lists(texts, max_size=3).map(tuple),
@@ -162,6 +163,31 @@ def test_a_timestamp_that_is_none_is_the_epoch(timestamp_ms: int) -> None:
     assert received({}, timestamp_ms=timestamp_ms).request.requested_at == datetime.fromtimestamp(0, UTC)
 
 
+def test_an_empty_string_in_an_optional_field_says_nothing() -> None:
+    """Producers in languages without null write it."""
+    empty = dict.fromkeys(
+        ("project", "user", "model_name", "target_column", "hyperparameters_json", "correlation_id"), ""
+    )
+    evaluation = {"test_size": 0.2, "group_column": "", "time_column": ""}
+    search = {"strategy": "grid", "space": [], "scoring": ""}
+    request = received({**empty, "evaluation": evaluation, "search": search}).request
+    plain = received({"search": {"strategy": "grid", "space": []}}).request
+    assert request == plain
+    assert (plain.project, plain.model_name, plain.target_column) == ("default", "churn", None)
+
+
+@pytest.mark.parametrize("name", ["job_name", "dataset_name", "algorithm"])
+def test_an_empty_string_in_a_field_that_is_needed_is_rejected_by_its_name(name: str) -> None:
+    request = received({"algorithm": "svm", "model_name": "churn", name: ""}).request
+    with pytest.raises(RejectedError, match=name if name != "algorithm" else "there is no algorithm ''"):
+        check(request)
+
+
+def test_an_empty_name_among_the_features_is_rejected() -> None:
+    with pytest.raises(RejectedError, match="features takes names of 1 to 1,000 characters, not 0"):
+        check(received({"features": ["a", ""]}).request)
+
+
 def test_hyperparameters_as_json_join_those_of_the_map() -> None:
     record = {
         "hyperparameters": {"C": 1.5},
@@ -184,7 +210,12 @@ def test_hyperparameters_as_json_join_those_of_the_map() -> None:
         ({"hyperparameters_json": '{"C": NaN}'}, "not valid JSON"),
         ({"hyperparameters_json": '{"C": "\\ud800"}'}, "not valid JSON"),
         ({"hyperparameters_json": "[" * 100_000}, "not valid JSON"),
-        ({"hyperparameters_json": ""}, "not valid JSON"),
+        ({"hyperparameters_json": " "}, "not valid JSON"),
+        (
+            {"hyperparameters_json": '{"C": 1, "n": 2, "C": 1, "n": 3}'},
+            "hyperparameters_json names C, n more than once",
+        ),
+        ({"hyperparameters_json": '{"C": 1, "\\u0043": ' + "9" * 5_000 + "}"}, "not valid JSON|names C more than once"),
         ({"hyperparameters_json": "[1]"}, "must be a JSON object"),
         ({"hyperparameters_json": '{"C": {"low": 1}}'}, "C: must be null, a boolean, .* not dict"),
         ({"hyperparameters_json": '{"C": [[1]]}'}, "not a list in a list"),
@@ -192,6 +223,7 @@ def test_hyperparameters_as_json_join_those_of_the_map() -> None:
         ({"project": "p" * 300, "hyperparameters_json": "!"}, "project has .*; hyperparameters_json is not"),
         ({"project": "p" * 300}, "project has 300 characters"),
         ({"correlation_id": "two\nlines"}, "correlation_id must have no control characters"),
+        ({"user": "ann\x1b[2J"}, "user must have no control characters"),
     ],
 )
 def test_a_request_that_is_wrong_in_itself_is_told_why_and_keeps_its_names(
@@ -223,12 +255,13 @@ def test_a_request_id_is_any_text_of_1_to_120_characters(request_id: str) -> Non
     assert received({"request_id": request_id}).request.request_id == request_id
 
 
-def test_a_date_beyond_the_calendar_is_rejected_with_its_request_id() -> None:
-    """Microseconds sent as milliseconds: the commonest mistake with timestamp-millis."""
+@pytest.mark.parametrize("sent", [TIMESTAMP_MS * 1000, -TIMESTAMP_MS * 1000, 253_402_300_800_000, -(2**63), 2**63 - 1])
+def test_a_date_beyond_the_calendar_is_rejected_with_its_request_id(sent: int) -> None:
+    """Microseconds sent as milliseconds are the commonest mistake with timestamp-millis."""
     numbers = copy.deepcopy(schema(Record.TRAINING_REQUEST))
     numbers["fields"][-1]["type"][1] = "long"
     buffer = BytesIO()
-    schemaless_writer(buffer, numbers, REQUEST | {"project": "p", "requested_at": TIMESTAMP_MS * 1000})
+    schemaless_writer(buffer, numbers, REQUEST | {"project": "p", "requested_at": sent})
     value = header(fingerprint_of(schema(Record.TRAINING_REQUEST))) + buffer.getvalue()
     result = read_request(CODEC, value, headers=[("correlation_id", b"c-1")], timestamp_ms=TIMESTAMP_MS)
     assert isinstance(result, Malformed)
@@ -236,6 +269,14 @@ def test_a_date_beyond_the_calendar_is_rejected_with_its_request_id() -> None:
     assert result.request.request_id == "r-1"
     assert result.request.correlation_id == "c-1"
     assert (result.request.project, result.request.model_name) == ("p", "churn")
+
+
+@pytest.mark.parametrize("year", ["0001-01-01", "9999-12-31T23:59:59.999"])
+def test_any_date_of_the_calendar_is_the_time_of_a_request(year: str) -> None:
+    asked_at = datetime.fromisoformat(year).replace(tzinfo=UTC)
+    request = received({"requested_at": asked_at}).request
+    assert request.requested_at == asked_at
+    check(request)
 
 
 def test_bytes_that_do_not_decode_have_no_request() -> None:

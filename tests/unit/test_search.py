@@ -101,7 +101,7 @@ def test_a_candidate_that_cannot_be_fitted_is_noted_and_loses(bench: Bench) -> N
     document = searched(bench, Search("grid", space), "k_nearest_neighbors")
     assert [one["mean"] is None for one in document["candidates"]] == [False, True]
     assert "n_neighbors" in document["candidates"][1]["error"]
-    with pytest.raises(TrainingFailed, match="none of 1 candidates could be scored: ValueError"):
+    with pytest.raises(TrainingFailed, match="none of 1 candidates could be scored: Expected n_neighbors"):
         searched(bench, Search("grid", (SearchDimension("n_neighbors", values=(5_000,)),)), "k_nearest_neighbors")
 
 

@@ -143,7 +143,7 @@ def test_when_the_scheduler_goes_away_the_search_goes_on_in_the_trainer_and_says
         fitting = DaskCluster(cluster.scheduler_address, patience_s=1)
         outcomes = fitting(folds, partial(_fits, None, None, False), [{"max_depth": number} for number in range(30)], 1)
         first = [next(outcomes) for _ in range(3)]
-    with pytest.warns(UserWarning, match=r"the Dask cluster at tcp://127.* failed .*; the search went on in the"):
+    with pytest.warns(UserWarning, match=r"^the Dask cluster failed \(.*\); the search went on in the"):
         rest = list(outcomes)
     fitting.close()
     assert [outcome.scores for outcome in (*first, *rest)] == [[float(number)] for number in range(30)]
@@ -152,7 +152,7 @@ def test_when_the_scheduler_goes_away_the_search_goes_on_in_the_trainer_and_says
 def test_a_scheduler_that_never_answers_costs_its_patience_and_is_told_of(tmp_path: Path) -> None:
     fitting = DaskCluster("tcp://127.0.0.1:9", patience_s=0.5)
     begun = time.monotonic()
-    with pytest.warns(UserWarning, match="127.0.0.1:9 failed"):
+    with pytest.warns(UserWarning, match=r"^the Dask cluster failed \(((?!127).)*\); the search went on"):
         outcomes = _outcomes(fitting, partial(_fits, None, None, False), 2)
     assert outcomes == [[0.0, 0.0], [1.0, 1.0]]
     assert time.monotonic() - begun < 15
@@ -161,14 +161,14 @@ def test_a_scheduler_that_never_answers_costs_its_patience_and_is_told_of(tmp_pa
 def test_a_cluster_without_workers_is_not_waited_for_for_ever() -> None:
     with _cluster(0) as cluster:
         fitting = DaskCluster(cluster.scheduler_address, patience_s=0.5)
-        with pytest.warns(UserWarning, match="TimeoutError"):
+        with pytest.warns(UserWarning, match=r"failed \(Only 0/1 workers arrived"):
             assert len(_outcomes(fitting, partial(_fits, None, None, False), 2)) == 2
 
 
 def test_workers_with_other_libraries_are_not_used(dask: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_dask, "versions", lambda: {"scikit-learn": "0.1"})
     fitting = DaskCluster(dask.scheduler_address)
-    with pytest.warns(UserWarning, match=r"Dask worker at tcp://.* has scikit-learn .*, not 0\.1"):
+    with pytest.warns(UserWarning, match=r"Dask worker at an address has scikit-learn .*, not 0\.1"):
         outcomes = _outcomes(fitting, partial(_fits, None, None, False), 2)
     fitting.close()
     assert outcomes == [[0.0, 0.0], [1.0, 1.0]]

@@ -99,7 +99,7 @@ def test_a_forest_that_grows_in_slices_is_the_forest_of_one_fit(bench: Bench, mo
 
 def test_what_an_estimator_raises_fails_readably(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request("neural_network", hyperparameters={"early_stopping": True, "validation_fraction": 0.01})
-    with pytest.raises(TrainingFailed, match="ValueError: The validation set is too small"):
+    with pytest.raises(TrainingFailed, match="neural_network could not be trained: The validation set is too small"):
         bench.train(asked, rows([0, 1, 2] * 5))
 
     def out_of_memory(*_: object) -> None:

@@ -1,0 +1,165 @@
+"""Documents of the collection `datasets`, which anybody may write: what each field takes, what is wrong with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from bson import Binary, ObjectId
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError
+from gridfs.errors import CorruptGridFile, NoFile
+from pymongo.errors import OperationFailure
+
+from pipeline.errors import RejectedError, said_by
+from pipeline.mongodb import Document, waiting_helps
+
+CODEC: CodecOptions[Document] = CodecOptions(
+    tz_aware=True,
+    tzinfo=UTC,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
+"""How these documents are decoded: a date that no datetime holds is one field's fault."""
+LISTED = CODEC.with_options(unicode_decode_error_handler="replace")
+"""For lists, which one document with text that is not UTF-8 does not stop."""
+LONGEST_COLUMN = 1_000
+NOT_OURS = frozenset({13, 18, 8000})
+"""What MongoDB answers to credentials: the fault of no request."""
+
+
+def checked(document: Mapping[str, Any]) -> Document:
+    """The document, of whose fields those that are read have the types they are to have; an empty target is none.
+
+    Raises RejectedError that names the dataset, the field and what it takes.
+    """
+    found = dict(document)
+    if found.get("target_column") == "":
+        found["target_column"] = None
+    wrong = [*_wrong(found, _FIELDS), *_wrong_versions(found.get("versions"))]
+    if wrong:
+        raise RejectedError(
+            f"dataset {_shown(found.get('name'))}: in its document in the collection datasets {wrong[0]}"
+        )
+    return found
+
+
+def checked_or_none(document: Mapping[str, Any]) -> Document | None:
+    """For lists, which one bad document does not stop."""
+    try:
+        return checked(document)
+    except RejectedError:
+        return None
+
+
+@contextmanager
+def readable(name: str, file_id: Any = None) -> Iterator[None]:
+    """Say as a RejectedError what MongoDB's driver or server raises about one dataset's file or rows.
+
+    Without the error's own words where these quote the client, its hosts included.  What waiting heals, and what is
+    about credentials, passes.
+    """
+    try:
+        yield
+    except NoFile as error:
+        raise RejectedError(
+            f"dataset {name!r}: its file in GridFS cannot be read: there is none with the file_id {_shown(file_id)}; "
+            "import it again"
+        ) from error
+    except CorruptGridFile as error:
+        raise RejectedError(
+            f"dataset {name!r}: its file in GridFS cannot be read: parts of {_shown(file_id)} are missing or of "
+            "another size; import it again"
+        ) from error
+    except BSONError as error:
+        raise RejectedError(f"dataset {name!r}: one of its documents cannot be read: {said_by(error)}") from error
+    except OperationFailure as error:
+        if waiting_helps(error) or error.code in NOT_OURS:
+            raise
+        said = str((error.details or {}).get("errmsg", "") or "it gave no reason")[:500]
+        raise RejectedError(f"dataset {name!r}: MongoDB cannot read it: {said}") from error
+
+
+Test = Callable[[Any], bool]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_COLUMN
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 10**9
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_file_id(value: Any) -> bool:
+    return isinstance(value, ObjectId | UUID | Binary | str | int) and not isinstance(value, bool)
+
+
+def _is_profile(value: Any) -> bool:
+    if not isinstance(value, Mapping) or value.keys() != {"rows", "columns", "target", "classes"}:
+        return False
+    classes = value["classes"]
+    return (
+        _is_count(value["rows"])
+        and _is_count(value["columns"])
+        and _is_text(value["target"])
+        and (classes is None or (isinstance(classes, list) and all(map(_is_text, classes))))
+    )
+
+
+_FIELDS: Mapping[str, tuple[Test, str]] = {
+    "file_id": (_is_file_id, "the _id of a file in GridFS (an ObjectId, text, a UUID or an integer)"),
+    "target_column": (_is_column, "the name of a column, of at most 1,000 characters"),
+    "version": (_is_number, "the number of a version, 1 or more"),
+    "profile": (_is_profile, "what tensorfleet writes there: rows, columns, target and classes"),
+    "fingerprint": (_is_text, "text"),
+    "imported_at": (lambda value: isinstance(value, datetime), "a date"),
+    "user": (_is_text, "text"),
+    "file": (_is_text, "text"),
+}
+
+
+def _wrong(document: Mapping[str, Any], fields: Mapping[str, tuple[Test, str]], where: str = "") -> Iterator[str]:
+    if not where and not _is_text(document.get("name")):
+        yield f"name takes text, not {_shown(document.get('name'))}"
+    for field, (test, takes) in fields.items():
+        value = document.get(field)
+        if value is not None and not test(value):
+            yield f"{where}{field} takes {takes}, not {_shown(value)}"
+
+
+def _wrong_versions(versions: Any) -> Iterator[str]:
+    if versions is None:
+        return
+    if not isinstance(versions, Sequence) or isinstance(versions, str | bytes):
+        yield f"versions takes a list, not {_shown(versions)}"
+        return
+    numbers: set[int] = set()
+    for place, entry in enumerate(versions):
+        where = f"versions[{place}]"
+        if not isinstance(entry, Mapping):
+            yield f"{where} takes an object with version and file_id, not {_shown(entry)}"
+            return
+        if missing := [field for field in ("version", "file_id") if entry.get(field) is None]:
+            yield f"{where} lacks {' and '.join(missing)}"
+            return
+        yield from _wrong(entry, _FIELDS, f"{where}.")
+        if _is_number(entry["version"]) and entry["version"] in numbers:
+            yield f"{where}.version repeats {entry['version']}"
+        elif _is_number(entry["version"]):
+            numbers.add(entry["version"])
+
+
+def _shown(value: Any) -> str:
+    text = repr(str(value)) if isinstance(value, ObjectId | UUID) else repr(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"
