@@ -17,7 +17,7 @@ from pipeline.artifacts.directory import DirectoryStore
 from pipeline.artifacts.gridfs import GridFSStore
 from pipeline.artifacts.hybrid import HybridStore
 from pipeline.artifacts.s3 import S3Store
-from pipeline.datasets import DatasetSource
+from pipeline.datasets import DatasetStore
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.mongodb import OWN_COLLECTIONS, MongoSource
@@ -40,7 +40,7 @@ class Stores:
     registry: Registry
     aliases: AliasStore
     artifacts: ArtifactStore
-    datasets: DatasetSource
+    datasets: DatasetStore
 
     def prepare(self) -> None:
         """Create what is missing; raises TransientError while a service is away."""
@@ -85,7 +85,7 @@ def check_named(settings: Settings) -> None:
         raise SettingsError(NO_STORES)
 
 
-def open_cache(settings: Settings, source: DatasetSource) -> DatasetCache:
+def open_cache(settings: Settings, source: DatasetStore) -> DatasetCache:
     """The datasets of this machine, shared by all its workers."""
     return DatasetCache(settings.dataset_cache_dir, settings.dataset_cache_bytes, source)
 

@@ -18,9 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.datasets import Dataset, Loaded, builtin
+from pipeline.datasets import Dataset, Fetched, builtin
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
+from pipeline.datasets.sink import Sink
 from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError, TransientError
 
@@ -45,9 +46,9 @@ class CountingSource(DirectorySource):
         found = super().revision(name)
         return None if self.blind else found
 
-    def load(self, name: str) -> Loaded:
+    def fetch(self, name: str, sink: Sink) -> Fetched:
         self.loads.append(name)
-        return super().load(name)
+        return super().fetch(name, sink)
 
 
 @pytest.fixture
@@ -199,10 +200,17 @@ def test_a_dataset_larger_than_the_cache_is_rejected_with_the_figures(
     cache: DatasetCache, source: CountingSource, tmp_path: Path
 ) -> None:
     source.add("large", _table(1, rows=10 * ROWS), None)
+    source.add("swells", pa.table({"x": [0.5] * 10 * ROWS, "y": [1] * 10 * ROWS}), None)
     _used(cache, "a")
-    with pytest.raises(RejectedError, match=r"dataset 'large': it takes 16\d,\d{3} bytes, .* cache of 51,000 bytes"):
+    with pytest.raises(RejectedError, match=r"dataset 'large': its file of 12\d,\d{3} bytes .* cache of 51,000 bytes"):
         cache.ensure("large")
+    with pytest.raises(RejectedError, match=r"dataset 'swells': unpacked it has more bytes .* cache of 51,000 bytes"):
+        cache.ensure("swells")
+    (tmp_path / "source" / "rows.csv").write_text("a,b,c\n" + "1,2,3\n" * 5 * ROWS)
+    with pytest.raises(RejectedError, match=r"dataset 'rows': it takes 12\d,\d{3} bytes, .* cache of 51,000 bytes"):
+        cache.ensure("rows")
     assert len(_stored(tmp_path)) == 1
+    assert list((tmp_path / "cache" / "incoming").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../a", "a/b", "", "a\0b", "x" * 129])
