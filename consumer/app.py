@@ -32,6 +32,7 @@ from consumer.heartbeat import Heartbeat, begin_life
 from consumer.http import Health, HttpServer
 from consumer.inbox import Inbox
 from consumer.intake import Intake
+from consumer.loaders.loaders import Loaders
 from consumer.logs import MongoCommandLog
 from consumer.machine import gpus
 from consumer.metrics import Metrics, MongoCommandCount
@@ -39,7 +40,7 @@ from consumer.preparation import Preparation
 from consumer.progress import Progress
 from consumer.registrar import Registrar
 from consumer.settings import Settings
-from consumer.stores import Stores, open_cache, open_stores
+from consumer.stores import Stores, open_cache, open_loaders, open_stores
 from consumer.trainers.lanes import Lanes
 from consumer.transactions import Announcer, AtLeastOnce, ExactlyOnce
 from consumer.waiting import Breakers, Stopped, until_answered
@@ -100,6 +101,7 @@ class _Parts:
     intake: Intake
     claims: Claims
     preparation: Preparation
+    loaders: Loaders
     lanes: Lanes
     registrar: Registrar
     committer: Committer
@@ -147,6 +149,7 @@ class _Parts:
         for part in (self.claims, self.registrar):
             part.give_up()
         self.preparation.stop()
+        self.loaders.stop()
         for thread in (self.committer, self.checkpoints, self.news, self.heartbeat):
             thread.stop()
         _join(self.committer, self.checkpoints, self.news, self.heartbeat, *self.control)
@@ -200,10 +203,11 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     claims = Claims(me, stores.ledger, codec, steady=steady, metrics=metrics, breakers=breakers, deliver=inbox.put)
     quotas = Quotas.of(settings.project_quotas)
     checkpoints = Checkpoints(stores.artifacts, spool, breakers=breakers, deliver=inbox.put)
+    loaders = open_loaders(settings)
     preparation = Preparation(
         me,
         stores.ledger,
-        open_cache(settings, stores.datasets),
+        open_cache(settings, stores.datasets, loaders.load),
         checkpoints.restore,
         quotas=quotas,
         registry=stores.registry,
@@ -299,6 +303,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         intake,
         claims,
         preparation,
+        loaders,
         lanes,
         registrar,
         committer,

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 import bson
 import pyarrow as pa
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
-from bson.errors import BSONError
+from bson.errors import BSONError, InvalidBSON
 
 from pipeline.datasets import Content, Fetched, Loaded, Read
 from pipeline.datasets.files import few_columns, read_table
@@ -36,6 +36,8 @@ VERSION = 2
 OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
 )
+LARGEST_DOCUMENT_BYTES = 17 * 2**20
+"""MongoDB keeps none above 16 MiB."""
 SHOWN_NAME = 80
 SHOWN_WHY = 300
 
@@ -97,14 +99,17 @@ def _table(fetched: Fetched, max_bytes: int | None) -> pa.Table:
         return table_of(few_columns(_documents(file)), max_bytes)
 
 
-def _documents(file: Any) -> Iterator[dict[str, Any]]:
+def _documents(file: BinaryIO) -> Iterator[dict[str, Any]]:
     number = 1
-    try:
-        for document in bson.decode_file_iter(file, OPTIONS):
-            yield document
-            number += 1
-    except (BSONError, ValueError, RecursionError) as error:
-        raise RejectedError(f"document {number:,} of the collection cannot be read: {_why(error)}") from error
+    while beginning := file.read(4):
+        size = int.from_bytes(beginning, "little")
+        try:
+            if size > LARGEST_DOCUMENT_BYTES:
+                raise InvalidBSON(f"it says that it has {size:,} bytes")
+            yield bson.decode(beginning + file.read(max(0, size - 4)), OPTIONS)
+        except (BSONError, ValueError, RecursionError) as error:
+            raise RejectedError(f"document {number:,} of the collection cannot be read: {_why(error)}") from error
+        number += 1
 
 
 @contextmanager
