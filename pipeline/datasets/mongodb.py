@@ -45,7 +45,6 @@ UPLOAD_TIMEOUT_S = 120.0
 PROFILED_BYTES = 1024 * 1024
 PROFILED_ROWS = 5_000
 NEWEST = [("_id", pymongo.DESCENDING)]
-INVALID_NAMESPACE = 73
 
 
 class MongoSource:
@@ -282,20 +281,19 @@ class MongoSource:
             raise self._unknown(name)
 
     def _is_collection(self, name: str) -> bool:
-        try:
-            return self._may_be_rows(name) and bool(self._database.list_collection_names(filter={"name": name}))
-        except OperationFailure as error:
-            if error.code == INVALID_NAMESPACE:
-                return False
-            raise
+        return self._may_be_rows(name) and bool(self._database.list_collection_names(filter={"name": name}))
 
     def _unknown(self, name: str) -> RejectedError:
         known = self._documents.distinct("name", {"name": {"$type": "string"}})
         return unknown(name, [*known, *filter(self._may_be_rows, self._database.list_collection_names())])
 
     def _may_be_rows(self, collection: str) -> bool:
+        no_name = collection.startswith(".") or collection.endswith(".") or ".." in collection  # MongoDB has none such
         return not (
-            collection in self._own or collection.startswith("system.") or collection.endswith((".files", ".chunks"))
+            no_name
+            or collection in self._own
+            or collection.startswith("system.")
+            or collection.endswith((".files", ".chunks"))
         )
 
     def _of_document(self, document: Document) -> DatasetSummary:
