@@ -26,6 +26,8 @@ START_S = 60.0
 """Its imports take half a second where nothing else runs."""
 NO_MEMORY = "std::bad_alloc"
 """What C++ says before it aborts, in libraries that do not expect it."""
+LONGEST_NAME = 255
+"""Characters of a file's name: GridFS takes any number, a datagram does not."""
 GROWTH_BYTES = 256 * 2**20
 """A loader that keeps so much more than it had before its first load is replaced."""
 
@@ -64,7 +66,7 @@ class Loaders:
         job = {
             "name": fetched.name,
             "path": str(fetched.path),
-            "file_name": fetched.file_name,
+            "file_name": None if fetched.file_name is None else fetched.file_name[-LONGEST_NAME:],
             "into": str(into),
             "max_bytes": max_bytes,
             "max_memory_bytes": self._max_memory_bytes,
@@ -91,11 +93,7 @@ class Loaders:
         self._starter.shutdown()
 
     def _attempt(self, fetched: Fetched, job: dict[str, Any], check: Callable[[], None]) -> Content:
-        with self._lock:
-            loader = self._idle.pop() if self._idle else None
-        if loader is None:
-            loader = self._start()
-        keep = False
+        loader, keep = self._idle_one() or self._start(), False
         try:
             if loader.fresh_bytes is None:
                 self._await_ready(loader, check)
@@ -108,6 +106,16 @@ class Loaders:
             else:
                 loader.kill()
         return self._content(fetched, answer)
+
+    def _idle_one(self) -> Loader | None:
+        """One that has not been killed meanwhile, which would be nobody's fault."""
+        with self._lock:
+            while self._idle:
+                loader = self._idle.pop()
+                if loader.alive:
+                    return loader
+                loader.kill()
+        return None
 
     def _start(self) -> Loader:
         try:

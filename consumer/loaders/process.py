@@ -33,6 +33,7 @@ class Loader:
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, output: Output) -> None:
         self.fresh_bytes: int | None = None
         """What it took before its first load; None until it is ready."""
+        self._before_bytes = 0
         self._process = process
         self._control = control
         self._output = output
@@ -64,9 +65,14 @@ class Loader:
             output.given_away()
         return cls(process, ours, output)
 
+    @property
+    def alive(self) -> bool:
+        return self._state() is None
+
     def ask(self, job: dict[str, Any]) -> None:
         """Raises Ended."""
         self._output.begin()
+        self._before_bytes = private_bytes(self._process.pid)
         try:
             self._control.send(json.dumps(job).encode())
         except (BrokenPipeError, ConnectionResetError):
@@ -90,8 +96,8 @@ class Loader:
         return self._output.lines()
 
     def grown_bytes(self) -> int:
-        """What it takes, with all that it has started, beyond what it took before its first load."""
-        return max(0, private_bytes(self._process.pid) - (self.fresh_bytes or 0))
+        """What it takes, with all that it has started, beyond what it took before it was asked."""
+        return private_bytes(self._process.pid) - self._before_bytes
 
     def kill(self) -> None:
         """With all that it has started; returns when it is gone."""
@@ -105,8 +111,10 @@ class Loader:
         """How, without taking its number from it: what it leaves behind is told by that."""
         deadline = time.monotonic() + ENDING_S
         while time.monotonic() < deadline:
-            state = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if state is not None:
+            if (state := self._state()) is not None:
                 return Ended(state.si_status if state.si_code == os.CLD_EXITED else -state.si_status)
             time.sleep(LOOK_S)
         return Ended(None)
+
+    def _state(self) -> os.waitid_result | None:
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)

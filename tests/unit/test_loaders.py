@@ -158,6 +158,19 @@ def test_a_loader_that_was_killed_from_outside_tries_again_alone(start: Start, p
     assert _load(start(), put("killed_once")).rows == 2
 
 
+def test_a_loader_that_was_killed_while_nobody_needed_it_is_replaced(
+    start: Start, put: Put, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaders, before = start(), set(children(os.getpid()))
+    for number in (signal.SIGKILL, signal.SIGSEGV):
+        _load(loaders, put("people"))
+        (pid,) = set(children(os.getpid())) - before
+        os.kill(pid, number)
+        _await(lambda pid=pid: not _lives(pid))
+    assert _load(loaders, put("people")).rows == 2
+    assert caplog.text == ""
+
+
 def test_what_a_reader_leaves_running_ends_with_its_loader(start: Start, put: Put) -> None:
     sleepers = _sleepers()
     loaders = start()
