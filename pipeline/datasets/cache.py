@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 from uuid import uuid4
@@ -50,6 +50,15 @@ class _Hold:
     jobs: int = 0
 
 
+@dataclass(slots=True, weakref_slot=True)
+class _Reader:
+    """Those who want a dataset at the moment.  `fetched` is which fetch it was that ended well, and its revision."""
+
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    begun: int = 0
+    fetched: tuple[int, str] = (0, "")
+
+
 class DatasetCache:
     """Files `content/<fingerprint>.arrow` of at most `max_bytes` together, shared by the workers of a machine.
 
@@ -81,7 +90,7 @@ class DatasetCache:
         self._read = read
         self._lock = threading.Lock()
         self._holds: dict[str, _Hold] = {}
-        self._readers: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._readers: WeakValueDictionary[str, _Reader] = WeakValueDictionary()
         self._verdicts: dict[tuple[str, str], tuple[float, str]] = {}
 
     def ensure(self, name: str, abandoned: threading.Event | None = None) -> Dataset:
@@ -110,15 +119,17 @@ class DatasetCache:
                 self._holds.pop(dataset.fingerprint).file.close()
 
     def _known(self, name: str, revision: str | None, abandoned: threading.Event | None) -> _Known:
-        """Read once by all who want this revision; where only the content tells, each fetches it for itself."""
-        if revision is None:
-            with self._fetched(name, abandoned) as fetched, self._one_reader(name, abandoned):
-                return self._found(name, fetched.revision) or self._keep(fetched, abandoned)
-        with self._one_reader(name, abandoned):
-            if known := self._found(name, revision):
+        """As it is now.  Where only the content tells, that is as it was fetched by somebody since we came."""
+        with self._one_reader(name, abandoned) as (reader, came):
+            begun, revision_then = reader.fetched
+            if revision is None and begun > came:
+                revision = revision_then
+            if revision is not None and (known := self._found(name, revision)):
                 return known
+            reader.begun += 1
             with self._fetched(name, abandoned) as fetched:
-                return self._keep(fetched, abandoned)
+                reader.fetched = (reader.begun, fetched.revision)
+                return self._found(name, fetched.revision) or self._keep(fetched, abandoned)
 
     @contextmanager
     def _fetched(self, name: str, abandoned: threading.Event | None) -> Iterator[Fetched]:
@@ -243,17 +254,18 @@ class DatasetCache:
                 path.unlink(missing_ok=True)
 
     @contextmanager
-    def _one_reader(self, name: str, abandoned: threading.Event | None) -> Iterator[None]:
-        """Threads that want the same dataset wait for the one that reads it."""
+    def _one_reader(self, name: str, abandoned: threading.Event | None) -> Iterator[tuple[_Reader, int]]:
+        """Threads that want the same dataset wait for the one that reads it; with how many fetches had begun before."""
         with self._lock:
-            reader = self._readers.setdefault(name, threading.Lock())
-        while not reader.acquire(timeout=LOOK_S):
+            reader = self._readers.setdefault(name, _Reader())
+        came = reader.begun
+        while not reader.turn.acquire(timeout=LOOK_S):
             if abandoned is not None and abandoned.is_set():
                 raise LoadAbandoned
         try:
-            yield
+            yield reader, came
         finally:
-            reader.release()
+            reader.turn.release()
 
     @contextmanager
     def _disk(self) -> Iterator[None]:

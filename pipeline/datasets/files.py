@@ -24,9 +24,15 @@ MISSING = [  # what pandas reads as missing
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 ]
-OTHERS = {b"\x1f\x8b": "compressed with gzip", b"PK\x03\x04": "a zip or Excel file", b"\xff\xfe": "in UTF-16"}
+OTHERS = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"PK\x03\x04": "a zip or Excel file",
+    b"\xff\xfe": "in UTF-16",
+    b"\xfe\xff": "in UTF-16",
+}
 PART_BYTES = 1024 * 1024
-HEADER_BYTES = 16 * 1024 * 1024
+BLOCK_BYTES = 8 * 1024 * 1024
+"""Of CSV, read at a time: a row has to fit into one."""
 MOST_COLUMNS = 20_000
 """The names of all columns go into an event of 900 kB; nobody learns from more without lists (see `tables`)."""
 QUOTED_TEXT = 80
@@ -159,6 +165,8 @@ def _parsed(text: bytes, place: str) -> Any:
 
 def _csv(content: Content) -> pa.Table:
     header = _header(content)
+    if "\0" in header:
+        raise RejectedError("the header of the CSV file holds zero bytes, as UTF-16 does; save it as UTF-8")
     delimiter = max(DELIMITERS, key=header.count)
     _check_columns(header.count(delimiter) + 1)
     quoted = _has_quotes(content)
@@ -166,6 +174,7 @@ def _csv(content: Content) -> pa.Table:
         with _mapped(content) as source:
             table = csv.read_csv(
                 source,
+                csv.ReadOptions(block_size=BLOCK_BYTES),
                 parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=quoted),
                 convert_options=csv.ConvertOptions(null_values=MISSING, strings_can_be_null=True),
             )
@@ -173,19 +182,18 @@ def _csv(content: Content) -> pa.Table:
     except UnicodeDecodeError:
         raise _no_utf8(content) from None
     except pa.ArrowInvalid as error:
-        bad = _bad_line(content, delimiter, quoted=quoted)
-        raise bad or RejectedError(f"the CSV file cannot be read: {error}") from error
+        raise _bad_line(content, delimiter, quoted=quoted) or _bad_csv(content, error) from error
     if any(pa.types.is_binary(kind) for kind in table.schema.types):
         raise _no_utf8(content)
     return _named(table, [name.strip() for name in names])
 
 
 def _header(content: Content) -> str:
-    """The first line that is not blank, up to HEADER_BYTES."""
+    """The first line that is not blank, as much as can be one."""
     with _opened(content) as file:
         line = b" "
         while line.isspace():
-            line = file.readline(HEADER_BYTES)
+            line = file.readline(BLOCK_BYTES)
         return line.decode(errors="replace")
 
 
@@ -215,13 +223,25 @@ def _bad_line(content: Content, delimiter: str, *, quoted: bool) -> RejectedErro
 
     options = csv.ParseOptions(delimiter=delimiter, newlines_in_values=quoted, invalid_row_handler=note)
     with suppress(pa.ArrowInvalid, UnicodeDecodeError), _mapped(content) as source:
-        csv.read_csv(source, csv.ReadOptions(use_threads=False), options)
+        csv.read_csv(source, csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES), options)
     if not bad:
         return None
     row = bad[0]
     return RejectedError(
         f"{'row' if quoted else 'line'} {row.number} of the CSV file has {row.actual_columns} values where the header "
         f"has {row.expected_columns}: {row.text[:QUOTED_TEXT]!r}"
+    )
+
+
+def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
+    """Arrow's words are for programmers where a row is longer than a block."""
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    if "block" not in str(error):
+        return RejectedError(f"the CSV file cannot be read: {error}")
+    if size < BLOCK_BYTES:
+        return RejectedError("it has no rows")
+    return RejectedError(
+        f"the CSV file has a row of more than {BLOCK_BYTES:,} bytes: has it line ends, each quotation mark a second?"
     )
 
 

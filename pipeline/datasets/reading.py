@@ -47,16 +47,16 @@ def read(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: threadi
 
     Raises MemoryError where the memory does not suffice.
     """
-    with about(fetched.name):
+    with about(fetched.name), _only_rejections(shown(fetched)):
         columns, names = _columns(fetched, max_bytes)
         table = pa.table(list(_each_whole(columns)), names=names)
-        size_bytes = _size_bytes(table)
+        content = Content(fingerprint(table), size_bytes := _size_bytes(table), table.num_rows, table.num_columns)
         if max_bytes is not None and size_bytes > max_bytes:
             raise RejectedError(f"it takes {size_bytes:,} bytes, more than the dataset cache of {max_bytes:,} bytes")
     with into.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, size_bytes)
         _write(table, file)
-    return Content(fingerprint(table), size_bytes, table.num_rows, table.num_columns)
+    return content
 
 
 def load(fetch: Callable[[Sink], Fetched], read: Read, max_bytes: int | None) -> Loaded:
@@ -85,8 +85,7 @@ def shown(fetched: Fetched) -> str:
 
 
 def _columns(fetched: Fetched, max_bytes: int | None) -> tuple[list[Any], list[str]]:
-    with _only_rejections(shown(fetched)):
-        table = _table(fetched, max_bytes)
+    table = _table(fetched, max_bytes)
     with _only_rejections(shown(fetched), lambda: _guilty_column(table)):
         table = canonical(table)
     return table.columns, table.column_names
@@ -133,7 +132,7 @@ def _only_rejections(what: str, where: Callable[[], str] = str) -> Iterator[None
 def _why(error: Exception) -> str:
     """In the words of the library where they are about the data."""
     if isinstance(error, pa.ArrowException | BSONError | OverflowError | OSError):
-        return str(error).partition("\n")[0][:SHOWN_WHY]
+        return str(error).partition("\n")[0].partition(" (Consider Using CodecOptions")[0][:SHOWN_WHY]
     if isinstance(error, RecursionError):
         return "its values are nested too deep"
     return "it holds what no table has a place for"

@@ -421,6 +421,24 @@ def test_who_waits_for_anothers_reading_can_be_called_off_and_so_can_the_reader(
     assert _opened(_used(watched, "a")).equals(_table(0))
 
 
+def test_those_who_wait_for_what_only_its_content_tells_share_the_next_fetch(
+    watched: DatasetCache, source: CountingSource, read: Reading
+) -> None:
+    source.blind = True
+    read.go.clear()
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(watched.ensure, "a")
+        read.begun.acquire()
+        others = [threads.submit(watched.ensure, "a") for _ in range(3)]
+        while sum(frame.f_code.co_name == "_one_reader" for frame in sys._current_frames().values()) < 3:
+            assert not first.done()
+        source.add("a", _table(99), None)
+        read.go.set()
+        assert _opened(first.result(10)).equals(_table(0))
+        assert all(_opened(one.result(10)).equals(_table(99)) for one in others)
+    assert source.loads == ["a", "a"]
+
+
 def test_a_reading_that_was_called_off_is_done_by_the_next_who_waits(watched: DatasetCache, read: Reading) -> None:
     read.go.clear()
     first = threading.Event()
