@@ -34,6 +34,7 @@ from consumer.health import Prober, service_probes
 from consumer.heartbeat import Heartbeat, begin_life
 from consumer.http import Health, HttpServer
 from consumer.intake import Intake
+from consumer.loaders.loaders import Loaders
 from consumer.logs import MongoCommandLog
 from consumer.machine import gpus
 from consumer.metrics import Metrics, MongoCommandCount
@@ -41,7 +42,7 @@ from consumer.preparation import Preparation
 from consumer.progress import Progress
 from consumer.registrar import Registrar
 from consumer.settings import Settings
-from consumer.stores import Stores, open_cache, open_stores
+from consumer.stores import Stores, open_cache, open_loaders, open_stores
 from consumer.threads.inbox import Inbox
 from consumer.threads.neighbour import Neighbour, Surroundings
 from consumer.threads.watch import Watch
@@ -106,6 +107,7 @@ class _Parts:
     intake: Intake
     claims: Claims
     preparation: Preparation
+    loaders: Loaders
     lanes: Lanes
     registrar: Registrar
     committer: Committer
@@ -158,6 +160,7 @@ class _Parts:
         self.claims.finish()
         self.registrar.finish()
         _join(self.claims, self.registrar, self.intake)
+        self.loaders.stop()
         for neighbour in self._neighbours:
             neighbour.give_up()
         _join(self.committer, self.checkpoints, self.news, self.heartbeat, *self.control)
@@ -212,10 +215,11 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     claims = Claims(me, stores.ledger, codec, steady=steady, around=around)
     quotas = Quotas.of(settings.project_quotas)
     checkpoints = Checkpoints(stores.artifacts, spool, around=around)
+    loaders = open_loaders(settings)
     preparation = Preparation(
         me,
         stores.ledger,
-        open_cache(settings, stores.datasets),
+        open_cache(settings, stores.datasets, loaders.load),
         checkpoints.restore,
         quotas=quotas,
         registry=stores.registry,
@@ -225,6 +229,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         is_alone=lambda: is_alone(admin, settings.kafka_group_id, settings.kafka_group_protocol),
         steady=steady,
         around=around,
+        load_time_s=settings.dataset_load_time,
     )
     registrar = Registrar(
         me, stores.ledger, stores.registry, stores.artifacts, codec, topics, steady=steady, around=around
@@ -287,6 +292,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         intake,
         claims,
         preparation,
+        loaders,
         lanes,
         registrar,
         committer,

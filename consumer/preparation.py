@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +20,8 @@ from consumer import disk
 from consumer.claims import Steady
 from consumer.containment import PASSED_ON, contain
 from consumer.jobs.job import Job
-from consumer.threads.neighbour import Ordered, Surroundings
-from pipeline.datasets import Dataset
+from consumer.threads.neighbour import BUSY_LIMIT_S, Ordered, Surroundings
+from pipeline.datasets import Dataset, LoadAbandoned
 from pipeline.datasets.builtin import BUILTINS
 from pipeline.datasets.cache import DatasetCache
 from pipeline.errors import RejectedError
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+FETCH_LIMIT_S = 900.0
+"""The bytes of a dataset of gigabytes take their time."""
 PREPARING_LIMIT = 16
 """Jobs that are prepared at once; each has a thread, so that those at hand do not wait behind slow ones."""
 
@@ -88,8 +91,12 @@ class Preparation(Ordered):
         is_alone: Callable[[], bool],
         steady: Steady,
         around: Surroundings,
+        load_time_s: float,
     ) -> None:
-        super().__init__("preparation", around, threads=PREPARING_LIMIT)
+        """`load_time_s` is what one dataset may take to be read, once its bytes are here."""
+        super().__init__(
+            "preparation", around, threads=PREPARING_LIMIT, busy_limit_s=BUSY_LIMIT_S + FETCH_LIMIT_S + load_time_s
+        )
         self._me = me
         self._ledger = ledger
         self._datasets = datasets
@@ -117,7 +124,8 @@ class Preparation(Ordered):
         moves, abandoned = job.moves, job.abandoned
 
         def prepared() -> None:
-            self._deliver(self._contained(job, moves, lambda: self._prepared(job, moves, abandoned, room_bytes)))
+            with suppress(LoadAbandoned):  # the job has moved on, or the worker ends
+                self._deliver(self._contained(job, moves, lambda: self._prepared(job, moves, abandoned, room_bytes)))
             self._count_reads()
 
         self.order(prepared)
@@ -147,7 +155,7 @@ class Preparation(Ordered):
     def _contained(self, job: Job, moves: int, work: Callable[[], Prepared | Crashed]) -> Prepared | Crashed:
         try:
             return work()
-        except PASSED_ON:
+        except (*PASSED_ON, LoadAbandoned):
             raise
         except Exception as error:  # noqa: BLE001 - about this request
             return Prepared(job, moves, failure=contain(self._metrics, "prepare", error, **job.ids))
@@ -183,7 +191,7 @@ class Preparation(Ordered):
 
     def _fitting(self, request: TrainingRequest, abandoned: threading.Event | None) -> Dataset:
         """Raises RejectedError if there is no such dataset, or it cannot be trained on in the memory there is."""
-        dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name))
+        dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name, abandoned))
         try:
             check_fits(request, dataset, self._training_memory_bytes)
         except BaseException:

@@ -6,8 +6,9 @@ import ctypes
 import os
 import resource
 import signal
-from collections.abc import Collection
-from contextlib import suppress
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -16,6 +17,8 @@ PR_SET_CHILD_SUBREAPER = 36
 TICKS = os.sysconf("SC_CLK_TCK")
 """A second of CPU time, as /proc counts."""
 PAGE_BYTES = resource.getpagesize()
+ENDING_S = 2.0
+"""For what was killed, and may be in a call of the kernel."""
 
 
 def die_with_parent(how: signal.Signals | None = signal.SIGKILL) -> None:
@@ -28,6 +31,39 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
+def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
+    """Only what a Python process needs to run: trainers and loaders never see a service's address or password."""
+    hidden = ("MONGODB_", "KAFKA_", "MINIO_", "SCHEMA_REGISTRY_", "AWS_")
+    return {name: value for name, value in environment.items() if not name.startswith(hidden)}
+
+
+@contextmanager
+def memory_limit(limit_bytes: int | None) -> Iterator[None]:
+    """RLIMIT_DATA of this process: an allocation beyond it is a MemoryError, at once and without a kill."""
+    if limit_bytes is None:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def kill_with_descendants(pid: int) -> None:
+    """End a process that leads its group and adopts orphans, and all that it has started.
+
+    Call it before it is reaped: until then nobody else has its number.
+    """
+    _signal(os.kill, pid, signal.SIGSTOP)  # it starts nothing more, and is there to adopt
+    deadline = time.monotonic() + ENDING_S
+    while (others := [one for one in _descendants(pid) if not _has_ended(one)]) and time.monotonic() < deadline:
+        for one in others:
+            _signal(os.kill, one, signal.SIGKILL)
+        time.sleep(0.001)
+    _signal(os.killpg, pid, signal.SIGKILL)
+
+
 def children(pid: int) -> list[int]:
     """The processes that this one has started or adopted and that are still there, zombies among them."""
     return [int(child) for thread in _threads(pid) for child in _read(thread / "children").split()]
@@ -38,6 +74,11 @@ def resident_bytes(pid: int) -> int:
     own = _resident(pid)
     others = _descendants(pid)
     return max(own, sum(map(_shared_out, [pid, *others]))) if others else own
+
+
+def private_bytes(pid: int) -> int:
+    """Resident memory of a process and all its descendants that no file is behind; 0 if it has just ended."""
+    return sum(map(_private, [pid, *_descendants(pid)]))
 
 
 def cpu_s(pid: int) -> float:
@@ -75,6 +116,22 @@ def _threads(pid: int) -> list[Path]:
 def _resident(pid: int) -> int:
     pages = _read(Path(f"/proc/{pid}/statm")).split()
     return int(pages[1]) * PAGE_BYTES if pages else 0
+
+
+def _private(pid: int) -> int:
+    found = dict(line.split(":", 1) for line in _read(Path(f"/proc/{pid}/status")).splitlines())
+    return sum(int(found[kind].split()[0]) * 1024 for kind in ("RssAnon", "RssShmem") if kind in found)
+
+
+def _has_ended(pid: int) -> bool:
+    """It is gone, or nobody has asked yet how it ended."""
+    state = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return not state or state[0] in "ZX"
+
+
+def _signal(send: Callable[[int, int], None], pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        send(pid, number)
 
 
 def _shared_out(pid: int) -> int:

@@ -284,6 +284,9 @@ class Settings(BaseSettings):
         _SIZE + ", from 64MiB",
         ge=64 * 2**20,
     )
+    dataset_load_time: Duration = _setting(
+        "300", "Seconds that the file of a dataset may take to be read.", _DURATION, gt=0
+    )
     max_attempts: int = _setting(3, "Trainings of a request whose trainer crashes.", _COUNT, ge=1)
     max_worker_losses: int = _setting(10, "Workers that may die under a request.", _COUNT, ge=1)
     look_ahead: int = _setting(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from pymongo.monitoring import CommandListener
 
+from consumer.loaders.loaders import Loaders
 from consumer.settings import Settings, SettingsError
 from pipeline import mongodb
 from pipeline.aliases import AliasStore
@@ -17,7 +20,7 @@ from pipeline.artifacts.directory import DirectoryStore
 from pipeline.artifacts.gridfs import GridFSStore
 from pipeline.artifacts.hybrid import HybridStore
 from pipeline.artifacts.s3 import S3Store
-from pipeline.datasets import DatasetSource
+from pipeline.datasets import DatasetStore, Read, reading
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.mongodb import OWN_COLLECTIONS, MongoSource
@@ -32,6 +35,8 @@ NO_STORES = (
     "MONGODB_URL is not set; it takes mongodb://… or mongodb+srv://…, "
     "or run `tensorfleet dev`, whose stores lie in DATA_DIR"
 )
+MOST_LOADS = 4
+"""Datasets that a worker reads at once: they come after its trainings, and each may take as much memory as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Stores:
     registry: Registry
     aliases: AliasStore
     artifacts: ArtifactStore
-    datasets: DatasetSource
+    datasets: DatasetStore
 
     def prepare(self) -> None:
         """Create what is missing; raises TransientError while a service is away."""
@@ -51,7 +56,10 @@ class Stores:
 
 
 def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -> Stores:
-    """The stores that the settings name; nothing is asked of them yet. Without MONGODB_URL the embedded ones."""
+    """The stores that the settings name; nothing is asked of them yet. Without MONGODB_URL the embedded ones.
+
+    Their datasets, where they are read at once and not by way of a cache, are read by a loader of this process.
+    """
     if settings.embedded:
         return _embedded(settings)
     client = mongodb.connect(settings.mongodb_url.get_secret_value(), listeners=listeners)
@@ -75,6 +83,7 @@ def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -
             database,
             OWN_COLLECTIONS | {settings.model_registry_collection},
             max_bytes=settings.dataset_cache_bytes,
+            read=loader(settings),
         ),
     )
 
@@ -85,9 +94,28 @@ def check_named(settings: Settings) -> None:
         raise SettingsError(NO_STORES)
 
 
-def open_cache(settings: Settings, source: DatasetSource) -> DatasetCache:
+def open_cache(settings: Settings, source: DatasetStore, read: Read = reading.read) -> DatasetCache:
     """The datasets of this machine, shared by all its workers."""
-    return DatasetCache(settings.dataset_cache_dir, settings.dataset_cache_bytes, source)
+    return DatasetCache(settings.dataset_cache_dir, settings.dataset_cache_bytes, source, read=read)
+
+
+def open_loaders(settings: Settings) -> Loaders:
+    """What reads the datasets of a worker."""
+    count = min(MOST_LOADS, settings.worker_concurrency + 1)
+    return Loaders(count, settings.dataset_load_time, settings.max_training_memory)
+
+
+def loader(settings: Settings) -> Read:
+    """What reads datasets for commands and the client, one at a time; it is started when it is needed."""
+    return _loader(settings.dataset_load_time, settings.max_training_memory).load
+
+
+@cache
+def _loader(max_time_s: float, max_memory_bytes: int) -> Loaders:
+    """One a process; it ends with that."""
+    loaders = Loaders(1, max_time_s, max_memory_bytes)
+    atexit.register(loaders.stop)
+    return loaders
 
 
 def _embedded(settings: Settings) -> Stores:
@@ -98,5 +126,5 @@ def _embedded(settings: Settings) -> Stores:
         SqliteRegistry(folder / "registry.sqlite"),
         SqliteAliases(folder / "registry.sqlite"),
         DirectoryStore(folder / "artifacts"),
-        DirectorySource(folder / "datasets", max_bytes=settings.dataset_cache_bytes),
+        DirectorySource(folder / "datasets", max_bytes=settings.dataset_cache_bytes, read=loader(settings)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from consumer.cli.values import ModelReference
     from consumer.client import Client
     from consumer.settings import Settings
@@ -103,6 +106,24 @@ def loaded(stores: Stores, registered: RegisteredModel) -> Iterator[LoadedModel]
         file = Path(folder, "model.zip")
         stores.artifacts.fetch(registered.model.artifact_uri, file)
         yield model_file.load(file, registered.model.artifact_sha256)
+
+
+def table_of(name: str, file: str) -> pa.Table:
+    """The rows of a file that somebody names, `-` for standard input, as the dataset of this name; read by a loader.
+
+    Raises RejectedError that says what is wrong with it.
+    """
+    from consumer.cli.values import content_of
+    from consumer.stores import loader
+    from pipeline.datasets import Fetched, reading
+
+    with TemporaryDirectory(prefix="tensorfleet-") as folder:
+        path = Path(file).absolute()
+        if file == "-" or not path.is_file() or not os.access(path, os.R_OK):
+            path = Path(folder, "input")
+            path.write_bytes(content_of(file))
+        fetched = Fetched(name, path, "" if file == "-" else file, target_column=None, revision="")
+        return reading.table_from(fetched, loader(any_settings()), max_bytes=None)
 
 
 def any_settings() -> Settings:

@@ -24,7 +24,7 @@ from consumer.cli.output import (
     write,
     write_json,
 )
-from consumer.cli.values import WRONG_USE, content_of, user_name
+from consumer.cli.values import WRONG_USE, user_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,7 +87,6 @@ def import_dataset(
 ) -> None:
     """Store a dataset under a name, and show the types it was read with; what the name had stays as a version."""
     from pipeline.datasets import Origin
-    from pipeline.datasets.files import read_table
     from pipeline.datasets.names import check_free
     from pipeline.datasets.tables import about, check_target
 
@@ -95,7 +94,7 @@ def import_dataset(
         raise Stop("--name must be given for standard input", WRONG_USE)
     name = name or Path(file).stem
     check_free(name)
-    table = read_table(content_of(file), "" if file == "-" else file)
+    table = context.table_of(name, file)
     with about(name):
         check_target(table, target)
     found = _described(name, table, target)

@@ -28,7 +28,7 @@ from consumer.cli.output import (
     write,
     write_json,
 )
-from consumer.cli.values import WRONG_USE, content_of, folder_of, model_reference, of_model, pair
+from consumer.cli.values import WRONG_USE, folder_of, model_reference, of_model, pair
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
@@ -160,10 +160,9 @@ def predict(
 
     Columns match by name. Without a file, standard input is read.
     """
-    from pipeline.datasets.files import read_table
     from pipeline.datasets.frames import frame_of
 
-    frame = frame_of(read_table(content_of(file), "" if file == "-" else file))
+    frame = frame_of(context.table_of(Path(file).name, file))
     reference = model_reference(model, context.scope(project))
     stores = context.stores()
     registered = context.find_model(stores, reference)

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from consumer import failpoints
-from consumer.processes import adopt_orphans, children, die_with_parent
+from consumer.processes import adopt_orphans, children, die_with_parent, memory_limit
 from consumer.trainers.protocol import JOB_LIMIT_BYTES, Work
 from pipeline import training
 from pipeline.datasets.cache import FULL
@@ -91,7 +91,7 @@ def _verdict(job: dict[str, Any], reporter: Reporter) -> dict[str, object]:
         request, dataset, spool, max_memory_bytes, dask_scheduler = Work.from_message(job)
         spool.mkdir(parents=True, exist_ok=True)
         os.environ["TMPDIR"] = tempfile.tempdir = str(spool)  # whatever is left there goes with it
-        with _memory_limit(max_memory_bytes):
+        with memory_limit(max_memory_bytes):
             trained = training.train(request, dataset, spool, reporter.progress, dask_scheduler)
         (spool / "result.json").write_bytes(trained.to_json())
     except RejectedError as error:
@@ -112,21 +112,6 @@ def _comes_of_a_full_disk(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-class _memory_limit:  # noqa: N801 - reads as a statement
-    """RLIMIT_DATA around one training: an allocation beyond it is a MemoryError, at once and without a kill."""
-
-    def __init__(self, limit_bytes: int | None) -> None:
-        self._limit_bytes = limit_bytes
-
-    def __enter__(self) -> None:
-        if self._limit_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_DATA, (self._limit_bytes, resource.RLIM_INFINITY))
-
-    def __exit__(self, *_: object) -> None:
-        if self._limit_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def _out_of_memory(job: dict[str, Any], error: MemoryError) -> str:

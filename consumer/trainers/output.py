@@ -1,6 +1,6 @@
-"""What a trainer writes to its standard output and error: read in small sips, and passed on up to a limit.
+"""What a trainer or loader writes to its standard output and error: read in small sips, and passed on up to a limit.
 
-A training that writes without an end is slowed down to what is read here, and fills neither a log nor a disk.
+What writes without an end is slowed down to what is read here, and fills neither a log nor a disk.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from contextlib import suppress
 SIP_BYTES = 65_536
 """At each look, so about 600 kB a second."""
 LIMIT_BYTES = 65_536
-"""Of one training; the rest of what it writes is thrown away."""
+"""Of one training or load; the rest of what it writes is thrown away."""
 LINE_LIMIT = 4_000
 
 
 class Output:
-    """Owned by the worker's thread. `writing` is the trainer's end."""
+    """Owned by the thread that watches the process. `writing` is the process's end."""
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe2(os.O_CLOEXEC)
@@ -24,11 +24,11 @@ class Output:
         self._left = LIMIT_BYTES
 
     def given_away(self) -> None:
-        """The forkserver has `writing`."""
+        """The process, or who starts it, has `writing`."""
         os.close(self.writing)
 
     def begin(self) -> None:
-        """Another training begins."""
+        """Another training or load begins."""
         self._left = LIMIT_BYTES
 
     def lines(self) -> list[str]:
@@ -40,7 +40,7 @@ class Output:
         self._left -= len(wanted)
         lines = [line[:LINE_LIMIT] for line in wanted.decode(errors="replace").splitlines() if line.strip()]
         if before and not self._left:
-            lines.append(f"the training has written {LIMIT_BYTES:,} bytes; what else it writes is not logged")
+            lines.append(f"it has written {LIMIT_BYTES:,} bytes; what else it writes is not logged")
         return lines
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import structlog
 
+from consumer.processes import without_credentials
 from consumer.trainers.forkserver import CONTROL_LIMIT_BYTES
 
 log = structlog.get_logger(__name__)
@@ -47,7 +48,7 @@ class Servers:
             pass_fds=[theirs.fileno()],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
-            env=_without_credentials(os.environ) | threads | {"OMP_WAIT_POLICY": "PASSIVE"},
+            env=without_credentials(os.environ) | threads | {"OMP_WAIT_POLICY": "PASSIVE"},
         )
         theirs.close()
         ours.setblocking(False)
@@ -99,9 +100,3 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
         log.warning("a forkserver did not end, and was killed", pid=process.pid)
         process.kill()
         return process.wait()
-
-
-def _without_credentials(environment: os._Environ[str]) -> dict[str, str]:
-    """Only what a Python process needs to run: trainers never see a service's address or password."""
-    hidden = ("MONGODB_", "KAFKA_", "MINIO_", "SCHEMA_REGISTRY_", "AWS_")
-    return {name: value for name, value in environment.items() if not name.startswith(hidden)}

@@ -1,19 +1,25 @@
 """Datasets: where rows come from, and the cache that trainers read them from.
 
-A *source* (built-in, MongoDB, a directory) knows names and revisions; the *cache* keeps what was read as
-memory-mapped Arrow files on disk, named by the fingerprint of the content, shared by all trainers.  Only the
-parent process talks to a source: a trainer gets the path of a cached file and never sees a credential.
+A *source* (built-in, MongoDB, a directory) knows names and revisions, and fetches the bytes of a dataset to a file
+without looking into them.  What *reads* that file (`reading`) makes an Arrow file of it; since it may crash or take all
+memory, workers and commands have it done in another process (`consumer.loaders`).  The *cache* keeps the Arrow files on
+disk, named by the fingerprint of their content, mapped into memory by all trainers.  Only the parent process talks to
+a source: loaders and trainers get paths and never see a credential.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from pipeline.datasets.sink import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,50 @@ class Loaded:
     revision: str
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The bytes of a dataset in a file of this machine, as somebody has stored them: nobody has looked into them yet.
+
+    Attributes:
+        file_name: what the file is called where it comes from; None for BSON documents, one after another.
+        revision: of these bytes and the target.
+    """
+
+    name: str
+    path: Path
+    file_name: str | None
+    target_column: str | None
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What came of reading: an Arrow file of so many bytes."""
+
+    fingerprint: str
+    size_bytes: int
+    rows: int
+    columns: int
+
+
+class LoadAbandoned(Exception):  # noqa: N818 - an order, not a malfunction
+    """Nobody waits for this dataset any more: the caller's event was set, or what reads datasets was stopped."""
+
+
+class Read(Protocol):
+    """Reads datasets: in this process (`reading.read`), or in one of its own (`consumer.loaders`)."""
+
+    def __call__(
+        self, fetched: Fetched, into: Path, max_bytes: int | None, abandoned: threading.Event | None = None
+    ) -> Content:
+        """Write the rows of fetched bytes to the file `into` as Arrow IPC, in canonical form.
+
+        Raises RejectedError if they are no table, or one of more than max_bytes; OSError if the disk is full;
+        LoadAbandoned once `abandoned` is set, where that can be noticed.
+        """
+        ...
+
+
 class DatasetSource(Protocol):
     """Every adapter keeps the same contract (tests/contract/test_datasets.py) and may raise TransientError."""
 
@@ -104,7 +154,7 @@ class DatasetSource(Protocol):
         ...
 
     def load(self, name: str) -> Loaded:
-        """Read all rows.  Raises RejectedError if there is no such dataset or it cannot be read as a table."""
+        """All rows, in canonical form.  Raises RejectedError if there is no such dataset or it is no table."""
         ...
 
     def list(self) -> Sequence[DatasetSummary]:
@@ -131,4 +181,15 @@ class DatasetSource(Protocol):
 
     def prune(self, name: str, keep: int) -> Sequence[DatasetVersion]:
         """Remove all but the newest `keep` versions and the current one; returns those that are gone."""
+        ...
+
+
+class DatasetStore(DatasetSource, Protocol):
+    """A source whose datasets are other people's bytes."""
+
+    def fetch(self, name: str, sink: Sink) -> Fetched:
+        """Put the bytes of a dataset into the sink, all of one revision, without looking into them.
+
+        Raises RejectedError if there is no such dataset, and what the sink raises.
+        """
         ...

@@ -8,32 +8,38 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import orjson
-import pyarrow as pa
 
-from pipeline.datasets import Dataset, DatasetSource, Loaded, builtin
+from pipeline.datasets import Dataset, DatasetStore, Fetched, LoadAbandoned, Read, builtin, reading
 from pipeline.datasets.names import check_name
-from pipeline.datasets.tables import about, canonical, fingerprint
+from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, TransientError
 
 SERVICE = "dataset cache"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FETCHED = ".fetched"
+LOOK_S = 0.1
+"""So often those who wait for another's reading look whether they are still wanted."""
+VERDICT_S = 300.0
+"""So long what could not be read is not read again, unless it has changed: it may take its whole time limit."""
+MOST_VERDICTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What `names/<name>.json` remembers of a dataset: how it was when it was read last."""
+    """What `names/<name>.json` remembers of a dataset: how it was when it was read last, and by which `reading`."""
 
     revision: str
     fingerprint: str
     target_column: str | None
+    reading: int = 1
 
 
 @dataclass(slots=True)
@@ -44,6 +50,15 @@ class _Hold:
     jobs: int = 0
 
 
+@dataclass(slots=True, weakref_slot=True)
+class _Reader:
+    """Those who want a dataset at the moment.  `fetched` is which fetch it was that ended well, and its revision."""
+
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    begun: int = 0
+    fetched: tuple[int, str] = (0, "")
+
+
 class DatasetCache:
     """Files `content/<fingerprint>.arrow` of at most `max_bytes` together, shared by the workers of a machine.
 
@@ -51,10 +66,18 @@ class DatasetCache:
     the least recently used of the others make room, and a worker that dies lets go of its locks.  Files appear whole,
     by a link from `incoming/`, where a writer holds an exclusive lock: what has none there was left behind by a dead
     one and is removed.  Revisions must be unique over all sources that share a directory.  Thread-safe.
+
+    What is fetched to be read lies in `incoming/` too.  It makes what nobody holds go, as all that is new does, but
+    no dataset waits for it: with as many readers as the worker has, the directory may grow by their files for a while.
     """
 
     def __init__(
-        self, directory: Path, max_bytes: int, source: DatasetSource, clock: Callable[[], float] = time.time
+        self,
+        directory: Path,
+        max_bytes: int,
+        source: DatasetStore,
+        clock: Callable[[], float] = time.time,
+        read: Read = reading.read,
     ) -> None:
         self.hits = 0
         self.misses = 0
@@ -64,24 +87,25 @@ class DatasetCache:
         self._max_bytes = max_bytes
         self._source = source
         self._clock = clock
+        self._read = read
         self._lock = threading.Lock()
         self._holds: dict[str, _Hold] = {}
-        self._readers: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._readers: WeakValueDictionary[str, _Reader] = WeakValueDictionary()
+        self._verdicts: dict[tuple[str, str], tuple[float, str]] = {}
 
-    def ensure(self, name: str) -> Dataset:
+    def ensure(self, name: str, abandoned: threading.Event | None = None) -> Dataset:
         """The dataset as it is in its source now, on disk and held until `release`; built-ins need neither.
 
         Raises RejectedError if it does not exist, cannot be read or is larger than the cache; TransientError if the
-        source does not answer, the disk is full, or running trainings hold so much that there is no room at present.
+        source does not answer, the disk is full, or running trainings hold so much that there is no room at present;
+        LoadAbandoned soon after `abandoned` is set, unless the dataset is there.
         """
         if name in builtin.BUILTINS:
             return Dataset(name, builtin.fingerprint(name), None, builtin.TARGETS[name])
         check_name(name)
         revision = self._source.revision(name)
-        with self._one_reader(name) if revision is not None else nullcontext():
-            known = self._held(name, revision)
-            if known is None:
-                known = self._keep(name, self._source.load(name))
+        with self._disk():
+            known = self._known(name, revision, abandoned)
         return Dataset(name, known.fingerprint, self._path(known.fingerprint), known.target_column)
 
     def release(self, dataset: Dataset) -> None:
@@ -94,26 +118,63 @@ class DatasetCache:
             if not hold.jobs:
                 self._holds.pop(dataset.fingerprint).file.close()
 
-    def _held(self, name: str, revision: str | None) -> _Known | None:
-        with _disk():
-            known = self._remembered(name)
-            if known is not None and known.revision == revision and self._hold(known.fingerprint):
-                self.hits += 1
+    def _known(self, name: str, revision: str | None, abandoned: threading.Event | None) -> _Known:
+        """As it is now.  Where only the content tells, that is as it was fetched by somebody since we came."""
+        with self._one_reader(name, abandoned) as (reader, came):
+            begun, revision_then = reader.fetched
+            if revision is None and begun > came:
+                revision = revision_then
+            if revision is not None and (known := self._found(name, revision)):
                 return known
-        self.misses += 1
+            reader.begun += 1
+            with self._fetched(name, abandoned) as fetched:
+                reader.fetched = (reader.begun, fetched.revision)
+                return self._found(name, fetched.revision) or self._keep(fetched, abandoned)
+
+    @contextmanager
+    def _fetched(self, name: str, abandoned: threading.Event | None) -> Iterator[Fetched]:
+        with self._new_file(FETCHED) as (_, path):
+            with Sink(path, self._max_bytes, abandoned) as sink:
+                fetched = self._source.fetch(name, sink)
+            self._make_room()
+            yield fetched
+
+    def _found(self, name: str, revision: str) -> _Known | None:
+        """What is there of this revision, and held; raises RejectedError if it could not be read a short while ago."""
+        known = self._remembered(name)
+        is_it = known is not None and (known.revision, known.reading) == (revision, reading.VERSION)
+        if known is not None and is_it and self._hold(known.fingerprint):
+            self.hits += 1
+            return known
+        with self._lock:
+            at, verdict = self._verdicts.get((name, revision), (0.0, ""))
+        if verdict and self._clock() - at < VERDICT_S:
+            raise RejectedError(verdict)
         return None
 
-    def _keep(self, name: str, loaded: Loaded) -> _Known:
-        with _disk(), about(name):
-            table = canonical(loaded.table)
-            known = _Known(loaded.revision, fingerprint(table), loaded.target_column)
+    def _keep(self, fetched: Fetched, abandoned: threading.Event | None) -> _Known:
+        self.misses += 1
+        with self._new_file() as (file, path):
+            try:
+                content = self._read(fetched, path, self._max_bytes, abandoned)
+            except RejectedError as error:
+                self._judge(fetched, error)
+                raise
+            fetched.path.unlink(missing_ok=True)
+            known = _Known(fetched.revision, content.fingerprint, fetched.target_column, reading.VERSION)
             if not self._hold(known.fingerprint):
-                self._store(table, known.fingerprint)
+                self._store(file, path, known.fingerprint)
                 if not self._hold(known.fingerprint):
-                    raise TransientError(SERVICE, f"dataset {name!r} was removed as soon as it was stored")
-            if known != self._remembered(name):
-                self._remember(name, known)
+                    raise TransientError(SERVICE, f"dataset {fetched.name!r} was removed as soon as it was stored")
+        if known != self._remembered(fetched.name):
+            self._remember(fetched.name, known)
         return known
+
+    def _judge(self, fetched: Fetched, error: RejectedError) -> None:
+        with self._lock:
+            self._verdicts[fetched.name, fetched.revision] = (self._clock(), str(error))
+            for oldest in list(self._verdicts)[:-MOST_VERDICTS]:
+                del self._verdicts[oldest]
 
     def _remember(self, name: str, known: _Known) -> None:
         self._names.mkdir(parents=True, exist_ok=True)
@@ -146,36 +207,22 @@ class DatasetCache:
             os.utime(hold.file.fileno(), (now, now))
         return True
 
-    def _store(self, table: pa.Table, fingerprint: str) -> None:
-        table = table.combine_chunks()
-        counter = pa.MockOutputStream()
-        _write(table, counter)
-        size = counter.size()
-        if size > self._max_bytes:
-            raise RejectedError(f"it takes {size:,} bytes, more than the dataset cache of {self._max_bytes:,} bytes")
-        self._content.mkdir(parents=True, exist_ok=True)
-        with self._new_file() as (file, path):
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)  # others who make room see it from now on
-                self._make_room()
-                _write(table, file)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError as error:
-                if error.errno in FULL:
-                    self._remove(size)
-                raise
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # so that others can hold it as soon as it is there
-            with suppress(FileExistsError):  # another worker was faster, and has jobs that hold its file
-                self._path(fingerprint).hardlink_to(path)
+    def _store(self, file: BinaryIO, path: Path, fingerprint: str) -> None:
+        self._make_room()
+        os.fsync(file.fileno())
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # so that others can hold it as soon as it is there
+        with suppress(FileExistsError):  # another worker was faster, and has jobs that hold its file
+            self._path(fingerprint).hardlink_to(path)
 
     def _make_room(self) -> None:
         for path in self._incoming.iterdir():
             if (file := _locked(path, fcntl.LOCK_EX)) is not None:
                 path.unlink()
                 file.close()
-        used = sum(size for folder in (self._incoming, self._content) for _, size, _ in _files(folder))
-        if self._remove(used - self._max_bytes) < used - self._max_bytes:
+        incoming = _files(self._incoming)
+        fetched = sum(size for _, size, path in incoming if path.suffix == FETCHED)
+        used = sum(size for _, size, _ in (*incoming, *_files(self._content)))
+        if self._remove(used - self._max_bytes) < used - self._max_bytes - fetched:
             raise TransientError(SERVICE, f"datasets of running trainings fill all of its {self._max_bytes:,} bytes")
 
     def _remove(self, wanted_bytes: int) -> int:
@@ -191,12 +238,13 @@ class DatasetCache:
         return removed
 
     @contextmanager
-    def _new_file(self) -> Iterator[tuple[BinaryIO, Path]]:
+    def _new_file(self, suffix: str = "") -> Iterator[tuple[BinaryIO, Path]]:
         """A file in `incoming/` that is locked while it is written, and gone after that unless it was moved."""
-        self._incoming.mkdir(parents=True, exist_ok=True)
+        for folder in (self._incoming, self._content):
+            folder.mkdir(parents=True, exist_ok=True)
         file = None
         while file is None:  # between creation and lock it looks as if its writer had died
-            path = self._incoming / uuid4().hex
+            path = self._incoming / f"{uuid4().hex}{suffix}"
             path.touch()
             file = _locked(path, fcntl.LOCK_EX)
         with file:
@@ -206,20 +254,30 @@ class DatasetCache:
                 path.unlink(missing_ok=True)
 
     @contextmanager
-    def _one_reader(self, name: str) -> Iterator[None]:
-        """Threads that want the same dataset wait for the one that reads it."""
+    def _one_reader(self, name: str, abandoned: threading.Event | None) -> Iterator[tuple[_Reader, int]]:
+        """Threads that want the same dataset wait for the one that reads it; with how many fetches had begun before."""
         with self._lock:
-            reader = self._readers.setdefault(name, threading.Lock())
-        with reader:
+            reader = self._readers.setdefault(name, _Reader())
+        came = reader.begun
+        while not reader.turn.acquire(timeout=LOOK_S):
+            if abandoned is not None and abandoned.is_set():
+                raise LoadAbandoned
+        try:
+            yield reader, came
+        finally:
+            reader.turn.release()
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
             yield
+        except OSError as error:
+            if error.errno in FULL and self._content.is_dir():
+                self._remove(self._max_bytes)
+            raise TransientError(SERVICE, error.strerror or type(error).__name__) from error
 
     def _path(self, fingerprint: str) -> Path:
         return self._content / f"{fingerprint}.arrow"
-
-
-def _write(table: pa.Table, sink: Any) -> None:
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
 
 
 def _locked(path: Path, lock: int) -> BinaryIO | None:
@@ -253,11 +311,3 @@ def _files(folder: Path) -> list[tuple[float, int, Path]]:
             status = path.stat()
             found.append((status.st_mtime, status.st_size, path))
     return found
-
-
-@contextmanager
-def _disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TransientError(SERVICE, error.strerror or type(error).__name__) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import islice
@@ -14,11 +14,21 @@ from uuid import uuid4
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin
-from pipeline.datasets.files import parquet_of, read_table
+from pipeline.datasets import (
+    UNKNOWN_ORIGIN,
+    Added,
+    DatasetSummary,
+    DatasetVersion,
+    Fetched,
+    Loaded,
+    Origin,
+    Read,
+    reading,
+)
+from pipeline.datasets.files import parquet_of
 from pipeline.datasets.names import check_free, check_name, unknown, unknown_version, version_name, version_of
+from pipeline.datasets.sink import Sink
 from pipeline.datasets.tables import about, canonical, check_target, profile
 from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError, TransientError
@@ -30,6 +40,8 @@ METADATA = b"tensorfleet"  # of a Parquet file that add() wrote: its number and 
 VERSIONS = "versions"
 LOCK = ".lock"
 PROFILED_BYTES = 16 * 1024 * 1024
+PART_BYTES = 1024 * 1024
+MOST_DESCRIBED_BYTES = 16 * 1024 * 1024
 
 
 class DirectorySource:
@@ -39,24 +51,28 @@ class DirectorySource:
     Before that, what it replaces is written to `root/versions/name.vN.parquet`.
     """
 
-    def __init__(self, root: Path, max_bytes: int | None = None) -> None:
+    def __init__(self, root: Path, max_bytes: int | None = None, read: Read = reading.read) -> None:
         self._root = root
         self._max_bytes = max_bytes
+        self._read = read
 
     def revision(self, name: str) -> str | None:
         with _disk():
             return _revision(self._file(name))
 
     def load(self, name: str) -> Loaded:
-        with _disk():
-            while True:
+        return self._loaded(lambda sink: self.fetch(name, sink))
+
+    def fetch(self, name: str, sink: Sink) -> Fetched:
+        while True:
+            with _disk():
                 file = self._file(name)
                 revision = _revision(file)
-                with about(name):
-                    table = read_table(file.read_bytes(), file.name, self._max_bytes)
-                    loaded = Loaded(table, _described(file).get("target_column"), revision)
+            with about(name):
+                fetched = self._copy(name, file, revision, sink)
+            with _disk():
                 if _revision(file) == revision:  # else it was replaced, maybe by another version, while we read
-                    return loaded
+                    return fetched
 
     def list(self) -> Sequence[DatasetSummary]:
         with _disk():
@@ -104,6 +120,25 @@ class DirectorySource:
                 self._kept(name, one.number).unlink()
         return gone
 
+    def _loaded(self, fetch: Callable[[Sink], Fetched]) -> Loaded:
+        return reading.load(fetch, self._read, self._max_bytes)
+
+    def _table(self, file: Path) -> pa.Table:
+        return self._loaded(lambda sink: self._copy(file.stem, file, "", sink)).table
+
+    def _copy(self, name: str, file: Path, revision: str, sink: Sink) -> Fetched:
+        with _disk():
+            target = _described(file).get("target_column")
+            stream = file.open("rb")
+        with stream:
+            sink.begin(os.fstat(stream.fileno()).st_size)
+            while True:
+                with _disk():
+                    part = stream.read(PART_BYTES)
+                if not part:
+                    return Fetched(name, sink.path, file.name, target, revision)
+                sink.write(part)
+
     def _kept(self, name: str, number: int) -> Path:
         return self._root / VERSIONS / f"{version_name(name, number)}.parquet"
 
@@ -125,8 +160,7 @@ class DirectorySource:
             own = _described(file)
             if "version" in own:
                 return described(own["version"], own, current=True)
-            table = read_table(file.read_bytes(), file.name, self._max_bytes)
-            own = description(table, own.get("target_column"), UNKNOWN_ORIGIN, None)
+            own = description(self._table(file), own.get("target_column"), UNKNOWN_ORIGIN, None)
             if there := equal(kept, own):  # kept by an import that was killed before it replaced it
                 return replace(there, current=True)
         return described(
@@ -148,7 +182,7 @@ class DirectorySource:
         """The Parquet file of a version; of a file that somebody else has put there one is made."""
         if "version" in _described(file):
             return file.read_bytes()
-        table = read_table(file.read_bytes(), file.name, self._max_bytes)
+        table = self._table(file)
         own = description(table, version.target_column, version.origin, version.imported_at)
         return _with_description(table, {"version": version.number, **own})
 
@@ -204,7 +238,7 @@ class DirectorySource:
         """What `add` has stored, else what a small file tells."""
         file = self._file(name)
         target = None
-        with suppress(RejectedError, pa.ArrowException):
+        with suppress(RejectedError):
             own = _described(file)
             if "profile" in own:
                 number = own.get("version")
@@ -235,11 +269,8 @@ def _revision(file: Path) -> str:
 
 def _described(file: Path) -> Mapping[str, Any]:
     """What the file says about itself, if `add` wrote it, else what the one beside it says."""
-    if file.suffix == ".parquet":
-        with suppress(pa.ArrowException):  # a file that is none says so when it is read
-            own = (pq.read_schema(file).metadata or {}).get(METADATA)
-            if own is not None:
-                return dict(orjson.loads(own))
+    if file.suffix == ".parquet" and (own := _written_by_us(file)) is not None:
+        return own
     sidecar = file.with_suffix(SIDECAR)
     if not sidecar.exists():
         return {}
@@ -250,6 +281,37 @@ def _described(file: Path) -> Mapping[str, Any]:
     if not isinstance(described, dict) or not isinstance(described.get("target_column"), str | None):
         raise RejectedError(f'{sidecar.name} is not of the form {{"target_column": "…"}}')
     return {"target_column": described.get("target_column")}
+
+
+def _written_by_us(file: Path) -> Mapping[str, Any] | None:
+    """What `add` has put into the key-value metadata at the end of a Parquet file.
+
+    It is looked for by its bytes, since this runs in the worker's own process, where nobody's Parquet is parsed: in
+    Thrift's compact protocol a text is 0x18, its length in groups of seven bits, and its characters.
+    """
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 8))
+        length = int.from_bytes(stream.read(4), "little")
+        if stream.read(4) != b"PAR1" or length > min(size - 8, MOST_DESCRIBED_BYTES):
+            return None
+        stream.seek(size - 8 - length)
+        footer = stream.read(length)
+    with suppress(orjson.JSONDecodeError):
+        own = orjson.loads(_text(footer.rpartition(b"\x18" + bytes([len(METADATA)]) + METADATA + b"\x18")[2]))
+        if isinstance(own, dict) and isinstance(own.get("target_column"), str | None):
+            return own
+    return None
+
+
+def _text(encoded: bytes) -> bytes:
+    """What a length and the characters after it stand for; whatever comes then is left."""
+    characters = 0
+    for place, byte in enumerate(encoded[:5]):
+        characters |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return encoded[place + 1 : place + 1 + characters]
+    return b""
 
 
 def _replace(file: Path, content: bytes) -> None:

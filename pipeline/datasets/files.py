@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from io import BytesIO
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import orjson
 import pyarrow as pa
@@ -24,31 +25,57 @@ MISSING = [  # what pandas reads as missing
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 ]
-OTHERS = {b"\x1f\x8b": "compressed with gzip", b"PK\x03\x04": "a zip or Excel file", b"\xff\xfe": "in UTF-16"}
+OTHERS = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"PK\x03\x04": "a zip or Excel file",
+    b"\xff\xfe": "in UTF-16",
+    b"\xfe\xff": "in UTF-16",
+}
+PART_BYTES = 1024 * 1024
+BLOCK_BYTES = 8 * 1024 * 1024
+"""Of CSV, read at a time: a row has to fit into one."""
+MOST_COLUMNS = 20_000
+"""The names of all columns go into an event of 900 kB; nobody learns from more without lists (see `tables`)."""
 QUOTED_TEXT = 80
 JSON_BATCH_ROWS = 5_000
 
+Content = bytes | Path
+"""Of a file: in memory, or still on disk, where it may be larger than the memory."""
+Keys = TypeVar("Keys", bound=Mapping[str, Any])
 
-def read_table(content: bytes, file_name: str, max_bytes: int | None = None) -> pa.Table:
+
+def read_table(content: Content, file_name: str, max_bytes: int | None = None) -> pa.Table:
     """The rows of a file as a canonical table; its kind is told by its first bytes, then by its name.
 
     CSV has a header line, is UTF-8, and is separated by the comma, semicolon, tab or bar that the header has most of;
     the types of its columns are found from all their values.  Raises RejectedError that says where the file is
     wrong, and if its rows would take more than max_bytes.
     """
-    if not content or content.isspace():
+    with _opened(content) as file:
+        beginning = next((part for part in _parts(file) if not part.isspace()), b"").lstrip()
+        file.seek(0)
+        magic = file.read(4)
+    if not beginning:
         raise RejectedError("the file is empty")
-    if max_bytes is not None and len(content) > max_bytes:
-        raise RejectedError(f"it has {len(content):,} bytes, more than the dataset cache of {max_bytes:,} bytes")
-    for magic, what in OTHERS.items():
-        if content.startswith(magic):
+    for others, what in OTHERS.items():
+        if magic.startswith(others):
             raise RejectedError(f"the file is {what}; store it as plain CSV in UTF-8, Parquet or JSON lines")
     name = file_name.lower()
-    if content.startswith(b"PAR1"):
+    if magic == b"PAR1":
         return canonical(_parquet(content, max_bytes))
-    if name.endswith(JSON_SUFFIXES) or (not name.endswith(CSV_SUFFIXES) and content.lstrip()[:1] in (b"{", b"[")):
-        return canonical(table_of(_json(content), max_bytes))
+    if name.endswith(JSON_SUFFIXES) or (not name.endswith(CSV_SUFFIXES) and beginning[:1] in (b"{", b"[")):
+        rows = _list(content) if beginning.startswith(b"[") else _lines(content)
+        return canonical(table_of(few_columns(rows), max_bytes))
     return canonical(_csv(content))
+
+
+def few_columns(rows: Iterable[Keys]) -> Iterator[Keys]:
+    """The same rows; raises RejectedError once they have more than MOST_COLUMNS columns together."""
+    names: set[str] = set()
+    for row in rows:
+        names.update(row)
+        _check_columns(len(names), "more than ")
+        yield row
 
 
 def parquet_of(table: pa.Table) -> bytes:
@@ -71,27 +98,59 @@ def json_lines_of(table: pa.Table) -> bytes:
     return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for rows in batches for row in rows)
 
 
-def _parquet(content: bytes, max_bytes: int | None) -> pa.Table:
+def _opened(content: Content) -> BinaryIO:
+    return BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+
+
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    while part := file.read(PART_BYTES):
+        yield part
+
+
+def _mapped(content: Content) -> Any:
+    return pa.BufferReader(content) if isinstance(content, bytes) else pa.memory_map(str(content))
+
+
+def _check_columns(number: int, more: str = "") -> None:
+    if number > MOST_COLUMNS:
+        shown = MOST_COLUMNS if more else number
+        raise RejectedError(
+            f"it has {more}{shown:,} columns; {MOST_COLUMNS:,} can be.  Lists of numbers of one length take one column"
+        )
+
+
+def _parquet(content: Content, max_bytes: int | None) -> pa.Table:
     """Batch by batch, for a few bytes of Parquet may hold any number of equal values."""
     try:
-        file = pq.ParquetFile(pa.BufferReader(content))
-        batches, size = [], 0
-        for batch in file.iter_batches():
-            batches.append(batch)
-            size += batch.nbytes
-            if max_bytes is not None and size > max_bytes:
-                raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
-        return pa.Table.from_batches(batches, file.schema_arrow)
+        with _mapped(content) as source:
+            file = pq.ParquetFile(source)
+            _check_columns(len(file.schema_arrow))
+            if not len(file.schema_arrow):
+                raise RejectedError("it has no columns")
+            batches, size = [], 0
+            for batch in file.iter_batches():
+                batches.append(batch)
+                size += batch.nbytes
+                if max_bytes is not None and size > max_bytes:
+                    raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
+            return pa.Table.from_batches(batches, file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise RejectedError(f"the Parquet file cannot be read: {error}") from error
 
 
-def _json(content: bytes) -> Iterator[Mapping[str, Any]]:
-    if content.lstrip().startswith(b"["):
-        rows, place = _parsed(content, "the file"), "element"
-    else:
-        lines = ((number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip())
-        rows, place = (_parsed(line, f"line {number}") for number, line in lines), "object"
+def _lines(content: Content) -> Iterator[Mapping[str, Any]]:
+    with _opened(content) as file:
+        lines = enumerate((part for line in file for part in line.splitlines()), 1)
+        rows = (_parsed(line, f"line {number}") for number, line in lines if line.strip())
+        yield from _objects(rows, "object")
+
+
+def _list(content: Content) -> Iterator[Mapping[str, Any]]:
+    whole = content if isinstance(content, bytes) else content.read_bytes()
+    yield from _objects(_parsed(whole, "the file"), "element")
+
+
+def _objects(rows: Iterable[Any], place: str) -> Iterator[Mapping[str, Any]]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise RejectedError(f"{place} {number} of the JSON is no object of column names and values")
@@ -105,23 +164,43 @@ def _parsed(text: bytes, place: str) -> Any:
         raise RejectedError(f"{place} is no JSON: {error}") from error
 
 
-def _csv(content: bytes) -> pa.Table:
-    header = content.lstrip().split(b"\n", 1)[0].decode(errors="replace")
+def _csv(content: Content) -> pa.Table:
+    header = _header(content)
+    if "\0" in header:
+        raise RejectedError("the header of the CSV file holds zero bytes, as UTF-16 does; save it as UTF-8")
     delimiter = max(DELIMITERS, key=header.count)
+    _check_columns(header.count(delimiter) + 1)
+    quoted = _has_quotes(content)
     try:
-        table = csv.read_csv(
-            BytesIO(content),
-            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=b'"' in content),
-            convert_options=csv.ConvertOptions(null_values=MISSING, strings_can_be_null=True),
-        )
+        with _mapped(content) as source:
+            table = csv.read_csv(
+                source,
+                csv.ReadOptions(block_size=BLOCK_BYTES),
+                parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=quoted),
+                convert_options=csv.ConvertOptions(null_values=MISSING, strings_can_be_null=True),
+            )
         names = table.column_names
     except UnicodeDecodeError:
         raise _no_utf8(content) from None
     except pa.ArrowInvalid as error:
-        raise _bad_line(content, delimiter) or RejectedError(f"the CSV file cannot be read: {error}") from error
+        raise _bad_line(content, delimiter, quoted=quoted) or _bad_csv(content, error) from error
     if any(pa.types.is_binary(kind) for kind in table.schema.types):
         raise _no_utf8(content)
     return _named(with_all_dates(table), [name.strip() for name in names])
+
+
+def _header(content: Content) -> str:
+    """The first line that is not blank, as much as can be one."""
+    with _opened(content) as file:
+        line = b" "
+        while line.isspace():
+            line = file.readline(BLOCK_BYTES)
+        return line.decode(errors="replace")
+
+
+def _has_quotes(content: Content) -> bool:
+    with _opened(content) as file:
+        return any(b'"' in part for part in _parts(file))
 
 
 def _named(table: pa.Table, names: list[str]) -> pa.Table:
@@ -135,7 +214,7 @@ def _is_count(column: Column) -> bool:
     return pa.types.is_int64(column.type) and column.to_pylist() == list(range(len(column)))
 
 
-def _bad_line(content: bytes, delimiter: str) -> RejectedError | None:
+def _bad_line(content: Content, delimiter: str, *, quoted: bool) -> RejectedError | None:
     """What is wrong with the first row that has too many or too few values; only one thread counts rows."""
     bad: list[csv.InvalidRow] = []
 
@@ -143,10 +222,9 @@ def _bad_line(content: bytes, delimiter: str) -> RejectedError | None:
         bad.append(row)
         return "skip" if len(bad) == 1 else "error"
 
-    quoted = b'"' in content
     options = csv.ParseOptions(delimiter=delimiter, newlines_in_values=quoted, invalid_row_handler=note)
-    with suppress(pa.ArrowInvalid, UnicodeDecodeError):
-        csv.read_csv(BytesIO(content), csv.ReadOptions(use_threads=False), options)
+    with suppress(pa.ArrowInvalid, UnicodeDecodeError), _mapped(content) as source:
+        csv.read_csv(source, csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES), options)
     if not bad:
         return None
     row = bad[0]
@@ -156,12 +234,24 @@ def _bad_line(content: bytes, delimiter: str) -> RejectedError | None:
     )
 
 
-def _no_utf8(content: bytes) -> RejectedError:
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        return RejectedError(
-            f"line {line} of the CSV file is not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8"
-        )
+def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
+    """Arrow's words are for programmers where a row is longer than a block."""
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    if "block" not in str(error):
+        return RejectedError(f"the CSV file cannot be read: {error}")
+    if size < BLOCK_BYTES:
+        return RejectedError("it has no rows")
+    return RejectedError(
+        f"the CSV file has a row of more than {BLOCK_BYTES:,} bytes: has it line ends, each quotation mark a second?"
+    )
+
+
+def _no_utf8(content: Content) -> RejectedError:
+    with _opened(content) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                byte = f"0x{line[error.start]:02x}"
+                return RejectedError(f"line {number} of the CSV file is not UTF-8 (byte {byte}); save it as UTF-8")
     return RejectedError("the CSV file holds values that are no text")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -18,9 +18,20 @@ from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin, documents
+from pipeline.datasets import (
+    UNKNOWN_ORIGIN,
+    Added,
+    DatasetSummary,
+    DatasetVersion,
+    Fetched,
+    Loaded,
+    Origin,
+    Read,
+    documents,
+    reading,
+)
 from pipeline.datasets.documents import checked, checked_or_none, readable
-from pipeline.datasets.files import parquet_of, read_table
+from pipeline.datasets.files import parquet_of
 from pipeline.datasets.names import (
     check_free,
     check_name,
@@ -30,8 +41,9 @@ from pipeline.datasets.names import (
     unknown_version,
     version_of,
 )
-from pipeline.datasets.rows import BATCH_ROWS, CODEC, table_of
-from pipeline.datasets.tables import about, canonical, check_target, fingerprint, profile
+from pipeline.datasets.rows import BATCH_ROWS, CODEC
+from pipeline.datasets.sink import Sink
+from pipeline.datasets.tables import about, canonical, check_target, profile
 from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError
 from pipeline.mongodb import Document, durable, transient
@@ -60,9 +72,11 @@ class MongoSource:
         database: Database[Document],
         own_collections: Collection[str] = OWN_COLLECTIONS,
         max_bytes: int | None = None,
+        read: Read = reading.read,
     ) -> None:
         self._own = own_collections
         self._max_bytes = max_bytes
+        self._read = read
         self._database = durable(database)
         self._documents = self._database.get_collection("datasets", codec_options=documents.CODEC)
         self._files = GridFSBucket(self._database.with_options(codec_options=documents.CODEC))
@@ -75,18 +89,21 @@ class MongoSource:
             return None
         return _revision(document)
 
-    @transient("reading a dataset")
     def load(self, name: str) -> Loaded:
+        return self._loaded(lambda sink: self.fetch(name, sink))
+
+    @transient("reading a dataset")
+    def fetch(self, name: str, sink: Sink) -> Fetched:
         document = self._document(name)
         while document is not None and document.get("file_id") is not None:
             try:
-                return self._load_file(name, document)
+                return self._fetch_file(name, document, sink)
             except (NoFile, CorruptGridFile):
                 before, document = document, self._document(name)
                 if document == before:  # else it was replaced, and its file removed, while we read
                     with readable(name, before["file_id"]):
                         raise
-        return self._load_collection(name, document)
+        return self._fetch_collection(name, document, sink)
 
     @transient("listing datasets")
     def list(self) -> Sequence[DatasetSummary]:
@@ -201,7 +218,7 @@ class MongoSource:
         """With a description, also of a file that somebody else has put there, if it can be read."""
         if "fingerprint" not in entry:
             with suppress(RejectedError, NoFile, CorruptGridFile):
-                loaded = self._load_file("", entry)
+                loaded = self._loaded(lambda sink: self._fetch_file("", entry, sink))
                 return {**description(loaded.table, loaded.target_column, UNKNOWN_ORIGIN, None), **entry}
         return entry
 
@@ -241,11 +258,16 @@ class MongoSource:
         with suppress(OperationFailure):  # documents that were there before us may share a name: the newest counts
             self._documents.create_index("name", unique=True)
 
-    def _load_file(self, name: str, document: Document) -> Loaded:
-        with self._open(document["file_id"]) as file, about(name):
-            self._check_size(file.length)
-            table = read_table(file.read(), file.filename or "", self._max_bytes)
-        return Loaded(table, document.get("target_column"), _revision(document))
+    def _loaded(self, fetch: Callable[[Sink], Fetched]) -> Loaded:
+        return reading.load(fetch, self._read, self._max_bytes)
+
+    def _fetch_file(self, name: str, document: Document, sink: Sink) -> Fetched:
+        with self._open(document["file_id"]) as file, about(name), _described_rightly():
+            sink.begin(int(file.length))
+            while part := file.readchunk():
+                sink.write(part)
+            file_name = str(file.filename or "")
+        return Fetched(name, sink.path, file_name, document.get("target_column"), _revision(document))
 
     def _open(self, file_id: Any) -> GridOut:
         """The file; an id may also be written as text."""
@@ -256,17 +278,20 @@ class MongoSource:
                 raise
             return self._files.open_download_stream(ObjectId(file_id))
 
-    def _load_collection(self, name: str, document: Document | None) -> Loaded:
+    def _fetch_collection(self, name: str, document: Document | None, sink: Sink) -> Fetched:
+        """As the server sends it: nothing of it becomes an object here."""
         if not self._may_be_rows(name):
             raise self._unknown(name)
-        rows = self._database.get_collection(name, codec_options=CODEC)
-        with readable(name), about(name), rows.find({}, {"_id": 0}, batch_size=BATCH_ROWS).sort("_id") as cursor:
-            table = table_of(cursor, self._max_bytes)
-        if not table.num_rows:
+        target, digest = (document or {}).get("target_column"), hashlib.sha256()
+        batches: Any = self._database[name].find_raw_batches({}, {"_id": 0}, batch_size=BATCH_ROWS)
+        sink.begin()
+        with readable(name), about(name), batches.sort("_id") as cursor:
+            for batch in cursor:
+                digest.update(batch)
+                sink.write(batch)
+        if not sink.size_bytes:
             self._check_collection(name)
-        with about(name):
-            table = canonical(table)
-        return Loaded(table, (document or {}).get("target_column"), fingerprint(table))
+        return Fetched(name, sink.path, None, target, f"{digest.hexdigest()} {target!r}")
 
     def _check_collection(self, name: str) -> None:
         if not self._is_collection(name):
@@ -286,12 +311,6 @@ class MongoSource:
         taken = collection in self._own or collection.endswith((".files", ".chunks"))
         return is_collection_name(collection) and not taken
 
-    def _check_size(self, size: int) -> None:
-        if self._max_bytes is not None and size > self._max_bytes:
-            raise RejectedError(
-                f"its file of {size:,} bytes is larger than the dataset cache of {self._max_bytes:,} bytes"
-            )
-
     def _of_document(self, document: Document) -> DatasetSummary:
         """What `add` has stored, else what a small file tells."""
         name, known = document["name"], checked_or_none(document)
@@ -304,8 +323,9 @@ class MongoSource:
             if document.get("file_id") is None:
                 return self._of_collection(name, target)
             with self._open(document["file_id"]) as file:
-                if file.length <= PROFILED_BYTES:
-                    return _summary(self._load_file(name, document), name)
+                is_small = file.length <= PROFILED_BYTES
+            if is_small:
+                return _summary(name, self._loaded(lambda sink: self._fetch_file(name, document, sink)))
         return DatasetSummary(name, None, None, target, None, "mongodb")
 
     def _of_collection(self, name: str, target: str | None = None) -> DatasetSummary:
@@ -314,7 +334,9 @@ class MongoSource:
         with suppress(RejectedError), readable(name):
             rows = collection.estimated_document_count()
             if rows <= PROFILED_ROWS:
-                return _summary(self._load_collection(name, {"target_column": target}), name)
+                return _summary(
+                    name, self._loaded(lambda sink: self._fetch_collection(name, {"target_column": target}, sink))
+                )
         with suppress(RejectedError), readable(name):
             first = collection.find_one({}, {"_id": 0}, sort=[("_id", 1)]) or {}
             return DatasetSummary(name, rows, len(first), target or next(reversed(first), None), None, "mongodb")
@@ -326,5 +348,20 @@ def _revision(document: Document) -> str:
     return hashlib.sha256(bson.encode(document)).hexdigest()
 
 
-def _summary(loaded: Loaded, name: str) -> DatasetSummary:
+def _summary(name: str, loaded: Loaded) -> DatasetSummary:
     return DatasetSummary(name, **asdict(profile(loaded.table, loaded.target_column)), source="mongodb")
+
+
+def _unreadable(error: NoFile | CorruptGridFile) -> str:
+    """Without the error's own words, which quote the whole client."""
+    why = "there is none with its file_id" if isinstance(error, NoFile) else "parts of it are missing"
+    return f"its file in GridFS cannot be read: {why}"
+
+
+@contextmanager
+def _described_rightly() -> Iterator[None]:
+    """What GridFS keeps of a file is written by whoever has stored it."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError, AttributeError, KeyError) as error:
+        raise RejectedError("its file in GridFS cannot be read: its entry in fs.files or fs.chunks is wrong") from error

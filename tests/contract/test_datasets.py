@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
+import bson
 import orjson
 import pandas as pd
 import pyarrow as pa
@@ -25,10 +26,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.database import Database
 
-from pipeline.datasets import DatasetSource, DatasetSummary, Origin, rows
+from pipeline.datasets import DatasetStore, DatasetSummary, Origin, rows
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.files import read_table
 from pipeline.datasets.mongodb import MongoSource
+from pipeline.datasets.sink import Sink
 from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError, TransientError
 from pipeline.mongodb import connect
@@ -41,7 +43,7 @@ Mongo = Database[dict[str, Any]]
 class Seeded(Protocol):
     """A source, and how people put files into it without us."""
 
-    source: DatasetSource
+    source: DatasetStore
 
     def put(self, name: str, content: bytes, file_name: str, target_column: str | None = None) -> None: ...
 
@@ -49,7 +51,7 @@ class Seeded(Protocol):
 class SeededDirectory:
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.source: DatasetSource = DirectorySource(root)
+        self.source: DatasetStore = DirectorySource(root)
 
     def put(self, name: str, content: bytes, file_name: str, target_column: str | None = None) -> None:
         self.root.mkdir(exist_ok=True)
@@ -61,7 +63,7 @@ class SeededDirectory:
 class SeededMongo:
     def __init__(self, database: Mongo) -> None:
         self.database = database
-        self.source: DatasetSource = MongoSource(database)
+        self.source: DatasetStore = MongoSource(database)
 
     def put(self, name: str, content: bytes, file_name: str, target_column: str | None = None) -> None:
         file_id = GridFSBucket(self.database).upload_from_stream(file_name, content)
@@ -79,7 +81,7 @@ def seeded(request: pytest.FixtureRequest, tmp_path: Path) -> Seeded:
 
 
 @pytest.fixture
-def source(seeded: Seeded) -> DatasetSource:
+def source(seeded: Seeded) -> DatasetStore:
     return seeded.source
 
 
@@ -89,11 +91,11 @@ def _parquet(table: pa.Table | pd.DataFrame) -> bytes:
     return file.getvalue()
 
 
-def _listed(source: DatasetSource) -> dict[str, DatasetSummary]:
+def _listed(source: DatasetStore) -> dict[str, DatasetSummary]:
     return {summary.name: summary for summary in source.list()}
 
 
-def test_what_was_added_is_loaded(source: DatasetSource) -> None:
+def test_what_was_added_is_loaded(source: DatasetStore) -> None:
     source.add("people", pa.table(ROWS), "tall")
     loaded = source.load("people")
     assert loaded.table.to_pydict() == ROWS
@@ -101,7 +103,7 @@ def test_what_was_added_is_loaded(source: DatasetSource) -> None:
     assert loaded.revision == source.revision("people")
 
 
-def test_a_dataset_without_a_target_of_its_own_says_so(source: DatasetSource) -> None:
+def test_a_dataset_without_a_target_of_its_own_says_so(source: DatasetStore) -> None:
     source.add("people", pa.table(ROWS), None)
     assert source.load("people").target_column is None
     assert _listed(source)["people"].target == "tall"
@@ -135,7 +137,7 @@ def test_equal_content_has_an_equal_fingerprint_whatever_it_was_read_from(seeded
     assert len({fingerprint(seeded.source.load(name).table) for name in names}) == 1
 
 
-def test_a_replaced_dataset_has_another_revision_and_the_new_rows(source: DatasetSource) -> None:
+def test_a_replaced_dataset_has_another_revision_and_the_new_rows(source: DatasetStore) -> None:
     source.add("people", pa.table(ROWS), "tall")
     before = source.revision("people")
     assert source.revision("people") == before
@@ -180,11 +182,11 @@ def test_a_file_that_cannot_be_read_is_listed_with_what_is_known(seeded: Seeded)
     assert (listed.rows, listed.columns, listed.classes) == (None, None, None)
 
 
-def test_a_source_without_datasets_lists_none(source: DatasetSource) -> None:
+def test_a_source_without_datasets_lists_none(source: DatasetStore) -> None:
     assert list(source.list()) == []
 
 
-def test_an_unknown_name_is_rejected_with_the_names_that_are_near(source: DatasetSource) -> None:
+def test_an_unknown_name_is_rejected_with_the_names_that_are_near(source: DatasetStore) -> None:
     source.add("customers", pa.table(ROWS), None)
     for call in (source.revision, source.load):
         with pytest.raises(RejectedError, match="there is no dataset 'custmers'; did you mean customers"):
@@ -196,31 +198,31 @@ def test_an_unknown_name_is_rejected_with_the_names_that_are_near(source: Datase
 
 
 @pytest.mark.parametrize("name", ["../people", "a/b", "", "a\0", "a b", "$where", "x" * 129])
-def test_a_name_that_is_none_is_rejected(source: DatasetSource, name: str) -> None:
+def test_a_name_that_is_none_is_rejected(source: DatasetStore, name: str) -> None:
     for call in (source.revision, source.load, lambda name: source.add(name, pa.table(ROWS), None)):
         with pytest.raises(RejectedError, match="a name has 1 to 128"):
             call(name)
 
 
 @pytest.mark.parametrize("name", [".", "..", ".hidden", "a.csv", "a.json", "-", "datasets"])
-def test_a_strange_but_good_name_is_a_name(source: DatasetSource, name: str, tmp_path: Path) -> None:
+def test_a_strange_but_good_name_is_a_name(source: DatasetStore, name: str, tmp_path: Path) -> None:
     source.add(name, pa.table(ROWS), "tall")
     assert source.load(name).table.to_pydict() == ROWS
     assert [summary.name for summary in source.list()] == [name]
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
-def test_a_built_in_is_not_replaced(source: DatasetSource) -> None:
+def test_a_built_in_is_not_replaced(source: DatasetStore) -> None:
     with pytest.raises(RejectedError, match="'iris' is built in"):
         source.add("iris", pa.table(ROWS), None)
 
 
-def test_an_added_target_must_be_a_column(source: DatasetSource) -> None:
+def test_an_added_target_must_be_a_column(source: DatasetStore) -> None:
     with pytest.raises(RejectedError, match="dataset 'people': it has no column 'size'; it has height, colour, tall"):
         source.add("people", pa.table(ROWS), "size")
 
 
-def test_a_tensor_column_is_kept(source: DatasetSource) -> None:
+def test_a_tensor_column_is_kept(source: DatasetStore) -> None:
     images = pa.FixedSizeListArray.from_arrays(pa.array([float(n) for n in range(8)]), 4)
     source.add("images", pa.table({"pixels": images, "digit": [1, 2]}), "digit")
     kind = source.load("images").table.schema.field("pixels").type
@@ -241,7 +243,7 @@ def test_equal_lists_in_lines_of_json_are_a_tensor_as_in_parquet(seeded: Seeded)
     assert {one.target for one in seeded.source.list()} == {"y"}
 
 
-def test_the_target_is_the_last_column_that_is_no_tensor(source: DatasetSource) -> None:
+def test_the_target_is_the_last_column_that_is_no_tensor(source: DatasetStore) -> None:
     source.add("images", pa.table({"digit": [0, 1], "pixels": [[1, 2], [3, 4]]}), None)
     assert (_listed(source)["images"].target, _listed(source)["images"].classes) == ("digit", ["0", "1"])
 
@@ -304,13 +306,13 @@ def test_a_file_that_is_no_table_is_rejected_with_the_place(seeded: Seeded, cont
         (pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), "column 'a' comes 2 times"),
     ],
 )
-def test_columns_that_are_no_features_are_rejected_by_name(source: DatasetSource, table: pa.Table, says: str) -> None:
+def test_columns_that_are_no_features_are_rejected_by_name(source: DatasetStore, table: pa.Table, says: str) -> None:
     with pytest.raises(RejectedError, match=says):
         source.add("bad", table, None)
     assert list(source.list()) == []
 
 
-def test_whoever_reads_while_a_dataset_is_replaced_gets_one_or_the_other(source: DatasetSource) -> None:
+def test_whoever_reads_while_a_dataset_is_replaced_gets_one_or_the_other(source: DatasetStore) -> None:
     versions = [pa.table({"x": [n] * 2_000, "y": range(2_000)}) for n in range(2)]
     source.add("people", versions[0], None)
     done = threading.Event()
@@ -337,11 +339,11 @@ def test_whoever_reads_while_a_dataset_is_replaced_gets_one_or_the_other(source:
 OTHER: dict[str, list[Any]] = {"x": [1], "y": [2]}
 
 
-def _numbers(source: DatasetSource, name: str) -> list[tuple[int, bool]]:
+def _numbers(source: DatasetStore, name: str) -> list[tuple[int, bool]]:
     return [(one.number, one.current) for one in source.versions(name)]
 
 
-def test_what_is_replaced_stays_as_a_version_with_who_and_what_it_came_from(source: DatasetSource) -> None:
+def test_what_is_replaced_stays_as_a_version_with_who_and_what_it_came_from(source: DatasetStore) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     first = source.add("people", pa.table(ROWS), "tall", Origin("ada", "people.csv"))
     second = source.add("people", pa.table(OTHER), None)
@@ -356,7 +358,7 @@ def test_what_is_replaced_stays_as_a_version_with_who_and_what_it_came_from(sour
     assert _listed(source)["people"].version == 2
 
 
-def test_every_version_is_a_dataset_by_its_own_name(source: DatasetSource) -> None:
+def test_every_version_is_a_dataset_by_its_own_name(source: DatasetStore) -> None:
     source.add("people", pa.table(ROWS), "tall")
     first = source.revision("people.v1")
     source.add("people", pa.table(OTHER), None)
@@ -370,7 +372,7 @@ def test_every_version_is_a_dataset_by_its_own_name(source: DatasetSource) -> No
     assert list(_listed(source)) == ["people"]
 
 
-def test_equal_content_is_no_new_version(source: DatasetSource) -> None:
+def test_equal_content_is_no_new_version(source: DatasetStore) -> None:
     source.add("people", pa.table(ROWS), "tall")
     again = source.add("people", pa.table(ROWS), "tall", Origin("bob", "copy.csv"))
     assert (again.is_new, again.version.number) == (False, 1)
@@ -378,7 +380,7 @@ def test_equal_content_is_no_new_version(source: DatasetSource) -> None:
     assert source.add("people", pa.table(ROWS), "colour").is_new, "with another target"
 
 
-def test_content_that_comes_back_makes_its_version_current_again(source: DatasetSource) -> None:
+def test_content_that_comes_back_makes_its_version_current_again(source: DatasetStore) -> None:
     source.add("people", pa.table(ROWS), "tall")
     source.add("people", pa.table(OTHER), None)
     again = source.add("people", pa.table(ROWS), "tall")
@@ -387,7 +389,7 @@ def test_content_that_comes_back_makes_its_version_current_again(source: Dataset
     assert source.load("people").table.to_pydict() == ROWS
 
 
-def test_a_restored_version_is_current_and_the_next_one_gets_the_next_number(source: DatasetSource) -> None:
+def test_a_restored_version_is_current_and_the_next_one_gets_the_next_number(source: DatasetStore) -> None:
     source.add("people", pa.table(ROWS), "tall")
     source.add("people", pa.table(OTHER), None)
     before = source.revision("people")
@@ -401,7 +403,7 @@ def test_a_restored_version_is_current_and_the_next_one_gets_the_next_number(sou
     assert _numbers(source, "people") == [(1, False), (2, False), (3, True)]
 
 
-def test_a_version_that_is_not_there_is_rejected_with_those_there_are(source: DatasetSource) -> None:
+def test_a_version_that_is_not_there_is_rejected_with_those_there_are(source: DatasetStore) -> None:
     source.add("people", pa.table(ROWS), "tall")
     with pytest.raises(RejectedError, match="dataset 'people' has no version v7; it has v1"):
         source.restore("people", 7)
@@ -412,7 +414,7 @@ def test_a_version_that_is_not_there_is_rejected_with_those_there_are(source: Da
         source.load("people.v2")
 
 
-def test_nothing_is_stored_under_the_name_of_a_version(source: DatasetSource) -> None:
+def test_nothing_is_stored_under_the_name_of_a_version(source: DatasetStore) -> None:
     source.add("people", pa.table(ROWS), None)
     for call in (
         lambda: source.add("people.v1", pa.table(OTHER), None),
@@ -440,7 +442,7 @@ def test_a_file_that_cannot_be_read_can_be_replaced(seeded: Seeded) -> None:
     assert seeded.source.load("people").table.to_pydict() == ROWS
 
 
-def test_pruning_keeps_the_newest_versions_and_the_current_one(source: DatasetSource) -> None:
+def test_pruning_keeps_the_newest_versions_and_the_current_one(source: DatasetStore) -> None:
     for n in range(5):
         source.add("people", pa.table({"x": [n]}), None)
     source.restore("people", 2)
@@ -453,7 +455,7 @@ def test_pruning_keeps_the_newest_versions_and_the_current_one(source: DatasetSo
     assert list(source.prune("people", 2)) == []
 
 
-def test_imports_at_the_same_time_each_get_a_number_of_their_own(source: DatasetSource) -> None:
+def test_imports_at_the_same_time_each_get_a_number_of_their_own(source: DatasetStore) -> None:
     def add(first: int) -> None:
         for n in range(first, first + 5):
             source.add("people", pa.table({"x": [n]}), None)
@@ -601,17 +603,17 @@ def test_a_wrong_file_beside_a_dataset_is_rejected_by_its_name(tmp_path: Path) -
 
 
 @pytest.fixture
-def put(mongo_database: Mongo) -> Callable[..., DatasetSource]:
+def put(mongo_database: Mongo) -> Callable[..., DatasetStore]:
     """Makes the collection `people` of these documents."""
 
-    def make(*documents: dict[str, Any]) -> DatasetSource:
+    def make(*documents: dict[str, Any]) -> DatasetStore:
         mongo_database["people"].insert_many(documents)
         return MongoSource(mongo_database)
 
     return make
 
 
-Put = Callable[..., DatasetSource]
+Put = Callable[..., DatasetStore]
 
 
 def test_a_collection_is_a_dataset_of_its_documents_in_the_order_of_their_ids(put: Put) -> None:
@@ -619,14 +621,14 @@ def test_a_collection_is_a_dataset_of_its_documents_in_the_order_of_their_ids(pu
     loaded = source.load("people")
     assert loaded.table.to_pydict() == {"x": [1, 2, None], "y": ["a", "b", "c"], "z": [None, None, True]}
     assert source.revision("people") is None
-    assert loaded.revision == fingerprint(loaded.table)
+    assert source.load("people").revision == loaded.revision
     assert loaded.target_column is None
 
 
 def test_a_collection_has_the_fingerprint_of_a_file_with_the_same_rows(put: Put) -> None:
     names = list(ROWS)
     source = put(*(dict(zip(names, values, strict=True)) for values in zip(*ROWS.values(), strict=True)))
-    assert source.load("people").revision == fingerprint(read_table(CSV, "x.csv"))
+    assert fingerprint(source.load("people").table) == fingerprint(read_table(CSV, "x.csv"))
 
 
 def test_the_types_of_mongodb_become_types_of_columns(put: Put) -> None:
@@ -656,6 +658,58 @@ def test_the_types_of_mongodb_become_types_of_columns(put: Put) -> None:
         "nothing": [None, None],
         "nan": [None, None],
     }
+
+
+def test_a_collection_is_not_decoded_by_whoever_fetches_it(put: Put, tmp_path: Path) -> None:
+    source = put({"_id": 1, "x": 1}, {"_id": 2, "y": "a"})
+    with Sink(tmp_path / "fetched", None) as sink:
+        fetched = source.fetch("people", sink)
+    assert fetched.path.read_bytes() == bson.encode({"x": 1}) + bson.encode({"y": "a"})
+    assert fetched.file_name is None
+
+
+def test_a_collection_has_another_revision_when_a_document_or_the_target_changes(
+    put: Put, mongo_database: Mongo
+) -> None:
+    source = put({"_id": 1, "x": 1, "y": 1})
+    revisions = [source.load("people").revision]
+    mongo_database["people"].update_one({"_id": 1}, {"$set": {"x": 2}})
+    revisions.append(source.load("people").revision)
+    mongo_database["datasets"].insert_one({"name": "people", "target_column": "x"})
+    revisions.append(source.load("people").revision)
+    assert len(set(revisions)) == 3
+
+
+@pytest.mark.parametrize("name", [".", "..", "a..b", ".a", "a.", "-x"])
+def test_a_name_that_no_collection_can_have_is_no_dataset(mongo_database: Mongo, name: str) -> None:
+    source = MongoSource(mongo_database)
+    for call in (source.revision, source.load, source.versions):
+        with pytest.raises(RejectedError, match="there is no dataset"):
+            call(name)
+
+
+@pytest.mark.parametrize(
+    ("collection", "change"),
+    [
+        ("fs.files", {"length": "many"}),
+        ("fs.files", {"length": None}),
+        ("fs.files", {"chunkSize": 0}),
+        ("fs.files", {"chunkSize": "x"}),
+        ("fs.files", {"length": 10**6}),
+        ("fs.chunks", {"data": "text"}),
+        ("fs.chunks", {"data": 7}),
+        ("fs.chunks", {"n": 3}),
+    ],
+)
+def test_a_file_whose_entries_in_gridfs_are_wrong_is_rejected_without_the_clients_address(
+    mongo_database: Mongo, collection: str, change: dict[str, Any]
+) -> None:
+    file_id = GridFSBucket(mongo_database).upload_from_stream("x.csv", CSV)
+    mongo_database["datasets"].insert_one({"name": "people", "file_id": file_id})
+    mongo_database[collection].update_one({}, {"$set": change})
+    with pytest.raises(RejectedError, match=r"^dataset 'people': its file in GridFS cannot be read") as rejected:
+        MongoSource(mongo_database).load("people")
+    assert "MongoClient" not in str(rejected.value)
 
 
 @pytest.mark.parametrize("value", [{"city": "Rome"}, ["a", "b"], [{"x": 1}], b"bytes"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,9 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.datasets import Dataset, Loaded, builtin
+from pipeline.datasets import Content, Dataset, Fetched, LoadAbandoned, builtin, reading
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
+from pipeline.datasets.sink import Sink
 from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError, TransientError
 
@@ -45,9 +47,9 @@ class CountingSource(DirectorySource):
         found = super().revision(name)
         return None if self.blind else found
 
-    def load(self, name: str) -> Loaded:
+    def fetch(self, name: str, sink: Sink) -> Fetched:
         self.loads.append(name)
-        return super().load(name)
+        return super().fetch(name, sink)
 
 
 @pytest.fixture
@@ -199,10 +201,17 @@ def test_a_dataset_larger_than_the_cache_is_rejected_with_the_figures(
     cache: DatasetCache, source: CountingSource, tmp_path: Path
 ) -> None:
     source.add("large", _table(1, rows=10 * ROWS), None)
+    source.add("swells", pa.table({"x": [0.5] * 10 * ROWS, "y": [1] * 10 * ROWS}), None)
     _used(cache, "a")
-    with pytest.raises(RejectedError, match=r"dataset 'large': it takes 16\d,\d{3} bytes, .* cache of 51,000 bytes"):
+    with pytest.raises(RejectedError, match=r"dataset 'large': its file of 12\d,\d{3} bytes .* cache of 51,000 bytes"):
         cache.ensure("large")
+    with pytest.raises(RejectedError, match=r"dataset 'swells': unpacked it has more bytes .* cache of 51,000 bytes"):
+        cache.ensure("swells")
+    (tmp_path / "source" / "rows.csv").write_text("a,b,c\n" + "1,2,3\n" * 5 * ROWS)
+    with pytest.raises(RejectedError, match=r"dataset 'rows': it takes 12\d,\d{3} bytes, .* cache of 51,000 bytes"):
+        cache.ensure("rows")
     assert len(_stored(tmp_path)) == 1
+    assert list((tmp_path / "cache" / "incoming").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../a", "a/b", "", "a\0b", "x" * 129])
@@ -299,6 +308,168 @@ def test_threads_that_want_the_same_dataset_read_it_once(cache: DatasetCache, so
         thread.join()
     assert source.loads == ["a"]
     assert (cache.hits, cache.misses) == (7, 1)
+
+
+class Reading:
+    """Reads as `reading.read` does, once it may; counts, and can be made to refuse or to hang."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.go.set()
+        self.refuse = False
+
+    def __call__(
+        self, fetched: Fetched, into: Path, max_bytes: int | None, abandoned: threading.Event | None = None
+    ) -> Content:
+        self.names.append(fetched.name)
+        self.begun.release()
+        while not self.go.wait(0.01):
+            if abandoned is not None and abandoned.is_set():
+                raise LoadAbandoned
+        if self.refuse:
+            raise RejectedError(f"dataset {fetched.name!r}: it takes more than 300 s to be read")
+        return reading.read(fetched, into, max_bytes)
+
+
+@pytest.fixture
+def read() -> Reading:
+    return Reading()
+
+
+@pytest.fixture
+def watched(tmp_path: Path, source: CountingSource, clock: Iterator[float], read: Reading) -> DatasetCache:
+    return DatasetCache(tmp_path / "cache", 3 * ROWS_BYTES, source, clock.__next__, read)
+
+
+def test_what_is_in_the_cache_is_not_read_whoever_knows_its_revision(
+    watched: DatasetCache, source: CountingSource, read: Reading
+) -> None:
+    first = _used(watched, "a")
+    assert _used(watched, "a") == first
+    source.blind = True
+    for _ in range(2):
+        assert _used(watched, "a") == first
+    assert read.names == ["a"]
+    source.add("a", _table(99), None)
+    assert _used(watched, "a") != first
+    assert read.names == ["a", "a"]
+
+
+def test_what_an_older_release_has_read_is_read_again(
+    watched: DatasetCache, read: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _used(watched, "a")
+    monkeypatch.setattr(reading, "VERSION", reading.VERSION + 1)
+    for _ in range(2):
+        _used(watched, "a")
+    assert read.names == ["a", "a"]
+
+
+def test_those_who_wait_for_a_reading_that_is_refused_share_its_verdict(watched: DatasetCache, read: Reading) -> None:
+    read.refuse = True
+    read.go.clear()
+    with ThreadPoolExecutor(4) as threads:
+        waiting = [threads.submit(watched.ensure, "a") for _ in range(4)]
+        read.begun.acquire()
+        read.go.set()
+        for one in waiting:
+            with pytest.raises(RejectedError, match="dataset 'a': it takes more than 300 s"):
+                one.result(10)
+    with pytest.raises(RejectedError, match="300 s"):
+        watched.ensure("a")
+    assert read.names == ["a"]
+
+
+def test_a_verdict_holds_for_these_bytes_and_for_five_minutes(
+    watched: DatasetCache, source: CountingSource, read: Reading, clock: Iterator[float]
+) -> None:
+    read.refuse = True
+    for _ in range(2):
+        with pytest.raises(RejectedError):
+            watched.ensure("a")
+    assert read.names == ["a"]
+    for _ in range(300):
+        next(clock)
+    with pytest.raises(RejectedError):
+        watched.ensure("a")
+    assert read.names == ["a", "a"]
+    read.refuse = False
+    source.add("a", _table(99), None)
+    assert _opened(_used(watched, "a")).equals(_table(99))
+
+
+def test_who_waits_for_anothers_reading_can_be_called_off_and_so_can_the_reader(
+    watched: DatasetCache, read: Reading, tmp_path: Path
+) -> None:
+    read.go.clear()
+    first, second = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        reader = threads.submit(watched.ensure, "a", first)
+        read.begun.acquire()
+        waiting = threads.submit(watched.ensure, "a", second)
+        second.set()
+        with pytest.raises(LoadAbandoned):
+            waiting.result(5)
+        assert not reader.done()
+        first.set()
+        with pytest.raises(LoadAbandoned):
+            reader.result(5)
+    assert list((tmp_path / "cache" / "incoming").iterdir()) == []
+    read.go.set()
+    assert _opened(_used(watched, "a")).equals(_table(0))
+
+
+def test_those_who_wait_for_what_only_its_content_tells_share_the_next_fetch(
+    watched: DatasetCache, source: CountingSource, read: Reading
+) -> None:
+    source.blind = True
+    read.go.clear()
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(watched.ensure, "a")
+        read.begun.acquire()
+        others = [threads.submit(watched.ensure, "a") for _ in range(3)]
+        while sum(frame.f_code.co_name == "_one_reader" for frame in sys._current_frames().values()) < 3:
+            assert not first.done()
+        source.add("a", _table(99), None)
+        read.go.set()
+        assert _opened(first.result(10)).equals(_table(0))
+        assert all(_opened(one.result(10)).equals(_table(99)) for one in others)
+    assert source.loads == ["a", "a"]
+
+
+def test_a_reading_that_was_called_off_is_done_by_the_next_who_waits(watched: DatasetCache, read: Reading) -> None:
+    read.go.clear()
+    first = threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        reader = threads.submit(watched.ensure, "a", first)
+        read.begun.acquire()
+        waiting = threads.submit(watched.ensure, "a")
+        first.set()
+        read.begun.acquire()
+        read.go.set()
+        assert _opened(waiting.result(5)).equals(_table(0))
+        assert isinstance(reader.exception(5), LoadAbandoned)
+    assert read.names == ["a", "a"]
+
+
+def test_what_is_fetched_makes_unused_datasets_go_and_waits_for_no_used_one(
+    watched: DatasetCache, source: CountingSource, read: Reading, tmp_path: Path
+) -> None:
+    unused, held = _used(watched, "a"), watched.ensure("b")
+    read.go.clear()
+    (tmp_path / "source" / "rows.csv").write_text("a\n" + "1.000000000000000000000\n" * 1_500)
+    with ThreadPoolExecutor(1) as threads:
+        loading = threads.submit(watched.ensure, "rows")
+        for _ in range(3):
+            read.begun.acquire()
+        (fetched,) = (tmp_path / "cache" / "incoming").glob("*.fetched")
+        assert fetched.stat().st_size > 34_000
+        assert _stored(tmp_path) == {held.fingerprint}, unused
+        read.go.set()
+        assert loading.result(10).path is not None
+    assert list((tmp_path / "cache" / "incoming").iterdir()) == []
 
 
 WRITER = """

@@ -1,0 +1,106 @@
+"""What runs in a loader: take a file of bytes, read it, say how it went; for as long as its parent lives.
+
+In come datagrams of JSON, one a load: `{"name", "path", "file_name", "into", "max_bytes", "max_memory_bytes"}`. Out
+goes `{"ready": private bytes}` once, then for each load `{"log": text}` as often as there is something to log, and one
+of `{"read": …}`, `{"rejected": message}`, `{"full": errno}` (the disk) and `{"memory": true}`, with `"private_bytes"`
+and `"last"`: whether this process is to be replaced.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from consumer.processes import adopt_orphans, children, die_with_parent, memory_limit, private_bytes
+from pipeline.datasets import Fetched, reading
+from pipeline.errors import RejectedError
+
+NICENESS = 10
+"""Trainings and the worker's own threads come first."""
+MESSAGE_LIMIT = 4_000
+"""Characters of a message or stack: enough to read, and it always fits a datagram."""
+DATAGRAM_BYTES = 65_536
+SLACK_BYTES = 1280 * 2**20
+"""Arrow reserves a GiB at a time, and every thread a stack: what is used of it is watched from outside, this stops what
+takes much at once."""
+
+
+def main() -> None:
+    """Read until the parent closes its end.  argv[1] is the descriptor of ours, argv[2] the parent's number."""
+    die_with_parent()
+    if os.getppid() != int(sys.argv[2]):  # it has died before that
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    adopt_orphans()
+    os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.enable()
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    logging.basicConfig(handlers=[_Telling(control)], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+    _send(control, ready=private_bytes(os.getpid()))
+    last = False
+    while not last and (job := control.recv(DATAGRAM_BYTES)):
+        threads = threading.active_count()
+        answer = _read(json.loads(job))
+        pa.default_memory_pool().release_unused()
+        last = "memory" in answer or bool(children(os.getpid())) or threading.active_count() > threads
+        _send(control, **answer, private_bytes=private_bytes(os.getpid()), last=last)
+
+
+def _read(job: dict[str, Any]) -> dict[str, Any]:
+    fetched = Fetched(job["name"], Path(job["path"]), job["file_name"], target_column=None, revision="")
+    try:
+        with memory_limit(_data_bytes() + job["max_memory_bytes"] + SLACK_BYTES):
+            content = reading.read(fetched, Path(job["into"]), job["max_bytes"])
+    except RejectedError as error:
+        return {"rejected": str(error)[:MESSAGE_LIMIT]}
+    except MemoryError:
+        return {"memory": True}
+    except OSError as error:
+        return {"full": error.errno}
+    return {"read": asdict(content)}
+
+
+def _data_bytes() -> int:
+    """What RLIMIT_DATA counts of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+class _Telling(logging.Handler):
+    """Log records go to the parent."""
+
+    def __init__(self, control: socket.socket) -> None:
+        super().__init__()
+        self._control = control
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _send(self._control, log=self.format(record)[-MESSAGE_LIMIT:])
+
+
+def _send(control: socket.socket, **message: object) -> None:
+    try:
+        control.send(json.dumps(message).encode())
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

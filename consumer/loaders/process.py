@@ -1,0 +1,120 @@
+"""One loader process, as whoever watches it sees it: started, asked, heard, measured, and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, Self
+
+from consumer.loaders.child import DATAGRAM_BYTES
+from consumer.processes import kill_with_descendants, private_bytes, without_credentials
+from consumer.trainers.output import Output
+from consumer.trainers.servers import THREAD_VARIABLES
+
+ENDING_S = 5.0
+LOOK_S = 0.01
+
+
+class Ended(Exception):  # noqa: N818 - what has happened, not a malfunction of ours
+    """The loader has ended, or talks nonsense.  `signal` is what ended it, if that is known."""
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__("no sense" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}")
+        self.signal = None if code is None or code >= 0 else -code
+
+
+class Loader:
+    """Owned by one thread at a time."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, output: Output) -> None:
+        self.fresh_bytes: int | None = None
+        """What it took before its first load; None until it is ready."""
+        self._before_bytes = 0
+        self._process = process
+        self._control = control
+        self._output = output
+
+    @classmethod
+    def start(cls) -> Self:
+        """Returns before it is ready.  It is killed when the thread that calls this ends.
+
+        Raises OSError if the machine has no process, memory or descriptor left.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        output = Output()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "consumer.loaders.child", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=output.writing,
+                stderr=output.writing,
+                env=without_credentials(os.environ) | dict.fromkeys(THREAD_VARIABLES, "1"),
+            )
+        except BaseException:
+            ours.close()
+            output.close()
+            raise
+        finally:
+            theirs.close()
+            output.given_away()
+        return cls(process, ours, output)
+
+    @property
+    def alive(self) -> bool:
+        return self._state() is None
+
+    def ask(self, job: dict[str, Any]) -> None:
+        """Raises Ended."""
+        self._output.begin()
+        self._before_bytes = private_bytes(self._process.pid)
+        try:
+            self._control.send(json.dumps(job).encode())
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._ended() from None
+
+    def hear(self, timeout_s: float) -> dict[str, Any] | None:
+        """What it says next; None if that is nothing so far.  Raises Ended."""
+        self._control.settimeout(timeout_s)
+        try:
+            message = json.loads(self._control.recv(DATAGRAM_BYTES))
+        except TimeoutError:
+            return None
+        except (ConnectionResetError, ValueError):  # the end is an empty datagram, which is no JSON
+            raise self._ended() from None
+        if not isinstance(message, dict):
+            raise self._ended()
+        return message
+
+    def written(self) -> list[str]:
+        """What it, or a library in it, has written to standard output and error since the last call."""
+        return self._output.lines()
+
+    def grown_bytes(self) -> int:
+        """What it takes, with all that it has started, beyond what it took before it was asked."""
+        return private_bytes(self._process.pid) - self._before_bytes
+
+    def kill(self) -> None:
+        """With all that it has started; returns when it is gone."""
+        if self._process.returncode is None:
+            kill_with_descendants(self._process.pid)
+            self._process.wait()
+            self._control.close()
+            self._output.close()
+
+    def _ended(self) -> Ended:
+        """How, without taking its number from it: what it leaves behind is told by that."""
+        deadline = time.monotonic() + ENDING_S
+        while time.monotonic() < deadline:
+            if (state := self._state()) is not None:
+                return Ended(state.si_status if state.si_code == os.CLD_EXITED else -state.si_status)
+            time.sleep(LOOK_S)
+        return Ended(None)
+
+    def _state(self) -> os.waitid_result | None:
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)

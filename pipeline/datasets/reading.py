@@ -1,0 +1,168 @@
+"""Reading a dataset: from bytes that somebody has stored to an Arrow file of its rows in canonical form.
+
+This is where other people's bytes are parsed.  It may crash, hang or take all memory, so workers and commands have it
+done in a process of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+
+import bson
+import pyarrow as pa
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError, InvalidBSON
+
+from pipeline.datasets import Content, Fetched, Loaded, Read
+from pipeline.datasets.files import few_columns, read_table
+from pipeline.datasets.rows import table_of
+from pipeline.datasets.sink import Sink
+from pipeline.datasets.tables import about, canonical, fingerprint
+from pipeline.errors import RejectedError
+
+log = logging.getLogger(__name__)
+
+VERSION = 2
+"""Of what is made of the same bytes: a higher one, and everything in caches is read again."""
+OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
+)
+LARGEST_DOCUMENT_BYTES = 17 * 2**20
+"""MongoDB keeps none above 16 MiB."""
+SHOWN_NAME = 80
+SHOWN_WHY = 300
+
+
+def read(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: threading.Event | None = None) -> Content:
+    """Read in this process; see `pipeline.datasets.Read`.  What `abandoned` says is not looked at.
+
+    Raises MemoryError where the memory does not suffice.
+    """
+    with about(fetched.name), _only_rejections(shown(fetched)):
+        columns, names = _columns(fetched, max_bytes)
+        table = pa.table(list(_each_whole(columns)), names=names)
+        content = Content(fingerprint(table), size_bytes := _size_bytes(table), table.num_rows, table.num_columns)
+        if max_bytes is not None and size_bytes > max_bytes:
+            raise RejectedError(f"it takes {size_bytes:,} bytes, more than the dataset cache of {max_bytes:,} bytes")
+    with into.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size_bytes)
+        _write(table, file)
+    return content
+
+
+def load(fetch: Callable[[Sink], Fetched], read: Read, max_bytes: int | None) -> Loaded:
+    """Fetch a dataset and read it."""
+    with TemporaryDirectory(prefix="tensorfleet-") as folder:
+        with Sink(Path(folder, "fetched"), max_bytes) as sink:
+            fetched = fetch(sink)
+        return Loaded(table_from(fetched, read, max_bytes), fetched.target_column, fetched.revision)
+
+
+def table_from(fetched: Fetched, read: Read, max_bytes: int | None) -> pa.Table:
+    """The rows of fetched bytes; they are mapped from a file that is gone when the table is."""
+    with TemporaryDirectory(prefix="tensorfleet-") as folder:
+        into = Path(folder, "rows.arrow")
+        read(fetched, into, max_bytes)
+        with pa.memory_map(str(into)) as source, pa.ipc.open_file(source) as reader:
+            return reader.read_all()
+
+
+def shown(fetched: Fetched) -> str:
+    """What people know the bytes by, with the figure."""
+    size = f"({fetched.path.stat().st_size:,} bytes)"
+    if fetched.file_name is None:
+        return f"its collection {size}"
+    return f"its file {Path(fetched.file_name).name[:SHOWN_NAME]} {size}"
+
+
+def _columns(fetched: Fetched, max_bytes: int | None) -> tuple[list[Any], list[str]]:
+    table = _table(fetched, max_bytes)
+    with _only_rejections(shown(fetched), lambda: _guilty_column(table)):
+        table = canonical(table)
+    return table.columns, table.column_names
+
+
+def _table(fetched: Fetched, max_bytes: int | None) -> pa.Table:
+    if fetched.file_name is not None:
+        return read_table(fetched.path, fetched.file_name, max_bytes)
+    with fetched.path.open("rb") as file:
+        return table_of(few_columns(_documents(file)), max_bytes)
+
+
+def _documents(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    number = 1
+    while beginning := file.read(4):
+        size = int.from_bytes(beginning, "little")
+        try:
+            if size > LARGEST_DOCUMENT_BYTES:
+                raise InvalidBSON(f"it says that it has {size:,} bytes")
+            yield bson.decode(beginning + file.read(max(0, size - 4)), OPTIONS)
+        except (BSONError, ValueError, RecursionError) as error:
+            raise RejectedError(f"document {number:,} of the collection cannot be read: {_why(error)}") from error
+        number += 1
+
+
+@contextmanager
+def _only_rejections(what: str, where: Callable[[], str] = str) -> Iterator[None]:
+    """Whatever else reading raises is a bug, or a file as odd as nobody thought of: it ends this dataset alone."""
+    try:
+        yield
+    except RejectedError as error:
+        if isinstance(error.__cause__, MemoryError):  # Arrow's, which is one of its errors about data too
+            raise error.__cause__ from None
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not Arrow's about the data
+            raise
+        log.warning("a dataset cannot be read", exc_info=True)
+        raise RejectedError(f"{what} cannot be read{where()}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """In the words of the library where they are about the data."""
+    if isinstance(error, pa.ArrowException | BSONError | OverflowError | OSError):
+        return str(error).partition("\n")[0].partition(" (Consider Using CodecOptions")[0][:SHOWN_WHY]
+    if isinstance(error, RecursionError):
+        return "its values are nested too deep"
+    return "it holds what no table has a place for"
+
+
+def _guilty_column(table: pa.Table) -> str:
+    for name in table.column_names:
+        try:
+            canonical(table.select([name]))
+        except RejectedError:
+            pass
+        except Exception:  # noqa: BLE001 - whatever it is, it is the same as before
+            return f" in column {name!r}"
+    return ""
+
+
+def _each_whole(columns: list[Any]) -> Iterable[Any]:
+    """Each column in one piece; the one before is let go of, so that there are never two copies of all."""
+    columns.reverse()
+    while columns:
+        column = columns.pop()
+        yield pa.chunked_array([column.combine_chunks()], type=column.type)
+
+
+def _size_bytes(table: pa.Table) -> int:
+    counter = pa.MockOutputStream()
+    _write(table, counter)
+    return counter.size()
+
+
+def _write(table: pa.Table, sink: Any) -> None:
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)

@@ -1,0 +1,53 @@
+"""Where a source puts the bytes of a dataset: a file, up to a size, for as long as somebody wants them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.datasets import LoadAbandoned
+from pipeline.errors import RejectedError
+
+
+class Sink:
+    """A file that is open for one fetch, and closed before anybody reads it."""
+
+    def __init__(self, path: Path, max_bytes: int | None, abandoned: threading.Event | None = None) -> None:
+        self.path = path
+        self.size_bytes = 0
+        self._max_bytes = max_bytes
+        self._abandoned = abandoned
+        self._file = path.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def begin(self, size_bytes: int | None = None) -> None:
+        """What was written so far does not count; what comes next has this size, as far as is known.
+
+        Raises RejectedError if it is too large.
+        """
+        self._file.seek(0)
+        self._file.truncate()
+        self.size_bytes = 0
+        if size_bytes is not None:
+            self._check(size_bytes, f"its file of {size_bytes:,} bytes is larger than")
+
+    def write(self, part: bytes) -> None:
+        """Raises RejectedError if it becomes too large, LoadAbandoned, and OSError if the disk is full."""
+        if self._abandoned is not None and self._abandoned.is_set():
+            raise LoadAbandoned
+        self.size_bytes += len(part)
+        self._check(self.size_bytes, "it is larger than")
+        self._file.write(part)
+
+    def _check(self, size_bytes: int, says: str) -> None:
+        if self._max_bytes is not None and size_bytes > self._max_bytes:
+            raise RejectedError(f"{says} the dataset cache of {self._max_bytes:,} bytes")

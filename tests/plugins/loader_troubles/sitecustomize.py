@@ -1,0 +1,87 @@
+"""Makes loaders stumble over datasets of these names: put this folder on the PYTHONPATH of what starts them."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def segfault() -> None:
+    faulthandler._sigsegv()
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def hang() -> None:
+    """In C code, with the interpreter held."""
+    ctypes.PyDLL(None).pause()
+
+
+def grow() -> None:
+    kept = []
+    while True:
+        kept.append(bytearray(2**20))
+
+
+def swell() -> None:
+    """In memory that RLIMIT_DATA does not count."""
+    kept = []
+    while True:
+        kept.append(mmap.mmap(-1, 2**23))
+        kept[-1].write(b"x" * 2**23)
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_once() -> None:
+    marker = Path(os.environ["LOADER_TROUBLES_MARKER"])
+    if not marker.exists():
+        marker.touch()
+        killed()
+
+
+def orphan() -> None:
+    """Leaves a process behind that has left its group."""
+    subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
+
+
+def orphan_and_hang() -> None:
+    orphan()
+    hang()
+
+
+def chatter() -> None:
+    for _ in range(10_000):
+        os.write(2, b"a line\n")
+
+
+def slow() -> None:
+    time.sleep(0.3)
+
+
+TROUBLES = {
+    trouble.__name__: trouble
+    for trouble in (segfault, leave, hang, grow, swell, killed, killed_once, orphan, orphan_and_hang, chatter, slow)
+}
+
+if "consumer.loaders.child" in sys.orig_argv:
+    from pipeline.datasets import reading
+
+    read = reading.read
+
+    def stumble(fetched, *rest):  # type: ignore[no-untyped-def]
+        TROUBLES.get(fetched.name, bool)()
+        return read(fetched, *rest)
+
+    reading.read = stumble  # type: ignore[assignment]

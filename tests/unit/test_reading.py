@@ -1,0 +1,134 @@
+"""Reading: what a file may do that nobody thought of ends that file, in words for whoever has stored it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bson
+import pyarrow as pa
+import pytest
+from bson.datetime_ms import DatetimeMS
+
+from pipeline.datasets import Fetched, directory, reading
+from pipeline.datasets.directory import DirectorySource
+from pipeline.datasets.tables import canonical
+from pipeline.errors import RejectedError
+
+Read = Callable[..., pa.Table]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    def make(content: bytes, file_name: str | None = "rows.csv") -> pa.Table:
+        path = tmp_path / "secret" / "fetched"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return reading.table_from(Fetched("rows", path, file_name, None, ""), reading.read, None)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("raised", "says"),
+    [
+        (pa.ArrowNotImplementedError("no cast from x to y"), "no cast from x to y"),
+        (pa.ArrowInvalid("two\nlines"), "two"),
+        (OverflowError("date value out of range"), "date value out of range"),
+        (RecursionError("maximum recursion depth exceeded"), "its values are nested too deep"),
+        (KeyError("/a/path/of/ours"), "it holds what no table has a place for"),
+        (OSError("Corrupt snappy compressed data."), "Corrupt snappy compressed data."),
+    ],
+)
+def test_what_nobody_thought_of_is_a_rejection_that_names_the_column(
+    read: Read, raised: Exception, says: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def odd(table: pa.Table) -> pa.Table:
+        if "b" in table.column_names:
+            raise raised
+        return canonical(table)
+
+    monkeypatch.setattr(reading, "canonical", odd)
+    with pytest.raises(RejectedError) as rejected:
+        read(b"a,b\n1,2\n")
+    assert str(rejected.value) == f"dataset 'rows': its file rows.csv (8 bytes) cannot be read in column 'b': {says}"
+    assert "Traceback" in caplog.text
+    assert type(raised).__name__ in caplog.text
+
+
+@pytest.mark.parametrize("raised", [MemoryError("malloc"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
+def test_what_is_the_machines_trouble_is_no_rejection(
+    read: Read, raised: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Any:
+        raise raised
+
+    monkeypatch.setattr(reading, "canonical", fails)
+    with pytest.raises(type(raised)):
+        read(b"a,b\n1,2\n")
+
+
+def test_arrows_lack_of_memory_is_one_also_where_a_message_was_made_of_it(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Any:
+        try:
+            raise pa.lib.ArrowMemoryError("malloc of size 64 failed")
+        except pa.ArrowException as error:
+            raise RejectedError("its rows are no table") from error
+
+    monkeypatch.setattr(reading, "canonical", fails)
+    with pytest.raises(MemoryError):
+        read(b"a,b\n1,2\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a", "it has no rows"),
+        (b"1" * 20_000_000, "the CSV file has a row of more than 8,388,608 bytes"),
+        ("a,b\n1,2\n".encode("utf-16-be"), "the header of the CSV file holds zero bytes, as UTF-16 does"),
+        ("\ufeffa,b\n1,2\n".encode("utf-16-be"), "the file is in UTF-16"),
+        (b'{"a": ' + b"[" * 300 + b"1" + b"]" * 300 + b"}", "cannot be read: Max recursion depth reached"),
+    ],
+)
+def test_odd_texts_are_rejected_in_words(read: Read, content: bytes, says: str) -> None:
+    with pytest.raises(RejectedError, match=f"^dataset 'rows': .*{says}"):
+        read(content, "rows")
+
+
+def test_a_cell_may_have_megabytes(read: Read) -> None:
+    assert len(read(b"a,b\n" + b"x" * 5_000_000 + b",1\n")["a"][0].as_py()) == 5_000_000
+
+
+def test_lines_of_json_may_end_as_on_any_system(read: Read) -> None:
+    for end in (b"\n", b"\r\n", b"\r"):
+        table = read(end.join((b'{"a": 1}', b"", b'{"a": 2}', b"")), "rows.jsonl")
+        assert table.to_pydict() == {"a": [1, 2]}
+        with pytest.raises(RejectedError, match="line 3 is no JSON"):
+            read(end.join((b'{"a": 1}', b"", b"{")), "rows.jsonl")
+
+
+def test_a_date_that_is_none_is_rejected_without_advice_for_programmers(read: Read) -> None:
+    with pytest.raises(RejectedError) as rejected:
+        read(bson.encode({"x": 1}) + bson.encode({"x": DatetimeMS(2**62)}), None)
+    assert str(rejected.value).endswith("document 2 of the collection cannot be read: year 146140482 is out of range")
+
+
+def test_the_description_in_a_parquet_file_of_ours_is_found_without_parsing_it(tmp_path: Path) -> None:
+    source = DirectorySource(tmp_path)
+    for classes in (2, 40):
+        rows = {"x": list(range(400)), "y": [f"class {n % classes} {'é' * 60}" for n in range(400)]}
+        source.add("plants", pa.table(rows), "y")
+        own = directory._described(tmp_path / "plants.parquet")
+        assert len(own["profile"]["classes"]) == classes
+        assert (own["target_column"], own["profile"]["rows"]) == ("y", 400)
+    whole = (tmp_path / "plants.parquet").read_bytes()
+    for place in range(1, 3_000, 7):
+        (tmp_path / "cut.parquet").write_bytes(whole[:-place])
+        assert directory._described(tmp_path / "cut.parquet") == {}
+        (tmp_path / "cut.parquet").write_bytes(whole[:-place] + b"\xff" + whole[len(whole) - place + 1 :])
+        directory._described(tmp_path / "cut.parquet")
