@@ -104,7 +104,7 @@ def _ledger(random: Random, found: list[letters.Letter]) -> DictLedger:
     me = ledger.boot("w")
     for one in found:
         if one.request_id is not None and random.random() < 0.5:
-            taken = [f"{one.request_id}.r{number}" for number in range(1, random.choice((1, 2, 15)))]
+            taken = [f"{one.request_id}.r{number}" for number in range(1, random.choice((1, 2, 4)))]
             ledger.claim(me, [NewClaim(name, "0" * 64, Home("t", 0, 0), {}) for name in taken])
             ledger.insert_outcomes([_outcome(name, me) for name in taken[:1]])
     return ledger

@@ -188,7 +188,10 @@ def _node(random: Random, places: list[tuple[Any, Any]], key: Any) -> Any:
     roll = random.random()
     if roll < 0.3:
         holder, other = random.choice(places)  # from elsewhere in the same document
-        return copy.deepcopy(holder[other]) if isinstance(holder, list) and other < len(holder) else None
+        try:
+            return copy.deepcopy(holder[other])
+        except (LookupError, RecursionError):
+            return None
     if roll < 0.6:
         number = random.choice((0, 1, -1, 3, 10**6, 2**31, 2**62, -(2**62)))
         return random.choice((number, str(number)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -61,7 +62,8 @@ def read_as_columns(table: Any) -> None:
             column = describe(frame[name], str(name))
         except UnusableColumnError:
             continue
-        read(frame[name], column)
+        with suppress(ValueError):  # as it says
+            read(frame[name], column)
 
 
 def _rows(random: Random) -> list[dict[str, Any]]:
@@ -79,7 +81,7 @@ _NAMES = ("a", "b", "é", "", "a.b", "$x", "_id", "__index_level_0__", "x" * 300
 
 def _column(random: Random) -> Callable[[Random], Any]:
     """Values of one kind, of one kind with another now and then, or of all."""
-    first, second = random.choice(_CELLS), random.choice(_CELLS)
+    first, second = random.choice(_CELLS[:10] if random.random() < 0.5 else _CELLS), random.choice(_CELLS)
     roll = random.random()
     if roll < 0.5:
         return first
