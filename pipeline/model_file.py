@@ -15,7 +15,7 @@ The sha256 of the whole file is checked before anything in it is read, and only 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ import numpy as np
 import orjson
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.tree._tree import Tree
@@ -43,6 +44,7 @@ from pipeline.skops_writer import archive, dumps, unpacked
 FORMAT = 1
 """Rises with every change that an older reader would misread; readers of older formats stay, and stay tested."""
 ARTIFACT_FORMAT = "tensorfleet-model/1"
+OUTSIDE = "holds a decision tree that leads outside of itself"
 NEEDED = ("manifest.json", "model.skops", "example.json", "evaluation.json")
 
 TRUSTED_TYPES = (
@@ -253,8 +255,8 @@ def _read(data: bytes) -> LoadedModel:
     _check_format(manifest)
     unpacked(members["model.skops"])  # which skops does by itself, and believes whatever an archive says of its sizes
     pipeline = skops.io.loads(members["model.skops"], trusted=trusted_types())
-    if not isinstance(pipeline, Pipeline):
-        raise TypeError(f"its model.skops holds a {type(pipeline).__name__}, not a pipeline")
+    if not isinstance(pipeline, Pipeline) or not pipeline.steps:
+        raise TypeError("its model.skops holds no pipeline")
     example, evaluation = (orjson.loads(members[f"{part}.json"]) for part in ("example", "evaluation"))
     columns = [Column(str(c["name"]), Role(c["role"]), str(c["type"])) for c in manifest["columns"]]
     _check_places(pipeline)
@@ -273,17 +275,39 @@ def _check_format(manifest: Mapping[str, Any]) -> None:
 
 def _check_places(pipeline: Any) -> None:
     """scikit-learn follows the places that a tree or a neighbour names without looking; one outside would crash it."""
-    model = pipeline[-1]
-    outside = CorruptArtifactError("holds a decision tree that leads outside of itself")
-    for estimator in (model, *np.ravel(getattr(model, "estimators_", []))):
-        tree = getattr(estimator, "tree_", None)
-        if isinstance(tree, Tree) and not _closed(tree, model.n_features_in_):
-            raise outside
-    for predictor in (one for round_ in getattr(model, "_predictors", ()) for one in round_):
-        if not _closed_nodes(predictor.nodes, model.n_features_in_):
-            raise outside
-    if isinstance(model, KNeighborsClassifier) and not _labelled(model):
-        raise CorruptArtifactError("holds neighbours with labels that there are not")
+    for model in _parts_of(pipeline):
+        for estimator in (model, *np.ravel(getattr(model, "estimators_", []))):
+            tree = getattr(estimator, "tree_", None)
+            if isinstance(tree, Tree) and not _closed(tree, model.n_features_in_):
+                raise CorruptArtifactError(OUTSIDE)
+        for predictor in (one for round_ in getattr(model, "_predictors", ()) for one in round_):
+            if not _closed_nodes(predictor.nodes, model.n_features_in_):
+                raise CorruptArtifactError(OUTSIDE)
+        if isinstance(model, KNeighborsClassifier) and not _labelled(model):
+            raise CorruptArtifactError("holds neighbours with labels that there are not")
+
+
+def _parts_of(pipeline: Any) -> Iterator[BaseEstimator]:
+    """Every estimator in it, however deep and under whatever name."""
+    waiting, seen = [pipeline], {id(pipeline)}
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseEstimator):
+            yield one
+        for part in _held(one):
+            if id(part) not in seen and not isinstance(part, str | int | float | None):
+                seen.add(id(part))
+                waiting.append(part)
+
+
+def _held(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple | set):
+        return value
+    if isinstance(value, np.ndarray):
+        return value.ravel().tolist() if value.dtype == object else ()
+    return vars(value).values() if hasattr(value, "__dict__") else ()
 
 
 def _closed(tree: Any, n_features: int) -> bool:

@@ -18,12 +18,13 @@ import orjson
 import pandas as pd
 import pytest
 import yaml
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import BaggingRegressor, HistGradientBoostingClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.tree._tree import Tree
 
 from pipeline import model_file, skops_writer
@@ -336,8 +337,28 @@ def test_a_state_that_is_no_json_object_or_endlessly_deep_is_no_model_file(
 
 
 def test_a_model_file_that_holds_no_pipeline_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
-    with pytest.raises(CorruptArtifactError, match=r"its model.skops holds a dict, not a pipeline"):
+    with pytest.raises(CorruptArtifactError, match="its model.skops holds no pipeline"):
         rewritten(model_skops=skops_writer.dumps({"a": np.zeros(2)}))
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda tree: TransformedTargetRegressor(tree).fit([[0.0], [1.0]], [0.0, 1.0]),
+        lambda tree: BaggingRegressor(tree, n_estimators=1).fit([[0.0], [1.0]], [0.0, 1.0]),
+    ],
+    ids=["regressor_", "estimators_"],
+)
+def test_a_tree_that_leads_outside_of_itself_is_found_within_another_estimator(
+    rewritten: Callable[..., LoadedModel], wrapped: Callable[[Any], Any]
+) -> None:
+    model = wrapped(DecisionTreeRegressor(random_state=1))
+    (tree,) = (one.tree_ for one in model_file._parts_of(model) if hasattr(one, "tree_"))
+    state = tree.__getstate__()
+    state["nodes"]["left_child"][0] = 10**6
+    tree.__setstate__(state)
+    with pytest.raises(CorruptArtifactError, match="a decision tree that leads outside of itself"):
+        rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 
 def test_a_tree_of_other_features_than_its_model_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
