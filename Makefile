@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint types contracts bench chaos services-up services-down lock clean
+.PHONY: help demo test unit lint types contracts bench chaos fuzz services-up services-down lock clean
 
 # Without .pyc files each of the many short-lived Python processes would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -45,6 +45,9 @@ bench: $(SYNCED) ## Measure, on real servers
 chaos: $(SYNCED) ## Break everything while 5,000 requests are trained, and count; 12 minutes
 	@$(BIN)/python -m tests.services install
 	@$(BIN)/python -m tests.chaos $(if $(ARGS),$(ARGS),--seed 1 --requests 5000 --faults 200 --minutes 12)
+
+fuzz: $(SYNCED) ## Try 1,000,000 cases of everything that people can send, and print what was found; 20 minutes
+	@$(BIN)/python -m tests.fuzz $(if $(ARGS),$(ARGS),--seed 1 --cases 1000000)
 
 services-up: $(SYNCED) ## Start Kafka, MongoDB, S3 and a schema registry, and print the settings to paste
 	@$(BIN)/python -m tests.services up

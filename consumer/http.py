@@ -1,11 +1,17 @@
-"""The only port: /health, /livez and /metrics, served from a thread of its own."""
+"""The only port: /health, /livez and /metrics, served from a thread of its own.
+
+Whoever asks gets one answer a connection, and may take CONNECTION_S for it.  At most MOST_CONNECTIONS are open: of more
+the oldest is closed, so that clients who say nothing, or say it slowly, keep nobody from hearing of /livez.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from consumer.metrics import Metrics
@@ -24,6 +31,10 @@ SERVICE = "ml-worker"
 BEAT_S = 1.0
 STANDSTILL_S = 60.0
 """How long the server's thread may be away from its loop."""
+CONNECTION_S = 20.0
+MOST_CONNECTIONS = 100
+RETRY_S = 0.1
+"""Until a connection is accepted again after that has failed, as where there are no descriptors left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +120,24 @@ class HttpServer:
             self._ready.set_exception(error)
 
     async def _serve(self) -> None:
-        app = web.Application()
+        app = web.Application(middlewares=[_one_answer])
         app.router.add_get("/health", self._get_health, allow_head=False)
         app.router.add_get("/livez", self._get_livez, allow_head=False)
         app.router.add_get("/metrics", self._get_metrics, allow_head=False)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, access_log=None, logger=_log(), shutdown_timeout=1.0, lingering_time=0)
         stopping = asyncio.Event()
+        await runner.setup()
+        accepting = asyncio.create_task(_accept(self.listening, runner.server))
         turn = self._watch.turn(HTTP, STANDSTILL_S)
         beats = asyncio.create_task(_beat(turn))
         try:
-            await runner.setup()
-            await web.SockSite(runner, self.listening).start()
             self._ready.set_result((asyncio.get_running_loop(), stopping))
             await stopping.wait()
         finally:
-            await runner.cleanup()
+            accepting.cancel()
             beats.cancel()
+            self.listening.close()
+            await runner.cleanup()
             turn.rest()
 
     async def _get_health(self, _: web.Request) -> web.Response:
@@ -152,6 +165,50 @@ class HttpServer:
         self._metrics.show_threads(self._watch.busy_s(), self._watch.limits_s())
         text = generate_latest(self._metrics.registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _accept(listening: socket.socket, protocol: Callable[[], asyncio.Protocol] | None) -> None:
+    """aiohttp waits for ever for the first bytes of a connection, so its transport is closed from outside."""
+    if protocol is None:
+        raise RuntimeError("the server is not set up")
+    loop = asyncio.get_running_loop()
+    listening.setblocking(False)
+    accepted: deque[asyncio.Transport] = deque()
+    while True:
+        try:
+            client, _ = await loop.sock_accept(listening)
+            transport, _ = await loop.connect_accepted_socket(protocol, client)
+        except OSError:
+            await asyncio.sleep(RETRY_S)
+            continue
+        loop.call_later(CONNECTION_S, transport.abort)
+        accepted = deque(one for one in (*accepted, transport) if not one.is_closing())
+        if len(accepted) > MOST_CONNECTIONS:
+            accepted.popleft().abort()
+
+
+@web.middleware
+async def _one_answer(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        response = await handler(request)
+    except web.HTTPException as error:
+        error.force_close()
+        raise
+    response.force_close()
+    return response
+
+
+def _log() -> logging.Logger:
+    """aiohttp's, without the bytes of clients who speak no HTTP, which may be many."""
+    log = logging.getLogger("aiohttp.server")
+    log.addFilter(_not_the_clients)
+    return log
+
+
+def _not_the_clients(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _beat(turn: Turn) -> None:

@@ -15,18 +15,18 @@ The sha256 of the whole file is checked before anything in it is read, and only 
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import orjson
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.tree._tree import Tree
 
@@ -39,11 +39,13 @@ from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.mlflow_files import mlmodel, python_env
 from pipeline.preparation import as_rows, check_range, known_categories
 from pipeline.skops_alone import skops
-from pipeline.skops_writer import archive, dumps
+from pipeline.skops_writer import archive, dumps, unpacked
 
 FORMAT = 1
 """Rises with every change that an older reader would misread; readers of older formats stay, and stay tested."""
 ARTIFACT_FORMAT = "tensorfleet-model/1"
+OUTSIDE = "holds a decision tree that leads outside of itself"
+NEEDED = ("manifest.json", "model.skops", "example.json", "evaluation.json")
 
 TRUSTED_TYPES = (
     "numpy.asarray",
@@ -56,7 +58,7 @@ TRUSTED_TYPES = (
 )
 """What a model file may hold beyond what skops trusts by itself; reviewed, never taken from a file.
 
-The functions are pure; a Tree can hold places outside of itself, which `_check_trees` looks for.
+The functions are pure; a Tree can hold places outside of itself, which `_check_places` looks for.
 """
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
@@ -207,10 +209,10 @@ class LoadedModel:
 
     def unpack(self, directory: Path) -> None:
         """Write the members into a directory, which MLflow then loads.  It is made if it is not there."""
+        members = unpacked(self.data)
         directory.mkdir(parents=True, exist_ok=True)
-        with ZipFile(io.BytesIO(self.data)) as members:
-            for name in members.namelist():
-                (directory / PurePosixPath(name).name).write_bytes(members.read(name))
+        for name, content in members.items():
+            (directory / name).write_bytes(content)
 
     def _shapes(self) -> Mapping[str, tensors.Shape]:
         """Of the columns of lists, by name."""
@@ -239,47 +241,90 @@ def trusted_types() -> list[str]:
 
 def _parse(data: bytes, name: str) -> LoadedModel:
     try:
-        with ZipFile(io.BytesIO(data)) as members:
-            manifest = orjson.loads(members.read("manifest.json"))
-            _check_format(manifest, name)
-            pipeline = skops.io.loads(members.read("model.skops"), trusted=trusted_types())
-            example, evaluation = (orjson.loads(members.read(f"{part}.json")) for part in ("example", "evaluation"))
-            columns = [Column(c["name"], Role(c["role"]), c["type"]) for c in manifest["columns"]]
-    except (BadZipFile, KeyError, ValueError, TypeError, skops.io.exceptions.UntrustedTypesFoundException) as wrong:
-        raise CorruptArtifactError(f"{name} is no model file: {wrong}") from wrong
-    _check_trees(pipeline, name)
+        return _read(data)
+    except CorruptArtifactError as wrong:
+        raise CorruptArtifactError(f"{name} {wrong}") from wrong
+    except Exception as wrong:  # skops raises whatever it stumbles on in a state that it has not written
+        raise CorruptArtifactError(f"{name} is no model file: {str(wrong)[:500] or type(wrong).__name__}") from wrong
+
+
+def _read(data: bytes) -> LoadedModel:
+    members = unpacked(data)
+    if missing := [name for name in NEEDED if name not in members]:
+        raise CorruptArtifactError(f"is no model file: there is no item named {missing[0]} in it")
+    manifest = orjson.loads(members["manifest.json"])
+    _check_format(manifest)
+    unpacked(members["model.skops"])  # which skops does by itself, and believes whatever an archive says of its sizes
+    pipeline = skops.io.loads(members["model.skops"], trusted=trusted_types())
+    if not isinstance(pipeline, Pipeline) or not pipeline.steps:
+        raise TypeError("its model.skops holds no pipeline")
+    example, evaluation = (orjson.loads(members[f"{part}.json"]) for part in ("example", "evaluation"))
+    columns = [Column(str(c["name"]), Role(c["role"]), str(c["type"])) for c in manifest["columns"]]
+    _check_places(pipeline)
     return LoadedModel(manifest, pipeline, columns, example, evaluation, data)
 
 
-def _check_format(manifest: Mapping[str, Any], name: str) -> None:
+def _check_format(manifest: Mapping[str, Any]) -> None:
     found = manifest.get("format")
     if not isinstance(found, int) or found < 1:
         raise ValueError(f"its format is {found!r}")
     if found > FORMAT:
         raise CorruptArtifactError(
-            f"{name} has the format {found}; this version reads formats up to {FORMAT}: upgrade tensorfleet-worker"
+            f"has the format {found}; this version reads formats up to {FORMAT}: upgrade tensorfleet-worker"
         )
 
 
-def _check_trees(pipeline: Any, name: str) -> None:
-    """scikit-learn follows a tree's places without looking; one that leads outside would crash the process."""
-    model = pipeline[-1]
-    outside = CorruptArtifactError(f"{name} holds a decision tree that leads outside of itself")
-    for estimator in (model, *np.ravel(getattr(model, "estimators_", []))):
-        tree = getattr(estimator, "tree_", None)
-        if isinstance(tree, Tree) and not _closed(tree):
-            raise outside
-    for predictor in (one for round_ in getattr(model, "_predictors", ()) for one in round_):
-        if not _closed_nodes(predictor.nodes, model.n_features_in_):
-            raise outside
+def _check_places(pipeline: Any) -> None:
+    """scikit-learn follows the places that a tree or a neighbour names without looking; one outside would crash it."""
+    for model in _parts_of(pipeline):
+        for estimator in (model, *np.ravel(getattr(model, "estimators_", []))):
+            tree = getattr(estimator, "tree_", None)
+            if isinstance(tree, Tree) and not _closed(tree, model.n_features_in_):
+                raise CorruptArtifactError(OUTSIDE)
+        for predictor in (one for round_ in getattr(model, "_predictors", ()) for one in round_):
+            if not _closed_nodes(predictor.nodes, model.n_features_in_):
+                raise CorruptArtifactError(OUTSIDE)
+        if isinstance(model, KNeighborsClassifier) and not _labelled(model):
+            raise CorruptArtifactError("holds neighbours with labels that there are not")
 
 
-def _closed(tree: Any) -> bool:
+def _parts_of(pipeline: Any) -> Iterator[BaseEstimator]:
+    """Every estimator in it, however deep and under whatever name."""
+    waiting, seen = [pipeline], {id(pipeline)}
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseEstimator):
+            yield one
+        for part in _held(one):
+            if id(part) not in seen and not isinstance(part, str | int | float | None):
+                seen.add(id(part))
+                waiting.append(part)
+
+
+def _held(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple | set):
+        return value
+    if isinstance(value, np.ndarray):
+        return value.ravel().tolist() if value.dtype == object else ()
+    return vars(value).values() if hasattr(value, "__dict__") else ()
+
+
+def _closed(tree: Any, n_features: int) -> bool:
+    if not tree.node_count or tree.n_features != n_features:
+        return False
     inner = tree.children_left != -1
     places = np.flatnonzero(inner)
     children = np.stack([tree.children_left[inner], tree.children_right[inner]])
     ahead = (children > places).all() and (children < tree.node_count).all()
     return bool(ahead and (tree.feature[inner] >= 0).all() and (tree.feature[inner] < tree.n_features).all())
+
+
+def _labelled(model: Any) -> bool:
+    labels = model._y
+    whole = labels.dtype.kind == "i" and labels.ndim == 1 and len(labels) == len(model._fit_X)
+    return bool(whole and (labels >= 0).all() and (labels < len(model.classes_)).all())
 
 
 def _closed_nodes(nodes: Any, n_features: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from consumer.cli import context
@@ -19,7 +19,7 @@ from consumer.dead_letters import PREFIX
 from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
 from consumer.events.messages import Message, message
-from consumer.events.requests import MAX_REQUEST_ID_CHARACTERS, content_sha256
+from consumer.events.requests import MAX_REQUEST_ID_CHARACTERS, content_sha256, moment
 from consumer.events.topics import Topics
 from consumer.reader import Reader
 from consumer.settings import Settings
@@ -131,7 +131,7 @@ def _letter(delivered: Any, codec: Codec) -> Letter:
     return Letter(
         partition=delivered.partition(),
         offset=delivered.offset(),
-        at=datetime.fromtimestamp(max(delivered.timestamp()[1], 0) / 1000, UTC),
+        at=moment(delivered.timestamp()[1]),
         key=delivered.key(),
         value=delivered.value(),
         headers=headers,

@@ -86,7 +86,7 @@ def show_fields(
     elif not on_terminal():
         for name, value in lines.items():
             for part, text in {"": value}.items() if isinstance(value, str) else value.items():
-                write(f"{name}{'.' if part else ''}{part}: {one_line(text)}")
+                write(one_line(f"{name}{'.' if part else ''}{part}: {text}"))
     else:
         from rich.text import Text
 
@@ -137,7 +137,10 @@ def on_terminal() -> bool:
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split("\n")).replace("\t", " ")
+    """Without what a terminal would do something by, or show in another order: anybody may have written it."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def shown(value: object) -> str:
@@ -192,7 +195,7 @@ def _grid(lines: Mapping[str, str | Mapping[str, str]]) -> Any:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in lines.items():
-        grid.add_row(name, Text(value) if isinstance(value, str) else _grid(value))
+        grid.add_row(one_line(name), Text(one_line(value)) if isinstance(value, str) else _grid(value))
     return grid
 
 

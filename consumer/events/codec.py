@@ -12,6 +12,7 @@ from typing import Any
 
 from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
+from fastavro.validation import validate
 
 from consumer.events.errors import UndecodableError
 from consumer.events.framing import Fingerprint, SchemaId, SchemaReference, fingerprint_of, header, reference_in
@@ -35,6 +36,7 @@ class Codec:
     def __init__(self, registry: SchemaRegistry | None = None, topic_prefix: str = "") -> None:
         self.registry = registry
         self._topic_prefix = topic_prefix
+        self._unusable: dict[SchemaReference, str] = {}
         self._writers: dict[SchemaReference, WriterSchema] = {
             fingerprint_of(one): WriterSchema.of(one) for record in Record for one in released(record)
         }
@@ -96,13 +98,14 @@ class Codec:
             raise UndecodableError(f"unknown schema {reference}; known are {known}")
         if self.registry is None:
             raise UndecodableError(f"{reference} cannot be looked up: SCHEMA_REGISTRY_URL is not set")
-        written = self.registry.schema_by_id(reference.number)
-        try:
-            writer = WriterSchema.of(written)
-        except UnusableSchemaError as error:
-            raise UndecodableError(f"{reference} is not usable: {error}") from error
-        self._writers[reference] = writer
-        return writer
+        if reference not in self._unusable:
+            try:
+                return self._writers.setdefault(
+                    reference, WriterSchema.of(self.registry.schema_by_id(reference.number))
+                )
+            except UnusableSchemaError as error:
+                self._unusable[reference] = str(error)  # of many messages by one schema it is parsed once
+        raise UndecodableError(f"{reference} is not usable: {self._unusable[reference]}")
 
     def _fingerprints(self) -> list[Fingerprint]:
         return [reference for reference in self._writers if isinstance(reference, Fingerprint)]
@@ -111,10 +114,14 @@ class Codec:
         self, value: bytes, reference: SchemaReference, writer: WriterSchema, reader: dict[str, Any]
     ) -> dict[str, Any]:
         try:
-            return _read(value, reference.header_bytes, writer.parsed, reader)
+            record = _read(value, reference.header_bytes, writer.parsed, reader)
         except _UNREADABLE as error:
             written = self._as_written(value, reference, writer) if isinstance(error, _UNFITTING) else None
             raise UndecodableError(f"not a {writer.name} by {reference}: {_reason(error)}", written) from error
+        if writer.parsed is not reader and not validate(record, reader, raise_errors=False):
+            # fastavro resolves by the underlying types alone: a decimal, which is bytes, to a string
+            raise UndecodableError(f"{reference} gives a field another logical type than {writer.name} has")
+        return record
 
     def _as_written(self, value: bytes, reference: SchemaReference, writer: WriterSchema) -> dict[str, Any] | None:
         try:

@@ -1,13 +1,17 @@
 """A client of Confluent-compatible schema registries (Confluent, Apicurio's ccompat, Redpanda, Karapace).
 
-Calls block for at most TIMEOUT, are not repeated here, and raise TransientError when the registry cannot answer:
-the caller waits and calls again.
+Calls are not repeated here, and raise TransientError when the registry cannot answer: the caller waits and calls again.
+An answer has ANSWER_S from its first byte to its last, however slowly they come, and MOST_BYTES at most.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -19,9 +23,14 @@ from pipeline.errors import TransientError
 SERVICE = "schema registry"
 COMPATIBILITY = "FULL_TRANSITIVE"
 TIMEOUT = urllib3.Timeout(connect=2.0, read=5.0)
+"""Until it is connected, and between two bytes."""
+ANSWER_S = 10.0
+MOST_BYTES = 4 * 2**20
+"""Of an answer; a schema of 10,000 types (consumer.events.writer_schema) takes 1 MB."""
 _CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 _UNKNOWN_SUBJECT, _UNKNOWN_VERSION, _UNKNOWN_SCHEMA = 40401, 40402, 40403
 _NO_CONFIG_OF_ITS_OWN = 40408
+IDS = range(2**32)
 
 
 class IncompatibleSchemaError(Exception):
@@ -34,7 +43,7 @@ class SchemaRegistry:
     Safe to use from several threads.  Credentials are never shown: `url` and repr leave them out.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, answer_s: float = ANSWER_S) -> None:
         parsed = urllib3.util.parse_url(url)
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ValueError("SCHEMA_REGISTRY_URL: expected http(s)://[user:password@]host[:port][/path]")
@@ -42,7 +51,9 @@ class SchemaRegistry:
         self._headers = {"Accept": f"{_CONTENT_TYPE}, application/json", "Content-Type": _CONTENT_TYPE}
         if parsed.auth:
             self._headers |= urllib3.util.make_headers(basic_auth=unquote(parsed.auth))
+        self._answer_s = answer_s
         self._http = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=2)
+        self._http.pool_classes_by_scheme = _POOLS
         self._schemas: dict[int, dict[str, Any]] = {}
 
     def __repr__(self) -> str:
@@ -67,21 +78,24 @@ class SchemaRegistry:
         status, answer = self._call("POST", f"/subjects/{_path(subject)}/versions", {"schema": json.dumps(schema)})
         if status == 409:
             raise IncompatibleSchemaError(f"{subject}: {_message(answer)}")
-        return int(self._expect(status, answer, "id"))
+        return self._number(status, answer)
 
     def lookup(self, subject: str, schema: Mapping[str, Any]) -> int | None:
         """The id of this schema under the subject, None if it is not there."""
         status, answer = self._call("POST", f"/subjects/{_path(subject)}", {"schema": json.dumps(schema)})
         if _code(status, answer) in (_UNKNOWN_SUBJECT, _UNKNOWN_SCHEMA):
             return None
-        return int(self._expect(status, answer, "id"))
+        return self._number(status, answer)
 
     def versions(self, subject: str) -> list[int]:
         """The versions of the subject, none if it does not exist."""
         status, answer = self._call("GET", f"/subjects/{_path(subject)}/versions")
         if _code(status, answer) == _UNKNOWN_SUBJECT:
             return []
-        return [int(version) for version in self._expect(status, answer)]
+        versions = self._expect(status, answer)
+        if not isinstance(versions, list) or not all(isinstance(version, int) for version in versions):
+            raise self._unexpected(status, answer)
+        return versions
 
     def schema_by_id(self, number: int) -> dict[str, Any]:
         """The schema with this id, remembered for ever since ids never change; raises UndecodableError if unknown."""
@@ -97,7 +111,8 @@ class SchemaRegistry:
             return []
         if self._expect(status, answer, "is_compatible"):
             return []
-        return [str(message) for message in answer.get("messages") or ["the registry gives no reason"]]
+        messages = answer.get("messages")
+        return [str(one) for one in messages] if messages and isinstance(messages, list) else ["it gives no reason"]
 
     def compatibility(self, subject: str) -> str | None:
         """The level set for the subject itself, None if it has none."""
@@ -122,32 +137,119 @@ class SchemaRegistry:
         text = self._expect(status, answer, "schema")
         kind = answer.get("schemaType", "AVRO")
         if kind != "AVRO" or answer.get("references"):
-            raise UndecodableError(f"schema id {number} is not an Avro schema in one piece, but {kind} or in several")
+            what = f"{str(kind)[:50]} or in several"
+            raise UndecodableError(f"schema id {number} is not an Avro schema in one piece, but {what}")
         try:
             schema = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise UndecodableError(f"schema id {number} is no JSON: {error}") from error
         return schema if isinstance(schema, dict) else {"type": schema}
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        until = time.monotonic() + self._answer_s
         try:
-            response = self._http.request(method, self.url + path, headers=self._headers, body=_encoded(body))
-        except urllib3.exceptions.HTTPError as error:
+            with (
+                _cut_off_at(until),
+                self._http.request(
+                    method, self.url + path, headers=self._headers, body=_encoded(body), preload_content=False
+                ) as response,
+            ):
+                self._check_status(response.status, method, path)
+                data = self._read(response, until)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             raise TransientError(SERVICE, f"no answer from {self.url}: {type(error).__name__}") from error
-        if response.status in (401, 403):
-            raise TransientError(SERVICE, f"{self.url} refuses our credentials for {method} {path}")
-        if response.status >= 500 or response.status in (408, 429):
-            raise TransientError(SERVICE, f"{self.url} answered {response.status} to {method} {path}")
         try:
-            return response.status, json.loads(response.data)
-        except ValueError as error:
+            return response.status, json.loads(data)
+        except (ValueError, RecursionError) as error:
             what = f"{self.url} answered {response.status} and no JSON to {method} {path}: is it a schema registry?"
             raise TransientError(SERVICE, what) from error
 
+    def _read(self, response: urllib3.BaseHTTPResponse, until: float) -> bytes:
+        """The body, which we have not asked to be compressed: a few bytes could be any number."""
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise TransientError(SERVICE, f"{self.url} gave a compressed answer, which was not asked for")
+        body = bytearray()
+        while part := response.read1(65_536, decode_content=False):
+            body += part
+            if len(body) > MOST_BYTES:
+                raise TransientError(SERVICE, f"{self.url} gave an answer of more than {MOST_BYTES:,} bytes")
+            if time.monotonic() > until:
+                raise TransientError(SERVICE, f"{self.url} gave an answer that did not end in {self._answer_s:g} s")
+        return bytes(body)
+
+    def _check_status(self, status: int, method: str, path: str) -> None:
+        if status in (401, 403):
+            raise TransientError(SERVICE, f"{self.url} refuses our credentials for {method} {path}")
+        if status >= 500 or status in (408, 429):
+            raise TransientError(SERVICE, f"{self.url} answered {status} to {method} {path}")
+
     def _expect(self, status: int, answer: Any, key: str | None = None) -> Any:
         if status != 200 or (key is not None and (not isinstance(answer, dict) or key not in answer)):
-            raise TransientError(SERVICE, f"{self.url} gave an answer not expected, {status}: {_message(answer)}")
+            raise self._unexpected(status, answer)
         return answer if key is None else answer[key]
+
+    def _number(self, status: int, answer: Any) -> int:
+        number = self._expect(status, answer, "id")
+        if isinstance(number, bool) or not isinstance(number, int) or number not in IDS:
+            raise self._unexpected(status, answer)
+        return number
+
+    def _unexpected(self, status: int, answer: Any) -> TransientError:
+        return TransientError(SERVICE, f"{self.url} gave an answer not expected, {status}: {_message(answer)}")
+
+
+_until = threading.local()
+"""When the answer that this thread waits for is to be there, by the monotonic clock."""
+
+
+@contextmanager
+def _cut_off_at(until: float) -> Iterator[None]:
+    _until.moment = until
+    try:
+        yield
+    finally:
+        _until.moment = None
+
+
+class _CutOff:
+    """Closes a connection that sends the head of an answer for too long: http.client waits for each byte anew."""
+
+    sock: socket.socket | None
+
+    def getresponse(self) -> Any:
+        connection = self.sock
+        timer = threading.Timer(max(0.0, _until.moment - time.monotonic()), _shut, [connection])
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()  # type: ignore[misc]  # of the connection that this is mixed into
+        finally:
+            timer.cancel()
+
+
+class _Http(_CutOff, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _Https(_CutOff, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+_POOLS = {"http": _HttpPool, "https": _HttpsPool}
+
+
+def _shut(connection: socket.socket | None) -> None:
+    with suppress(OSError):
+        if connection is not None:
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 def _path(subject: str) -> str:

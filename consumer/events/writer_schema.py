@@ -13,6 +13,10 @@ MAX_NODES = 10_000
 """Types in a schema with every name written out; ours have under 100."""
 
 
+MAX_PARTS = 100_000
+"""Values in a schema's JSON: parsing more would take seconds."""
+
+
 class UnusableSchemaError(Exception):
     """A schema that is not valid Avro, or one by which few bytes could stand for endless work."""
 
@@ -28,6 +32,7 @@ class WriterSchema:
     @classmethod
     def of(cls, written: Mapping[str, Any]) -> WriterSchema:
         """Raises UnusableSchemaError."""
+        _check_size(written)
         try:
             parsed: Any = parse_schema(dict(written))
             plain = parse_schema(_without_logical_types(written))
@@ -42,6 +47,19 @@ class WriterSchema:
 
 
 _INVALID = (SchemaParseException, UnknownType, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+
+def _check_size(written: Any) -> None:
+    level, count = [written], 0
+    while level:
+        count += len(level)
+        if count > MAX_PARTS:
+            raise UnusableSchemaError(f"its JSON has more than {MAX_PARTS:,} values")
+        level = [part for one in level if isinstance(one, list | dict) for part in _parts(one)]
+
+
+def _parts(node: list[Any] | dict[str, Any]) -> list[Any]:
+    return node if isinstance(node, list) else list(node.values())
 
 
 def _without_logical_types(node: Any) -> Any:
@@ -65,6 +83,8 @@ def _types(node: Any, named: Mapping[str, Any], enclosing: tuple[str, ...]) -> I
     elif isinstance(node, Mapping):
         if "fields" in node:
             for field in node["fields"]:
+                if not isinstance(field["name"], str):
+                    raise UnusableSchemaError("it has a field whose name is no text")
                 yield from _types(field["type"], named, (*enclosing, node["name"]))
         elif node["type"] == "array":
             yield from _types(node["items"], named, enclosing)
@@ -85,5 +105,5 @@ def _takes_no_bytes(node: Any, named: Mapping[str, Any]) -> bool:
     if "fields" in node:
         return all(_takes_no_bytes(field["type"], named) for field in node["fields"])
     if node["type"] == "fixed":
-        return bool(node["size"] == 0)
+        return bool(node["size"] <= 0)
     return _takes_no_bytes(node["type"], named)

@@ -7,6 +7,7 @@ Stricter than scikit-learn where JSON and Avro need it: `true` is no integer, an
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -18,6 +19,10 @@ from pipeline.jobs import HyperparameterValue
 
 LARGEST_INTEGER = 2**31 - 1
 """Beyond a C int scikit-learn's compiled parts overflow."""
+LARGEST_FLOAT = sys.float_info.max
+"""An integer may be larger, and is no float then."""
+MOST_BITS = 10_000
+"""Of an integer that is written out: Python refuses those of more than 4,300 digits."""
 
 
 class Kind(Protocol):
@@ -101,7 +106,7 @@ class Integer:
         return int(value)
 
     def __contains__(self, value: float) -> bool:
-        return math.isfinite(value) and value == int(value) and self.low <= value <= self.high
+        return self.low <= value <= self.high and value == int(value)
 
     def __str__(self) -> str:
         return f"an integer from {self.low:,}" + ("" if self.high == LARGEST_INTEGER else f" to {self.high:,}")
@@ -126,7 +131,7 @@ class Number:
     def _holds(self, value: float) -> bool:
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
-        return math.isfinite(value) and above and below
+        return above and below and -LARGEST_FLOAT <= value <= LARGEST_FLOAT
 
     def __str__(self) -> str:
         low = None if math.isinf(self.low) else f"{'above' if self.low_open else 'from'} {self.low:g}"
@@ -205,5 +210,7 @@ def _interval(interval: Any, cap: int) -> Kind:
 def shown(value: object) -> str:
     """A value in a message, as JSON would write it and at most 60 characters long."""
     words = {None: "null", True: "true", False: "false"}
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        return "an integer of many digits"
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

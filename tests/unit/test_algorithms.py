@@ -201,3 +201,11 @@ def test_a_name_that_is_taken_or_no_algorithm_is_a_loud_error(offer: Any) -> Non
     offer("svm")
     with pytest.raises(TypeError, match="is no Algorithm"):
         catalogue()
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), 10**5_000, float("inf"), float("nan")], ids=["large", "small", "long", "inf", "nan"]
+)
+def test_a_number_that_no_float_holds_is_rejected_by_every_hyperparameter(algorithm: Algorithm, value: float) -> None:
+    for name in algorithm.hyperparameters:
+        assert f"hyperparameter {name} of {algorithm.name} " in rejection(algorithm.name, {name: value})

@@ -339,9 +339,12 @@ for level in range(40):
         (record_of(EMPTY, ["null", {"type": "array", "items": "Empty"}]), "take no bytes"),
         (record_of({"type": "map", "values": {"type": "array", "items": {"type": "null"}}}), "take no bytes"),
         (record_of({"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}}), "take no bytes"),
+        (record_of({"type": "array", "items": {"type": "fixed", "name": "F", "size": -1}}), "take no bytes"),
         (record_of(["null", "TrainingRequest"]), "recursive"),
         (record_of({"type": "array", "items": "io.tensorfleet.v1.TrainingRequest"}), "recursive"),
         (record_of(*DOUBLING), "more than 10,000 types"),
+        (record_of(*["int"] * 100_000), "more than 100,000 values"),
+        ({**record_of(), "fields": [{"name": 1.5, "type": "int"}]}, "name is no text"),
         ({"type": "array", "items": "int"}, "not a record"),
         ({"type": "int"}, "not a record"),
         ({"type": "nothing"}, "not valid Avro"),
@@ -353,6 +356,37 @@ def test_a_schema_by_which_few_bytes_mean_endless_work_is_refused(hostile: dict[
         WriterSchema.of(hostile)
     with pytest.raises(UndecodableError, match=complaint):
         Codec(KnownSchemas(hostile)).decode(header(SchemaId(1)) + b"\2\2\2", Record.TRAINING_REQUEST)
+
+
+def test_a_schema_that_is_not_usable_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Codec(KnownSchemas(record_of(*DOUBLING)))
+    value = header(SchemaId(1)) + b"x"
+    for _ in range(2):
+        with pytest.raises(UndecodableError, match="schema id 1 is not usable: it has more than 10,000 types"):
+            codec.decode(value, Record.TRAINING_REQUEST)
+        monkeypatch.setattr(WriterSchema, "of", None)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2},
+        {"type": "fixed", "name": "F", "size": 2, "logicalType": "decimal", "precision": 4, "scale": 2},
+        {"type": "string", "logicalType": "uuid"},
+    ],
+    ids=["bytes", "fixed", "uuid"],
+)
+def test_a_text_that_its_writer_calls_something_else_is_undecodable_or_a_text(kind: dict[str, Any]) -> None:
+    """fastavro makes a decimal of the bytes, and leaves it where our schema has a text."""
+    theirs = evolved({"name": "user", "type": kind}, without="user")
+    given = "123e4567-e89b-12d3-a456-426614174000" if kind["type"] == "string" else b"\x01\x02"
+    plain = evolved({"name": "user", "type": {k: v for k, v in kind.items() if k != "logicalType"}}, without="user")
+    value = written(REQUEST | {"user": given}, 1, plain)
+    try:
+        read = Codec(KnownSchemas(theirs)).decode(value, Record.TRAINING_REQUEST)
+    except UndecodableError:
+        return
+    assert isinstance(read["user"], str)
 
 
 def test_a_registry_that_is_down_is_waited_for() -> None:

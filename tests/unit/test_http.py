@@ -8,12 +8,14 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from consumer import http
 from consumer.http import Health, HttpServer
 from consumer.metrics import Metrics
 from consumer.threads.watch import Watch
@@ -168,6 +170,63 @@ def test_stopping_closes_the_port_and_ends_the_thread(worker: Worker) -> None:
 def test_a_client_that_says_nothing_does_not_hold_up_the_stop(worker: Worker) -> None:
     with socket.create_connection(("127.0.0.1", worker.port)):
         worker.server.stop()
+
+
+def test_clients_that_say_nothing_keep_nobody_from_an_answer_and_the_oldest_of_too_many_is_closed(
+    worker: Worker,
+) -> None:
+    with ExitStack() as clients:
+        silent = [
+            clients.enter_context(socket.create_connection(("127.0.0.1", worker.port), timeout=5))
+            for _ in range(2 * http.MOST_CONNECTIONS)
+        ]
+        assert worker.ask("/livez")[0] == 200
+        assert silent[0].recv(1) == b""
+        silent[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert silent[-1].recv(12) == b"HTTP/1.1 200"
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /livez", b"GET /livez HTTP/1.1\r\nX: y\r\n"], ids=["none", "line", "headers"]
+)
+def test_a_connection_lasts_a_while_and_no_longer(worker: Worker, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECTION_S", 0.2)
+    with socket.create_connection(("127.0.0.1", worker.port), timeout=5) as client:
+        client.sendall(said)
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("path", ["/livez", "/metrics", "/nothing"])
+def test_a_connection_has_one_answer(worker: Worker, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", worker.port), timeout=5) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 2)
+        answer = b""
+        while part := client.recv(65_536):
+            answer += part
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"Connection: close" in answer
+
+
+def test_a_body_that_does_not_end_is_not_waited_for(worker: Worker) -> None:
+    with socket.create_connection(("127.0.0.1", worker.port), timeout=5) as client:
+        client.sendall(b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        assert client.recv(12) == b"HTTP/1.1 405"
+        with suppress(ConnectionResetError):
+            while client.recv(65_536):
+                pass
+
+
+def test_bytes_that_are_no_http_are_refused_and_do_not_fill_the_log(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", worker.port), timeout=5) as client:
+        client.sendall(b"GET /livez HTTP/9.9 " + b"G" * 60_000 + b"\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.0 400"
+    assert not caplog.records
+    worker.health = None  # type: ignore[assignment]
+    assert worker.ask("/health")[0] == 500
+    assert [record.name for record in caplog.records] == ["aiohttp.server"], "what is our own fault is logged"
 
 
 def test_without_a_host_all_interfaces_are_served() -> None:

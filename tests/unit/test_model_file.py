@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import time
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import orjson
 import pandas as pd
 import pytest
 import yaml
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import BaggingRegressor, HistGradientBoostingClassifier
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.tree._tree import Tree
 
 from pipeline import model_file, skops_writer
 from pipeline.algorithms import catalogue
@@ -255,12 +261,131 @@ def test_time_does_not_change_the_bytes_of_an_archive(monkeypatch: pytest.Monkey
     assert skops_writer.archive({"a": b"1"}) == first
 
 
-def test_members_cannot_be_unpacked_outside_of_the_directory(mixed: LoadedModel, tmp_path: Path) -> None:
-    evil: Any = LoadedModel(**{
-        name: getattr(mixed, name) for name in mixed.__dataclass_fields__ if name != "data"
-    }, data=skops_writer.archive({"../../evil": b"x"}))  # fmt: skip
-    evil.unpack(tmp_path / "deep" / "model")
-    assert [path.name for path in (tmp_path / "deep" / "model").iterdir()] == ["evil"]
+def zipped(write: Callable[[ZipFile], object]) -> bytes:
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as target:
+        write(target)
+    return buffer.getvalue()
+
+
+def overlapping(target: ZipFile) -> None:
+    """Nine entries of ten bytes in an archive that holds ten bytes once."""
+    for number in range(9):
+        target.writestr(str(number), b"x" * 2_000 if number == 0 else b"")
+    first, *others = target.infolist()
+    for entry in others:
+        entry.header_offset, entry.file_size, entry.compress_size, entry.CRC = (
+            first.header_offset, first.file_size, first.compress_size, first.CRC,
+        )  # fmt: skip
+
+
+def doubled(target: ZipFile) -> None:
+    for content in (b"1", b"2"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile's own
+            target.writestr("manifest.json", content)
+
+
+NO_ARCHIVES_OF_OURS = {
+    "is named '../../evil'": lambda target: target.writestr("../../evil", b"x"),
+    "is named '/etc/evil'": lambda target: target.writestr("/etc/evil", b"x"),
+    "is named '.ssh'": lambda target: target.writestr(".ssh", b"x"),
+    "manifest.json is compressed": lambda target: target.writestr("manifest.json", b" " * 10**7, ZIP_DEFLATED),
+    "two of its entries have one name": doubled,
+    "its entries overlap": overlapping,
+}
+
+
+@pytest.mark.parametrize("wrong", NO_ARCHIVES_OF_OURS)
+def test_an_archive_that_we_would_not_have_written_is_refused_and_nothing_of_it_unpacked(
+    wrong: str, mixed: LoadedModel, rewritten: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    data = zipped(NO_ARCHIVES_OF_OURS[wrong])
+    with pytest.raises(CorruptArtifactError, match=wrong):
+        replace(mixed, data=data).unpack(tmp_path / "deep" / "model")
+    assert not (tmp_path / "deep").exists()
+    with pytest.raises(CorruptArtifactError, match=f"is no model file: .*{wrong}"):
+        rewritten(model_skops=data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(__loader__="Nothing"),
+        lambda state: state.update(content=1),
+        lambda state: state.pop("content"),
+        lambda state: state.update(__class__="Pipeline" * 1_000),
+        lambda state: state.update(protocol="x", content=[[]]),
+    ],
+)
+def test_a_state_that_skops_has_not_written_is_no_model_file(
+    change: Callable[[Any], object], mixed: LoadedModel, rewritten: Callable[..., LoadedModel]
+) -> None:
+    members = skops_writer.unpacked(skops_writer.unpacked(mixed.data)["model.skops"])
+    state = orjson.loads(members["schema.json"])
+    change(state)
+    with pytest.raises(CorruptArtifactError, match="is no model file"):
+        rewritten(model_skops=skops_writer.archive({**members, "schema.json": orjson.dumps(state)}))
+
+
+@pytest.mark.parametrize("schema", [b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"[]", b"", b"\x80\x04."])
+def test_a_state_that_is_no_json_object_or_endlessly_deep_is_no_model_file(
+    schema: bytes, rewritten: Callable[..., LoadedModel]
+) -> None:
+    with pytest.raises(CorruptArtifactError, match="is no model file"):
+        rewritten(model_skops=skops_writer.archive({"schema.json": schema}))
+
+
+def test_a_model_file_that_holds_no_pipeline_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
+    with pytest.raises(CorruptArtifactError, match="its model.skops holds no pipeline"):
+        rewritten(model_skops=skops_writer.dumps({"a": np.zeros(2)}))
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda tree: TransformedTargetRegressor(tree).fit([[0.0], [1.0]], [0.0, 1.0]),
+        lambda tree: BaggingRegressor(tree, n_estimators=1).fit([[0.0], [1.0]], [0.0, 1.0]),
+    ],
+    ids=["regressor_", "estimators_"],
+)
+def test_a_tree_that_leads_outside_of_itself_is_found_within_another_estimator(
+    rewritten: Callable[..., LoadedModel], wrapped: Callable[[Any], Any]
+) -> None:
+    model = wrapped(DecisionTreeRegressor(random_state=1))
+    (tree,) = (one.tree_ for one in model_file._parts_of(model) if hasattr(one, "tree_"))
+    state = tree.__getstate__()
+    state["nodes"]["left_child"][0] = 10**6
+    tree.__setstate__(state)
+    with pytest.raises(CorruptArtifactError, match="a decision tree that leads outside of itself"):
+        rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
+
+
+def test_a_tree_of_other_features_than_its_model_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
+    """It would look for features beyond the rows that the model takes."""
+    model = DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1])
+    model.tree_ = DecisionTreeClassifier().fit([[0.0] * 9, [0.0] * 8 + [1.0]], [0, 1]).tree_
+    with pytest.raises(CorruptArtifactError, match="a decision tree that leads outside of itself"):
+        rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
+
+
+def test_a_tree_without_nodes_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
+    model = DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1])
+    model.tree_ = Tree(1, np.array([2]), 1)
+    state = {**model.tree_.__getstate__(), "nodes": model.tree_.__getstate__()["nodes"][:0]}
+    model.tree_.__setstate__(state)
+    with pytest.raises(CorruptArtifactError, match=r"is no model file|leads outside of itself"):
+        rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
+
+
+@pytest.mark.parametrize("label", [-1, 2, 10**6])
+def test_neighbours_with_labels_that_there_are_not_are_refused(
+    rewritten: Callable[..., LoadedModel], label: int
+) -> None:
+    model = KNeighborsClassifier(1, algorithm="brute").fit([[0.0], [1.0]], [0, 1])
+    model._y[0] = label
+    with pytest.raises(CorruptArtifactError, match="neighbours with labels that there are not"):
+        rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 
 @pytest.mark.parametrize("golden", sorted(GOLDEN.glob("format-*.zip")), ids=lambda path: path.stem)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from consumer.events.errors import UndecodableError
-from consumer.events.schema_registry import SchemaRegistry
+from consumer.events.schema_registry import MOST_BYTES, SchemaRegistry
 from pipeline.errors import TransientError
 
 
@@ -30,6 +34,8 @@ class Misbehaving:
                 self.send_header("Content-Length", str(len(outer.body)))
                 self.end_headers()
                 self.wfile.write(outer.body)
+
+            do_POST = do_GET  # noqa: N815 - as http.server calls it
 
             def log_message(self, *_: object) -> None:
                 """Nothing on stderr."""
@@ -90,6 +96,88 @@ def test_a_schema_that_is_no_avro_in_one_piece_is_undecodable(server: Misbehavin
     server.body = json.dumps(answer).encode()
     with pytest.raises(UndecodableError, match="schema id 7"):
         SchemaRegistry(f"http://127.0.0.1:{server.port}").schema_by_id(7)
+
+
+@pytest.mark.parametrize("text", [5, None, [], {"type": "string"}, "[" * 100_000], ids=lambda text: str(text)[:9])
+def test_a_schema_that_is_no_text_or_endlessly_deep_is_undecodable(server: Misbehaving, text: object) -> None:
+    server.body = json.dumps({"schema": text}).encode()
+    with pytest.raises(UndecodableError, match="schema id 7 is no JSON"):
+        SchemaRegistry(f"http://127.0.0.1:{server.port}").schema_by_id(7)
+
+
+@pytest.mark.parametrize("number", ["x", "1", None, [], -1, 2**32, 1.5, True], ids=str)
+def test_an_id_that_is_none_is_an_answer_not_expected(server: Misbehaving, number: object) -> None:
+    server.body = json.dumps({"id": number}).encode()
+    with pytest.raises(TransientError, match="gave an answer not expected"):
+        SchemaRegistry(f"http://127.0.0.1:{server.port}").lookup("a-value", {})
+
+
+@pytest.mark.parametrize("body", [b'{"a": 1}', b'"x"', b"null", b'["x"]', b"[null]"])
+def test_versions_that_are_no_numbers_are_an_answer_not_expected(server: Misbehaving, body: bytes) -> None:
+    server.body = body
+    with pytest.raises(TransientError, match="gave an answer not expected"):
+        SchemaRegistry(f"http://127.0.0.1:{server.port}").versions("a-value")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"[" * 100_000, "and no JSON"),
+        (b'"' + b"x" * MOST_BYTES + b'"', "an answer of more than 4,194,304 bytes"),
+    ],
+    ids=["deep", "large"],
+)
+def test_an_answer_has_bounds(server: Misbehaving, body: bytes, told: str) -> None:
+    server.body = body
+    with pytest.raises(TransientError, match=told):
+        SchemaRegistry(f"http://127.0.0.1:{server.port}").schema_by_id(7)
+
+
+def answering(parts: Iterator[bytes]) -> tuple[str, threading.Thread]:
+    """A server of one connection, which sends these parts until nobody hears them."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with listening, connection, suppress(OSError):
+            connection.recv(65_536)
+            for part in parts:
+                connection.sendall(part)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return f"http://127.0.0.1:{listening.getsockname()[1]}", thread
+
+
+def slowly(begin: bytes, more: bytes) -> Iterator[bytes]:
+    yield begin
+    while True:
+        time.sleep(0.05)  # each byte well within the time that one may take
+        yield more
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX: ", b"y"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    ],
+    ids=["head", "body", "chunks"],
+)
+def test_an_answer_that_trickles_in_is_cut_off(begin: bytes, more: bytes) -> None:
+    url, thread = answering(slowly(begin, more))
+    with pytest.raises(TransientError, match=r"^schema registry: "):
+        SchemaRegistry(url, answer_s=0.5).schema_by_id(7)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_compressed_answer_is_refused_and_not_unpacked() -> None:
+    packed = gzip.compress(b" " * 10**7)
+    url, _ = answering(iter([b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + packed]))
+    with pytest.raises(TransientError, match="compressed"):
+        SchemaRegistry(url).schema_by_id(7)
 
 
 def test_an_id_is_asked_for_once(server: Misbehaving) -> None:
