@@ -161,6 +161,8 @@ def _parsed(text: bytes, place: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
+        if str(error).startswith("Not enough memory"):
+            raise MemoryError from error
         raise RejectedError(f"{place} is no JSON: {error}") from error
 
 

@@ -137,6 +137,7 @@ def test_a_loader_has_no_credentials_and_comes_after_all_else(
         ("leave", r"its file rows.csv \(27 bytes\) crashes the reader \(exit code 3\)"),
         ("hang", r"its file rows.csv \(27 bytes\) takes more than 3 s \(DATASET_LOAD_TIME\) to be read"),
         ("grow", r"its file rows.csv \(27 bytes\) takes more than 256 MiB \(MAX_TRAINING_MEMORY\) to be read"),
+        ("gulp", r"its file rows.csv \(27 bytes\) takes more than 256 MiB \(MAX_TRAINING_MEMORY\) to be read"),
         ("swell", r"its file rows.csv \(27 bytes\) takes more than 256 MiB \(MAX_TRAINING_MEMORY\) to be read"),
         ("killed", r"its file rows.csv \(27 bytes\) had its reader killed by the machine twice"),
         ("orphan_and_hang", r"takes more than 3 s \(DATASET_LOAD_TIME\)"),
@@ -150,7 +151,7 @@ def test_a_file_that_ends_its_loader_is_rejected_with_the_figure_and_the_next_on
     with pytest.raises(RejectedError, match=says):
         _load(loaders, put(name))
     assert set(children(os.getpid())) == before
-    assert _sleepers() == sleepers
+    assert _sleepers() <= sleepers
     assert _load(loaders, put("people")).rows == 2
 
 
@@ -166,7 +167,7 @@ def test_a_loader_that_was_killed_while_nobody_needed_it_is_replaced(
         _load(loaders, put("people"))
         (pid,) = set(children(os.getpid())) - before
         os.kill(pid, number)
-        _await(lambda pid=pid: not _lives(pid))
+        _await(lambda pid=pid: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None)
     assert _load(loaders, put("people")).rows == 2
     assert caplog.text == ""
 
@@ -175,7 +176,7 @@ def test_what_a_reader_leaves_running_ends_with_its_loader(start: Start, put: Pu
     sleepers = _sleepers()
     loaders = start()
     assert _load(loaders, put("orphan")).rows == 2
-    assert _sleepers() == sleepers
+    assert _sleepers() <= sleepers
 
 
 def test_what_a_library_writes_stops_nobody(start: Start, put: Put, caplog: pytest.LogCaptureFixture) -> None:

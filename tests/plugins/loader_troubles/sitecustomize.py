@@ -32,6 +32,11 @@ def grow() -> None:
         kept.append(bytearray(2**20))
 
 
+def gulp() -> None:
+    """Much at once, which it does not touch."""
+    bytes(2**32)
+
+
 def swell() -> None:
     """In memory that RLIMIT_DATA does not count."""
     kept = []
@@ -52,8 +57,8 @@ def killed_once() -> None:
 
 
 def orphan() -> None:
-    """Leaves a process behind that has left its group."""
-    subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
+    """Leaves a process behind that has left its group, and whose parent has ended, as daemons do."""
+    subprocess.run(["/bin/sh", "-c", "/bin/sleep 1000 &"], start_new_session=True, check=True)
 
 
 def orphan_and_hang() -> None:
@@ -70,10 +75,8 @@ def slow() -> None:
     time.sleep(0.3)
 
 
-TROUBLES = {
-    trouble.__name__: trouble
-    for trouble in (segfault, leave, hang, grow, swell, killed, killed_once, orphan, orphan_and_hang, chatter, slow)
-}
+ALL = (segfault, leave, hang, grow, gulp, swell, killed, killed_once, orphan, orphan_and_hang, chatter, slow)
+TROUBLES = {trouble.__name__: trouble for trouble in ALL}
 
 if "consumer.loaders.child" in sys.orig_argv:
     from pipeline.datasets import reading
