@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 LONGEST_SAID = 1_000
 
 
@@ -40,6 +42,9 @@ class NotFoundError(Exception):
     """What was asked for by name does not exist; the message lists what is near."""
 
 
+_CLASS = re.compile(r"(?:[\w.]+[.:])?\w*(?:Error|Exception)\b:? *")
+
+
 def said_by(error: BaseException) -> str:
     """What a library's error says, in one line for the person who sent the request: no class, no path of this machine.
 
@@ -48,4 +53,4 @@ def said_by(error: BaseException) -> str:
     plain = error.strerror if isinstance(error, OSError) else None
     text = plain if isinstance(plain, str) else str(error)
     nothing = "it took too long" if isinstance(error, TimeoutError) else "it gave no reason"
-    return text.strip().partition("\n")[0][:LONGEST_SAID] or nothing
+    return _CLASS.sub("", text.strip().partition("\n")[0])[:LONGEST_SAID] or nothing

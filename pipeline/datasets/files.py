@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from pipeline.datasets.moments import with_all_dates
 from pipeline.datasets.rows import table_of
-from pipeline.datasets.tables import Column, canonical
-from pipeline.errors import RejectedError
+from pipeline.datasets.tables import Column, canonical, check_column_count
+from pipeline.errors import RejectedError, said_by
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -34,8 +34,6 @@ OTHERS = {
 PART_BYTES = 1024 * 1024
 BLOCK_BYTES = 8 * 1024 * 1024
 """Of CSV, read at a time: a row has to fit into one."""
-MOST_COLUMNS = 20_000
-"""The names of all columns go into an event of 900 kB; nobody learns from more without lists (see `tables`)."""
 QUOTED_TEXT = 80
 JSON_BATCH_ROWS = 5_000
 
@@ -65,17 +63,8 @@ def read_table(content: Content, file_name: str, max_bytes: int | None = None) -
         return canonical(_parquet(content, max_bytes))
     if name.endswith(JSON_SUFFIXES) or (not name.endswith(CSV_SUFFIXES) and beginning[:1] in (b"{", b"[")):
         rows = _list(content) if beginning.startswith(b"[") else _lines(content)
-        return canonical(table_of(few_columns(rows), max_bytes))
+        return canonical(table_of(rows, max_bytes))
     return canonical(_csv(content))
-
-
-def few_columns(rows: Iterable[Keys]) -> Iterator[Keys]:
-    """The same rows; raises RejectedError once they have more than MOST_COLUMNS columns together."""
-    names: set[str] = set()
-    for row in rows:
-        names.update(row)
-        _check_columns(len(names), "more than ")
-        yield row
 
 
 def parquet_of(table: pa.Table) -> bytes:
@@ -111,20 +100,12 @@ def _mapped(content: Content) -> Any:
     return pa.BufferReader(content) if isinstance(content, bytes) else pa.memory_map(str(content))
 
 
-def _check_columns(number: int, more: str = "") -> None:
-    if number > MOST_COLUMNS:
-        shown = MOST_COLUMNS if more else number
-        raise RejectedError(
-            f"it has {more}{shown:,} columns; {MOST_COLUMNS:,} can be.  Lists of numbers of one length take one column"
-        )
-
-
 def _parquet(content: Content, max_bytes: int | None) -> pa.Table:
     """Batch by batch, for a few bytes of Parquet may hold any number of equal values."""
     try:
         with _mapped(content) as source:
             file = pq.ParquetFile(source)
-            _check_columns(len(file.schema_arrow))
+            check_column_count(len(file.schema_arrow))
             if not len(file.schema_arrow):
                 raise RejectedError("it has no columns")
             batches, size = [], 0
@@ -135,7 +116,7 @@ def _parquet(content: Content, max_bytes: int | None) -> pa.Table:
                     raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
             return pa.Table.from_batches(batches, file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
-        raise RejectedError(f"the Parquet file cannot be read: {error}") from error
+        raise RejectedError(f"the Parquet file cannot be read: {said_by(error)}") from error
 
 
 def _lines(content: Content) -> Iterator[Mapping[str, Any]]:
@@ -171,7 +152,7 @@ def _csv(content: Content) -> pa.Table:
     if "\0" in header:
         raise RejectedError("the header of the CSV file holds zero bytes, as UTF-16 does; save it as UTF-8")
     delimiter = max(DELIMITERS, key=header.count)
-    _check_columns(header.count(delimiter) + 1)
+    check_column_count(header.count(delimiter) + 1)
     quoted = _has_quotes(content)
     try:
         with _mapped(content) as source:
@@ -240,7 +221,7 @@ def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
     """Arrow's words are for programmers where a row is longer than a block."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     if "block" not in str(error):
-        return RejectedError(f"the CSV file cannot be read: {error}")
+        return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
     if size < BLOCK_BYTES:
         return RejectedError("it has no rows")
     return RejectedError(

@@ -11,31 +11,24 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
-import bson
 import pyarrow as pa
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
-from bson.errors import BSONError, InvalidBSON
+from bson.errors import BSONError
 
 from pipeline.datasets import Content, Fetched, Loaded, Read
-from pipeline.datasets.files import few_columns, read_table
-from pipeline.datasets.rows import table_of
+from pipeline.datasets.files import read_table
+from pipeline.datasets.rows import decoded, table_of
 from pipeline.datasets.sink import Sink
 from pipeline.datasets.tables import about, canonical, fingerprint
-from pipeline.errors import RejectedError
+from pipeline.errors import RejectedError, said_by
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Of what is made of the same bytes: a higher one, and everything in caches is read again."""
-OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
-    tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
-)
 LARGEST_DOCUMENT_BYTES = 17 * 2**20
 """MongoDB keeps none above 16 MiB."""
 SHOWN_NAME = 80
@@ -95,19 +88,17 @@ def _table(fetched: Fetched, max_bytes: int | None) -> pa.Table:
     if fetched.file_name is not None:
         return read_table(fetched.path, fetched.file_name, max_bytes)
     with fetched.path.open("rb") as file:
-        return table_of(few_columns(_documents(file)), max_bytes)
+        return table_of(decoded(_documents(file)), max_bytes)
 
 
-def _documents(file: BinaryIO) -> Iterator[dict[str, Any]]:
+def _documents(file: BinaryIO) -> Iterator[bytes]:
+    """The bytes of each document of a collection."""
     number = 1
     while beginning := file.read(4):
         size = int.from_bytes(beginning, "little")
-        try:
-            if size > LARGEST_DOCUMENT_BYTES:
-                raise InvalidBSON(f"it says that it has {size:,} bytes")
-            yield bson.decode(beginning + file.read(max(0, size - 4)), OPTIONS)
-        except (BSONError, ValueError, RecursionError) as error:
-            raise RejectedError(f"document {number:,} of the collection cannot be read: {_why(error)}") from error
+        if size > LARGEST_DOCUMENT_BYTES:
+            raise RejectedError(f"document {number:,} cannot be read: it says that it has {size:,} bytes")
+        yield beginning + file.read(max(0, size - 4))
         number += 1
 
 
@@ -132,7 +123,7 @@ def _only_rejections(what: str, where: Callable[[], str] = str) -> Iterator[None
 def _why(error: Exception) -> str:
     """In the words of the library where they are about the data."""
     if isinstance(error, pa.ArrowException | BSONError | OverflowError | OSError):
-        return str(error).partition("\n")[0].partition(" (Consider Using CodecOptions")[0][:SHOWN_WHY]
+        return said_by(error).partition(" (Consider Using CodecOptions")[0][:SHOWN_WHY]
     if isinstance(error, RecursionError):
         return "its values are nested too deep"
     return "it holds what no table has a place for"

@@ -22,7 +22,7 @@ from bson.errors import BSONError
 
 from pipeline.datasets.moments import MOMENT, no_date
 from pipeline.datasets.tables import TEXT, Chunk, Column, check_column_count, chunked
-from pipeline.errors import RejectedError
+from pipeline.errors import RejectedError, said_by
 
 BATCH_ROWS = 5_000
 EXACT_INT = 2**53
@@ -50,7 +50,7 @@ def decoded(batches: Iterable[bytes]) -> Iterator[Row]:
             try:
                 document = next(documents, None)
             except (BSONError, struct.error, RecursionError) as error:
-                raise RejectedError(f"document {number:,} cannot be read: {error}") from error
+                raise RejectedError(f"document {number:,} cannot be read: {said_by(error)}") from error
             if document is None:
                 number -= 1
                 break
@@ -68,11 +68,8 @@ def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
     """
     batches: list[_Batch] = []
     size = 0
-    seen: set[str] = set()
-    for batch in _batches(rows):
+    for batch in _batches(_with_few_columns(rows)):
         names = dict.fromkeys(chain.from_iterable(batch))
-        seen.update(names)
-        check_column_count(len(seen))
         batches.append(_Batch(len(batch), {name: _array(name, [row.get(name) for row in batch]) for name in names}))
         size += sum(chunk.nbytes for chunk in batches[-1].columns.values())
         if max_bytes is not None and size > max_bytes:
@@ -81,13 +78,21 @@ def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
     try:
         return pa.table([_joined(name, batches) for name in names], names=list(names))
     except pa.ArrowException as error:
-        raise RejectedError(f"its rows are no table: {error}") from error
+        raise RejectedError(f"its rows are no table: {said_by(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
     rows: int
     columns: Mapping[str, Chunk]
+
+
+def _with_few_columns(rows: Iterable[Row]) -> Iterator[Row]:
+    names: set[str] = set()
+    for row in rows:
+        names.update(row)
+        check_column_count(len(names))
+        yield row
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
@@ -127,7 +132,7 @@ def _lists(name: str, values: Sequence[Any]) -> Chunk:
         except (pa.ArrowException, OverflowError):  # decimals of MongoDB, or integers beyond 64 bits
             chunk = pa.array(_plain_numbers(values))
     except (pa.ArrowException, OverflowError) as error:
-        raise RejectedError(f"column {name!r} holds lists that are not all of numbers: {error}") from error
+        raise RejectedError(f"column {name!r} holds lists that are not all of numbers: {said_by(error)}") from error
     if not _is_of_numbers(chunk.type):
         raise _nested(name, list)
     return chunk
@@ -216,7 +221,9 @@ def _joined_lists(name: str, chunks: Sequence[Chunk]) -> Column:
             )
         return chunked([pa.array(chunk.to_pylist(), joined) for chunk in chunks], joined)
     except pa.ArrowException as error:
-        raise RejectedError(f"column {name!r} holds lists in some rows only, or of several kinds: {error}") from error
+        raise RejectedError(
+            f"column {name!r} holds lists in some rows only, or of several kinds: {said_by(error)}"
+        ) from error
 
 
 def _moment(value: datetime | Timestamp | None) -> datetime | None:

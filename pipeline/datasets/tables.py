@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets.moments import moments
-from pipeline.errors import RejectedError
+from pipeline.errors import RejectedError, said_by
 
 Column: TypeAlias = Any  # a ChunkedArray, and an Array: the stubs of pyarrow know fewer calls than it has
 Chunk: TypeAlias = Any
@@ -61,7 +61,10 @@ def canonical(table: pa.Table) -> pa.Table:
 def check_column_count(columns: int) -> None:
     """Raises RejectedError if these are more columns than a dataset takes."""
     if columns > MOST_COLUMNS:
-        raise RejectedError(f"it has more than {MOST_COLUMNS:,} columns, which is the most that a dataset takes")
+        raise RejectedError(
+            f"it has {columns:,} columns or more; {MOST_COLUMNS:,} can be.  "
+            "Lists of numbers of one length take one column"
+        )
 
 
 def check_target(table: pa.Table, target_column: str | None) -> None:
@@ -125,7 +128,7 @@ def _column(name: str, column: Column) -> Column:
     try:
         column = _plain(name, column)
     except pa.ArrowInvalid as error:
-        raise RejectedError(f"column {name!r} of type {column.type} cannot be read: {error}") from error
+        raise RejectedError(f"column {name!r} of type {column.type} cannot be read: {said_by(error)}") from error
     return column if column.null_count < len(column) else chunked([pa.nulls(len(column))], pa.null())
 
 

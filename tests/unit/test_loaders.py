@@ -345,15 +345,15 @@ BOMBS = {
     "long.jsonl": (lambda: b'{"x":[' + b"0," * 100_000_000 + b"0]}", "takes more than 256 MiB|crashes the reader"),
     "wide.csv": (
         lambda: b",".join(b"c%d" % n for n in range(100_000)) + b"\n" + b"1," * 99_999 + b"1\n",
-        "it has 100,000 columns; 20,000 can be",
+        "it has 100,000 columns or more; 20,000 can be",
     ),
     "wide.jsonl": (
         lambda: b"\n".join(b'{"c%d": 1}' % n for n in range(100_000)),
-        "it has more than 20,000 columns; 20,000 can be|takes more than 256 MiB",
+        "columns or more; 20,000 can be|takes more than 256 MiB",
     ),
     "wide.parquet": (
         lambda: _parquet(pa.table({f"c{n}": [1] for n in range(20_001)})),
-        "it has 20,001 columns; 20,000 can be",
+        "it has 20,001 columns or more; 20,000 can be",
     ),
     "none.parquet": (lambda: _parquet(pa.table({"a": [1, 2]}).select([])), "it has no columns"),
     "short.parquet": (lambda: _parquet(pa.table({"a": [1] * 1_000}))[:-100], "the Parquet file cannot be read"),
@@ -381,11 +381,14 @@ def test_twenty_thousand_columns_are_read(start: Start, put: Put) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (bson.encode({"x": 1}) + bson.encode({"x": 2})[:-3], "document 2 of the collection cannot be read"),
-        (bson.encode({"x": 1}) + b"\xff\xff\xff\x7f\x10x\x00", "document 2 of the collection cannot be read"),
-        (b"\x05\x00\x00\x00\x00" * 3 + b"\x04\x00\x00\x00\x00", "document 4 of the collection cannot be read"),
+        (bson.encode({"x": 1}) + bson.encode({"x": 2})[:-3], "document 2 cannot be read"),
+        (bson.encode({"x": 1}) + b"\xff\xff\xff\x7f\x10x\x00", "document 2 cannot be read"),
+        (b"\x05\x00\x00\x00\x00" * 3 + b"\x04\x00\x00\x00\x00", "document 4 cannot be read"),
         (bson.encode(_deep(99)), "column 'x' holds values of type dict"),
-        (bson.encode({"x": "abc"}).replace(b"abc", b"\xff\xfe\xfd"), "document 1 of the collection cannot be read"),
+        (
+            bson.encode({"x": "abc"}).replace(b"abc", b"\xff\xfe\xfd"),
+            "column 'x' holds text, or has a name, that is not UTF-8",
+        ),
         (b"", "it has no rows"),
     ],
 )

@@ -337,7 +337,7 @@ def test_a_state_that_is_no_json_object_or_endlessly_deep_is_no_model_file(
 
 
 def test_a_model_file_that_holds_no_pipeline_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
-    with pytest.raises(CorruptArtifactError, match="its model.skops holds no pipeline"):
+    with pytest.raises(CorruptArtifactError, match=r"its model\.skops holds no pipeline"):
         rewritten(model_skops=skops_writer.dumps({"a": np.zeros(2)}))
 
 
