@@ -139,8 +139,11 @@ def _check(reasons: list[str] | None) -> None:
 
 def _first(since: str | None) -> datetime:
     """From when on letters count."""
-    ago_s = seconds(since, "--since")
-    return datetime.min.replace(tzinfo=UTC) if ago_s is None else datetime.now(UTC) - timedelta(seconds=ago_s)
+    ago_s, always = seconds(since, "--since"), datetime.min.replace(tzinfo=UTC)
+    try:
+        return always if ago_s is None else datetime.now(UTC) - timedelta(seconds=ago_s)
+    except OverflowError:
+        return always
 
 
 def _within(letters: Iterable[Letter], project: str | None) -> list[Letter]:

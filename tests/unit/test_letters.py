@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from consumer.cli.dlq import _first
 from consumer.cli.letters import Letter, _letter
 from consumer.cli.output import one_line, show_fields
 from consumer.events.codec import Codec
@@ -26,6 +27,11 @@ def test_headers_that_are_no_text_are_shown_as_far_as_they_are_and_the_first_of_
     told = letter(headers=[("a", None), ("a", b"\xffx"), ("a", b"y"), ("__connect.errors.offset", b"\xff")])
     assert told.texts == {"a": "\ufffdx", "__connect.errors.offset": "\ufffd"}
     assert told.origin == "?:?:\ufffd"
+
+
+@pytest.mark.parametrize("since", [None, "9999999d", "9" * 400 + "d"], ids=["none", "long", "longer"])
+def test_letters_since_longer_than_there_are_calendars_are_all_of_them(since: str | None) -> None:
+    assert _first(since) == datetime.min.replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
