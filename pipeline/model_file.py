@@ -15,7 +15,7 @@ The sha256 of the whole file is checked before anything in it is read, and only 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,8 +25,11 @@ import numpy as np
 import orjson
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import issparse  # type: ignore[import-untyped]
+from sklearn.base import BaseEstimator
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree._tree import Tree
 
 from pipeline import tensors
@@ -43,6 +46,7 @@ from pipeline.skops_writer import archive, dumps, unpacked
 FORMAT = 1
 """Rises with every change that an older reader would misread; readers of older formats stay, and stay tested."""
 ARTIFACT_FORMAT = "tensorfleet-model/1"
+OUTSIDE = "holds a decision tree that leads outside of itself"
 NEEDED = ("manifest.json", "model.skops", "example.json", "evaluation.json")
 
 TRUSTED_TYPES = (
@@ -253,8 +257,8 @@ def _read(data: bytes) -> LoadedModel:
     _check_format(manifest)
     unpacked(members["model.skops"])  # which skops does by itself, and believes whatever an archive says of its sizes
     pipeline = skops.io.loads(members["model.skops"], trusted=trusted_types())
-    if not isinstance(pipeline, Pipeline):
-        raise TypeError(f"its model.skops holds a {type(pipeline).__name__}, not a pipeline")
+    if not isinstance(pipeline, Pipeline) or not pipeline.steps:
+        raise TypeError("its model.skops holds no pipeline")
     example, evaluation = (orjson.loads(members[f"{part}.json"]) for part in ("example", "evaluation"))
     columns = [Column(str(c["name"]), Role(c["role"]), str(c["type"])) for c in manifest["columns"]]
     _check_places(pipeline)
@@ -272,18 +276,54 @@ def _check_format(manifest: Mapping[str, Any]) -> None:
 
 
 def _check_places(pipeline: Any) -> None:
-    """scikit-learn follows the places that a tree or a neighbour names without looking; one outside would crash it."""
-    model = pipeline[-1]
-    outside = CorruptArtifactError("holds a decision tree that leads outside of itself")
+    """scikit-learn and SciPy write and read where a model says without looking; outside of arrays that is a crash.
+
+    What is not fitted says nothing yet: preparation holds each of its parts twice.
+    """
+    for part in _parts_of(pipeline):
+        if issparse(part):
+            part.check_format(full_check=True)
+        elif isinstance(part, BaseEstimator):
+            _check_trees(part)
+            if isinstance(part, KNeighborsClassifier) and hasattr(part, "_fit_X") and not _labelled(part):
+                raise CorruptArtifactError("holds neighbours with labels that there are not")
+            if isinstance(part, OneHotEncoder) and hasattr(part, "categories_") and not _encodes(part):
+                raise CorruptArtifactError("holds categories with columns that there are not")
+            vocabulary = getattr(part, "vocabulary_", {})
+            if not all(0 <= place < len(vocabulary) for place in vocabulary.values()):
+                raise CorruptArtifactError("holds words with columns that there are not")
+
+
+def _check_trees(model: Any) -> None:
     for estimator in (model, *np.ravel(getattr(model, "estimators_", []))):
         tree = getattr(estimator, "tree_", None)
         if isinstance(tree, Tree) and not _closed(tree, model.n_features_in_):
-            raise outside
+            raise CorruptArtifactError(OUTSIDE)
     for predictor in (one for round_ in getattr(model, "_predictors", ()) for one in round_):
         if not _closed_nodes(predictor.nodes, model.n_features_in_):
-            raise outside
-    if isinstance(model, KNeighborsClassifier) and not _labelled(model):
-        raise CorruptArtifactError("holds neighbours with labels that there are not")
+            raise CorruptArtifactError(OUTSIDE)
+
+
+def _parts_of(pipeline: Any) -> Iterator[Any]:
+    """Every object in it, however deep and under whatever name, but for plain text and numbers."""
+    waiting, seen = [pipeline], {id(pipeline)}
+    while waiting:
+        one = waiting.pop()
+        yield one
+        for part in _held(one):
+            if id(part) not in seen and not isinstance(part, str | int | float | None):
+                seen.add(id(part))
+                waiting.append(part)
+
+
+def _held(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple | set):
+        return value
+    if isinstance(value, np.ndarray):
+        return value.ravel().tolist() if value.dtype == object else ()
+    return vars(value).values() if hasattr(value, "__dict__") else ()
 
 
 def _closed(tree: Any, n_features: int) -> bool:
@@ -300,6 +340,18 @@ def _labelled(model: Any) -> bool:
     labels = model._y
     whole = labels.dtype.kind == "i" and labels.ndim == 1 and len(labels) == len(model._fit_X)
     return bool(whole and (labels >= 0).all() and (labels < len(model.classes_)).all())
+
+
+def _encodes(encoder: Any) -> bool:
+    """Whether each category has a column of its own or that of the rare ones; ours drop none."""
+    widths = encoder._compute_n_features_outs()
+    mappings = getattr(encoder, "_default_to_infrequent_mappings", None) or [None] * len(widths)
+    if encoder._drop_idx_after_grouping is not None or widths != list(encoder._n_features_outs):
+        return False
+    return all(
+        width == len(categories) if columns is None else ((columns >= 0) & (columns < width)).all()
+        for width, categories, columns in zip(widths, encoder.categories_, mappings, strict=True)
+    )
 
 
 def _closed_nodes(nodes: Any, n_features: int) -> bool:

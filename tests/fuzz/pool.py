@@ -135,7 +135,7 @@ class _Worker:
             return None
         if not self.left:
             raise RuntimeError(f"a process of the fuzzer ended by itself, with {self.process.exitcode}")
-        stack = self.stacks.read()[-3000:]
+        stack = self.stacks.read().partition("\nExtension modules")[0][:4000]
         self.connection.close()
         if self.hung:
             return Result(End.FIND, STANDS_STILL_CPU_S * 1000, what=f"hang {_line(stack)}", why=stack)
