@@ -33,6 +33,7 @@ STANDSTILL_S = 60.0
 """How long the server's thread may be away from its loop."""
 CONNECTION_S = 20.0
 MOST_CONNECTIONS = 100
+SWEEP_S = 1.0
 RETRY_S = 0.1
 """Until a connection is accepted again after that has failed, as where there are no descriptors left."""
 
@@ -127,15 +128,18 @@ class HttpServer:
         runner = web.AppRunner(app, access_log=None, logger=_log(), shutdown_timeout=1.0, lingering_time=0)
         stopping = asyncio.Event()
         await runner.setup()
-        accepting = asyncio.create_task(_accept(self.listening, runner.server))
+        connections = _Connections(runner.server)
         turn = self._watch.turn(HTTP, STANDSTILL_S)
-        beats = asyncio.create_task(_beat(turn))
+        tasks = [
+            asyncio.create_task(forever)
+            for forever in (connections.accept(self.listening), connections.close_in_time(), _beat(turn))
+        ]
         try:
             self._ready.set_result((asyncio.get_running_loop(), stopping))
             await stopping.wait()
         finally:
-            accepting.cancel()
-            beats.cancel()
+            for task in tasks:
+                task.cancel()
             self.listening.close()
             await runner.cleanup()
             turn.rest()
@@ -167,24 +171,41 @@ class HttpServer:
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _accept(listening: socket.socket, protocol: Callable[[], asyncio.Protocol] | None) -> None:
-    """aiohttp waits for ever for the first bytes of a connection, so its transport is closed from outside."""
-    if protocol is None:
-        raise RuntimeError("the server is not set up")
-    loop = asyncio.get_running_loop()
-    listening.setblocking(False)
-    accepted: deque[asyncio.Transport] = deque()
-    while True:
-        try:
-            client, _ = await loop.sock_accept(listening)
-            transport, _ = await loop.connect_accepted_socket(protocol, client)
-        except OSError:
-            await asyncio.sleep(RETRY_S)
-            continue
-        loop.call_later(CONNECTION_S, transport.abort)
-        accepted = deque(one for one in (*accepted, transport) if not one.is_closing())
-        if len(accepted) > MOST_CONNECTIONS:
-            accepted.popleft().abort()
+class _Connections:
+    """Those that are open, the oldest first; of the server's loop.
+
+    aiohttp waits for ever for the first bytes of a connection, so its transport is closed from outside.
+    """
+
+    def __init__(self, protocol: Callable[[], asyncio.Protocol] | None) -> None:
+        if protocol is None:
+            raise RuntimeError("the server is not set up")
+        self._protocol = protocol
+        self._open: deque[tuple[float, asyncio.Transport]] = deque()
+
+    async def accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        listening.setblocking(False)
+        while True:
+            try:
+                client, _ = await loop.sock_accept(listening)
+                transport, _ = await loop.connect_accepted_socket(self._protocol, client)
+            except OSError:
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._open = deque(one for one in self._open if not one[1].is_closing())
+            self._open.append((loop.time() + CONNECTION_S, transport))
+            if len(self._open) > MOST_CONNECTIONS:
+                self._close_oldest()
+
+    async def close_in_time(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            while self._open and self._open[0][0] <= asyncio.get_running_loop().time():
+                self._close_oldest()
+
+    def _close_oldest(self) -> None:
+        self._open.popleft()[1].abort()
 
 
 @web.middleware

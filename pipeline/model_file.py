@@ -25,9 +25,11 @@ import numpy as np
 import orjson
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import issparse  # type: ignore[import-untyped]
 from sklearn.base import BaseEstimator
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree._tree import Tree
 
 from pipeline import tensors
@@ -275,26 +277,40 @@ def _check_format(manifest: Mapping[str, Any]) -> None:
 
 
 def _check_places(pipeline: Any) -> None:
-    """scikit-learn follows the places that a tree or a neighbour names without looking; one outside would crash it."""
-    for model in _parts_of(pipeline):
-        for estimator in (model, *np.ravel(getattr(model, "estimators_", []))):
-            tree = getattr(estimator, "tree_", None)
-            if isinstance(tree, Tree) and not _closed(tree, model.n_features_in_):
-                raise CorruptArtifactError(OUTSIDE)
-        for predictor in (one for round_ in getattr(model, "_predictors", ()) for one in round_):
-            if not _closed_nodes(predictor.nodes, model.n_features_in_):
-                raise CorruptArtifactError(OUTSIDE)
-        if isinstance(model, KNeighborsClassifier) and not _labelled(model):
-            raise CorruptArtifactError("holds neighbours with labels that there are not")
+    """scikit-learn and SciPy write and read where a model says without looking; outside of arrays that is a crash.
+
+    What is not fitted says nothing yet: preparation holds each of its parts twice.
+    """
+    for part in _parts_of(pipeline):
+        if issparse(part):
+            part.check_format(full_check=True)
+        elif isinstance(part, BaseEstimator):
+            _check_trees(part)
+            if isinstance(part, KNeighborsClassifier) and hasattr(part, "_fit_X") and not _labelled(part):
+                raise CorruptArtifactError("holds neighbours with labels that there are not")
+            if isinstance(part, OneHotEncoder) and hasattr(part, "categories_") and not _encodes(part):
+                raise CorruptArtifactError("holds categories with columns that there are not")
+            vocabulary = getattr(part, "vocabulary_", {})
+            if not all(0 <= place < len(vocabulary) for place in vocabulary.values()):
+                raise CorruptArtifactError("holds words with columns that there are not")
 
 
-def _parts_of(pipeline: Any) -> Iterator[BaseEstimator]:
-    """Every estimator in it, however deep and under whatever name."""
+def _check_trees(model: Any) -> None:
+    for estimator in (model, *np.ravel(getattr(model, "estimators_", []))):
+        tree = getattr(estimator, "tree_", None)
+        if isinstance(tree, Tree) and not _closed(tree, model.n_features_in_):
+            raise CorruptArtifactError(OUTSIDE)
+    for predictor in (one for round_ in getattr(model, "_predictors", ()) for one in round_):
+        if not _closed_nodes(predictor.nodes, model.n_features_in_):
+            raise CorruptArtifactError(OUTSIDE)
+
+
+def _parts_of(pipeline: Any) -> Iterator[Any]:
+    """Every object in it, however deep and under whatever name, but for plain text and numbers."""
     waiting, seen = [pipeline], {id(pipeline)}
     while waiting:
         one = waiting.pop()
-        if isinstance(one, BaseEstimator):
-            yield one
+        yield one
         for part in _held(one):
             if id(part) not in seen and not isinstance(part, str | int | float | None):
                 seen.add(id(part))
@@ -325,6 +341,18 @@ def _labelled(model: Any) -> bool:
     labels = model._y
     whole = labels.dtype.kind == "i" and labels.ndim == 1 and len(labels) == len(model._fit_X)
     return bool(whole and (labels >= 0).all() and (labels < len(model.classes_)).all())
+
+
+def _encodes(encoder: Any) -> bool:
+    """Whether each category has a column of its own or that of the rare ones; ours drop none."""
+    widths = encoder._compute_n_features_outs()
+    mappings = getattr(encoder, "_default_to_infrequent_mappings", None) or [None] * len(widths)
+    if encoder._drop_idx_after_grouping is not None or widths != list(encoder._n_features_outs):
+        return False
+    return all(
+        width == len(categories) if columns is None else ((columns >= 0) & (columns < width)).all()
+        for width, categories, columns in zip(widths, encoder.categories_, mappings, strict=True)
+    )
 
 
 def _closed_nodes(nodes: Any, n_features: int) -> bool:

@@ -190,7 +190,7 @@ def test_clients_that_say_nothing_keep_nobody_from_an_answer_and_the_oldest_of_t
     "said", [b"", b"GET /livez", b"GET /livez HTTP/1.1\r\nX: y\r\n"], ids=["none", "line", "headers"]
 )
 def test_a_connection_lasts_a_while_and_no_longer(worker: Worker, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "CONNECTION_S", 0.2)
+    monkeypatch.setattr(http, "CONNECTION_S", 0.1)
     with socket.create_connection(("127.0.0.1", worker.port), timeout=5) as client:
         client.sendall(said)
         with suppress(ConnectionResetError):
