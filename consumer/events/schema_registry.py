@@ -156,7 +156,7 @@ class SchemaRegistry:
             ):
                 self._check_status(response.status, method, path)
                 data = self._read(response, until)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, OverflowError) as error:  # the last of a chunk of 2^64 bytes
             raise TransientError(SERVICE, f"no answer from {self.url}: {type(error).__name__}") from error
         try:
             return response.status, json.loads(data)

@@ -53,8 +53,9 @@ def run_all(
                     yield from worker.answers()
                 elif worker.stands_still():
                     worker.interrupt()
-                if (end := worker.ended()) is not None:
-                    yield worker.left.popleft(), end
+                if not worker.process.is_alive():
+                    yield from worker.answers()
+                    yield worker.ended()
                     waiting.extend(worker.left)
                     workers[workers.index(worker)] = _Worker(context, kinds)
     finally:
@@ -89,6 +90,7 @@ class _Worker:
     context: Any
     kinds: Mapping[str, Kind]
     left: deque[Case] = field(default_factory=deque)
+    last: Case = ("", "")
     hung: bool = False
 
     def __post_init__(self) -> None:
@@ -110,7 +112,8 @@ class _Worker:
             while self.left and self.connection.poll():
                 result: Result = self.connection.recv()
                 self._heard()
-                yield self.left.popleft(), result
+                self.last = self.left.popleft()
+                yield self.last, result
         except (EOFError, ConnectionError):
             self.process.join(10)
 
@@ -129,19 +132,15 @@ class _Worker:
         self.process.kill()
         self.process.join()
 
-    def ended(self) -> Result | None:
-        """How the case in hand took its process with it; None while that lives."""
-        if self.process.is_alive():
-            return None
-        if not self.left:
-            raise RuntimeError(f"a process of the fuzzer ended by itself, with {self.process.exitcode}")
+    def ended(self) -> tuple[Case, Result]:
+        """How the case in hand took its process with it; the last one, if it was answered already."""
+        case = self.left.popleft() if self.left else self.last
         stack = self.stacks.read().partition("\nExtension modules")[0][:4000]
         self.connection.close()
         if self.hung:
-            return Result(End.FIND, STANDS_STILL_CPU_S * 1000, what=f"hang {_line(stack)}", why=stack)
-        contained = self.kinds[self.left[0][0]].contained
-        what = f"crash {-(self.process.exitcode or 0)} {_line(stack)}"
-        return Result(End.CONTAINED if contained else End.FIND, what=what, why=stack)
+            return case, Result(End.FIND, STANDS_STILL_CPU_S * 1000, what=f"hang {_line(stack)}", why=stack)
+        end = End.CONTAINED if self.kinds[case[0]].contained else End.FIND
+        return case, Result(end, what=f"crash {-(self.process.exitcode or 0)} {_line(stack)}", why=stack)
 
     def stop(self) -> None:
         self.process.kill()

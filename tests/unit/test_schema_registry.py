@@ -173,6 +173,13 @@ def test_an_answer_that_trickles_in_is_cut_off(begin: bytes, more: bytes) -> Non
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize("size", [b"f" * 16, b"f" * 40, b"-1", b"x"], ids=["2^64", "2^160", "negative", "none"])
+def test_a_chunk_of_an_impossible_size_is_no_answer(size: bytes) -> None:
+    url, _ = answering(iter([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\n{}\r\n"]))
+    with pytest.raises(TransientError, match="no answer from"):
+        SchemaRegistry(url).schema_by_id(7)
+
+
 def test_a_compressed_answer_is_refused_and_not_unpacked() -> None:
     packed = gzip.compress(b" " * 10**7)
     url, _ = answering(iter([b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + packed]))
