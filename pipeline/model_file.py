@@ -41,7 +41,8 @@ from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.mlflow_files import mlmodel, python_env
 from pipeline.preparation import as_rows, check_range, known_categories
 from pipeline.skops_alone import skops
-from pipeline.skops_writer import archive, dumps, unpacked
+from pipeline.skops_writer import dumps
+from pipeline.zip_files import archive, unpack, unpacked
 
 FORMAT = 1
 """Rises with every change that an older reader would misread; readers of older formats stay, and stay tested."""
@@ -211,10 +212,7 @@ class LoadedModel:
 
     def unpack(self, directory: Path) -> None:
         """Write the members into a directory, which MLflow then loads.  It is made if it is not there."""
-        members = unpacked(self.data)
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in members.items():
-            (directory / name).write_bytes(content)
+        unpack(self.data, directory)
 
     def _shapes(self) -> Mapping[str, tensors.Shape]:
         """Of the columns of lists, by name."""

@@ -116,7 +116,7 @@ def download(
         if as_file:
             file.rename(target)
         else:
-            _unpack(file, made)
+            _unpack(file, made, registered.model.artifact_uri)
             made.rename(target)
     if as_json:
         write_json({"path": str(target), "sha256": registered.model.artifact_sha256, "version": registered.version})
@@ -196,12 +196,14 @@ def _fetch(stores: Stores, registered: RegisteredModel, file: Path) -> None:
         raise CorruptArtifactError(f"{model.artifact_uri} has the sha256 {found}, not {model.artifact_sha256}")
 
 
-def _unpack(file: Path, folder: Path) -> None:
-    from zipfile import ZipFile
+def _unpack(file: Path, folder: Path, uri: str) -> None:
+    from pipeline.errors import CorruptArtifactError
+    from pipeline.zip_files import unpack
 
-    folder.mkdir()
-    with ZipFile(file) as archive:
-        archive.extractall(folder)
+    try:
+        unpack(file.read_bytes(), folder)
+    except CorruptArtifactError as wrong:
+        raise CorruptArtifactError(f"{uri} {wrong}") from wrong
 
 
 def _score(one: Document) -> str:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pandas as pd
 import pyarrow as pa
@@ -427,6 +428,21 @@ def test_dates_of_the_first_and_the_last_year_are_shown_as_they_are_wherever_it_
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_a_file_that_would_unpack_beyond_its_size_or_its_folder_is_refused_whole(
+    run: Run, stores: Stores, tmp_path: Path
+) -> None:
+    for number, (name, compression) in enumerate([("../evil", ZIP_STORED), ("bomb", ZIP_DEFLATED)]):
+        file = tmp_path / f"{number}.zip"
+        with ZipFile(file, "w", compression) as archive:
+            archive.writestr("manifest.json", "{}")
+            archive.writestr(name, b" " * 10**6)
+        model(stores, file, f"r{number}", f"hostile{number}", artifact_sha256=sha256(file.read_bytes()).hexdigest())
+        answer = run("models", "download", f"hostile{number}")
+        assert (answer.code, answer.out) == (1, "")
+        assert "is no model file" in answer.error
+        assert not (tmp_path / f"hostile{number}-v1").exists()
 
 
 def test_datasets_are_imported_shown_and_listed(run: Run, stores: Stores, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.tree._tree import Tree
 
-from pipeline import model_file, skops_writer
+from pipeline import model_file, skops_writer, zip_files
 from pipeline.algorithms import catalogue
 from pipeline.datasets.builtin import load_frame
 from pipeline.errors import CorruptArtifactError, RejectedError
@@ -64,7 +64,7 @@ def rewritten(iris: Trained, tmp_path: Path) -> Callable[..., LoadedModel]:
     def rewrite(without: str = "", **members: bytes) -> LoadedModel:
         with ZipFile(iris.model_file) as source:
             content = {name: source.read(name) for name in source.namelist() if name != without}
-        data = skops_writer.archive(content | {name.replace("_", "."): data for name, data in members.items()})
+        data = zip_files.archive(content | {name.replace("_", "."): data for name, data in members.items()})
         path = tmp_path / "rewritten.zip"
         path.write_bytes(data)
         return load(path, hashlib.sha256(data).hexdigest())
@@ -259,9 +259,9 @@ def test_our_skops_archive_holds_what_skops_itself_would_write() -> None:
 
 
 def test_time_does_not_change_the_bytes_of_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = skops_writer.archive({"a": b"1"})
+    first = zip_files.archive({"a": b"1"})
     monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
-    assert skops_writer.archive({"a": b"1"}) == first
+    assert zip_files.archive({"a": b"1"}) == first
 
 
 def zipped(write: Callable[[ZipFile], object]) -> bytes:
@@ -324,11 +324,11 @@ def test_an_archive_that_we_would_not_have_written_is_refused_and_nothing_of_it_
 def test_a_state_that_skops_has_not_written_is_no_model_file(
     change: Callable[[Any], object], mixed: LoadedModel, rewritten: Callable[..., LoadedModel]
 ) -> None:
-    members = skops_writer.unpacked(skops_writer.unpacked(mixed.data)["model.skops"])
+    members = zip_files.unpacked(zip_files.unpacked(mixed.data)["model.skops"])
     state = orjson.loads(members["schema.json"])
     change(state)
     with pytest.raises(CorruptArtifactError, match="is no model file"):
-        rewritten(model_skops=skops_writer.archive({**members, "schema.json": orjson.dumps(state)}))
+        rewritten(model_skops=zip_files.archive({**members, "schema.json": orjson.dumps(state)}))
 
 
 @pytest.mark.parametrize("schema", [b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"[]", b"", b"\x80\x04."])
@@ -336,7 +336,7 @@ def test_a_state_that_is_no_json_object_or_endlessly_deep_is_no_model_file(
     schema: bytes, rewritten: Callable[..., LoadedModel]
 ) -> None:
     with pytest.raises(CorruptArtifactError, match="is no model file"):
-        rewritten(model_skops=skops_writer.archive({"schema.json": schema}))
+        rewritten(model_skops=zip_files.archive({"schema.json": schema}))
 
 
 def test_a_model_file_that_holds_no_pipeline_is_refused(rewritten: Callable[..., LoadedModel]) -> None:

@@ -37,7 +37,7 @@ from sklearn.tree import DecisionTreeClassifier
 from pipeline import model_file
 from pipeline.columns import Column, Role
 from pipeline.errors import CorruptArtifactError, RejectedError
-from pipeline.skops_writer import archive
+from pipeline.zip_files import archive
 from tests.fuzz import values
 from tests.fuzz.mutation import mutated, noise
 
