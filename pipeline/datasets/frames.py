@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -31,7 +32,7 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
     A column of tensors becomes as many columns of numbers, and the frame knows its shape (`pipeline.tensors`).
     """
     names = table.column_names
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise RejectedError(f"the dataset has more than one column named {', '.join(twice)}")
     columns: dict[str, Any] = {}

@@ -17,12 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.datasets.files import read_table
-from pipeline.errors import RejectedError
 from tests.fuzz import values
 from tests.fuzz.mutation import mutated, noise
-from tests.fuzz.targets.requests import check_message
-from tests.fuzz.targets.rows import read_as_columns
+from tests.fuzz.targets.rows import loaded, read_as_columns
 
 MAX_BYTES = 8 * 2**20
 NAMES = ("rows.csv", "rows.parquet", "rows.jsonl", "rows.json", "rows", "rows.txt", "ROWS.TSV", "rows.csv.gz")
@@ -35,18 +32,13 @@ def run(random: Random) -> None:
         name = random.choice(NAMES)
     if random.random() < 0.05:
         content = random.choice((b"\x1f\x8b", b"PK\x03\x04", b"\xff\xfe", b"\xef\xbb\xbf", b"PAR1")) + content
-    try:
-        table = read_table(content, name, MAX_BYTES)
-    except RejectedError as error:
-        check_message(str(error))
-        raise
-    read_as_columns(table)
+    read_as_columns(loaded(content, name, MAX_BYTES))
 
 
 def _csv(random: Random) -> bytes:
     roll = random.random()
     if roll < 0.002:
-        return b",".join(b"c%d" % n for n in range(10_000)) + b"\n" + b",".join([b"1"] * 10_000)
+        return b",".join(b"c%d" % n for n in range(3_000)) + b"\n" + b",".join([b"1"] * 3_000)
     if roll < 0.01:
         return b'a,b\n1,"' + b"x" * random.choice((2**20, 2**21, 3 * 2**20)) + random.choice((b'"\n', b"\n", b""))
     if roll < 0.04:
@@ -160,7 +152,7 @@ def _json(random: Random) -> bytes:
         depth = random.choice((100, 1_000, 1_023, 1_024, 1_025, 100_000))
         return b'{"a": ' + b"[" * depth + b"]" * depth + b"}"
     if roll < 0.032:
-        return ("{" + ", ".join(f'"c{n}": 1' for n in range(10_000)) + "}").encode()
+        return ("{" + ", ".join(f'"c{n}": 1' for n in range(3_000)) + "}").encode()
     if roll < 0.1:
         return random.choice(_LINES)
     lines = [json.dumps(_object(random), ensure_ascii=random.random() < 0.5) for _ in range(random.randint(1, 20))]
