@@ -148,8 +148,8 @@ class _Parts:
         """The second worker that ends of an error at the same request is the last."""
         try:
             self.stores.ledger.blame(self.me, request_ids, ceil(self.limits.worker_losses / 2))
-        except TransientError as error:
-            log.error("not written down who was to blame", request_ids=sorted(request_ids), why=str(error))
+        except Exception:
+            log.exception("not written down who was to blame", request_ids=sorted(request_ids))
 
     def _stop(self) -> None:
         """From the source to the sinks; what does not end in time is left, since all of it can be done again."""
@@ -160,9 +160,9 @@ class _Parts:
         self.claims.finish()
         self.registrar.finish()
         _join(self.claims, self.registrar, self.intake)
-        self.loaders.stop()
         for neighbour in self._neighbours:
             neighbour.give_up()
+        threading.Thread(target=self.loaders.stop, name="loaders end", daemon=True).start()
         _join(self.committer, self.checkpoints, self.news, self.heartbeat, *self.control)
         try:
             self.stores.ledger.leave(self.me)

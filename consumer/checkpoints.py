@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ class Checkpoints(Periodic):
                 ZipFile(archive).extractall(folder)
             except NotFoundError:  # a newer one has taken its place meanwhile
                 continue
-            except (BadZipFile, CorruptArtifactError) as error:
+            except (BadZipFile, CorruptArtifactError, zlib.error, EOFError, RuntimeError, ValueError) as error:
                 log.warning("checkpoint cannot be read", request_id=request_id, number=number, error=str(error))
                 disk.remove(folder)
                 continue

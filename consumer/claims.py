@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LEASE_S = 10.0
+LOOK_AGAIN_S = 1.0
+UNKNOWN_AGAIN_S = 60.0
 SUSPECT_S = 60.0
 """How long a write that was not answered may still be applied."""
 
@@ -83,6 +85,8 @@ class Ruling:
     claim: Claim | None = None
     outcome: Outcome | None = None
     message: str = ""
+    look_again_s: float = LOOK_AGAIN_S
+    """When to ask again about one that is parked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ class Claims(Ordered):
 
     def look_again(self, asked: Sequence[Asked]) -> None:
         """How do these stand now?"""
-        self.order(lambda: self._deliver(Ruled(halved(asked, self._examine, self._broken))))
+        self.order(lambda: self._deliver(Ruled(halved(asked, self._examine, self._unknown))))
 
     def release(self, request_ids: Collection[str]) -> None:
         """Give up claims, so that another worker may have them at once."""
@@ -173,19 +177,21 @@ class Claims(Ordered):
         """Claim a request that the ledger stumbles over with its id alone, so that it can end in an outcome."""
         failure = contain(self._metrics, "claim", error, request_id=asked.request.request_id)
         failed = replace(asked, problem=failure)
-        bare = NewClaim(asked.request.request_id, asked.sha256, asked.home, {})
         try:
-            if self._insert([bare]):
-                return [Ruling(Standing.MINE, asked.record, failed, _fresh(asked, self._me))]
-            return self._examine([failed])
+            mine = self._insert([NewClaim(asked.request.request_id, asked.sha256, asked.home, {})])
         except PASSED_ON:
             raise
-        except Exception as worse:  # noqa: BLE001 - not even that
-            return self._broken(asked, worse)
+        except Exception as worse:  # noqa: BLE001 - not even that: nobody can be told more than by a dead letter
+            failure = contain(self._metrics, "claim", worse, request_id=asked.request.request_id)
+            return [Ruling(Standing.BROKEN, asked.record, asked, message=failure.message)]
+        if mine:
+            return [Ruling(Standing.MINE, asked.record, failed, _fresh(asked, self._me))]
+        return halved([failed], self._examine, self._unknown)
 
-    def _broken(self, asked: Asked, error: Exception) -> Sequence[Ruling]:
-        failure = contain(self._metrics, "claim", error, request_id=asked.request.request_id)
-        return [Ruling(Standing.BROKEN, asked.record, asked, message=failure.message)]
+    def _unknown(self, asked: Asked, error: Exception) -> Sequence[Ruling]:
+        """What the ledger has of it cannot be read, and may be an outcome: it is looked at again in a while."""
+        contain(self._metrics, "claim", error, request_id=asked.request.request_id)
+        return [Ruling(Standing.PARKED, asked.record, asked, look_again_s=UNKNOWN_AGAIN_S)]
 
     def _claim(self, batch: Sequence[Asked]) -> Sequence[Ruling]:
         rulings: list[Ruling] = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from consumer import failpoints
 from consumer.announcements import Announcement
 from consumer.assignment import Group
-from consumer.containment import PASSED_ON, contain
+from consumer.containment import contain
 from consumer.dead_letters import dead_letter
 from consumer.events.codec import Codec
 from consumer.events.messages import Message, message
@@ -20,10 +20,12 @@ from consumer.events.outgoing import registered_event, terminal_progress
 from consumer.events.topics import Topics
 from consumer.progress import Progress
 from consumer.threads.neighbour import Ordered, Surroundings
-from consumer.transactions import Announcer, Verdict
+from consumer.transactions import Announcer, UnsendableError, Verdict
 from pipeline.jobs import Outcome, RegisteredModel
 from schemas import Record as Schema
 
+ANNOUNCING_LIMIT_S = 120.0
+"""A new producer, a look at what is committed, and a transaction may each take all of their time-outs."""
 _RESULTS = {Verdict.COMMITTED: "committed", Verdict.STALE: "aborted", Verdict.REFUSED: "refused"}
 
 
@@ -39,7 +41,7 @@ class Committer(Ordered):
     def __init__(
         self, announcer: Announcer, progress: Progress, codec: Codec, topics: Topics, *, around: Surroundings
     ) -> None:
-        super().__init__("committer", around)
+        super().__init__("committer", around, busy_limit_s=ANNOUNCING_LIMIT_S)
         self._announcer = announcer
         self._progress = progress
         self._codec = codec
@@ -56,27 +58,31 @@ class Committer(Ordered):
         self._announcer.close()
 
     def _announce(self, group: Group) -> Verdict:
-        """Announce a group; one that raises an error of ours counts as refused, so that the guilty one is isolated."""
+        """Announce a group; one that nothing can be sent of counts as refused, so that the guilty one is isolated."""
         begun = time.perf_counter()
-        try:
-            verdict = self._try(group)
-        except PASSED_ON:
-            raise
-        except Exception as error:  # noqa: BLE001 - about one of the group
-            verdict = Verdict.REFUSED
-            contain(self._metrics, "announce", error, request_ids=[one.request_id for one in group.announcements][:20])
+        verdict = self._say(group)
         self._metrics.transactions.labels(_RESULTS[verdict]).inc()
         self._metrics.transaction_s.observe(time.perf_counter() - begun)
         self._metrics.group_size.observe(len(group.announcements))
         return verdict
 
-    def _try(self, group: Group) -> Verdict:
-        messages = [m for announcement in group.announcements for m in self._messages(announcement)]
+    def _say(self, group: Group) -> Verdict:
+        try:
+            messages = [m for announcement in group.announcements for m in self._messages(announcement)]
+        except Exception as error:  # noqa: BLE001 - about one of the group
+            return self._unsendable(group, error)
         if messages:
             self.answered(self._progress.flush, service="kafka")
         if any(message.topic == self._topics.dead_letters for message in messages):
             failpoints.reach("while_dead_lettering")
-        return self.answered(lambda: self._announcer.announce(messages, group.offsets), service="kafka")
+        try:
+            return self.answered(lambda: self._announcer.announce(messages, group.offsets), service="kafka")
+        except UnsendableError as error:
+            return self._unsendable(group, error)
+
+    def _unsendable(self, group: Group, error: Exception) -> Verdict:
+        contain(self._metrics, "announce", error, request_ids=[one.request_id for one in group.announcements][:20])
+        return Verdict.REFUSED
 
     def _messages(self, announcement: Announcement) -> Iterator[Message]:
         outcome, record = announcement.outcome, announcement.record

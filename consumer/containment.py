@@ -7,6 +7,7 @@ Of a group that raises, halves are tried until the guilty one is alone.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ import structlog
 
 from consumer.metrics import Metrics
 from consumer.waiting import Stopped
-from pipeline.errors import SupersededError, TransientError
+from pipeline.errors import AccessDeniedError, ProducerLostError, SupersededError, TransientError
 from pipeline.jobs import ErrorKind, Failure
 
 log = structlog.get_logger(__name__)
@@ -23,8 +24,10 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-PASSED_ON = (TransientError, SupersededError, Stopped)
-"""A service is away, a newer life of the worker has begun, the worker is told to end."""
+PASSED_ON = (TransientError, AccessDeniedError, ProducerLostError, SupersededError, Stopped)
+"""A service is away or refuses us, a producer is lost, a newer life of us has begun, the worker is told to end."""
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO)
+"""No descriptors, memory or threads left, a broken disk: whoever asks meets it, so it is the worker's."""
 
 
 class UncontainedError(Exception):
@@ -38,15 +41,23 @@ class UncontainedError(Exception):
 def contain(metrics: Metrics, stage: str, error: Exception, **ids: Any) -> Failure:
     """Tell operators of an error about one request; returns what its sender is told, which holds nothing of ours.
 
-    `stage` is what was done with the request, a fixed word; `ids` tell which it is.
+    `stage` is what was done with the request, a fixed word; `ids` tell which it is.  Raises the error again if it is
+    the worker's own, such as a lack of memory.
     """
+    if _is_the_workers(error):
+        raise error
     metrics.contained_errors.labels(stage).inc()
     log.error("an error about one request was contained", stage=stage, exc_info=error, **ids)
     return Failure(
         ErrorKind.INTERNAL_ERROR,
         f"the worker met an error of its own at this request ({stage}); its log has the details under the request_id. "
-        "Tell those who run the workers; the same request would end the same way",
+        "Tell those who run the workers; until they have mended it, the same request would end the same way",
     )
+
+
+def _is_the_workers(error: Exception) -> bool:
+    exhausted = isinstance(error, OSError) and error.errno in EXHAUSTED
+    return exhausted or isinstance(error, MemoryError) or str(error) == "can't start new thread"
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class Handover:
 
     @property
     def draining(self) -> bool:
-        """Whether the drain has begun: nothing is started any more."""
+        """Whether the drain has begun: nothing is started or asked about any more."""
         return self._drain_by is not None
 
     def drain(self, now: float) -> None:
@@ -75,6 +75,11 @@ class Handover:
         log.info("draining", running=self._lanes.busy, waiting=len(self._jobs) - self._lanes.busy)
         self._hand_back([*self._jobs])
         self._preparation.ask_if_alone(self._leave_unless_alone)
+
+    @property
+    def left(self) -> bool:
+        """Whether the group was left, and nothing is polled any more."""
+        return self._left.is_set()
 
     def times_out(self, now: float) -> bool:
         """Whether what still runs has had its time: it is trained again by others."""
@@ -93,7 +98,7 @@ class Handover:
         if now >= self._drain_by:
             return True
         # What is still being claimed is to be released, else it counts as lost with us.
-        return not unclaimed and (self._left.is_set() or self._assignment.idle)
+        return not unclaimed and (self.left or self._assignment.idle)
 
     def _hand_back(self, jobs: Collection[Job]) -> None:
         """Give up those that no trainer has and that have not ended."""
@@ -103,8 +108,7 @@ class Handover:
                 continue
             if job.place is Place.FED and not self._lanes.take_back(job.request_id):
                 continue
-            if job.claim is not None:
-                released.append(job.request_id)
+            released.append(job.request_id)
             self._jobs.move(job, Place.RELEASED)
         if released:
             self._claims.release(released)

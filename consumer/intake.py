@@ -441,7 +441,7 @@ def _record(message: Message, partition: Partition, epoch: int) -> Record:
 
 
 def _headers(message: Message) -> Sequence[tuple[str, bytes | None]]:
-    """None where a name is no UTF-8, which confluent-kafka cannot give us: such a record is read without them."""
+    """Empty where a name is no UTF-8, which confluent-kafka cannot give us: such a record is read without them."""
     try:
         return cast(Sequence[tuple[str, bytes | None]], message.headers() or ())
     except UnicodeDecodeError:

@@ -20,11 +20,11 @@ from consumer import disk
 from consumer.claims import Steady
 from consumer.containment import PASSED_ON, contain
 from consumer.jobs.job import Job
-from consumer.threads.neighbour import BUSY_LIMIT_S, Ordered, Surroundings
+from consumer.threads.neighbour import Ordered, Surroundings
 from pipeline.datasets import Dataset, LoadAbandoned
 from pipeline.datasets.builtin import BUILTINS
 from pipeline.datasets.cache import DatasetCache
-from pipeline.errors import RejectedError
+from pipeline.errors import RejectedError, TransientError
 from pipeline.jobs import ErrorKind, Failure, RegisteredModel, TrainingRequest
 from pipeline.ledger import Ledger, Owner
 from pipeline.memory import check_fits
@@ -93,10 +93,9 @@ class Preparation(Ordered):
         around: Surroundings,
         load_time_s: float,
     ) -> None:
-        """`load_time_s` is what one dataset may take to be read, once its bytes are here."""
-        super().__init__(
-            "preparation", around, threads=PREPARING_LIMIT, busy_limit_s=BUSY_LIMIT_S + FETCH_LIMIT_S + load_time_s
-        )
+        """`load_time_s` is what one dataset may take to be read; all others may have to be read before."""
+        limit_s = FETCH_LIMIT_S + PREPARING_LIMIT * load_time_s
+        super().__init__("preparation", around, threads=PREPARING_LIMIT, busy_limit_s=limit_s)
         self._me = me
         self._ledger = ledger
         self._datasets = datasets
@@ -125,7 +124,7 @@ class Preparation(Ordered):
 
         def prepared() -> None:
             with suppress(LoadAbandoned):  # the job has moved on, or the worker ends
-                self._deliver(self._contained(job, moves, lambda: self._prepared(job, moves, abandoned, room_bytes)))
+                self._deliver(self._contained(job, moves, lambda: self._prepare(job, moves, abandoned, room_bytes)))
             self._count_reads()
 
         self.order(prepared)
@@ -135,7 +134,7 @@ class Preparation(Ordered):
         moves = job.moves
 
         def counted() -> Crashed:
-            count = self._answered(lambda: self._ledger.crashed(self._me, job.request_id))
+            count = self._answered(lambda: self._ledger.crashed(self._me, job.request_id), None)
             return Crashed(job, moves, count, message)
 
         self.order(lambda: self._deliver(self._contained(job, moves, counted)))
@@ -160,38 +159,42 @@ class Preparation(Ordered):
         except Exception as error:  # noqa: BLE001 - about this request
             return Prepared(job, moves, failure=contain(self._metrics, "prepare", error, **job.ids))
 
-    def _prepared(self, job: Job, moves: int, abandoned: threading.Event | None, room_bytes: int | None) -> Prepared:
+    def _prepare(self, job: Job, moves: int, abandoned: threading.Event | None, room_bytes: int | None) -> Prepared:
         request = job.request
         if room_bytes is not None:
-            self.answered(lambda: disk.check_room(self._spool, room_bytes), service=disk.SERVICE)
-        if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id)):
+            self._answered(lambda: disk.check_room(self._spool, room_bytes), abandoned, service=disk.SERVICE)
+        if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id), abandoned):
             return Prepared(job, moves, lost=True)
-        if excess := self._excess(request.project):
+        if excess := self._excess(request.project, abandoned):
             return Prepared(job, moves, failure=Failure(ErrorKind.QUOTA_EXCEEDED, excess))
         try:
             dataset = self._fitting(request, abandoned)
         except RejectedError as error:
             return Prepared(job, moves, failure=Failure(ErrorKind.INVALID_REQUEST, str(error)))
+        checkpoint = None
         try:
-            checkpoint = self._answered(lambda: self._restore(job.request_id)) if job.keeps_checkpoints else None
-            same = self._answered(lambda: self._same(request, dataset)) if _reuses(request) else None
+            if job.keeps_checkpoints:
+                checkpoint = self._answered(lambda: self._restore(job.request_id), abandoned)
+            same = self._answered(lambda: self._same(request, dataset), abandoned) if _reuses(request) else None
         except BaseException:
             self._datasets.release(dataset)
+            disk.remove(checkpoint)
             raise
         return Prepared(job, moves, dataset, checkpoint, same)
 
     def _same(self, request: TrainingRequest, dataset: Dataset) -> RegisteredModel | None:
         return self._registry.same(request.project, self.recipe(request, dataset))
 
-    def _excess(self, project: str) -> str:
+    def _excess(self, project: str, abandoned: threading.Event | None) -> str:
         """Why the project may register no more; what is being trained is not counted, so it may come to more."""
         if not self._quotas.limits_storage(project):
             return ""
-        return self._quotas.quota(project).excess(project, self._answered(lambda: self._registry.usage(project)))
+        usage = self._answered(lambda: self._registry.usage(project), abandoned)
+        return self._quotas.quota(project).excess(project, usage)
 
     def _fitting(self, request: TrainingRequest, abandoned: threading.Event | None) -> Dataset:
         """Raises RejectedError if there is no such dataset, or it cannot be trained on in the memory there is."""
-        dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name, abandoned))
+        dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name, abandoned), abandoned)
         try:
             check_fits(request, dataset, self._training_memory_bytes)
         except BaseException:
@@ -206,8 +209,16 @@ class Preparation(Ordered):
             self._metrics.cache_reads.labels("miss").inc(misses - self._counted[1])
             self._counted = (hits, misses)
 
-    def _answered(self, operation: Callable[[], T]) -> T:
-        return self.answered(operation, on_retry=self._steady.broke)
+    def _answered(self, operation: Callable[[], T], abandoned: threading.Event | None, service: str | None = None) -> T:
+        """Raises LoadAbandoned where the service is away and nobody waits for it any more."""
+
+        def told(error: TransientError) -> None:
+            if error.service != disk.SERVICE:
+                self._steady.broke(error)
+            if abandoned is not None and abandoned.is_set():
+                raise LoadAbandoned
+
+        return self.answered(operation, service=service, on_retry=told)
 
 
 def _accused(job: Job) -> bool:

@@ -7,12 +7,12 @@ goes with the transaction, is what tells how a request ended. A job's earlier pr
 from __future__ import annotations
 
 import structlog
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.events.codec import Codec
 from consumer.events.messages import message
 from consumer.events.topics import Topics
-from pipeline.errors import TransientError
+from pipeline.errors import ProducerLostError, TransientError
 from schemas import Record as Schema
 
 log = structlog.get_logger(__name__)
@@ -38,6 +38,10 @@ class Progress:
             )
         except BufferError:
             self._drop("the queue to Kafka is full")
+        except KafkaException as error:
+            if error.args[0].fatal():
+                raise ProducerLostError from error
+            self._drop(str(error))
         self._producer.poll(0)
 
     def flush(self) -> None:

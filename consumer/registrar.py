@@ -4,7 +4,7 @@ Whatever stands in the ledger after that is the truth, whoever wrote it: the fir
 negative outcome counts only if its claim is still ours when it is written there.
 
 What raises an error of ours ends FAILED, alone. If not even that can be stored, or its outcome stands already, it is
-*stuck*: it is tried again now and then, and holds up its partition's offset, which operators are told of.
+tried again now and then, and holds up its partition's offset, which operators are told of.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 import orjson
 
 from consumer import disk, failpoints
-from consumer.claims import Steady
+from consumer.claims import LEASE_S, Steady
 from consumer.committer import outcome_messages
 from consumer.containment import PASSED_ON, contain, halved
 from consumer.events.codec import Codec
@@ -24,7 +24,6 @@ from consumer.events.topics import Topics
 from consumer.outcomes import Result, Reused, negative_outcome, registered_outcome, reused_outcome
 from consumer.threads.neighbour import Ordered, Surroundings
 from pipeline.artifacts import ArtifactStore, NewArtifact
-from pipeline.errors import SupersededError
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel
 from pipeline.ledger import Ledger, Owner
 from pipeline.registry import Registry
@@ -66,11 +65,12 @@ class Stored:
 class Unstored:
     """A request whose outcome was not made durable: the ledger is to be asked how it stands.
 
-    Its claim is not ours any more, so that our outcome is void; or, with `stuck`, every try meets an error of ours.
+    Its claim is not ours any more, so that our outcome is void; or every try meets an error of ours: then `again` is
+    what to store later.
     """
 
     request_id: str
-    stuck: bool = False
+    again: Item | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,45 +130,42 @@ class Registrar(Ordered):
         ]
 
     def _fail(self, item: Item, error: Exception) -> Sequence[Stored | Unstored]:
-        """What one item that cannot be stored comes to."""
-        request_id = _request_id(item)
+        """What one item that cannot be stored comes to: FAILED, unless its outcome stands already."""
+        request_id = request_id_of(item)
         failure = contain(self._metrics, "store", error, request_id=request_id)
-        if isinstance(item, Found):
-            return [Unstored(request_id, stuck=True)]
-        if isinstance(item, Outcome):
-            failed = replace(item, kind=OutcomeKind.FAILED, error=failure)
-        else:
-            failed = negative_outcome(item.request, item.ending, OutcomeKind.FAILED, failure)
-        if isinstance(item, Result):
-            disk.remove(item.spool)
+        again = item
         try:
-            return self._store([failed])
+            entry = self._answered(lambda: self._ledger.read((request_id,)))[request_id]
+            if entry.outcome is not None:
+                return [Unstored(request_id, Found(entry.outcome))]
+            if not isinstance(item, Found):
+                again = _failed(item, failure)
+                answers = self._store([again])
+                ours = entry.claim is not None and entry.claim.owner == self._me
+                # Ours and refused: it is closed already, with the outcome that we came with.
+                return [Unstored(request_id, item)] if ours and isinstance(answers[0], Unstored) else answers
         except PASSED_ON:
             raise
         except Exception as worse:  # noqa: BLE001 - not even that; the worker goes on with the others
             contain(self._metrics, "store", worse, request_id=request_id)
-            return [Unstored(request_id, stuck=True)]
+        return [Unstored(request_id, again)]
 
     def _upload(self, results: Sequence[Result]) -> Sequence[Outcome]:
         """Store the model files; the outcomes say where they are, or that a result is too large to be announced."""
         if not results:
             return ()
-        trained = [self._trained(result) for result in results]
-        files = [_artifact(result, one) for result, one in zip(results, trained, strict=True)]
-        stored = self._answered(lambda: failpoints.after("after_artifact", "artifacts", self._artifacts.put(files)))
+        try:
+            trained = [Trained.from_json((result.spool / "result.json").read_bytes()) for result in results]
+            files = [_artifact(result, one) for result, one in zip(results, trained, strict=True)]
+            stored = self._answered(lambda: failpoints.after("after_artifact", "artifacts", self._artifacts.put(files)))
+        except FileNotFoundError:  # a newer life of us clears our spool: then the ledger says so
+            self._answered(lambda: self._ledger.heartbeat(self._me, LEASE_S, ()))
+            raise
         outcomes = []
         for result, one, file in zip(results, trained, files, strict=True):
             self._metrics.artifact_bytes.labels(stored[file.key].uri.partition(":")[0]).inc(file.size_bytes)
             outcomes.append(self._fitting(registered_outcome(result, one, stored[file.key])))
         return outcomes
-
-    def _trained(self, result: Result) -> Trained:
-        try:
-            return Trained.from_json((result.spool / "result.json").read_bytes())
-        except FileNotFoundError:
-            if result.spool.parent.exists():
-                raise
-            raise SupersededError(f"a newer life of {self._me.worker_id} has cleared our spool") from None
 
     def _fitting(self, outcome: Outcome) -> Outcome:
         """The outcome, unless its event or document is larger than its store takes: then a FAILED one that says so."""
@@ -212,7 +209,13 @@ class Registrar(Ordered):
         return self.answered(operation, on_retry=self._steady.broke)
 
 
-def _request_id(item: Item) -> str:
+def _failed(item: Result | Reused | Outcome, failure: Failure) -> Outcome:
+    if isinstance(item, Outcome):
+        return replace(item, kind=OutcomeKind.FAILED, error=failure)
+    return negative_outcome(item.request, item.ending, OutcomeKind.FAILED, failure)
+
+
+def request_id_of(item: Item) -> str:
     if isinstance(item, Found):
         return item.outcome.request_id
     return item.request_id if isinstance(item, Outcome) else item.request.request_id

@@ -70,6 +70,10 @@ class Refusal(NamedTuple):
     error: KafkaError
 
 
+class UnsendableError(Exception):
+    """librdkafka does not even take one of the records: nothing was committed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offsets:
     """What to commit, with the membership under which it was put together."""
@@ -96,7 +100,8 @@ class Announcer(Protocol):
         """Make the records visible and commit the offsets.
 
         Raises TransientError if the broker did not answer and nothing was committed: the same call may be made again.
-        Raises SupersededError if another process has taken our place.
+        Raises UnsendableError if one of the records cannot be handed over, and SupersededError if another process has
+        taken our place.
         """
         ...
 
@@ -157,7 +162,7 @@ class ExactlyOnce:
             producer.flush(CALL_TIMEOUT_S)
         except KafkaException as error:
             return self._give_up(error, refused)
-        except BaseException:
+        except UnsendableError:
             self._abandon()
             raise
         if refused:
@@ -168,7 +173,7 @@ class ExactlyOnce:
         self._producer = None
 
     def _abandon(self) -> None:
-        """A record that librdkafka does not even accept, say: what is open is aborted here, or by the next producer."""
+        """What is open is aborted here, or by the next producer."""
         producer, self._producer = self._producer, None
         if producer is not None:
             with suppress(KafkaException, SystemError):
@@ -334,7 +339,10 @@ def _identity(record: Message) -> tuple[object, ...]:
 
 
 def produce(producer: Producer, record: Message, refused: list[Refusal]) -> None:
-    """Hand a record to librdkafka, waiting while its queue is full; an error that it meets is added to `refused`."""
+    """Hand a record to librdkafka, waiting while its queue is full; an error that it meets is added to `refused`.
+
+    Raises UnsendableError for a record that it does not take at all.
+    """
 
     def delivered(error: KafkaError | None, _: object) -> None:
         if error is not None:
@@ -351,6 +359,8 @@ def produce(producer: Producer, record: Message, refused: list[Refusal]) -> None
             )
         except BufferError:
             producer.poll(0.1)
+        except (TypeError, ValueError, OverflowError, SystemError) as error:
+            raise UnsendableError(f"a record for {record.topic} cannot be handed over: {error}") from error
         else:
             return
 

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import selectors
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,9 +34,9 @@ from consumer.assignment import Assignment
 from consumer.cancellation import CancelSeen
 from consumer.checkpoints import Checkpoints
 from consumer.chronicle import Chronicle
-from consumer.claims import Asked, Claims, Ruled, Ruling, Standing
+from consumer.claims import LOOK_AGAIN_S, Asked, Claims, Ruled, Ruling, Standing
 from consumer.committer import Committer, GroupSettled
-from consumer.containment import PASSED_ON, UncontainedError, contain
+from consumer.containment import PASSED_ON, UncontainedError, contain, contained
 from consumer.dead_letters import CONFLICT, UNREADABLE
 from consumer.feeding import Limits, spec_of
 from consumer.flow import Flow
@@ -50,7 +52,7 @@ from consumer.observer import Observer
 from consumer.outcomes import Ending, Result, Reused, negative_outcome
 from consumer.pace import Gathering, Pace
 from consumer.preparation import PREPARING_LIMIT, Crashed, Preparation, Prepared
-from consumer.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Stored, Unstored
+from consumer.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Stored, Unstored, request_id_of
 from consumer.threads.inbox import Inbox
 from consumer.threads.neighbour import ThreadFailed
 from consumer.threads.watch import Watch
@@ -73,11 +75,10 @@ TURN_S = 0.05
 CLAIM_BATCH = 100
 STORE_PACE_S = 0.1
 ANNOUNCE_PACE_S = 0.25
-LOOK_AGAIN_S = 1.0
-STUCK_AGAIN_S = 60.0
-"""When an outcome that cannot be stored, for an error of ours, is tried again."""
+FAILED_AGAIN_S = 60.0
+"""When what met an error of ours, and cannot be ended for it, is tried again."""
 SWEEP_S = 3.0
-STUCK_S = 60.0
+POLLS_WITHIN_S = 60.0
 """A poll loop that has not gone round for this long is stuck: the broker would go on taking us for a living member."""
 SUSPECT_FROM = 2
 """Losses of workers before a request is a suspect; the first is charged to everything that the worker held."""
@@ -133,6 +134,8 @@ class Worker:
         self._flow = Flow(limits.look_ahead)
         self._observer = Observer(self._assignment, lanes, metrics, chronicle, clock, self._whereabouts)
         self._storing: Gathering[Item] = Gathering(Pace(STORE_PACE_S), GROUP_LIMIT)
+        self._again: deque[tuple[float, Item]] = deque()
+        """What could not be stored for an error of ours, and when it is tried again."""
         self._announcing = Pace(ANNOUNCE_PACE_S)
         self._look_at = self._sweep_at = 0.0
         self._handover = Handover(
@@ -147,8 +150,8 @@ class Worker:
         self._handlers: dict[type, Callable[[Any], None]] = {
             Polled: self._polled,
             Ruled: self._ruled,
-            Prepared: lambda answer: self._step("prepare", answer.job.request_id, self._prepared, answer),
-            Crashed: lambda answer: self._step("train", answer.job.request_id, self._counted_crash, answer),
+            Prepared: self._prepared,
+            Crashed: self._counted_crash,
             GroupStored: self._group_stored,
             GroupSettled: self._settled,
             Beat: self._beat,
@@ -179,7 +182,8 @@ class Worker:
     def run(self) -> None:
         """Work until drained. Raises whatever a neighbour could not go on from."""
         turn = self._watch.turn("worker", TURNS_WITHIN_S)
-        with selectors.DefaultSelector() as selector:
+        with selectors.DefaultSelector() as selector, ExitStack() as stack:
+            stack.callback(turn.rest)
             selector.register(self._inbox, selectors.EVENT_READ)
             watching: set[Any] = set()
             while not self._handover.done(time.monotonic(), self._unclaimed):
@@ -197,6 +201,7 @@ class Worker:
             self._step("train", event.job_id, self._lane_event, event)
         self._drain(now)
         self._look_again(now)
+        self._store_again(now)
         self._start_jobs()
         self._throttle()
         self._send_groups(now)
@@ -226,20 +231,27 @@ class Worker:
         except PASSED_ON:
             raise
         except Exception as error:  # noqa: BLE001 - about this request
-            self._contain(stage, request_id, error)
+            failure = contain(self._metrics, stage, error, request_id=request_id)
+            if (job := self._jobs.get(request_id)) is not None:
+                self._fail(job, failure)
 
-    def _contain(self, stage: str, request_id: str, error: Exception) -> None:
-        failure = contain(self._metrics, stage, error, request_id=request_id)
-        job = self._jobs.get(request_id)
-        if job is None or job.place is Place.STORING:  # what it came to is on its way
-            return
+    def _fail(self, job: Job, failure: Failure) -> None:
+        """End a job for an error of ours; one that a trainer has, as soon as the trainer is gone."""
         try:
-            if job.place is Place.FED:
-                self._lanes.take_back(request_id)
-            self._lanes.kill(request_id, End.CANCELLED, failure.message)
-            self._end(job, OutcomeKind.FAILED, failure)
+            if job.place is Place.STORING:
+                return  # what it came to is on its way
+            first, job.failure = job.failure is None, failure
+            if not (first and self._stopped(job, failure.message)):
+                self._end(job, OutcomeKind.FAILED, failure)
         except Exception as worse:
-            raise UncontainedError({request_id}) from worse
+            raise UncontainedError({job.request_id}) from worse
+
+    def _stopped(self, job: Job, message: str) -> bool:
+        """Whether a trainer has it and is being killed for it: the lanes tell when it is gone."""
+        if job.place is Place.FED and not self._lanes.take_back(job.request_id):
+            self._lanes.kill(job.request_id, End.CANCELLED, message)  # or as soon as it is taken
+            return True
+        return job.place is Place.TRAINING and self._lanes.kill(job.request_id, End.CANCELLED, message)
 
     # 1. A batch comes in ------------------------------------------------------------------------------------------
 
@@ -275,23 +287,31 @@ class Worker:
 
     def _contain_ruling(self, ruling: Ruling, error: Exception) -> None:
         """The request ends, if this record is its home; else the record becomes a dead letter."""
-        asked = ruling.asked
+        asked, record = ruling.asked, ruling.record
         request_id = "" if asked is None else asked.request.request_id
-        at_home = asked is not None and ruling.standing in (Standing.MINE, Standing.FOUND, Standing.PARKED)
-        if asked is not None and at_home and self._assignment.owns(ruling.record) and not self._jobs.get(request_id):
-            self._jobs.add(asked)
-        if self._jobs.get(request_id):
-            self._contain("claim", request_id, error)
+        failure = contain(self._metrics, "claim", error, request_id=request_id)
+        if not self._assignment.owns(record):
+            return
+        if asked is None or ruling.standing not in _AT_HOME:
+            self._assignment.announce(Announcement(record, dead_letter=(failure.kind, failure.message)))
+            return
+        try:
+            job = self._jobs.get(request_id) or self._jobs.add(asked)
+        except Exception as worse:
+            raise UncontainedError({request_id}) from worse
+        if job.record is not record or job.place is not Place.PARKED:
+            return  # it is in hand already, by this record or another
+        if ruling.standing is Standing.MINE:
+            self._fail(job, failure)
         else:
-            failure = contain(self._metrics, "claim", error, request_id=request_id)
-            self._assignment.announce(Announcement(ruling.record, dead_letter=(failure.kind, failure.message)))
+            job.look_at = time.monotonic() + FAILED_AGAIN_S
 
     def _follow(self, ruling: Ruling) -> None:
         asked = ruling.asked
-        if asked is None:
+        if not self._assignment.owns(ruling.record) or self._handover.draining:
+            self._decline(ruling)
+        elif asked is None:
             self._bury(ruling)
-        elif not self._assignment.owns(ruling.record) or self._handover.draining:
-            self._decline(ruling, asked)
         elif ruling.standing in _DEAD_LETTERS:
             self._forget_parked(ruling, asked)
             self._bury(ruling)
@@ -319,10 +339,13 @@ class Worker:
         if job is not None and job.record is ruling.record and job.place is Place.PARKED:
             self._jobs.move(job, Place.RELEASED)
 
-    def _decline(self, ruling: Ruling, asked: Asked) -> None:
+    def _decline(self, ruling: Ruling) -> None:
         """The record went while it was being claimed: its new owner trains it, unless a trainer here has it."""
-        if ruling.standing in (Standing.MINE, Standing.FOUND) and not self._jobs.get(asked.request.request_id):
-            self._claims.release((asked.request.request_id,))
+        if ruling.asked is None or ruling.standing not in (Standing.MINE, Standing.FOUND):
+            return
+        request_id = ruling.asked.request.request_id
+        if self._jobs.get(request_id) is None:
+            self._claims.release((request_id,))
 
     def _place(self, ruling: Ruling, asked: Asked) -> None:
         """A request whose home this record is takes its place in its model's line."""
@@ -330,7 +353,7 @@ class Worker:
         if job is None:
             job = self._jobs.add(asked)
         elif job.record is None:
-            self._jobs.attach(job, ruling.record)
+            self._jobs.attach(job, asked)
         if job.place is not Place.PARKED:
             return
         held_before = job.claim is not None
@@ -341,7 +364,8 @@ class Worker:
             self._adopt(job, asked.problem)
         else:
             # FOUND without a job of ours: it may have ended here a moment ago, so the ledger is asked once more.
-            job.look_at = 0.0 if ruling.standing is Standing.FOUND else time.monotonic() + LOOK_AGAIN_S
+            pause_s = 0.0 if ruling.standing is Standing.FOUND else ruling.look_again_s
+            job.look_at = time.monotonic() + pause_s
 
     def _adopt(self, job: Job, problem: Failure | None) -> None:
         """It is ours: what does its claim say?"""
@@ -399,12 +423,15 @@ class Worker:
             self._preparation.prepare(job)
 
     def _prepared(self, answer: Prepared) -> None:
-        job = answer.job
-        if job.moves != answer.moves:
+        if answer.job.moves == answer.moves:
+            self._step("prepare", answer.job.request_id, self._go_on_prepared, answer.job, answer)
+            return
+        with contained(self._metrics, "prepare", **answer.job.ids):
             if answer.dataset is not None:
                 self._preparation.put_down(answer.dataset)
             disk.remove(answer.checkpoint)
-            return
+
+    def _go_on_prepared(self, job: Job, answer: Prepared) -> None:
         job.dataset, job.checkpoint = answer.dataset or job.dataset, answer.checkpoint or job.checkpoint
         if answer.lost:
             self._park(job)
@@ -438,6 +465,9 @@ class Worker:
         job = self._jobs.get(event.job_id)
         if job is None or job.place not in (Place.FED, Place.TRAINING):  # it was ended otherwise
             return
+        if job.failure is not None and isinstance(event, Finished | Killed | Returned):
+            self._end(job, OutcomeKind.FAILED, job.failure)
+            return
         match event:
             case Taken():
                 self._taken(job)
@@ -458,7 +488,7 @@ class Worker:
         self._chronicle.started(job)
         if job.keeps_checkpoints and job.spool is not None:
             self._checkpoints.keep(job.request_id, job.spool)
-        if job.cancelled:
+        if job.cancelled or job.failure:
             self._lanes.kill(job.request_id, End.CANCELLED, job.cancelled)
 
     def _finished(self, job: Job, event: Finished) -> None:
@@ -502,10 +532,11 @@ class Worker:
         self._end(job, kind, Failure(error, event.message))
 
     def _counted_crash(self, crashed: Crashed) -> None:
+        if crashed.job.moves == crashed.moves:
+            self._step("train", crashed.job.request_id, self._try_again, crashed.job, crashed)
+
+    def _try_again(self, job: Job, crashed: Crashed) -> None:
         """A trainer that dies is tried again, but not for ever."""
-        job = crashed.job
-        if job.moves != crashed.moves:
-            return
         if job.claim is None or crashed.count is None:
             self._park(job)
             return
@@ -526,8 +557,7 @@ class Worker:
     def _given_up(self, job: Job) -> bool:
         """Whether a job that comes back untrained is not to be trained here."""
         if job.record is None or self._handover.draining:
-            self._jobs.move(job, Place.RELEASED)
-            self._claims.release((job.request_id,))
+            self._release(job)
         elif job.cancelled:
             self._end(job, OutcomeKind.CANCELLED, Failure(ErrorKind.CANCELLED, job.cancelled))
         else:
@@ -551,7 +581,8 @@ class Worker:
         self._storing.answered()
         for answer in group.answers:
             if isinstance(answer, Stored):
-                self._step("store", answer.outcome.request_id, self._stored, answer)
+                with contained(self._metrics, "store", request_id=answer.outcome.request_id):
+                    self._stored(answer)
             else:
                 self._step("store", answer.request_id, self._unstored, answer)
 
@@ -572,14 +603,31 @@ class Worker:
         job = self._jobs.get(unstored.request_id)
         if job is None:
             return
-        if not unstored.stuck:
+        if unstored.again is None:
             self._chronicle.taken_over(job)
-        self._park(job, STUCK_AGAIN_S if unstored.stuck else LOOK_AGAIN_S)
+            self._park(job)
+        elif self._handover.draining:
+            self._release(job)
+        else:
+            self._again.append((time.monotonic() + FAILED_AGAIN_S, unstored.again))
 
-    def _park(self, job: Job, again_in_s: float = LOOK_AGAIN_S) -> None:
+    def _store_again(self, now: float) -> None:
+        """What could not be stored for an error of ours."""
+        while self._again and self._again[0][0] <= now:
+            self._storing.add(self._again.popleft()[1])
+
+    def _park(self, job: Job) -> None:
         """Whatever we know of it is out of date: the ledger is asked, by whoever owns its partition."""
-        self._jobs.move(job, Place.RELEASED if job.record is None else Place.PARKED)
-        job.look_at = time.monotonic() + again_in_s
+        if job.record is None or self._handover.draining:
+            self._release(job)
+            return
+        self._jobs.move(job, Place.PARKED)
+        job.look_at = time.monotonic() + LOOK_AGAIN_S
+
+    def _release(self, job: Job) -> None:
+        """Give it up, for the partition's owner to ask the ledger."""
+        self._jobs.move(job, Place.RELEASED)
+        self._claims.release((job.request_id,))
 
     # 6. It is announced -------------------------------------------------------------------------------------------
 
@@ -611,9 +659,10 @@ class Worker:
             return
         failure = _cancelled(cancel)
         job.cancelled = failure.message
-        if job.place is Place.TRAINING or (job.place is Place.FED and not self._lanes.take_back(request_id)):
+        if self._stopped(job, failure.message):
             self._chronicle.cancelled(job, "stopped")
-            self._lanes.kill(request_id, End.CANCELLED, failure.message)  # if it was fed, as soon as it is taken
+        elif job.place is Place.TRAINING:  # it has ended by itself, and its event is on its way
+            self._chronicle.cancelled(job, "late")
         else:
             self._chronicle.cancelled(job, "waiting")
             self._end(job, OutcomeKind.CANCELLED, failure)
@@ -622,6 +671,11 @@ class Worker:
 
     def _drain(self, now: float) -> None:
         self._handover.drain(now)
+        if self._handover.draining:
+            while self._again:
+                job = self._jobs.get(request_id_of(self._again.popleft()[1]))
+                if job is not None and job.place is Place.STORING:
+                    self._release(job)
         if self._handover.times_out(now):
             for results in self._storing.rest():
                 self._registrar.submit(results)
@@ -639,7 +693,7 @@ class Worker:
         self._metrics.intake_paused.set(halted or self._flow.full)
 
     def _check_intake(self, now: float) -> None:
-        if now - self._intake.turned_at > STUCK_S:
+        if not self._handover.left and now - self._intake.turned_at > POLLS_WITHIN_S:
             raise RuntimeError(f"the poll loop has stood still for {now - self._intake.turned_at:.0f} s")
 
     def _whereabouts(self, partition: Partition, offset: int) -> tuple[str, Mapping[str, str]]:
@@ -653,6 +707,8 @@ class Worker:
         return "PASSED_OVER" if self._assignment.passes(*place) else "TO_BE_ANNOUNCED", {}
 
 
+_AT_HOME = (Standing.MINE, Standing.FOUND, Standing.PARKED, Standing.SETTLED)
+"""The record is the request's home, as far as is known."""
 _DEAD_LETTERS = {
     Standing.UNREADABLE: UNREADABLE,
     Standing.CONFLICT: CONFLICT,
@@ -673,8 +729,6 @@ def _cancelled(cancel: Cancel) -> Failure:
 
 
 def _raise(failure: ThreadFailed) -> None:
-    if failure.request_ids:
-        raise UncontainedError(failure.request_ids) from failure.error
     raise failure.error
 
 

@@ -26,6 +26,17 @@ class TransientError(Exception):
         self.service = service
 
 
+class AccessDeniedError(Exception):
+    """A service refuses what we ask of it: our credentials or rights are wrong.  The worker cannot go on."""
+
+    def __init__(self, service: str, message: str) -> None:
+        super().__init__(f"{service}: {message}")
+
+
+class ProducerLostError(Exception):
+    """A producer of ours can send nothing any more: the worker starts again with a new one."""
+
+
 class TrainingFailed(Exception):  # noqa: N818 - a verdict, not a malfunction of ours
     """The training ended in an error that trying again would only repeat."""
 

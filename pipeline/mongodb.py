@@ -17,7 +17,7 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError,
 from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 
-from pipeline.errors import TransientError
+from pipeline.errors import AccessDeniedError, TransientError
 
 Document = dict[str, Any]
 Answer = TypeVar("Answer")
@@ -33,6 +33,10 @@ TRANSIENT_CODES = frozenset(
         *(14031, 365),  # no space left
     }
 )
+
+
+ACCESS_CODES = frozenset({13, 18, 8000})
+"""Not authorized; authentication failed, as MongoDB and as its cloud say it."""
 
 
 def connect(
@@ -82,6 +86,8 @@ def transient(doing: str) -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
+        if isinstance(error, OperationFailure) and error.code in ACCESS_CODES:
+            raise AccessDeniedError("mongodb", f"{doing}: {_short(error)}") from error
         if not waiting_helps(error):
             raise
         raise TransientError("mongodb", f"{doing}: {type(error).__name__}: {_short(error)}") from error

@@ -96,9 +96,16 @@ def _explained(error: Exception) -> Stop | None:
         return Stop(f"{error.format_message().rstrip('.')}; see `{path} --help`", WRONG_USE)
     from consumer.events.errors import MissingTopicsError
     from consumer.settings import SettingsError
-    from pipeline.errors import CorruptArtifactError, NotFoundError, RejectedError, TransientError, WorseError
+    from pipeline.errors import (
+        AccessDeniedError,
+        CorruptArtifactError,
+        NotFoundError,
+        RejectedError,
+        TransientError,
+        WorseError,
+    )
 
-    if isinstance(error, TransientError):
+    if isinstance(error, TransientError | AccessDeniedError):
         return Stop(f"{error}; `{PROGRAM} doctor` looks at all services", UNREACHABLE)
     if isinstance(error, TimeoutError):
         return Stop(str(error), UNREACHABLE)

@@ -13,7 +13,7 @@ from consumer.intake import Record
 from consumer.jobs.places import RUNNING, Place
 from pipeline.algorithms import framework_of
 from pipeline.datasets import Dataset
-from pipeline.jobs import TrainingRequest
+from pipeline.jobs import Failure, TrainingRequest
 from pipeline.ledger import Claim
 from pipeline.trained import KEPT
 
@@ -28,13 +28,14 @@ class Job:
     Attributes:
         record: the request's home, None once its partition is not ours any more: then nothing is announced.
         place: where it is; `moves` counts how often it has moved.
-        claim: as last seen in the ledger; None while another worker has it.
-        events: how many progress events it has had in this attempt.
+        claim: as last seen in the ledger; None while the ledger is to be asked.
+        events: how many progress events this worker has made of it.
         dataset: held for it in the cache while it runs.
         spool: the folder that the trainer writes to.
         checkpoint: a folder that an earlier attempt has left, for the next one to go on from.
         recipe: what makes its training the same as another, once its dataset is known.
         cancelled: who wants it stopped, and why; empty as long as nobody does.
+        failure: an error of ours about it, with which it ends as soon as no trainer has it.
         abandoned: set as soon as nobody waits any more for what is being prepared for it.
         suspect: workers have died under it, again and again: it is trained while no other suspect is, so that only
             the one that kills them is blamed for the next.
@@ -51,6 +52,7 @@ class Job:
     checkpoint: Path | None = None
     recipe: str = ""
     cancelled: str = ""
+    failure: Failure | None = None
     abandoned: threading.Event | None = None
     suspect: bool = False
     stage: str = ""

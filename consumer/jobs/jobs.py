@@ -9,12 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterator
 
+import structlog
+
 from consumer.claims import Asked
-from consumer.intake import Record
 from consumer.jobs.dispatch import Dispatch
 from consumer.jobs.job import SUSPECTS, Job
 from consumer.jobs.places import ENDS, MOVES, RUNNING, Place
 from pipeline.datasets import Dataset
+
+log = structlog.get_logger(__name__)
 
 
 class IllegalMoveError(Exception):
@@ -25,7 +28,7 @@ class IllegalMoveError(Exception):
 
 
 class Jobs:
-    """Owned by the worker's thread.
+    """Owned by the worker's thread; `ids` may be called by any.
 
     `trainings` says how many of a project may run at once (None: any number); `put_down` gives a dataset back.
     """
@@ -66,13 +69,13 @@ class Jobs:
             raise ValueError(f"request {asked.request.request_id} is in hand already")
         job = Job(asked, record=None)
         self._by_id[job.request_id] = self._at[Place.PARKED][job.request_id] = job
-        self.attach(job, asked.record)
+        self.attach(job, asked)
         return job
 
-    def attach(self, job: Job, record: Record) -> None:
-        """The record belongs to us (again): stand in the line of its partition."""
-        job.record = record
-        job.line = (record.partition, record.epoch, job.request.model_key)
+    def attach(self, job: Job, asked: Asked) -> None:
+        """Its record belongs to us (again): stand in the line of its partition."""
+        job.asked, job.record = asked, asked.record
+        job.line = (job.record.partition, job.record.epoch, job.request.model_key)
         self._dispatch.join(job)
 
     def detach(self, job: Job) -> None:
@@ -104,9 +107,9 @@ class Jobs:
 
     def put_down(self, job: Job) -> None:
         """Give its dataset back."""
-        if job.dataset is not None:
-            self._put_down(job.dataset)
-            job.dataset = None
+        dataset, job.dataset = job.dataset, None
+        if dataset is not None:
+            self._put_down(dataset)
 
     def give_up(self) -> None:
         """Forget all jobs; their files stay, for what is being stored is still read."""
@@ -124,21 +127,28 @@ class Jobs:
 
     def _arrive(self, job: Job, keeps_spool: bool) -> None:
         place = job.place
-        if place not in RUNNING:
-            self.put_down(job)
         if place is Place.PREPARING:
             job.abandoned = threading.Event()
-        elif place is Place.READY:
-            job.keep_checkpoint()
-        elif place not in RUNNING and not keeps_spool:
-            job.remove_files()
-        if place is Place.PARKED:
+        elif place is Place.PARKED:
             job.claim = None
         if place in ENDS:
             del self._by_id[job.request_id]
             if job.record is not None:
                 self._dispatch.leave(job)
-            return
-        self._at[place][job.request_id] = job
-        if place is Place.WAITING:
-            self._dispatch.wait(job)
+        else:
+            self._at[place][job.request_id] = job
+            if place is Place.WAITING:
+                self._dispatch.wait(job)
+        try:
+            self._let_go_of(job, keeps_spool)
+        except Exception:  # what is left behind is no reason to be in two places
+            log.exception("what a request held could not be given back", **job.ids)
+
+    def _let_go_of(self, job: Job, keeps_spool: bool) -> None:
+        """What it has no use for where it is now."""
+        if job.place is Place.READY:
+            job.keep_checkpoint()
+        elif job.place not in RUNNING:
+            self.put_down(job)
+            if not keeps_spool:
+                job.remove_files()

@@ -120,8 +120,10 @@ class Loaders:
     def _start(self) -> Loader:
         try:
             return self._starter.submit(Loader.start).result()
-        except RuntimeError as error:  # it was stopped meanwhile
-            raise LoadAbandoned from error
+        except RuntimeError as error:
+            if self._stopped.is_set():
+                raise LoadAbandoned from error
+            raise TransientError(SERVICE, f"cannot be started: {error}") from error
         except OSError as error:
             raise TransientError(SERVICE, f"cannot be started: {error.strerror}") from error
 

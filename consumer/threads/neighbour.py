@@ -6,7 +6,7 @@ There are three kinds, by what they wait for: `Ordered` for the next order, `Per
 record of Kafka. `step()` does one piece of work; tests call it without a thread. There are two ways to end:
 
 - `finish()`: what was ordered so far is done first;
-- `give_up()`: the piece in hand is tried at most once more, and the rest is dropped.
+- `give_up()`: the piece in hand is tried at most once more, and orders that wait are dropped.
 
 An error about one request is contained where it is met (consumer/containment.py). What `step()` raises all the same is
 nobody's: it is delivered as `ThreadFailed`, and the worker ends.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -40,14 +40,10 @@ BUSY_LIMIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ThreadFailed:
-    """A thread met an error that it cannot go on from: the worker must end, loudly.
-
-    `request_ids` are the requests that are to blame, where that is known.
-    """
+    """A thread met an error that it cannot go on from: the worker must end, loudly."""
 
     thread: str
     error: BaseException
-    request_ids: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +141,7 @@ class Neighbour(ABC):
         except Stopped:
             log.info("thread gave up waiting for a service", thread=self.name)
         except Exception as error:  # noqa: BLE001 - handed to the worker, which ends
-            self._deliver(ThreadFailed(self.name, error, getattr(error, "request_ids", ())))
+            self._deliver(ThreadFailed(self.name, error))
         finally:
             self.close()
             self.turn.rest()

@@ -39,6 +39,8 @@ GROWTH_BYTES = 270 * 2**20
 """A trainer that has grown by this since its first job is replaced once it is idle."""
 WAITING_FOR_A_GPU = 100
 """So many jobs take no room from others while they wait for a GPU."""
+SAYS = frozenset({"taken", "progress", "log", "trained", "rejected", "failed", "full"})
+"""What a trainer says of a job, each with its id."""
 WATCH_S = 0.1
 """Time and memory are looked at this often; a fast allocator gains about 100 MB a look."""
 CPU_WATCH_S = 1.0
@@ -263,6 +265,9 @@ class Lanes:
                 return
 
     def _understand(self, lane: _Lane, message: dict[str, Any]) -> LaneEvent:
+        """Raises one of several errors for what a trainer of ours would not say: a training has its socket, too."""
+        if not all(isinstance(message[key], str) for key in SAYS & message.keys()):
+            raise ValueError("a trainer names its job by no text")
         if (job_id := message.get("taken")) is not None:
             if lane.running is None or lane.running.job_id != job_id:
                 lane.running, lane.ahead = lane.ahead, None

@@ -112,11 +112,14 @@ class DatasetCache:
         """The job that `ensure` was called for needs the file no more; once for each call of `ensure`."""
         if dataset.path is None:
             return
+        self._let_go(dataset.fingerprint)
+
+    def _let_go(self, fingerprint: str) -> None:
         with self._lock:
-            hold = self._holds[dataset.fingerprint]
+            hold = self._holds[fingerprint]
             hold.jobs -= 1
             if not hold.jobs:
-                self._holds.pop(dataset.fingerprint).file.close()
+                self._holds.pop(fingerprint).file.close()
 
     def _known(self, name: str, revision: str | None, abandoned: threading.Event | None) -> _Known:
         """As it is now.  Where only the content tells, that is as it was fetched by somebody since we came."""
@@ -166,8 +169,12 @@ class DatasetCache:
                 self._store(file, path, known.fingerprint)
                 if not self._hold(known.fingerprint):
                     raise TransientError(SERVICE, f"dataset {fetched.name!r} was removed as soon as it was stored")
-        if known != self._remembered(fetched.name):
-            self._remember(fetched.name, known)
+        try:
+            if known != self._remembered(fetched.name):
+                self._remember(fetched.name, known)
+        except BaseException:
+            self._let_go(known.fingerprint)
+            raise
         return known
 
     def _judge(self, fetched: Fetched, error: RejectedError) -> None:

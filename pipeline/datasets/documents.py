@@ -15,7 +15,7 @@ from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.errors import OperationFailure
 
 from pipeline.errors import RejectedError, said_by
-from pipeline.mongodb import Document, waiting_helps
+from pipeline.mongodb import ACCESS_CODES, Document, waiting_helps
 
 CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True,
@@ -26,8 +26,6 @@ CODEC: CodecOptions[Document] = CodecOptions(
 LISTED = CODEC.with_options(unicode_decode_error_handler="replace")
 """For lists, which one document with text that is not UTF-8 does not stop."""
 LONGEST_COLUMN = 1_000
-NOT_OURS = frozenset({13, 18, 8000})
-"""What MongoDB answers to credentials: the fault of no request."""
 
 
 def checked(document: Mapping[str, Any]) -> Document:
@@ -76,7 +74,7 @@ def readable(name: str, file_id: Any = None) -> Iterator[None]:
     except BSONError as error:
         raise RejectedError(f"dataset {name!r}: one of its documents cannot be read: {said_by(error)}") from error
     except OperationFailure as error:
-        if waiting_helps(error) or error.code in NOT_OURS:
+        if waiting_helps(error) or error.code in ACCESS_CODES:
             raise
         said = str((error.details or {}).get("errmsg", "") or "it gave no reason")[:500]
         raise RejectedError(f"dataset {name!r}: MongoDB cannot read it: {said}") from error

@@ -26,11 +26,11 @@ STEPS: list[tuple[type, str]] = [
     (Worker, "_place"),
     (Worker, "_adopt"),
     (Worker, "_prepare"),
-    (Worker, "_prepared"),
+    (Worker, "_go_on_prepared"),
     (Worker, "_feed"),
     (Worker, "_taken"),
     (Worker, "_finished"),
-    (Preparation, "_prepared"),
+    (Preparation, "_prepare"),
     (Preparation, "recipe"),
     (Registrar, "_upload"),
 ]

@@ -192,6 +192,34 @@ def test_a_worker_that_was_stopped_past_its_lease_fails_nothing_that_another_tra
         assert {entry.outcome.kind for entry in fleet.entries().values() if entry.outcome} == {OutcomeKind.REGISTERED}
 
 
+def test_a_request_whose_partition_comes_back_is_looked_at_as_it_is_delivered_now() -> None:
+    """Its training here ends badly while another has it; what was delivered before the partition went is void."""
+    with fleet_of({0: [OTHER]}) as fleet:
+        first, second = begin(fleet)
+        work(fleet, first, until=lambda: first.lanes.running)
+        first.stopped = True
+        fleet.pass_time(LEASE_S + 1)
+        fleet.expel()
+        (partition,) = fleet.owners
+        fleet.assign(partition, second)
+        work(fleet, second, until=lambda: second.lanes.running)
+        fleet.revoke(partition)
+        second.poll()
+        second.turn(10)
+        first.stopped = False
+        first.poll()
+        fleet.assign(partition, first)
+        for _ in range(3):
+            for piece in (first.poll, first.claim):
+                fleet.do(first, piece)
+            fleet.do(first, first.turn, 10)
+        first.lanes.go_on(well=False)
+        work(fleet, first)
+        finish(fleet)
+        assert fleet.owners[partition] is first
+        check_end(fleet)
+
+
 class TwoWorkers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()

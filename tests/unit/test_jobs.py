@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,9 @@ class JobsAgainstTheirTable(RuleBasedStateMachine):
     def regain_the_partition(self, epoch: int) -> None:
         job = next(job for job in self.jobs if job.record is None)
         record = job.asked.record
-        self.jobs.attach(job, Record(record.partition, epoch, record.offset, b"k", b"", (), 0))
+        again = Record(record.partition, epoch, record.offset, b"k", b"", (), 0)
+        self.jobs.attach(job, replace(job.asked, record=again))
+        assert job.record is again
 
     @rule()
     def ends_for_all(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.containment import UncontainedError, contain, contained, halved
+from consumer.containment import contain, contained, halved
 from consumer.metrics import Metrics
 from consumer.threads.neighbour import Ordered, Periodic, Surroundings, ThreadFailed
 from consumer.threads.watch import Watch
@@ -87,20 +88,6 @@ def test_what_nobody_is_to_blame_for_is_delivered_and_ends_the_thread() -> None:
     neighbour.start()
     neighbour.join(60)
     assert desk.all_delivered() == [ThreadFailed("desk", error)]
-
-
-def test_who_is_to_blame_is_delivered_with_the_error() -> None:
-    desk = Desk()
-
-    def stumble() -> None:
-        raise UncontainedError({"r1"})
-
-    neighbour = desk.ordered()
-    neighbour.order(stumble)
-    neighbour.start()
-    neighbour.join(60)
-    (failed,) = desk.all_delivered()
-    assert set(failed.request_ids) == {"r1"}
 
 
 def test_an_order_that_is_not_answered_in_time_stands_still_and_waiting_for_a_service_does_not() -> None:
@@ -195,3 +182,13 @@ def test_what_is_contained_is_counted_and_tells_its_sender_nothing_of_ours() -> 
     assert "secret" not in failure.message
     assert "LookupError" not in failure.message
     assert metrics.contained_errors.labels("claim")._value.get() == 1
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.EMFILE, "too many"), RuntimeError("can't start new thread")]
+)
+def test_what_the_worker_lacks_is_charged_to_no_request(error: Exception) -> None:
+    metrics = Metrics()
+    with pytest.raises(type(error)), contained(metrics, "store"):
+        raise error
+    assert metrics.contained_errors.labels("store")._value.get() == 0
