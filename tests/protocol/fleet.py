@@ -52,7 +52,7 @@ from tests.contract.dict_ledger import DictLedger
 from tests.protocol.broker import Broker, Killed, Proof
 
 TOPIC = "training-requests"
-LIMITS = Limits(300.0, 2**30, attempts=3, worker_losses=1000, look_ahead=100, drain_timeout_s=60.0)
+LIMITS = Limits(300.0, 2**30, attempts=3, worker_losses=1000, look_ahead=100, drain_timeout_s=600.0)
 WRITES = ("claim", "fill_stub", "take_over", "start", "close", "insert_outcomes", "release", "register")
 A_MODEL = Trained(
     Path("model.skops"), "", 1, "skops", "classifier", {}, {"test_accuracy": 1.0}, "f", ["x"], "y", ["a", "b"], 0.1,
@@ -152,7 +152,7 @@ class Process:
     def __init__(self, fleet: Fleet, name: str, folder: Path) -> None:
         self.fleet, self.name, self.fates, self.stopped = fleet, name, dict[str, str](), False
         self.inbox, self.lanes = Inbox(), Lanes()
-        self.intake = SimpleNamespace(read=lambda _: None, turned_at=0.0)
+        self.intake = SimpleNamespace(read=lambda _: None, leave=lambda: None, turned_at=0.0)
         self.me = begin_life(name, fleet.ledger)
         self._epoch, self._epochs, self._opened = 0, dict[Partition, int](), set[Partition]()
         self._positions: dict[Partition, int] = {}

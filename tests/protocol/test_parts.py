@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 
 from consumer.claims import LEASE_S
 from consumer.intake import Partition
+from consumer.worker import POLLS_WITHIN_S
 from pipeline.jobs import OutcomeKind, TrainingRequest
 from pipeline.ledger import Cancel
 from tests.protocol.broker import Consumer, Producer
@@ -190,6 +191,28 @@ def test_a_worker_that_was_stopped_past_its_lease_fails_nothing_that_another_tra
         finish(fleet)
         check_end(fleet)
         assert {entry.outcome.kind for entry in fleet.entries().values() if entry.outcome} == {OutcomeKind.REGISTERED}
+
+
+def test_a_worker_that_has_left_its_group_to_drain_finishes_what_runs_however_long_it_takes() -> None:
+    """It polls no more: a poll loop that does not go round is no standstill then."""
+    with fleet_of({0: [OTHER]}) as fleet:
+        first, _ = begin(fleet)
+        work(fleet, first, until=lambda: first.lanes.running)
+        first.preparation._is_alone = lambda: False
+        first.worker.drain()
+        first.turn(10)
+        first.prepare()
+        polled_at = first.intake.turned_at
+        fleet.pass_time(POLLS_WITHIN_S + 1)
+        first.worker._turn()
+        assert first.intake.turned_at == polled_at
+        first.lanes.go_on(well=True)
+        for _ in range(2):
+            first.worker._turn()
+            first.store()
+        outcome = fleet.entries()[OTHER.request_id].outcome
+        assert outcome is not None
+        assert outcome.kind is OutcomeKind.REGISTERED
 
 
 def test_a_request_whose_partition_comes_back_is_looked_at_as_it_is_delivered_now() -> None:
