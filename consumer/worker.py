@@ -301,7 +301,7 @@ class Worker:
             raise UncontainedError({request_id}) from worse
         if job.record is not record or job.place is not Place.PARKED:
             return  # it is in hand already, by this record or another
-        if ruling.standing is Standing.MINE:
+        if ruling.standing is Standing.MINE or (ruling.standing is Standing.FOUND and job.claim is not None):
             self._fail(job, failure)
         else:
             job.look_at = time.monotonic() + FAILED_AGAIN_S
