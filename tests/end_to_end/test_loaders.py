@@ -21,7 +21,7 @@ from tests.end_to_end.troubles import outcome
 from tests.end_to_end.verdict import Verdict
 
 TROUBLES = Path(__file__).parents[1] / "plugins" / "loader_troubles"
-GOOD = 30
+GOOD = 100
 
 
 def _store(database: Database[dict[str, Any]], name: str, content: bytes, file_name: str) -> None:

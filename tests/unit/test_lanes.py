@@ -356,7 +356,7 @@ def _await_gone(pid: int, within_s: float = 30) -> None:
         try:
             if Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] in "ZX":
                 return
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # before it was opened, or read
             return
         time.sleep(0.02)
     raise AssertionError(f"process {pid} is still there")

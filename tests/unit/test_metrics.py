@@ -11,7 +11,9 @@ from prometheus_client import generate_latest
 from pymongo.monitoring import CommandFailedEvent, CommandStartedEvent, CommandSucceededEvent
 
 from consumer.chronicle import Chronicle
-from consumer.job import Job, State
+from consumer.claims import Asked
+from consumer.jobs.job import Job
+from consumer.jobs.places import Place
 from consumer.metrics import Metrics, MongoCommandCount, metrics_table
 from consumer.registrar import Stored
 from pipeline.jobs import TrainingRequest
@@ -82,7 +84,12 @@ def test_mongodb_commands_are_counted_by_a_fixed_set_of_names(command: str, coun
 def test_the_accuracy_is_that_of_the_last_model_and_the_distribution_has_them_all() -> None:
     metrics, unused = Metrics(), cast(Any, None)
     chronicle = Chronicle("w", unused, metrics)
-    job = Job(TrainingRequest("r", "job", "decision_tree", "iris"), unused, None, State.STORED, finished_at=1.0)
+    job = Job(
+        Asked(unused, TrainingRequest("r", "job", "decision_tree", "iris"), "", None),
+        None,
+        Place.STORED,
+        finished_at=1.0,
+    )
     for accuracy in (0.5, 0.75):
         chronicle.stored(job, Stored(registered("r", metrics={"test_accuracy": accuracy}), None))
     sample, labels = metrics.registry.get_sample_value, {"model_type": MODEL.model_type}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.registrar import Result, registered_outcome
+from consumer.outcomes import Ending, Result, registered_outcome
 from pipeline import comparison, report
 from pipeline.algorithms import catalogue
 from pipeline.champion import lower_is_better
@@ -30,7 +30,7 @@ def bench(tmp_path: Path) -> Bench:
 def made(bench: Bench, asked: TrainingRequest, frame: object = None) -> tuple[RegisteredModel, LoadedModel]:
     trained = bench.train(asked, frame)  # type: ignore[arg-type]
     stored = StoredArtifact("file://x", trained.sha256, trained.size_bytes)
-    outcome = registered_outcome(Result(asked, bench.directory, NOW, "w", 1, 7), trained, stored)
+    outcome = registered_outcome(Result(asked, Ending(NOW, "w", 1, 7), bench.directory), trained, stored)
     return RegisteredModel.of(outcome, 3), bench.load(trained)
 
 
