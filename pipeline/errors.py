@@ -53,7 +53,7 @@ class NotFoundError(Exception):
     """What was asked for by name does not exist; the message lists what is near."""
 
 
-_CLASS = re.compile(r"(?:[\w.]+[.:])?\w*(?:Error|Exception)\b:? *")
+_CLASS = re.compile(r"\b[\w.]{0,100}(?:Error|Exception)\b:? *")
 
 
 def said_by(error: BaseException) -> str:
@@ -64,4 +64,4 @@ def said_by(error: BaseException) -> str:
     plain = error.strerror if isinstance(error, OSError) else None
     text = plain if isinstance(plain, str) else str(error)
     nothing = "it took too long" if isinstance(error, TimeoutError) else "it gave no reason"
-    return _CLASS.sub("", text.strip().partition("\n")[0])[:LONGEST_SAID] or nothing
+    return _CLASS.sub("", text.strip().partition("\n")[0][:LONGEST_SAID]) or nothing

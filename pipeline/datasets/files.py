@@ -164,11 +164,12 @@ def _csv(content: Content) -> pa.Table:
             )
         names = table.column_names
     except UnicodeDecodeError:
-        raise _no_utf8(content) from None
+        raise _no_utf8(content) or _no_text() from None
     except pa.ArrowInvalid as error:
-        raise _bad_line(content, delimiter, quoted=quoted) or _bad_csv(content, error) from error
+        wrong = _no_utf8(content) or _bad_line(content, delimiter, quoted=quoted) or _bad_csv(content, error)
+        raise wrong from error
     if any(pa.types.is_binary(kind) for kind in table.schema.types):
-        raise _no_utf8(content)
+        raise _no_utf8(content) or _no_text()
     return _named(with_all_dates(table), [name.strip() for name in names])
 
 
@@ -229,7 +230,12 @@ def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
     )
 
 
-def _no_utf8(content: Content) -> RejectedError:
+def _no_text() -> RejectedError:
+    return RejectedError("the CSV file holds values that are no text")
+
+
+def _no_utf8(content: Content) -> RejectedError | None:
+    """Which line is no UTF-8.  Found out first: Arrow prints what it cannot decode of a bad line."""
     with _opened(content) as file:
         for number, line in enumerate(file, 1):
             try:
@@ -237,4 +243,4 @@ def _no_utf8(content: Content) -> RejectedError:
             except UnicodeDecodeError as error:
                 byte = f"0x{line[error.start]:02x}"
                 return RejectedError(f"line {number} of the CSV file is not UTF-8 (byte {byte}); save it as UTF-8")
-    return RejectedError("the CSV file holds values that are no text")
+    return None

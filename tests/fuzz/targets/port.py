@@ -11,6 +11,7 @@ from random import Random
 
 from consumer.http import Health, HttpServer
 from consumer.metrics import Metrics
+from consumer.threads.watch import Watch
 from tests.fuzz.mutation import mutated, noise
 
 HEALTHY = Health(True, True, True, 0, 0, 0)
@@ -120,4 +121,4 @@ _TALKS: tuple[Callable[[Random], Iterator[bytes]], ...] = (
 
 @cache
 def _port() -> int:
-    return HttpServer(0, lambda: HEALTHY, lambda: True, Metrics(), host="127.0.0.1").start()
+    return HttpServer(0, lambda: HEALTHY, dict, Metrics(), Watch(), host="127.0.0.1").start()

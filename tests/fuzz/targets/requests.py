@@ -18,7 +18,8 @@ from consumer.events.requests import Malformed, content_sha256, read_request, to
 from consumer.events.topics import Topics
 from consumer.intake import Partition
 from consumer.intake import Record as Delivered
-from consumer.registrar import EVENT_LIMIT_BYTES, Result, registered_outcome
+from consumer.outcomes import Ending, Result, registered_outcome
+from consumer.registrar import EVENT_LIMIT_BYTES
 from consumer.trainers.protocol import Work
 from pipeline import validation
 from pipeline.datasets import Dataset
@@ -72,7 +73,7 @@ def accepted(request: TrainingRequest, trained: Trained, sha256: str) -> None:
     content_sha256(to_avro(back.request))
     semantic_name(request, NOON)
     outcome = registered_outcome(
-        Result(request, Path("spool"), NOON, "w", 1, 2), trained, StoredArtifact("s3://b/k", "0" * 64, 1)
+        Result(request, Ending(NOON, "w", 1, 2), Path("spool")), trained, StoredArtifact("s3://b/k", "0" * 64, 1)
     )
     registered = RegisteredModel.of(outcome, 1)
     stored(outcome.to_document())
