@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import queue
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from uuid import uuid4
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import structlog
 
@@ -91,10 +90,10 @@ class Checkpoints(Periodic):
             try:
                 self._artifacts.fetch(uri, archive)
                 folder.mkdir()
-                ZipFile(archive).extractall(folder)
+                _unpack(archive, folder)
             except NotFoundError:  # a newer one has taken its place meanwhile
                 continue
-            except (BadZipFile, CorruptArtifactError, zlib.error, EOFError, RuntimeError, ValueError) as error:
+            except (BadZipFile, CorruptArtifactError, EOFError, RuntimeError, ValueError) as error:
                 log.warning("checkpoint cannot be read", request_id=request_id, number=number, error=str(error))
                 disk.remove(folder)
                 continue
@@ -168,6 +167,16 @@ class Checkpoints(Periodic):
         begin = checkpoints_of(request_id)
         numbered = [(one.key.removeprefix(begin).partition("-")[0], one.uri) for one in self._artifacts.listing(begin)]
         return [(int(number), uri) for number, uri in numbered if number.isdecimal()]
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Raises CorruptArtifactError for an archive that is not as `_store` writes it."""
+    with ZipFile(archive) as file:
+        entries = file.infolist()
+        stored = all(entry.compress_type == ZIP_STORED and entry.filename in KEPT for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > archive.stat().st_size:
+            raise CorruptArtifactError("it is no checkpoint of ours")
+        file.extractall(folder)
 
 
 def _stamps(spool: Path) -> dict[str, tuple[int, int]]:

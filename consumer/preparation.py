@@ -21,6 +21,7 @@ from consumer.claims import Steady
 from consumer.containment import PASSED_ON, contain
 from consumer.jobs.job import Job
 from consumer.threads.neighbour import Ordered, Surroundings
+from consumer.waiting import FOR_SOME
 from pipeline.datasets import Dataset, LoadAbandoned
 from pipeline.datasets.builtin import BUILTINS
 from pipeline.datasets.cache import DatasetCache
@@ -213,7 +214,7 @@ class Preparation(Ordered):
         """Raises LoadAbandoned where the service is away and nobody waits for it any more."""
 
         def told(error: TransientError) -> None:
-            if error.service != disk.SERVICE:
+            if error.service != disk.SERVICE and error.service not in FOR_SOME:
                 self._steady.broke(error)
             if abandoned is not None and abandoned.is_set():
                 raise LoadAbandoned

@@ -34,7 +34,7 @@ def adopt_orphans() -> None:
 def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
     """Only what a Python process needs to run: trainers and loaders never see a service's address or password."""
     hidden = ("MONGODB_", "KAFKA_", "MINIO_", "SCHEMA_REGISTRY_", "AWS_")
-    return {name: value for name, value in environment.items() if not name.startswith(hidden)}
+    return {name: value for name, value in environment.items() if not name.upper().startswith(hidden)}
 
 
 @contextmanager
@@ -43,11 +43,13 @@ def memory_limit(limit_bytes: int | None) -> Iterator[None]:
     if limit_bytes is None:
         yield
         return
-    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, resource.RLIM_INFINITY))
+    before, most = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = limit_bytes if most == resource.RLIM_INFINITY else min(limit_bytes, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, most))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_DATA, (before, most))
 
 
 def kill_with_descendants(pid: int) -> None:

@@ -20,6 +20,8 @@ from pipeline.errors import TransientError
 
 T = TypeVar("T")
 
+FOR_SOME = frozenset({"dataset cache", "dataset directory", "dataset loader"})
+"""What only requests with certain datasets wait for: the others go on."""
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 5.0
 
@@ -129,8 +131,8 @@ class Breakers:
             self._factory.get_breaker(service)
 
     def any_open(self) -> bool:
-        """Whether some service is known not to answer, and has not answered since."""
-        return "open" in self.states().values()
+        """Whether a service that every request needs is known not to answer, and has not answered since."""
+        return any(state == "open" and service not in FOR_SOME for service, state in self.states().items())
 
     def is_open(self, service: str) -> bool:
         """Whether this service is known not to answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 LONGEST_SAID = 1_000
@@ -61,7 +62,6 @@ def said_by(error: BaseException) -> str:
 
     Nothing of a client of a service, whose errors quote hosts.
     """
-    plain = error.strerror if isinstance(error, OSError) else None
-    text = plain if isinstance(plain, str) else str(error)
+    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno is not None else str(error)
     nothing = "it took too long" if isinstance(error, TimeoutError) else "it gave no reason"
     return _CLASS.sub("", text.strip().partition("\n")[0][:LONGEST_SAID]) or nothing

@@ -35,8 +35,9 @@ TRANSIENT_CODES = frozenset(
 )
 
 
-ACCESS_CODES = frozenset({13, 18, 8000})
-"""Not authorized; authentication failed, as MongoDB and as its cloud say it."""
+NOT_AUTHORIZED = 13
+ACCESS_CODES = frozenset({NOT_AUTHORIZED, 18})
+"""Not authorized; authentication failed."""
 
 
 def connect(

@@ -11,8 +11,8 @@ from fastavro.schema import SchemaParseException, UnknownType
 
 MAX_NODES = 10_000
 """Types in a schema with every name written out; ours have under 100."""
-
-
+MOST_TYPES_OF_AN_ITEM = 200
+"""In an array or a map: a message may have an item a byte, and each type costs time at each."""
 MAX_PARTS = 100_000
 """Values in a schema's JSON: parsing more would take seconds."""
 
@@ -87,13 +87,21 @@ def _types(node: Any, named: Mapping[str, Any], enclosing: tuple[str, ...]) -> I
                     raise UnusableSchemaError("it has a field whose name is no text")
                 yield from _types(field["type"], named, (*enclosing, node["name"]))
         elif node["type"] == "array":
-            yield from _types(node["items"], named, enclosing)
+            yield from _few(_types(node["items"], named, enclosing))
             if _takes_no_bytes(node["items"], named):
                 raise UnusableSchemaError("it has an array whose items take no bytes")
         elif node["type"] == "map":
-            yield from _types(node["values"], named, enclosing)
+            yield from _few(_types(node["values"], named, enclosing))
         elif not isinstance(node["type"], str):
             yield from _types(node["type"], named, enclosing)
+
+
+def _few(types: Iterator[None]) -> Iterator[None]:
+    """The same, for the items of an array or the values of a map."""
+    for number, one in enumerate(types):
+        if number >= MOST_TYPES_OF_AN_ITEM:
+            raise UnusableSchemaError(f"it has an array or a map whose items are of more than {number} types")
+        yield one
 
 
 def _takes_no_bytes(node: Any, named: Mapping[str, Any]) -> bool:

@@ -48,7 +48,7 @@ class Loader:
         output = Output()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "consumer.loaders.child", str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-P", "-m", "consumer.loaders.child", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,

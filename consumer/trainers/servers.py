@@ -44,7 +44,7 @@ class Servers:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads_per_training))
         process = subprocess.Popen(
-            [sys.executable, "-m", "consumer.trainers.forkserver", str(theirs.fileno()), framework],
+            [sys.executable, "-P", "-m", "consumer.trainers.forkserver", str(theirs.fileno()), framework],
             pass_fds=[theirs.fileno()],
             start_new_session=True,
             stdin=subprocess.DEVNULL,

@@ -39,6 +39,8 @@ SIDECAR = ".json"
 METADATA = b"tensorfleet"  # of a Parquet file that add() wrote: its number and description
 VERSIONS = "versions"
 LOCK = ".lock"
+TRIES = 5
+"""To read a file that is replaced meanwhile."""
 PROFILED_BYTES = 16 * 1024 * 1024
 PART_BYTES = 1024 * 1024
 MOST_DESCRIBED_BYTES = 16 * 1024 * 1024
@@ -64,7 +66,7 @@ class DirectorySource:
         return self._loaded(lambda sink: self.fetch(name, sink))
 
     def fetch(self, name: str, sink: Sink) -> Fetched:
-        while True:
+        for _ in range(TRIES):
             with _disk():
                 file = self._file(name)
                 revision = _revision(file)
@@ -73,6 +75,7 @@ class DirectorySource:
             with _disk():
                 if _revision(file) == revision:  # else it was replaced, maybe by another version, while we read
                     return fetched
+        raise RejectedError(f"dataset {name!r}: its file {file.name} is being written; send the request later")
 
     def list(self) -> Sequence[DatasetSummary]:
         with _disk():
@@ -331,5 +334,7 @@ def _replace(file: Path, content: bytes) -> None:
 def _disk() -> Iterator[None]:
     try:
         yield
+    except (PermissionError, IsADirectoryError) as error:
+        raise RejectedError(f"the file {Path(str(error.filename)).name} may not be read by the workers") from error
     except OSError as error:
-        raise TransientError("dataset directory", error.strerror or type(error).__name__) from error
+        raise TransientError("dataset directory", error.strerror or "it gave no reason") from error

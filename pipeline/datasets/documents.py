@@ -15,7 +15,7 @@ from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.errors import OperationFailure
 
 from pipeline.errors import RejectedError, said_by
-from pipeline.mongodb import ACCESS_CODES, Document, waiting_helps
+from pipeline.mongodb import ACCESS_CODES, NOT_AUTHORIZED, Document, waiting_helps
 
 CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True,
@@ -74,6 +74,8 @@ def readable(name: str, file_id: Any = None) -> Iterator[None]:
     except BSONError as error:
         raise RejectedError(f"dataset {name!r}: one of its documents cannot be read: {said_by(error)}") from error
     except OperationFailure as error:
+        if error.code == NOT_AUTHORIZED:
+            raise RejectedError(f"dataset {name!r} may not be read by the workers") from error
         if waiting_helps(error) or error.code in ACCESS_CODES:
             raise
         said = str((error.details or {}).get("errmsg", "") or "it gave no reason")[:500]

@@ -18,6 +18,8 @@ from pipeline.datasets.rows import table_of
 from pipeline.datasets.tables import Column, canonical, check_column_count
 from pipeline.errors import RejectedError, said_by
 
+BOM = b"\xef\xbb\xbf"
+"""What programs of Windows put before UTF-8."""
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 DELIMITERS = (",", ";", "\t", "|")
@@ -50,7 +52,7 @@ def read_table(content: Content, file_name: str, max_bytes: int | None = None) -
     wrong, and if its rows would take more than max_bytes.
     """
     with _opened(content) as file:
-        beginning = next((part for part in _parts(file) if not part.isspace()), b"").lstrip()
+        beginning = next((part for part in _parts(file) if not part.isspace()), b"").lstrip().removeprefix(BOM)
         file.seek(0)
         magic = file.read(4)
     if not beginning:
@@ -116,19 +118,21 @@ def _parquet(content: Content, max_bytes: int | None) -> pa.Table:
                     raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
             return pa.Table.from_batches(batches, file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the machine's, not Arrow's about the data
+            raise
         raise RejectedError(f"the Parquet file cannot be read: {said_by(error)}") from error
 
 
 def _lines(content: Content) -> Iterator[Mapping[str, Any]]:
     with _opened(content) as file:
-        lines = enumerate((part for line in file for part in line.splitlines()), 1)
+        lines = enumerate((part.removeprefix(BOM) for line in file for part in line.splitlines()), 1)
         rows = (_parsed(line, f"line {number}") for number, line in lines if line.strip())
         yield from _objects(rows, "object")
 
 
 def _list(content: Content) -> Iterator[Mapping[str, Any]]:
     whole = content if isinstance(content, bytes) else content.read_bytes()
-    yield from _objects(_parsed(whole, "the file"), "element")
+    yield from _objects(_parsed(whole.removeprefix(BOM), "the file"), "element")
 
 
 def _objects(rows: Iterable[Any], place: str) -> Iterator[Mapping[str, Any]]:

@@ -13,6 +13,7 @@ import bson
 import pyarrow as pa
 import pymongo
 from bson import ObjectId
+from bson.errors import BSONError
 from gridfs import GridFSBucket, GridOut
 from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.database import Database
@@ -262,7 +263,7 @@ class MongoSource:
         return reading.load(fetch, self._read, self._max_bytes)
 
     def _fetch_file(self, name: str, document: Document, sink: Sink) -> Fetched:
-        with self._open(document["file_id"]) as file, about(name), _described_rightly():
+        with about(name), _described_rightly(), self._open(document["file_id"]) as file:
             sink.begin(int(file.length))
             while part := file.readchunk():
                 sink.write(part)
@@ -352,16 +353,10 @@ def _summary(name: str, loaded: Loaded) -> DatasetSummary:
     return DatasetSummary(name, **asdict(profile(loaded.table, loaded.target_column)), source="mongodb")
 
 
-def _unreadable(error: NoFile | CorruptGridFile) -> str:
-    """Without the error's own words, which quote the whole client."""
-    why = "there is none with its file_id" if isinstance(error, NoFile) else "parts of it are missing"
-    return f"its file in GridFS cannot be read: {why}"
-
-
 @contextmanager
 def _described_rightly() -> Iterator[None]:
     """What GridFS keeps of a file is written by whoever has stored it."""
     try:
         yield
-    except (TypeError, ValueError, ArithmeticError, AttributeError, KeyError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError, KeyError, BSONError) as error:
         raise RejectedError("its file in GridFS cannot be read: its entry in fs.files or fs.chunks is wrong") from error

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
 
@@ -95,6 +96,23 @@ def test_what_is_over_when_the_worker_stops_leaves_none_either(tmp_path: Path, s
     machine.checkpoints.drop("r")
     machine.checkpoints.join(10)
     assert store.list("~checkpoints/") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "compression"), [("../outside", ZIP_STORED), (SEARCH_NOTES, ZIP_DEFLATED), ("result.json", ZIP_STORED)]
+)
+def test_an_archive_that_is_no_checkpoint_of_ours_is_unpacked_nowhere(
+    machine: Machine, store: DirectoryStore, tmp_path: Path, name: str, compression: int
+) -> None:
+    hostile = tmp_path / "hostile.zip"
+    with ZipFile(hostile, "w", compression) as archive:
+        archive.writestr(name, bytes(1_000))
+    sha256 = hashlib.sha256(hostile.read_bytes()).hexdigest()
+    key = f"{checkpoints_of('r')}{1:09d}-{sha256}"
+    store.put([NewArtifact(key, hostile, sha256, hostile.stat().st_size)])
+    before = {*machine.folder.iterdir()}
+    assert machine.checkpoints.restore("r") is None
+    assert {*machine.folder.iterdir()} == before
 
 
 def test_a_request_never_finds_anothers(machine: Machine) -> None:

@@ -331,6 +331,13 @@ for level in range(40):
     )
 
 
+wide = {
+    "type": "record",
+    "name": "Wide",
+    "fields": [{"name": "x", "type": "int"}, *({"name": f"n{n}", "type": "null"} for n in range(300))],
+}
+
+
 @pytest.mark.parametrize(
     ("hostile", "complaint"),
     [
@@ -341,6 +348,7 @@ for level in range(40):
         (record_of({"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}}), "take no bytes"),
         (record_of({"type": "array", "items": {"type": "fixed", "name": "F", "size": -1}}), "take no bytes"),
         (record_of(["null", "TrainingRequest"]), "recursive"),
+        (record_of({"type": "map", "values": wide}), "items are of more than 200 types"),
         (record_of({"type": "array", "items": "io.tensorfleet.v1.TrainingRequest"}), "recursive"),
         (record_of(*DOUBLING), "more than 10,000 types"),
         (record_of(*["int"] * 100_000), "more than 100,000 values"),

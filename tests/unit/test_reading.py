@@ -112,6 +112,12 @@ def test_lines_of_json_may_end_as_on_any_system(read: Read) -> None:
             read(end.join((b'{"a": 1}', b"", b"{")), "rows.jsonl")
 
 
+@pytest.mark.parametrize("content", [b'[{"a": 1}, {"a": 2}]', b'{"a": 1}\n{"a": 2}\n'])
+@pytest.mark.parametrize("file_name", ["rows.json", "rows"])
+def test_json_may_begin_with_the_mark_that_windows_writes(read: Read, content: bytes, file_name: str) -> None:
+    assert read(b"\xef\xbb\xbf" + content, file_name).to_pydict() == {"a": [1, 2]}
+
+
 def test_a_date_that_is_none_is_rejected_without_advice_for_programmers(read: Read) -> None:
     with pytest.raises(RejectedError) as rejected:
         read(bson.encode({"x": 1}) + bson.encode({"x": DatetimeMS(2**62)}), None)

@@ -226,3 +226,11 @@ def test_threads_share_what_they_found_out(breakers: Breakers) -> None:
     for thread in threads:
         thread.join()
     assert ended == ["well"] * 8
+
+
+def test_what_some_requests_wait_for_holds_up_no_other(breakers: Breakers) -> None:
+    fail(breakers, 10, "dataset cache")
+    assert breakers.is_open("dataset cache")
+    assert not breakers.any_open()
+    fail(breakers, 10, "mongodb")
+    assert breakers.any_open()
