@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
@@ -62,6 +63,6 @@ def said_by(error: BaseException) -> str:
 
     Nothing of a client of a service, whose errors quote hosts.
     """
-    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno is not None else str(error)
+    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno in errno.errorcode else str(error)
     nothing = "it took too long" if isinstance(error, TimeoutError) else "it gave no reason"
     return _CLASS.sub("", text.strip().partition("\n")[0][:LONGEST_SAID]) or nothing
