@@ -63,6 +63,7 @@ def said_by(error: BaseException) -> str:
 
     Nothing of a client of a service, whose errors quote hosts.
     """
-    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno in errno.errorcode else str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error) if number is None or number not in errno.errorcode else os.strerror(number)
     nothing = "it took too long" if isinstance(error, TimeoutError) else "it gave no reason"
     return _CLASS.sub("", text.strip().partition("\n")[0][:LONGEST_SAID]) or nothing
