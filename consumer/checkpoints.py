@@ -22,7 +22,7 @@ import structlog
 
 from consumer import disk, failpoints
 from consumer.containment import contained
-from consumer.threads.neighbour import Periodic, Surroundings
+from consumer.threads.neighbour import TRANSFER_LIMIT_S, Periodic, Surroundings
 from pipeline.artifacts import ArtifactStore, NewArtifact, checkpoints_of
 from pipeline.errors import CorruptArtifactError, NotFoundError, TransientError
 from pipeline.trained import KEPT
@@ -31,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 EVERY_S = 5.0
 """The work of so many seconds is repeated when a worker dies, and of more where a checkpoint takes long to store."""
-UPLOAD_LIMIT_S = 900.0
-"""A checkpoint of gigabytes takes its time."""
 PAUSES = 10
 """Times what storing one took, before the next."""
 
@@ -60,7 +58,7 @@ class Checkpoints(Periodic):
         every_s: float = EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__("checkpoints", around, every_s, busy_limit_s=UPLOAD_LIMIT_S)
+        super().__init__("checkpoints", around, every_s, busy_limit_s=TRANSFER_LIMIT_S)
         self._artifacts = artifacts
         self._folder = folder
         self._clock = clock

@@ -20,7 +20,7 @@ from consumer import disk
 from consumer.claims import Steady
 from consumer.containment import PASSED_ON, contain
 from consumer.jobs.job import Job
-from consumer.threads.neighbour import Ordered, Surroundings
+from consumer.threads.neighbour import TRANSFER_LIMIT_S, Ordered, Surroundings
 from consumer.waiting import FOR_SOME
 from pipeline.datasets import Dataset, LoadAbandoned
 from pipeline.datasets.builtin import BUILTINS
@@ -37,8 +37,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-FETCH_LIMIT_S = 900.0
-"""The bytes of a dataset of gigabytes take their time."""
 PREPARING_LIMIT = 16
 """Jobs that are prepared at once; each has a thread, so that those at hand do not wait behind slow ones."""
 
@@ -95,7 +93,7 @@ class Preparation(Ordered):
         load_time_s: float,
     ) -> None:
         """`load_time_s` is what one dataset may take to be read; all others may have to be read before."""
-        limit_s = FETCH_LIMIT_S + PREPARING_LIMIT * load_time_s
+        limit_s = TRANSFER_LIMIT_S + PREPARING_LIMIT * load_time_s
         super().__init__("preparation", around, threads=PREPARING_LIMIT, busy_limit_s=limit_s)
         self._me = me
         self._ledger = ledger

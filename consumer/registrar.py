@@ -22,7 +22,7 @@ from consumer.containment import PASSED_ON, contain, halved
 from consumer.events.codec import Codec
 from consumer.events.topics import Topics
 from consumer.outcomes import Result, Reused, negative_outcome, registered_outcome, reused_outcome
-from consumer.threads.neighbour import Ordered, Surroundings
+from consumer.threads.neighbour import TRANSFER_LIMIT_S, Ordered, Surroundings
 from pipeline.artifacts import ArtifactStore, NewArtifact
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel
 from pipeline.ledger import Ledger, Owner
@@ -32,8 +32,6 @@ from pipeline.trained import Trained
 T = TypeVar("T")
 
 GROUP_LIMIT = 200
-UPLOAD_LIMIT_S = 900.0
-"""A model file of gigabytes takes its time."""
 EVENT_LIMIT_BYTES = 900_000
 """Of an event: the broker's default limit is 1,048,576 with its overhead."""
 CERTAINLY_FITTING_BYTES = EVENT_LIMIT_BYTES // 3
@@ -95,7 +93,7 @@ class Registrar(Ordered):
         steady: Steady,
         around: Surroundings,
     ) -> None:
-        super().__init__("registrar", around, busy_limit_s=UPLOAD_LIMIT_S)
+        super().__init__("registrar", around, busy_limit_s=TRANSFER_LIMIT_S)
         self._me = me
         self._ledger = ledger
         self._registry = registry

@@ -374,8 +374,7 @@ class Worker:
         if claim.closing is not None:
             self._store(job, claim.closing)
         elif problem is not None:
-            invalid = problem.kind == ErrorKind.INVALID_REQUEST
-            self._end(job, OutcomeKind.REJECTED if invalid else OutcomeKind.FAILED, problem)
+            self._refuse(job, problem)
         elif claim.cancel is not None:
             self._end(job, OutcomeKind.CANCELLED, _cancelled(claim.cancel))
         elif claim.worker_losses >= self._limits.worker_losses:
@@ -436,8 +435,7 @@ class Worker:
         if answer.lost:
             self._park(job)
         elif answer.failure is not None:
-            internal = answer.failure.kind == ErrorKind.INTERNAL_ERROR
-            self._end(job, OutcomeKind.FAILED if internal else OutcomeKind.REJECTED, answer.failure)
+            self._refuse(job, answer.failure)
         elif answer.reused is not None:
             self._reuse(job, answer.reused)
         else:
@@ -452,7 +450,7 @@ class Worker:
         try:
             spec = spec_of(job, self._spool / str(self._fed), self._limits, self._dask_scheduler)
         except RejectedError as error:
-            self._end(job, OutcomeKind.REJECTED, Failure(ErrorKind.INVALID_REQUEST, str(error)))
+            self._refuse(job, Failure(ErrorKind.INVALID_REQUEST, str(error)))
             return
         assert job.dataset is not None
         job.recipe = self._preparation.recipe(job.request, job.dataset)
@@ -565,6 +563,11 @@ class Worker:
         return True
 
     # 5. It is stored ----------------------------------------------------------------------------------------------
+
+    def _refuse(self, job: Job, failure: Failure) -> None:
+        """End a request that is not trained: for what is wrong with it, or for an error of ours about it."""
+        internal = failure.kind == ErrorKind.INTERNAL_ERROR
+        self._end(job, OutcomeKind.FAILED if internal else OutcomeKind.REJECTED, failure)
 
     def _end(self, job: Job, kind: OutcomeKind, failure: Failure) -> None:
         """Decide on a negative outcome; it counts once the ledger has taken it."""

@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 BUSY_LIMIT_S = 60.0
 """A piece of work that takes longer, with no service away, is a thread that stands still."""
+TRANSFER_LIMIT_S = 900.0
+"""The same, of work that moves files: one of gigabytes takes its time."""
 
 
 @dataclass(frozen=True, slots=True)
