@@ -88,6 +88,12 @@ def cpu_s(pid: int) -> float:
     return sum(map(_cpu_s, [pid, *_descendants(pid)]))
 
 
+def wants_cpu(pid: int) -> bool:
+    """Whether a thread of a process or its descendants runs, or waits for a CPU to run on."""
+    threads = [thread for one in (pid, *_descendants(pid)) for thread in _threads(one)]
+    return any(_read(thread / "stat").rpartition(")")[2].split()[:1] == ["R"] for thread in threads)
+
+
 def keep_to(pid: int, cpus: Collection[int]) -> None:
     """Let a process and all its descendants, with all their threads, run nowhere but on these CPUs."""
     for one in (pid, *_descendants(pid)):

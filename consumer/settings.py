@@ -285,7 +285,7 @@ class Settings(BaseSettings):
         ge=64 * 2**20,
     )
     dataset_load_time: Duration = _setting(
-        "300", "Seconds that the file of a dataset may take to be read.", _DURATION, gt=0
+        "300", "Seconds that reading the file of a dataset may take; waiting for a CPU does not count.", _DURATION, gt=0
     )
     max_attempts: int = _setting(3, "Trainings of a request whose trainer crashes.", _COUNT, ge=1)
     max_worker_losses: int = _setting(10, "Workers that may die under a request.", _COUNT, ge=1)

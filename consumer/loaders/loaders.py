@@ -24,6 +24,8 @@ WATCH_S = 0.1
 """Time, memory and whether anybody still waits are looked at this often."""
 START_S = 60.0
 """Its imports take half a second where nothing else runs."""
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP})
+"""How a process ends that has met bytes its code was not made for; other signals somebody has sent."""
 NO_MEMORY = "std::bad_alloc"
 """What C++ says before it aborts, in libraries that do not expect it."""
 LONGEST_NAME = 255
@@ -142,7 +144,6 @@ class Loaders:
     def _answer(
         self, loader: Loader, fetched: Fetched, job: dict[str, Any], check: Callable[[], None]
     ) -> dict[str, Any]:
-        deadline = self._clock() + self._max_time_s
         try:
             loader.ask(job)
             while True:
@@ -153,18 +154,20 @@ class Loaders:
                 if message is not None:
                     _log_lines([message["log"]], fetched.name)
                 check()
-                self._enforce(loader, fetched, deadline)
+                self._enforce(loader, fetched)
         except Ended as ended:
             written = loader.written()
             _log_lines(written, fetched.name)
-            if ended.signal == signal.SIGKILL:
-                raise _KilledFromOutside from ended
             if any(NO_MEMORY in line for line in written):
                 raise self._too_large(fetched) from ended
-            raise self._rejected(fetched, f"crashes the reader ({ended})") from ended
+            if ended.signal in CRASHES:
+                raise self._rejected(fetched, f"crashes the reader ({ended})") from ended
+            if ended.signal is not None:
+                raise _KilledFromOutside from ended
+            raise LoaderError(f"the loader of dataset {fetched.name!r} ended by itself ({ended})") from ended
 
-    def _enforce(self, loader: Loader, fetched: Fetched, deadline: float) -> None:
-        if self._clock() > deadline:
+    def _enforce(self, loader: Loader, fetched: Fetched) -> None:
+        if loader.spent_s() > self._max_time_s:
             limit = f"{self._max_time_s:g} s (DATASET_LOAD_TIME)"
             raise self._rejected(fetched, f"takes more than {limit} to be read")
         if loader.grown_bytes() > self._max_memory_bytes:
@@ -187,8 +190,12 @@ class Loaders:
         return RejectedError(f"dataset {fetched.name!r}: {reading.shown(fetched)} {why}")
 
 
+class LoaderError(Exception):
+    """A loader has failed at what is no fault of a file that anybody knows of: a bug, or a broken installation."""
+
+
 class _KilledFromOutside(Exception):  # noqa: N818 - what has happened, not a malfunction of ours
-    """Somebody has sent SIGKILL to the loader, and it was not us."""
+    """Somebody has sent a signal to the loader, and it was not us."""
 
 
 def _log_lines(lines: list[str], dataset: str) -> None:

@@ -11,12 +11,14 @@ import time
 from typing import Any, Self
 
 from consumer.loaders.child import DATAGRAM_BYTES
-from consumer.processes import kill_with_descendants, private_bytes, without_credentials
+from consumer.processes import cpu_s, kill_with_descendants, private_bytes, wants_cpu, without_credentials
 from consumer.trainers.output import Output
 from consumer.trainers.servers import THREAD_VARIABLES
 
 ENDING_S = 5.0
 LOOK_S = 0.01
+LONGEST_LOOK_S = 1.0
+"""From one look at what it has spent to the next; if more has passed, it was us who stood still."""
 
 
 class Ended(Exception):  # noqa: N818 - what has happened, not a malfunction of ours
@@ -34,6 +36,9 @@ class Loader:
         self.fresh_bytes: int | None = None
         """What it took before its first load; None until it is ready."""
         self._before_bytes = 0
+        self._spent_s = 0.0
+        self._looked_at = 0.0
+        self._cpu_s = 0.0
         self._process = process
         self._control = control
         self._output = output
@@ -73,6 +78,7 @@ class Loader:
         """Raises Ended."""
         self._output.begin()
         self._before_bytes = private_bytes(self._process.pid)
+        self._spent_s, self._looked_at, self._cpu_s = 0.0, time.monotonic(), cpu_s(self._process.pid)
         try:
             self._control.send(json.dumps(job).encode())
         except (BrokenPipeError, ConnectionResetError):
@@ -98,6 +104,20 @@ class Loader:
     def grown_bytes(self) -> int:
         """What it takes, with all that it has started, beyond what it took before it was asked."""
         return private_bytes(self._process.pid) - self._before_bytes
+
+    def spent_s(self) -> float:
+        """What it has spent since it was asked, as far as it was looked at: call this often.
+
+        While it wants a CPU that is what it gets of one, else all the time that passes. So neither a machine that is
+        busy with trainings nor one that has stood still makes a good file a slow one.
+        """
+        now, cpu = time.monotonic(), cpu_s(self._process.pid)
+        if wants_cpu(self._process.pid):
+            self._spent_s += cpu - self._cpu_s
+        else:
+            self._spent_s += min(now - self._looked_at, LONGEST_LOOK_S)
+        self._looked_at, self._cpu_s = now, cpu
+        return self._spent_s
 
     def kill(self) -> None:
         """With all that it has started; returns when it is gone."""

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from consumer.loaders.loaders import Loaders
+from consumer.loaders.loaders import LoaderError, Loaders
 from consumer.loaders.turns import Turns
-from consumer.processes import children
+from consumer.processes import children, keep_to
 from pipeline.datasets import Content, Fetched, LoadAbandoned, reading
 from pipeline.errors import RejectedError
 from tests.disks import small_disk
@@ -134,12 +134,12 @@ def test_a_loader_has_no_credentials_and_comes_after_all_else(
     ("name", "says"),
     [
         ("segfault", r"dataset 'segfault': its file rows.csv \(27 bytes\) crashes the reader \(signal 11\)"),
-        ("leave", r"its file rows.csv \(27 bytes\) crashes the reader \(exit code 3\)"),
         ("hang", r"its file rows.csv \(27 bytes\) takes more than 3 s \(DATASET_LOAD_TIME\) to be read"),
         ("grow", r"its file rows.csv \(27 bytes\) takes more than 256 MiB \(MAX_TRAINING_MEMORY\) to be read"),
         ("gulp", r"its file rows.csv \(27 bytes\) takes more than 256 MiB \(MAX_TRAINING_MEMORY\) to be read"),
         ("swell", r"its file rows.csv \(27 bytes\) takes more than 256 MiB \(MAX_TRAINING_MEMORY\) to be read"),
         ("killed", r"its file rows.csv \(27 bytes\) had its reader killed by the machine twice"),
+        ("compute_for_ever", r"its file rows.csv \(27 bytes\) takes more than 3 s \(DATASET_LOAD_TIME\) to be read"),
         ("orphan_and_hang", r"takes more than 3 s \(DATASET_LOAD_TIME\)"),
     ],
 )
@@ -155,8 +155,32 @@ def test_a_file_that_ends_its_loader_is_rejected_with_the_figure_and_the_next_on
     assert _load(loaders, put("people")).rows == 2
 
 
-def test_a_loader_that_was_killed_from_outside_tries_again_alone(start: Start, put: Put) -> None:
-    assert _load(start(), put("killed_once")).rows == 2
+@pytest.mark.parametrize("name", ["killed_once", "terminated_once"])
+def test_a_loader_that_was_ended_from_outside_tries_again_alone(start: Start, put: Put, name: str) -> None:
+    assert _load(start(), put(name)).rows == 2
+
+
+def test_a_loader_that_ends_by_itself_is_no_fault_of_the_file(start: Start, put: Put) -> None:
+    loaders, before = start(), set(children(os.getpid()))
+    with pytest.raises(LoaderError, match=r"the loader of dataset 'leave' ended by itself \(exit code 3\)"):
+        _load(loaders, put("leave"))
+    assert set(children(os.getpid())) == before
+    assert _load(loaders, put("people")).rows == 2
+
+
+def test_a_busy_machine_makes_no_file_a_slow_one(start: Start, put: Put) -> None:
+    loaders, before = start(max_time_s=1.5), set(children(os.getpid()))
+    _load(loaders, put("people"))
+    (pid,) = set(children(os.getpid())) - before
+    keep_to(pid, {min(os.sched_getaffinity(0))})
+    with ExitStack() as busy:
+        for _ in range(2):
+            others = busy.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            busy.callback(others.kill)
+            keep_to(others.pid, {min(os.sched_getaffinity(0))})
+        began = time.monotonic()
+        assert _load(loaders, put("compute")).rows == 2
+    assert time.monotonic() - began > 1.5, "it was not slowed down"
 
 
 def test_a_loader_that_was_killed_while_nobody_needed_it_is_replaced(
@@ -225,7 +249,7 @@ def test_descriptors_and_processes_stay_flat_however_loads_end(start: Start, put
     loaders = start(count=1, max_time_s=2.0)
     _load(loaders, put("people"))
     descriptors, before = _descriptors(), len(children(os.getpid()))
-    for name in ("segfault", "hang", "killed", "leave", "orphan", "people") * 2:
+    for name in ("segfault", "hang", "killed", "orphan", "people") * 2:
         with suppress(RejectedError):
             _load(loaders, put(name))
     assert (_descriptors(), len(children(os.getpid()))) == (descriptors, before)

@@ -71,12 +71,33 @@ def chatter() -> None:
         os.write(2, b"a line\n")
 
 
+def terminated_once() -> None:
+    """As by a service manager that stops all processes of a worker."""
+    marker = Path(os.environ["LOADER_TROUBLES_MARKER"])
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def slow() -> None:
     time.sleep(0.3)
 
 
-ALL = (segfault, leave, hang, grow, gulp, swell, killed, killed_once, orphan, orphan_and_hang, chatter, slow)
-TROUBLES = {trouble.__name__: trouble for trouble in ALL}
+def compute() -> None:
+    """For a second of CPU time."""
+    end = time.process_time() + 1.0
+    while time.process_time() < end:
+        pass
+
+
+def compute_for_ever() -> None:
+    while True:
+        pass
+
+
+PROCESS = (segfault, leave, hang, killed, killed_once, terminated_once, orphan, orphan_and_hang, chatter, slow)
+RESOURCES = (grow, gulp, swell, compute, compute_for_ever)
+TROUBLES = {trouble.__name__: trouble for trouble in PROCESS + RESOURCES}
 
 if "consumer.loaders.child" in sys.orig_argv:
     from pipeline.datasets import reading
