@@ -17,7 +17,7 @@ from bson.errors import BSONError
 from gridfs import GridFSBucket, GridOut
 from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
 from pipeline.datasets import (
     UNKNOWN_ORIGIN,
@@ -53,6 +53,8 @@ OWN_COLLECTIONS = frozenset(
     {"datasets", "model_registry", "model_aliases", "training_requests", "training_outcomes", "workers"}
 )
 UPLOAD_TIMEOUT_S = 120.0
+ROWS_TIMEOUT_S = 60.0
+"""For one batch of rows: a view computes them when it is asked."""
 PROFILED_BYTES = 1024 * 1024
 PROFILED_ROWS = 5_000
 NEWEST = [("_id", pymongo.DESCENDING)]
@@ -286,13 +288,35 @@ class MongoSource:
         target, digest = (document or {}).get("target_column"), hashlib.sha256()
         batches: Any = self._database[name].find_raw_batches({}, {"_id": 0}, batch_size=BATCH_ROWS)
         sink.begin()
-        with readable(name), about(name), batches.sort("_id") as cursor:
-            for batch in cursor:
+        with self._readable_rows(name), about(name), batches.sort("_id") as cursor:
+            while batch := self._next_batch(cursor):
                 digest.update(batch)
                 sink.write(batch)
         if not sink.size_bytes:
             self._check_collection(name)
         return Fetched(name, sink.path, None, target, f"{digest.hexdigest()} {target!r}")
+
+    def _next_batch(self, cursor: Any) -> bytes:
+        with pymongo.timeout(ROWS_TIMEOUT_S):
+            return next(cursor, b"")
+
+    @contextmanager
+    def _readable_rows(self, name: str) -> Iterator[None]:
+        """As `readable`; of rows that MongoDB must compute or sort first, a time limit says nothing about MongoDB."""
+        with readable(name):
+            try:
+                yield
+            except PyMongoError as error:
+                if not error.timeout or self._is_stored(name):  # which asks MongoDB, so it is not away
+                    raise
+                raise RejectedError(
+                    f"dataset {name!r}: MongoDB takes more than {ROWS_TIMEOUT_S:g} s to compute its next rows; "
+                    "store them in a collection ($merge), or import them"
+                ) from error
+
+    def _is_stored(self, name: str) -> bool:
+        """Whether its rows lie in MongoDB in the order of their `_id`; those of views and time series do not."""
+        return any(found["type"] == "collection" for found in self._database.list_collections(filter={"name": name}))
 
     def _check_collection(self, name: str) -> None:
         if not self._is_collection(name):
@@ -332,13 +356,13 @@ class MongoSource:
     def _of_collection(self, name: str, target: str | None = None) -> DatasetSummary:
         collection = self._database.get_collection(name, codec_options=CODEC)
         rows = None
-        with suppress(RejectedError), readable(name):
+        with suppress(RejectedError), self._readable_rows(name):
             rows = collection.estimated_document_count()
             if rows <= PROFILED_ROWS:
                 return _summary(
                     name, self._loaded(lambda sink: self._fetch_collection(name, {"target_column": target}, sink))
                 )
-        with suppress(RejectedError), readable(name):
+        with suppress(RejectedError), self._readable_rows(name):
             first = collection.find_one({}, {"_id": 0}, sort=[("_id", 1)]) or {}
             return DatasetSummary(name, rows, len(first), target or next(reversed(first), None), None, "mongodb")
         return DatasetSummary(name, rows, None, target, None, "mongodb")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +34,7 @@ from pipeline.datasets.sink import Sink
 from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError, TransientError
 from pipeline.mongodb import connect
+from tests.services.mongodb import MongoDB
 
 CSV = b"height,colour,tall\n1.5,red,no\n2.5,,yes\n,blue,no\n"
 ROWS: dict[str, list[Any]] = {"height": [1.5, 2.5, None], "colour": ["red", None, "blue"], "tall": ["no", "yes", "no"]}
@@ -752,6 +753,30 @@ def test_collections_that_are_not_rows_are_no_datasets(mongo_database: Mongo) ->
     for name in (*own, "system.views"):
         with pytest.raises(RejectedError, match="there is no dataset"):
             source.load(name)
+
+
+@pytest.fixture
+def slow_view(mongodb: MongoDB, mongo_database: Mongo) -> Iterator[DatasetStore]:
+    """Dataset `slow` computes for some seconds, and all that a client does ends after 1 s unless it asks for more."""
+    numbers = {"input": {"$range": [0, 100_000]}, "initialValue": "$x", "in": {"$max": ["$$value", "$$this"]}}
+    mongo_database["people"].insert_many([{"x": 200_000 + n} for n in range(100)])
+    mongo_database.create_collection("slow", viewOn="people", pipeline=[{"$set": {"x": {"$reduce": numbers}}}])
+    with connect(mongodb.url, timeout_s=1.0) as client:
+        yield MongoSource(client[mongo_database.name])
+
+
+def test_a_view_may_take_longer_than_other_calls(slow_view: DatasetStore) -> None:
+    assert slow_view.load("slow").table.num_rows == 100
+
+
+def test_a_view_that_takes_too_long_is_rejected_and_not_taken_for_mongodb_being_away(
+    slow_view: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.datasets.mongodb.ROWS_TIMEOUT_S", 0.5)
+    with pytest.raises(RejectedError, match=r"dataset 'slow': MongoDB takes more than 0.5 s to compute its next rows"):
+        slow_view.load("slow")
+    listed = _listed(slow_view)
+    assert (listed["slow"].rows, listed["people"].rows) == (None, 100)
 
 
 def test_the_id_of_a_file_may_be_written_as_text(mongo_database: Mongo) -> None:
