@@ -1,8 +1,8 @@
 """Gets a job ready for a trainer: what it needs from slow places is asked for here.
 
 That is room in its project, its dataset, a note in the ledger if workers have died under it, the checkpoint of an
-earlier attempt, and an equal training whose result it may have. Several threads do it, since one dataset that takes
-minutes must not hold up another that is at hand.
+earlier attempt, and an equal training whose result it may have. Several threads do it, and some of them are kept for
+what is at hand: datasets that take minutes must not hold up those that take none.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from consumer.claims import Steady
 from consumer.containment import PASSED_ON, contain
 from consumer.jobs.job import Job
 from consumer.threads.neighbour import TRANSFER_LIMIT_S, Ordered, Surroundings
+from consumer.threads.slow_work import SlowWork
 from consumer.waiting import FOR_SOME
 from pipeline.datasets import Dataset, LoadAbandoned
 from pipeline.datasets.builtin import BUILTINS
@@ -38,7 +39,11 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 PREPARING_LIMIT = 16
-"""Jobs that are prepared at once; each has a thread, so that those at hand do not wait behind slow ones."""
+"""Jobs that are prepared at once; each has a thread."""
+SLOW_LIMIT = 12
+"""Of these, jobs that wait for what is not at hand."""
+SAME_LIMIT = 3
+"""Of these, jobs that wait for the same dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,14 @@ class Preparation(Ordered):
         self._spool = spool
         self._is_alone = is_alone
         self._steady = steady
+        self._slow = SlowWork(SLOW_LIMIT, SAME_LIMIT)
         self._counting = threading.Lock()
         self._counted = (0, 0)
+
+    @property
+    def put_off(self) -> int:
+        """Jobs in preparation that wait for those before them; they take nobody's place."""
+        return self._slow.put_off
 
     def at_once(self, job: Job) -> Dataset | None:
         """The dataset, if nothing slow is needed for it."""
@@ -115,16 +126,36 @@ class Preparation(Ordered):
         slow = (
             _accused(job) or job.keeps_checkpoints or _reuses(request) or self._quotas.limits_storage(request.project)
         )
-        return None if slow or request.dataset_name not in BUILTINS else self._datasets.ensure(request.dataset_name)
+        return None if slow or request.dataset_name not in BUILTINS else self._datasets.at_hand(request.dataset_name)
 
     def prepare(self, job: Job, room_bytes: int | None = None) -> None:
         """Answered with a Prepared, when so much is free where trainings write."""
-        moves, abandoned = job.moves, job.abandoned
+        moves, abandoned, name = job.moves, job.abandoned, job.request.dataset_name
+        is_slow = room_bytes is not None or job.keeps_checkpoints
+
+        def quickly() -> Prepared | None:
+            if refused := self._refused(job, moves, abandoned):
+                return refused
+            return None if is_slow else self._prepared(job, moves, abandoned, lambda: self._datasets.at_hand(name))
+
+        def slowly() -> Prepared | None:
+            self.turn.begin()
+            if room_bytes is not None:
+                self._answered(lambda: disk.check_room(self._spool, room_bytes), abandoned, service=disk.SERVICE)
+            return self._prepared(job, moves, abandoned, lambda: self._datasets.ensure(name, abandoned))
+
+        def told(work: Callable[[], Prepared | None]) -> bool:
+            """Deliver the answer; False if there is none yet."""
+            with suppress(LoadAbandoned):  # the job has moved on, or the worker ends
+                if (answer := self._contained(job, moves, work)) is None:
+                    return False
+                self._deliver(answer)
+            self._count_reads()
+            return True
 
         def prepared() -> None:
-            with suppress(LoadAbandoned):  # the job has moved on, or the worker ends
-                self._deliver(self._contained(job, moves, lambda: self._prepare(job, moves, abandoned, room_bytes)))
-            self._count_reads()
+            if not told(quickly):
+                self._slow.do(name, lambda: told(slowly))
 
         self.order(prepared)
 
@@ -150,7 +181,7 @@ class Preparation(Ordered):
         """What a training here would have in common with its equals; `machine` is what its trainers compute with."""
         return recipe(request, dataset, self._machine)
 
-    def _contained(self, job: Job, moves: int, work: Callable[[], Prepared | Crashed]) -> Prepared | Crashed:
+    def _contained(self, job: Job, moves: int, work: Callable[[], T]) -> T | Prepared:
         try:
             return work()
         except (*PASSED_ON, LoadAbandoned):
@@ -158,16 +189,25 @@ class Preparation(Ordered):
         except Exception as error:  # noqa: BLE001 - about this request
             return Prepared(job, moves, failure=contain(self._metrics, "prepare", error, **job.ids))
 
-    def _prepare(self, job: Job, moves: int, abandoned: threading.Event | None, room_bytes: int | None) -> Prepared:
+    def _refused(self, job: Job, moves: int, abandoned: threading.Event | None) -> Prepared | None:
+        """Why it is not to be trained, whatever its dataset is."""
         request = job.request
-        if room_bytes is not None:
-            self._answered(lambda: disk.check_room(self._spool, room_bytes), abandoned, service=disk.SERVICE)
         if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id), abandoned):
             return Prepared(job, moves, lost=True)
         if excess := self._excess(request.project, abandoned):
             return Prepared(job, moves, failure=Failure(ErrorKind.QUOTA_EXCEEDED, excess))
+        return None
+
+    def _prepared(
+        self, job: Job, moves: int, abandoned: threading.Event | None, find: Callable[[], Dataset | None]
+    ) -> Prepared | None:
+        """None if `find` finds no dataset."""
+        request = job.request
         try:
-            dataset = self._fitting(request, abandoned)
+            dataset = self._answered(find, abandoned)
+            if dataset is None:
+                return None
+            self._check_fits(request, dataset)
         except RejectedError as error:
             return Prepared(job, moves, failure=Failure(ErrorKind.INVALID_REQUEST, str(error)))
         checkpoint = None
@@ -191,15 +231,13 @@ class Preparation(Ordered):
         usage = self._answered(lambda: self._registry.usage(project), abandoned)
         return self._quotas.quota(project).excess(project, usage)
 
-    def _fitting(self, request: TrainingRequest, abandoned: threading.Event | None) -> Dataset:
-        """Raises RejectedError if there is no such dataset, or it cannot be trained on in the memory there is."""
-        dataset = self._answered(lambda: self._datasets.ensure(request.dataset_name, abandoned), abandoned)
+    def _check_fits(self, request: TrainingRequest, dataset: Dataset) -> None:
+        """Raises RejectedError, and gives the dataset back, if it cannot be trained on in the memory there is."""
         try:
             check_fits(request, dataset, self._training_memory_bytes)
         except BaseException:
             self._datasets.release(dataset)
             raise
-        return dataset
 
     def _count_reads(self) -> None:
         with self._counting:

@@ -407,7 +407,7 @@ class Worker:
         jobs = self._jobs
         while (
             jobs.count(Place.READY) < self._lanes.room()
-            and jobs.count(Place.PREPARING) < PREPARING_LIMIT
+            and jobs.count(Place.PREPARING) - self._preparation.put_off < PREPARING_LIMIT
             and (job := jobs.take()) is not None
         ):
             self._step("prepare", job.request_id, self._prepare, job)

@@ -19,7 +19,7 @@ import orjson
 
 from pipeline.datasets import Dataset, DatasetStore, Fetched, LoadAbandoned, Read, builtin, reading
 from pipeline.datasets.names import check_name
-from pipeline.datasets.sink import Sink
+from pipeline.datasets.sink import Room, Sink
 from pipeline.errors import RejectedError, TransientError
 
 SERVICE = "dataset cache"
@@ -68,7 +68,7 @@ class DatasetCache:
     one and is removed.  Revisions must be unique over all sources that share a directory.  Thread-safe.
 
     What is fetched to be read lies in `incoming/` too.  It makes what nobody holds go, as all that is new does, but
-    no dataset waits for it: with as many readers as the worker has, the directory may grow by their files for a while.
+    no dataset waits for it: the directory may grow by `max_bytes` for each worker while datasets are read.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class DatasetCache:
             directory.absolute() / part for part in ("content", "names", "incoming")
         )
         self._max_bytes = max_bytes
+        self._fetching = Room(SERVICE, max_bytes)
         self._source = source
         self._clock = clock
         self._read = read
@@ -92,6 +93,17 @@ class DatasetCache:
         self._holds: dict[str, _Hold] = {}
         self._readers: WeakValueDictionary[str, _Reader] = WeakValueDictionary()
         self._verdicts: dict[tuple[str, str], tuple[float, str]] = {}
+
+    def at_hand(self, name: str) -> Dataset | None:
+        """What `ensure` returns, if nothing has to be fetched for it."""
+        if name in builtin.BUILTINS:
+            return _builtin(name)
+        check_name(name)
+        if (revision := self._source.revision(name)) is None:
+            return None
+        with self._disk():
+            known = self._found(name, revision)
+        return None if known is None else self._dataset(name, known)
 
     def ensure(self, name: str, abandoned: threading.Event | None = None) -> Dataset:
         """The dataset as it is in its source now, on disk and held until `release`; built-ins need neither.
@@ -101,18 +113,21 @@ class DatasetCache:
         LoadAbandoned soon after `abandoned` is set, unless the dataset is there.
         """
         if name in builtin.BUILTINS:
-            return Dataset(name, builtin.fingerprint(name), None, builtin.TARGETS[name])
+            return _builtin(name)
         check_name(name)
         revision = self._source.revision(name)
         with self._disk():
             known = self._known(name, revision, abandoned)
-        return Dataset(name, known.fingerprint, self._path(known.fingerprint), known.target_column)
+        return self._dataset(name, known)
 
     def release(self, dataset: Dataset) -> None:
         """The job that `ensure` was called for needs the file no more; once for each call of `ensure`."""
         if dataset.path is None:
             return
         self._let_go(dataset.fingerprint)
+
+    def _dataset(self, name: str, known: _Known) -> Dataset:
+        return Dataset(name, known.fingerprint, self._path(known.fingerprint), known.target_column)
 
     def _let_go(self, fingerprint: str) -> None:
         with self._lock:
@@ -136,8 +151,8 @@ class DatasetCache:
 
     @contextmanager
     def _fetched(self, name: str, abandoned: threading.Event | None) -> Iterator[Fetched]:
-        with self._new_file(FETCHED) as (_, path):
-            with Sink(path, self._max_bytes, abandoned) as sink:
+        with self._new_file(FETCHED) as (_, path), self._fetching.share() as take:
+            with Sink(path, self._max_bytes, abandoned, take) as sink:
                 fetched = self._source.fetch(name, sink)
             self._make_room()
             yield fetched
@@ -285,6 +300,10 @@ class DatasetCache:
 
     def _path(self, fingerprint: str) -> Path:
         return self._content / f"{fingerprint}.arrow"
+
+
+def _builtin(name: str) -> Dataset:
+    return Dataset(name, builtin.fingerprint(name), None, builtin.TARGETS[name])
 
 
 def _locked(path: Path, lock: int) -> BinaryIO | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,7 +172,10 @@ class Process:
         self.committer = Committer(announcer, progress, codec, topics, around=around)
         self.committer._given_up.set()  # what is in doubt is tried again when it is told to
         dataset = Dataset("iris", "f", None, None)
-        datasets: Any = SimpleNamespace(ensure=lambda *_: dataset, release=lambda _: None, hits=0, misses=0)
+        at_hand = cycle((dataset, None, None))  # every second one has to be waited for
+        datasets: Any = SimpleNamespace(
+            at_hand=lambda _: next(at_hand), ensure=lambda *_: dataset, release=lambda _: None, hits=0, misses=0
+        )
         self.preparation = Preparation(
             self.me, ledger, datasets, lambda _: None, quotas=Quotas(), registry=registry, machine={},
             training_memory_bytes=2**30, spool=folder, is_alone=lambda: True, steady=steady, around=around,

@@ -30,7 +30,7 @@ STEPS: list[tuple[type, str]] = [
     (Worker, "_feed"),
     (Worker, "_taken"),
     (Worker, "_finished"),
-    (Preparation, "_prepare"),
+    (Preparation, "_prepared"),
     (Preparation, "recipe"),
     (Registrar, "_upload"),
 ]

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pipeline.datasets import Content, Dataset, Fetched, LoadAbandoned, builtin, reading
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
-from pipeline.datasets.sink import Sink
+from pipeline.datasets.sink import Room, Sink
 from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError, TransientError
 
@@ -628,3 +628,35 @@ def test_the_fingerprint_of_a_dataset_stays_the_same_from_release_to_release() -
         }
     )
     assert fingerprint(canonical(table)) == "57c2f2de4552dba01492b6df53b51ebe0e0ada58b9c7139f093b7cb18a47b047"
+
+
+def test_what_is_at_hand_needs_no_fetch_and_the_rest_is_none(cache: DatasetCache, source: CountingSource) -> None:
+    assert cache.at_hand("a") is None
+    ensured = _used(cache, "a")
+    assert cache.at_hand("a") == ensured
+    cache.release(ensured)
+    source.add("a", _table(7), "y")
+    assert cache.at_hand("a") is None
+    source.blind = True
+    assert cache.at_hand("b") is None
+    assert source.loads == ["a"]
+    with pytest.raises(RejectedError, match="there is no dataset"):
+        cache.at_hand("nowhere")
+
+
+def test_all_that_is_fetched_at_a_time_is_no_larger_than_the_cache(tmp_path: Path) -> None:
+    room = Room("dataset cache", 100)
+    with room.share() as one:
+        with Sink(tmp_path / "one", 100, take=one) as first, room.share() as other:
+            first.begin(60)
+            first.write(bytes(60))
+            with Sink(tmp_path / "other", 100, take=other) as second:
+                second.begin()
+                second.write(bytes(40))
+                with pytest.raises(TransientError, match="being read fill all of its 100 bytes"):
+                    second.write(b"x")
+                with pytest.raises(TransientError, match="being read fill all of its 100 bytes"):
+                    second.begin(41)
+        one(100)
+    with room.share() as again:
+        again(100)

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consumer import disk
-from consumer.claims import Asked, Steady
-from consumer.intake import Partition, Record
-from consumer.jobs.job import Job
-from consumer.jobs.places import Place
+from consumer.claims import Steady
 from consumer.preparation import Preparation, Prepared
 from consumer.settings import Settings
 from consumer.stores import open_cache, open_stores
 from consumer.threads.neighbour import Surroundings
 from consumer.waiting import Breakers
 from pipeline.errors import TransientError
-from pipeline.jobs import TrainingRequest
 from pipeline.ledger import Owner
 from pipeline.quotas import Quotas
 from tests.disks import fill, small_disk
+from tests.jobs import preparing
 
 
 def test_half_of_a_disk_is_always_enough_and_a_full_one_never(tmp_path: Path) -> None:
@@ -60,7 +56,7 @@ def test_a_job_that_lacked_space_is_prepared_when_there_is_some(tmp_path: Path) 
         )
         fill(tmp_path / "spool" / "ballast")
         preparation.start()
-        preparation.prepare(_job(), 0)
+        preparation.prepare(preparing("r", "iris"), 0)
         _await(lambda: breakers.is_open(disk.SERVICE))
         assert delivered == []
         (tmp_path / "spool" / "ballast").unlink()
@@ -70,12 +66,6 @@ def test_a_job_that_lacked_space_is_prepared_when_there_is_some(tmp_path: Path) 
     (prepared,) = delivered
     assert isinstance(prepared, Prepared)
     assert prepared.dataset is not None
-
-
-def _job() -> Job:
-    request = TrainingRequest("r", "job", "svm", "iris", model_name="m", requested_at=datetime.now(UTC))
-    record = Record(Partition("requests", 0), 1, 0, None, b"", (), 0)
-    return Job(Asked(record, request, "", None), record, Place.PREPARING)
 
 
 def _await(condition: Callable[[], bool], within_s: float = 60.0) -> None:

@@ -1,0 +1,18 @@
+"""Jobs, as they are once their turn has come."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+from consumer.claims import Asked
+from consumer.intake import Partition, Record
+from consumer.jobs.job import Job
+from consumer.jobs.places import Place
+from pipeline.jobs import TrainingRequest
+
+
+def preparing(request_id: str, dataset_name: str) -> Job:
+    request = TrainingRequest(request_id, "job", "svm", dataset_name, model_name="m", requested_at=datetime.now(UTC))
+    record = Record(Partition("requests", 0), 1, 0, None, b"", (), 0)
+    return Job(Asked(record, request, "", None), record, Place.PREPARING, abandoned=threading.Event())
