@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -223,15 +224,31 @@ def _bad_line(content: Content, delimiter: str, *, quoted: bool) -> RejectedErro
 
 
 def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
-    """Arrow's words are for programmers where a row is longer than a block."""
-    size = len(content) if isinstance(content, bytes) else content.stat().st_size
-    if "block" not in str(error):
-        return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
-    if size < BLOCK_BYTES:
+    """Arrow's words are for programmers where a row is longer than a block, or the only one."""
+    sizes = array("q", _row_sizes(content))
+    if len(sizes) == 1 and sizes[0] <= BLOCK_BYTES:
         return RejectedError("it has no rows")
+    if max(sizes) <= BLOCK_BYTES:
+        return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
     return RejectedError(
         f"the CSV file has a row of more than {BLOCK_BYTES:,} bytes: has it line ends, each quotation mark a second?"
     )
+
+
+def _row_sizes(content: Content) -> Iterator[int]:
+    """The bytes of each row, blank lines left out; a line end within quotation marks is of the row."""
+    with _opened(content) as file:
+        size, quoted = 0, False
+        for line in (part for whole in file for part in whole.splitlines(keepends=True)):
+            size += len(line)
+            quoted ^= line.count(b'"') % 2 == 1
+            if quoted:
+                continue
+            if not line.isspace():
+                yield size
+            size = 0
+        if size:
+            yield size
 
 
 def _no_text() -> RejectedError:

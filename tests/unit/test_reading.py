@@ -90,6 +90,9 @@ def test_arrows_lack_of_memory_is_one_also_where_a_message_was_made_of_it(
     [
         (b"a", "it has no rows"),
         (b"1" * 20_000_000, "the CSV file has a row of more than 8,388,608 bytes"),
+        (b"a,b\n1,2\n" + b"x" * 20_000_000, "the CSV file has a row of more than 8,388,608 bytes"),
+        (b'a,b\n1,"' + b"many words\n" * 2_000_000 + b'"\n', "the CSV file has a row of more than 8,388,608 bytes"),
+        (b'"a,b\n', "it has no rows"),
         ("a,b\n1,2\n".encode("utf-16-be"), "the header of the CSV file holds zero bytes, as UTF-16 does"),
         ("\ufeffa,b\n1,2\n".encode("utf-16-be"), "the file is in UTF-16"),
         (b'{"a": ' + b"[" * 300 + b"1" + b"]" * 300 + b"}", "column 'a' holds lists 300 deep; at most 16 are taken"),
@@ -98,6 +101,27 @@ def test_arrows_lack_of_memory_is_one_also_where_a_message_was_made_of_it(
 def test_odd_texts_are_rejected_in_words(read: Read, content: bytes, says: str) -> None:
     with pytest.raises(RejectedError, match=f"^dataset 'rows': .*{says}"):
         read(content, "rows")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a\n" + b"x" * 8_388_609, "the CSV file has a row of more than 8,388,608 bytes"),
+        (b"a\n" + b"x" * 8_388_608, "the CSV file cannot be read: a block of words"),
+        (b"a\n\n\n", "it has no rows"),
+        (b"\n\na\r\r1\r", "the CSV file cannot be read: a block of words"),
+        (b'a\n"\n"\n', "the CSV file cannot be read: a block of words"),
+    ],
+)
+def test_what_is_wrong_with_rows_is_found_in_the_file_and_not_in_arrows_words(
+    read: Read, content: bytes, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> Any:
+        raise pa.ArrowInvalid("a block of words")
+
+    monkeypatch.setattr(pa.csv, "read_csv", fails)
+    with pytest.raises(RejectedError, match=f"^dataset 'rows': {says}"):
+        read(content)
 
 
 def test_a_cell_may_have_megabytes(read: Read) -> None:
