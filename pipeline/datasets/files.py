@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.datasets.moments import with_all_dates
 from pipeline.datasets.rows import table_of
-from pipeline.datasets.tables import Column, canonical, check_column_count
+from pipeline.datasets.tables import Column, check_column_count
 from pipeline.errors import RejectedError, said_by
 
 BOM = b"\xef\xbb\xbf"
@@ -46,7 +46,7 @@ Keys = TypeVar("Keys", bound=Mapping[str, Any])
 
 
 def read_table(content: Content, file_name: str, max_bytes: int | None = None) -> pa.Table:
-    """The rows of a file as a canonical table; its kind is told by its first bytes, then by its name.
+    """The rows of a file with the types that it has; its kind is told by its first bytes, then by its name.
 
     CSV has a header line, is UTF-8, and is separated by the comma, semicolon, tab or bar that the header has most of;
     the types of its columns are found from all their values.  Raises RejectedError that says where the file is
@@ -63,11 +63,11 @@ def read_table(content: Content, file_name: str, max_bytes: int | None = None) -
             raise RejectedError(f"the file is {what}; store it as plain CSV in UTF-8, Parquet or JSON lines")
     name = file_name.lower()
     if magic == b"PAR1":
-        return canonical(_parquet(content, max_bytes))
+        return _parquet(content, max_bytes)
     if name.endswith(JSON_SUFFIXES) or (not name.endswith(CSV_SUFFIXES) and beginning[:1] in (b"{", b"[")):
         rows = _list(content) if beginning.startswith(b"[") else _lines(content)
-        return canonical(table_of(rows, max_bytes))
-    return canonical(_csv(content))
+        return table_of(rows, max_bytes)
+    return _csv(content)
 
 
 def parquet_of(table: pa.Table) -> bytes:

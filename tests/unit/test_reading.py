@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bson.datetime_ms import DatetimeMS
 
 from pipeline.datasets import Fetched, directory, reading
 from pipeline.datasets.directory import DirectorySource
+from pipeline.datasets.files import parquet_of, read_table
 from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
 
@@ -57,6 +59,11 @@ def test_what_nobody_thought_of_is_a_rejection_that_names_the_column(
     assert str(rejected.value) == f"dataset 'rows': its file rows.csv (8 bytes) cannot be read in column 'b': {says}"
     assert "Traceback" in caplog.text
     assert type(raised).__name__ in caplog.text
+
+
+def test_the_rows_of_a_file_keep_its_types_until_they_are_made_canonical_once() -> None:
+    table = pa.table({"day": [date(2020, 1, 31)], "count": pa.array([1], pa.int8()), "word": ["a"]})
+    assert read_table(parquet_of(table), "rows.parquet").equals(table)
 
 
 @pytest.mark.parametrize("raised", [MemoryError("malloc"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
