@@ -40,7 +40,7 @@ from pipeline.environment import requirements
 from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.mlflow_files import mlmodel, python_env
 from pipeline.preparation import as_rows, check_range, known_categories
-from pipeline.skops_alone import skops
+from pipeline.skops_reader import loads
 from pipeline.skops_writer import dumps
 from pipeline.zip_files import archive, unpack, unpacked
 
@@ -244,6 +244,8 @@ def _parse(data: bytes, name: str) -> LoadedModel:
         return _read(data)
     except CorruptArtifactError as wrong:
         raise CorruptArtifactError(f"{name} {wrong}") from wrong
+    except MemoryError:  # the reader's: what a file claims is checked before
+        raise
     except Exception as wrong:  # skops raises whatever it stumbles on in a state that it has not written
         raise CorruptArtifactError(f"{name} is no model file: {str(wrong)[:500] or type(wrong).__name__}") from wrong
 
@@ -254,8 +256,7 @@ def _read(data: bytes) -> LoadedModel:
         raise CorruptArtifactError(f"is no model file: there is no item named {missing[0]} in it")
     manifest = orjson.loads(members["manifest.json"])
     _check_format(manifest)
-    unpacked(members["model.skops"])  # which skops does by itself, and believes whatever an archive says of its sizes
-    pipeline = skops.io.loads(members["model.skops"], trusted=trusted_types())
+    pipeline = loads(members["model.skops"], trusted_types())
     if not isinstance(pipeline, Pipeline) or not pipeline.steps:
         raise TypeError("its model.skops holds no pipeline")
     example, evaluation = (orjson.loads(members[f"{part}.json"]) for part in ("example", "evaluation"))

@@ -29,6 +29,9 @@ def _absent(names: tuple[str, ...]) -> Iterator[None]:
 
 with _absent(ARRAY_LIBRARIES):
     import skops.io
+    from skops.io._audit import NODE_TYPE_MAPPING
+    from skops.io._protocol import PROTOCOL
+    from skops.io._sklearn import TreeNode
     from skops.io._utils import SaveContext, get_state
 
-__all__ = ["SaveContext", "get_state", "skops"]
+__all__ = ["NODE_TYPE_MAPPING", "PROTOCOL", "SaveContext", "TreeNode", "get_state", "skops"]

@@ -76,8 +76,10 @@ class DatasetCache:
         directory: Path,
         max_bytes: int,
         source: DatasetStore,
-        clock: Callable[[], float] = time.time,
         read: Read = reading.read,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.hits = 0
         self.misses = 0
@@ -87,8 +89,9 @@ class DatasetCache:
         self._max_bytes = max_bytes
         self._fetching = Room(SERVICE, max_bytes)
         self._source = source
-        self._clock = clock
         self._read = read
+        self._clock = clock
+        self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._holds: dict[str, _Hold] = {}
         self._readers: WeakValueDictionary[str, _Reader] = WeakValueDictionary()
@@ -193,8 +196,10 @@ class DatasetCache:
         return known
 
     def _judge(self, fetched: Fetched, error: RejectedError) -> None:
+        judged = (fetched.name, fetched.revision)
         with self._lock:
-            self._verdicts[fetched.name, fetched.revision] = (self._clock(), str(error))
+            self._verdicts.pop(judged, None)  # a renewed one is the youngest
+            self._verdicts[judged] = (self._clock(), str(error))
             for oldest in list(self._verdicts)[:-MOST_VERDICTS]:
                 del self._verdicts[oldest]
 
@@ -225,7 +230,7 @@ class DatasetCache:
                     hold.file.close()
                 hold = self._holds[fingerprint] = _Hold(file, jobs)
             hold.jobs += 1
-            now = self._clock()
+            now = self._wall_clock()  # all workers of the machine compare these times, and they outlive a restart
             os.utime(hold.file.fileno(), (now, now))
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.datasets.moments import with_all_dates
 from pipeline.datasets.rows import table_of
-from pipeline.datasets.tables import Column, canonical, check_column_count
+from pipeline.datasets.tables import Column, check_column_count
 from pipeline.errors import RejectedError, said_by
 
 BOM = b"\xef\xbb\xbf"
@@ -45,7 +46,7 @@ Keys = TypeVar("Keys", bound=Mapping[str, Any])
 
 
 def read_table(content: Content, file_name: str, max_bytes: int | None = None) -> pa.Table:
-    """The rows of a file as a canonical table; its kind is told by its first bytes, then by its name.
+    """The rows of a file with the types that it has; its kind is told by its first bytes, then by its name.
 
     CSV has a header line, is UTF-8, and is separated by the comma, semicolon, tab or bar that the header has most of;
     the types of its columns are found from all their values.  Raises RejectedError that says where the file is
@@ -62,11 +63,11 @@ def read_table(content: Content, file_name: str, max_bytes: int | None = None) -
             raise RejectedError(f"the file is {what}; store it as plain CSV in UTF-8, Parquet or JSON lines")
     name = file_name.lower()
     if magic == b"PAR1":
-        return canonical(_parquet(content, max_bytes))
+        return _parquet(content, max_bytes)
     if name.endswith(JSON_SUFFIXES) or (not name.endswith(CSV_SUFFIXES) and beginning[:1] in (b"{", b"[")):
         rows = _list(content) if beginning.startswith(b"[") else _lines(content)
-        return canonical(table_of(rows, max_bytes))
-    return canonical(_csv(content))
+        return table_of(rows, max_bytes)
+    return _csv(content)
 
 
 def parquet_of(table: pa.Table) -> bytes:
@@ -223,15 +224,31 @@ def _bad_line(content: Content, delimiter: str, *, quoted: bool) -> RejectedErro
 
 
 def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
-    """Arrow's words are for programmers where a row is longer than a block."""
-    size = len(content) if isinstance(content, bytes) else content.stat().st_size
-    if "block" not in str(error):
-        return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
-    if size < BLOCK_BYTES:
+    """Arrow's words are for programmers where a row is longer than a block, or the only one."""
+    sizes = array("q", _row_sizes(content))
+    if len(sizes) == 1 and sizes[0] <= BLOCK_BYTES:
         return RejectedError("it has no rows")
+    if max(sizes) <= BLOCK_BYTES:
+        return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
     return RejectedError(
         f"the CSV file has a row of more than {BLOCK_BYTES:,} bytes: has it line ends, each quotation mark a second?"
     )
+
+
+def _row_sizes(content: Content) -> Iterator[int]:
+    """The bytes of each row, blank lines left out; a line end within quotation marks is of the row."""
+    with _opened(content) as file:
+        size, quoted = 0, False
+        for line in (part for whole in file for part in whole.splitlines(keepends=True)):
+            size += len(line)
+            quoted ^= line.count(b'"') % 2 == 1
+            if quoted:
+                continue
+            if not line.isspace():
+                yield size
+            size = 0
+        if size:
+            yield size
 
 
 def _no_text() -> RejectedError:

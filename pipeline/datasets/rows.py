@@ -21,12 +21,11 @@ from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 
 from pipeline.datasets.moments import MOMENT, no_date
-from pipeline.datasets.tables import TEXT, Chunk, Column, check_column_count, chunked
+from pipeline.datasets.tables import TEXT, UUID_BYTES, Chunk, Column, check_column_count, chunked
 from pipeline.errors import RejectedError, said_by
 
 BATCH_ROWS = 5_000
 EXACT_INT = 2**53
-UUID_BYTES = 16
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     uuid_representation=UuidRepresentation.UNSPECIFIED,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ from pipeline.errors import RejectedError, said_by
 Column: TypeAlias = Any  # a ChunkedArray, and an Array: the stubs of pyarrow know fewer calls than it has
 Chunk: TypeAlias = Any
 TEXT = pa.large_string()  # what pandas keeps text in, so it is mapped without a copy; has no limit of 2 GiB
+UUID_BYTES = 16
+"""Of values of one length: taken for UUIDs, as which Parquet stores them too."""
 MAX_CLASSES = 50
 MAX_SHOWN = 30
 MOST_NUMBERS = 16_384
@@ -42,9 +45,10 @@ def about(name: str) -> Iterator[None]:
 def canonical(table: pa.Table) -> pa.Table:
     """The same rows with few types: bool, int64, float64, text, timestamp[us] in UTC, null, and tensors.
 
-    Dates become timestamps, decimals floats, NaN a missing value, a column without any value `null`, and lists of
-    one length, also nested, fixed-size lists (tensors).  An index that pandas has written is no column.  Raises
-    RejectedError, naming the column, for what is no feature (other nested values, bytes), and for a table without rows.
+    Dates become timestamps, decimals floats, UUIDs text, NaN a missing value, a column without any value `null`, and
+    lists of one length, also nested, fixed-size lists (tensors).  An index that pandas has written is no column.
+    Raises RejectedError, naming the column, for what is no feature (other nested values, bytes), and for a table
+    without rows.
     """
     names = [name for name in table.column_names if not PANDAS_INDEX.fullmatch(name)]
     doubled = sorted(name for name, times in Counter(names).items() if times > 1)
@@ -150,6 +154,8 @@ def _plain(name: str, column: Column) -> Column:
         return moments(name, column)
     if types.is_duration(kind):
         return pc.divide(column.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
+    if types.is_fixed_size_binary(kind) and kind.byte_width == UUID_BYTES:
+        return chunked([_uuids(chunk) for chunk in column.chunks], TEXT)
     if types.is_time(kind) or _is_text(kind) or _is_bytes(kind):
         return column.cast(TEXT)
     return _tensor(name, column)
@@ -160,7 +166,14 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    types = pa.types
+    variable = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return variable or types.is_fixed_size_binary(kind)
+
+
+def _uuids(chunk: Chunk) -> Chunk:
+    """As the same UUIDs are read from a collection."""
+    return pa.array([None if each is None else str(UUID(bytes=each)) for each in chunk.to_pylist()], TEXT)
 
 
 def _without_nan(column: Column) -> Column:

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.datasets import Content, Dataset, Fetched, LoadAbandoned, builtin, reading
+from pipeline.datasets import cache as module
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.sink import Room, Sink
@@ -68,13 +69,13 @@ def clock() -> Iterator[float]:
 @pytest.fixture
 def cache(tmp_path: Path, source: CountingSource, clock: Iterator[float]) -> DatasetCache:
     """Has room for three of the tables."""
-    return DatasetCache(tmp_path / "cache", 3 * ROWS_BYTES, source, clock.__next__)
+    return DatasetCache(tmp_path / "cache", 3 * ROWS_BYTES, source, wall_clock=clock.__next__)
 
 
 @pytest.fixture
 def another(tmp_path: Path, source: CountingSource, clock: Iterator[float]) -> Callable[[], DatasetCache]:
     """Another worker's cache in the same directory, or the same worker's after a restart."""
-    return lambda: DatasetCache(tmp_path / "cache", 3 * ROWS_BYTES, source, clock.__next__)
+    return lambda: DatasetCache(tmp_path / "cache", 3 * ROWS_BYTES, source, wall_clock=clock.__next__)
 
 
 def _table(seed: int, rows: int = ROWS) -> pa.Table:
@@ -340,7 +341,7 @@ def read() -> Reading:
 
 @pytest.fixture
 def watched(tmp_path: Path, source: CountingSource, clock: Iterator[float], read: Reading) -> DatasetCache:
-    return DatasetCache(tmp_path / "cache", 3 * ROWS_BYTES, source, clock.__next__, read)
+    return DatasetCache(tmp_path / "cache", 3 * ROWS_BYTES, source, read, clock=clock.__next__)
 
 
 def test_what_is_in_the_cache_is_not_read_whoever_knows_its_revision(
@@ -398,6 +399,34 @@ def test_a_verdict_holds_for_these_bytes_and_for_five_minutes(
     read.refuse = False
     source.add("a", _table(99), None)
     assert _opened(_used(watched, "a")).equals(_table(99))
+
+
+def test_a_verdict_does_not_age_by_the_wall_clock(tmp_path: Path, source: CountingSource, read: Reading) -> None:
+    read.refuse = True
+    days = iter((0.0, 1e9, -1e9))
+    cache = DatasetCache(tmp_path / "cache", 3 * ROWS_BYTES, source, read, clock=lambda: 0.0, wall_clock=days.__next__)
+    for _ in range(3):
+        with pytest.raises(RejectedError):
+            cache.ensure("a")
+    assert read.names == ["a"]
+
+
+def test_a_verdict_that_was_renewed_is_remembered_longer_than_older_ones(
+    watched: DatasetCache, read: Reading, clock: Iterator[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_VERDICTS", 2)
+    read.refuse = True
+
+    def refused(*names: str) -> None:
+        for name in names:
+            with pytest.raises(RejectedError):
+                watched.ensure(name)
+
+    refused("a", "b")
+    for _ in range(300):
+        next(clock)
+    refused("a", "c", "a")
+    assert read.names == ["a", "b", "a", "c"]
 
 
 def test_who_waits_for_anothers_reading_can_be_called_off_and_so_can_the_reader(
@@ -479,7 +508,7 @@ from pipeline.datasets import cache as module
 from pipeline.datasets.directory import DirectorySource
 
 root = Path(sys.argv[1])
-cache = module.DatasetCache(root / "cache", int(sys.argv[2]), DirectorySource(root / "source"), lambda: 0.0)
+cache = module.DatasetCache(root / "cache", int(sys.argv[2]), DirectorySource(root / "source"), wall_clock=lambda: 0.0)
 if sys.argv[3] == "while writing":
     os.fsync = lambda _: (print("there", flush=True), time.sleep(60))
 dataset = cache.ensure("a")

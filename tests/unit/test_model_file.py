@@ -339,6 +339,58 @@ def test_a_state_that_is_no_json_object_or_endlessly_deep_is_no_model_file(
         rewritten(model_skops=zip_files.archive({"schema.json": schema}))
 
 
+def _claiming(shape: tuple[int, ...], kind: str) -> bytes:
+    """An array file of so many values that has none of them."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def test_an_array_that_claims_more_bytes_than_it_has_is_refused_before_room_is_made(
+    mixed: LoadedModel, rewritten: Callable[..., LoadedModel]
+) -> None:
+    members = zip_files.unpacked(zip_files.unpacked(mixed.data)["model.skops"])
+    array = next(name for name in members if name.endswith(".npy"))
+    for kind, shape in (("<f8", (2**58,)), ("<f8", (2**24, 2**40)), ("<f8", (-1, -(2**60))), ("|V0", (10**12,))):
+        with pytest.raises(
+            CorruptArtifactError, match=r"holds an array that claims [0-9,]{10,} bytes and has 128 at most"
+        ):
+            rewritten(model_skops=zip_files.archive({**members, array: _claiming(shape, kind)}))
+
+
+@pytest.mark.parametrize("outputs", ["0", "2", str(2**62)])
+def test_a_tree_that_claims_other_outputs_than_it_has_is_refused_before_room_is_made(
+    outputs: str, rewritten: Callable[..., LoadedModel]
+) -> None:
+    tree = DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1])
+    members = zip_files.unpacked(skops_writer.dumps(make_pipeline(tree)))
+    state = orjson.loads(members["schema.json"])
+    (args,) = _args(state)
+    args[2] = {**args[2], "content": outputs, "__id__": -1}
+    with pytest.raises(CorruptArtifactError, match=r"holds a decision tree that claims [0-9,]+ outputs and has 1"):
+        rewritten(model_skops=zip_files.archive({**members, "schema.json": orjson.dumps(state)}))
+
+
+def _args(node: Any) -> list[Any]:
+    """What trees are built with, of all in a state."""
+    if not isinstance(node, dict | list):
+        return []
+    inner = node.values() if isinstance(node, dict) else node
+    own = [node["__reduce__"]["args"]["content"]] if isinstance(node, dict) and "__reduce__" in node else []
+    return own + [args for each in inner for args in _args(each)]
+
+
+def test_a_lack_of_memory_while_a_model_file_is_read_is_not_blamed_on_it(
+    rewritten: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "load", fails)
+    with pytest.raises(MemoryError):
+        rewritten()
+
+
 def test_a_model_file_that_holds_no_pipeline_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
     with pytest.raises(CorruptArtifactError, match="holds no pipeline"):
         rewritten(model_skops=skops_writer.dumps({"a": np.zeros(2)}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bson.datetime_ms import DatetimeMS
 
 from pipeline.datasets import Fetched, directory, reading
 from pipeline.datasets.directory import DirectorySource
+from pipeline.datasets.files import parquet_of, read_table
 from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
 
@@ -59,6 +61,11 @@ def test_what_nobody_thought_of_is_a_rejection_that_names_the_column(
     assert type(raised).__name__ in caplog.text
 
 
+def test_the_rows_of_a_file_keep_its_types_until_they_are_made_canonical_once() -> None:
+    table = pa.table({"day": [date(2020, 1, 31)], "count": pa.array([1], pa.int8()), "word": ["a"]})
+    assert read_table(parquet_of(table), "rows.parquet").equals(table)
+
+
 @pytest.mark.parametrize("raised", [MemoryError("malloc"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
 def test_what_is_the_machines_trouble_is_no_rejection(
     read: Read, raised: Exception, monkeypatch: pytest.MonkeyPatch
@@ -90,6 +97,9 @@ def test_arrows_lack_of_memory_is_one_also_where_a_message_was_made_of_it(
     [
         (b"a", "it has no rows"),
         (b"1" * 20_000_000, "the CSV file has a row of more than 8,388,608 bytes"),
+        (b"a,b\n1,2\n" + b"x" * 20_000_000, "the CSV file has a row of more than 8,388,608 bytes"),
+        (b'a,b\n1,"' + b"many words\n" * 2_000_000 + b'"\n', "the CSV file has a row of more than 8,388,608 bytes"),
+        (b'"a,b\n', "it has no rows"),
         ("a,b\n1,2\n".encode("utf-16-be"), "the header of the CSV file holds zero bytes, as UTF-16 does"),
         ("\ufeffa,b\n1,2\n".encode("utf-16-be"), "the file is in UTF-16"),
         (b'{"a": ' + b"[" * 300 + b"1" + b"]" * 300 + b"}", "column 'a' holds lists 300 deep; at most 16 are taken"),
@@ -98,6 +108,27 @@ def test_arrows_lack_of_memory_is_one_also_where_a_message_was_made_of_it(
 def test_odd_texts_are_rejected_in_words(read: Read, content: bytes, says: str) -> None:
     with pytest.raises(RejectedError, match=f"^dataset 'rows': .*{says}"):
         read(content, "rows")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a\n" + b"x" * 8_388_609, "the CSV file has a row of more than 8,388,608 bytes"),
+        (b"a\n" + b"x" * 8_388_608, "the CSV file cannot be read: a block of words"),
+        (b"a\n\n\n", "it has no rows"),
+        (b"\n\na\r\r1\r", "the CSV file cannot be read: a block of words"),
+        (b'a\n"\n"\n', "the CSV file cannot be read: a block of words"),
+    ],
+)
+def test_what_is_wrong_with_rows_is_found_in_the_file_and_not_in_arrows_words(
+    read: Read, content: bytes, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> Any:
+        raise pa.ArrowInvalid("a block of words")
+
+    monkeypatch.setattr(pa.csv, "read_csv", fails)
+    with pytest.raises(RejectedError, match=f"^dataset 'rows': {says}"):
+        read(content)
 
 
 def test_a_cell_may_have_megabytes(read: Read) -> None:

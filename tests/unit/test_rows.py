@@ -14,6 +14,7 @@ from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectI
 from bson.datetime_ms import DatetimeMS
 
 from pipeline.datasets import rows
+from pipeline.datasets.files import parquet_of, read_table
 from pipeline.datasets.rows import decoded, table_of
 from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
@@ -172,3 +173,23 @@ def test_a_date_that_no_calendar_has_is_rejected_from_a_file_too(unit: str, valu
 def test_a_date_finer_than_a_microsecond_is_cut() -> None:
     column = pa.array([1_700_000_000_123_456_789], pa.int64()).cast(pa.timestamp("ns"))
     assert canonical(pa.table({"x": column})).column("x").cast(pa.int64()).to_pylist() == [1_700_000_000_123_456]
+
+
+@pytest.mark.parametrize("kind", ["storage", "extension", "dictionary"])
+def test_uuids_of_a_parquet_file_are_the_words_that_a_collection_of_them_has(kind: str) -> None:
+    uuids = [UUID(int=7), None, UUID(int=2**128 - 1)]
+    column: Any = pa.array([uuid and uuid.bytes for uuid in uuids], pa.binary(16))
+    if kind == "extension":
+        column = pa.ExtensionArray.from_storage(pa.uuid(), column)
+    elif kind == "dictionary":
+        column = column.dictionary_encode()
+    table = canonical(read_table(parquet_of(pa.table({"x": column})), "x.parquet"))
+    assert table.equals(_table(*({"x": uuid and Binary.from_uuid(uuid)} for uuid in uuids)))
+
+
+@pytest.mark.parametrize("width", [15, 17])
+def test_other_values_of_one_length_are_read_as_bytes_of_any_length_are(width: int) -> None:
+    words, odd = [b"a" * width, None], [b"\xff" * width]
+    assert canonical(pa.table({"x": pa.array(words, pa.binary(width))})).equals(canonical(pa.table({"x": words})))
+    with pytest.raises(RejectedError, match=rf"column 'x' of type fixed_size_binary\[{width}\] cannot be read"):
+        canonical(pa.table({"x": pa.array(odd, pa.binary(width))}))

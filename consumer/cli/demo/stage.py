@@ -133,8 +133,9 @@ class Stage:
         from pipeline import model_file
         from pipeline.datasets.files import read_table
         from pipeline.datasets.frames import frame_of
+        from pipeline.datasets.tables import canonical
 
-        frame = frame_of(read_table(self.rows.read_bytes(), self.rows.name))
+        frame = frame_of(canonical(read_table(self.rows.read_bytes(), self.rows.name)))
         with TemporaryDirectory(prefix="tensorfleet-") as folder:
             file = Path(folder, "model.zip")
             self.stores.artifacts.fetch(registered.model.artifact_uri, file)
