@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 import urllib3
 
-from consumer.events.errors import UndecodableError
+from consumer.events.errors import UndecodableError, UnknownSchemaIdError
 from pipeline.errors import TransientError
 
 SERVICE = "schema registry"
@@ -54,7 +54,6 @@ class SchemaRegistry:
         self._answer_s = answer_s
         self._http = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=2)
         self._http.pool_classes_by_scheme = _POOLS
-        self._schemas: dict[int, dict[str, Any]] = {}
 
     def __repr__(self) -> str:
         return f"SchemaRegistry({self.url!r})"
@@ -98,10 +97,24 @@ class SchemaRegistry:
         return versions
 
     def schema_by_id(self, number: int) -> dict[str, Any]:
-        """The schema with this id, remembered for ever since ids never change; raises UndecodableError if unknown."""
-        if number not in self._schemas:
-            self._schemas[number] = self._fetch(number)
-        return self._schemas[number]
+        """The schema with this id, for ever the same.
+
+        Raises UnknownSchemaIdError, and UndecodableError if it is no Avro in one piece.
+        """
+        status, answer = self._call("GET", f"/schemas/ids/{number}")
+        if _code(status, answer) == _UNKNOWN_SCHEMA:
+            hint = "" if number else ": an Apicurio serializer must be told to write 4-byte (Confluent) ids"
+            raise UnknownSchemaIdError(f"the schema registry knows no schema id {number}{hint}")
+        text = self._expect(status, answer, "schema")
+        kind = answer.get("schemaType", "AVRO")
+        if kind != "AVRO" or answer.get("references"):
+            what = f"{str(kind)[:50]} or in several"
+            raise UndecodableError(f"schema id {number} is not an Avro schema in one piece, but {what}")
+        try:
+            schema = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UndecodableError(f"schema id {number} is no JSON: {error}") from error
+        return schema if isinstance(schema, dict) else {"type": schema}
 
     def incompatibilities(self, subject: str, schema: Mapping[str, Any]) -> list[str]:
         """Why the subject would refuse this schema; empty if it would take it, or does not exist."""
@@ -128,22 +141,6 @@ class SchemaRegistry:
     def _hold_to_compatibility(self, subject: str) -> None:
         if self.compatibility(subject) != COMPATIBILITY:
             self.set_compatibility(subject)
-
-    def _fetch(self, number: int) -> dict[str, Any]:
-        status, answer = self._call("GET", f"/schemas/ids/{number}")
-        if _code(status, answer) == _UNKNOWN_SCHEMA:
-            hint = "" if number else ": an Apicurio serializer must be told to write 4-byte (Confluent) ids"
-            raise UndecodableError(f"the schema registry knows no schema id {number}{hint}")
-        text = self._expect(status, answer, "schema")
-        kind = answer.get("schemaType", "AVRO")
-        if kind != "AVRO" or answer.get("references"):
-            what = f"{str(kind)[:50]} or in several"
-            raise UndecodableError(f"schema id {number} is not an Avro schema in one piece, but {what}")
-        try:
-            schema = json.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise UndecodableError(f"schema id {number} is no JSON: {error}") from error
-        return schema if isinstance(schema, dict) else {"type": schema}
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
         until = time.monotonic() + self._answer_s
