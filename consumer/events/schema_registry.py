@@ -1,7 +1,8 @@
 """A client of Confluent-compatible schema registries (Confluent, Apicurio's ccompat, Redpanda, Karapace).
 
 Calls are not repeated here, and raise TransientError when the registry cannot answer: the caller waits and calls again.
-An answer has ANSWER_S from its first byte to its last, however slowly they come, and MOST_BYTES at most.
+From the start of a call to the last byte of its answer there are ANSWER_S, however slowly the bytes come, and an answer
+has MOST_BYTES at most.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -23,7 +24,7 @@ from pipeline.errors import TransientError
 SERVICE = "schema registry"
 COMPATIBILITY = "FULL_TRANSITIVE"
 TIMEOUT = urllib3.Timeout(connect=2.0, read=5.0)
-"""Until it is connected, and between two bytes."""
+"""Until one of its addresses is connected, and between two bytes."""
 ANSWER_S = 10.0
 MOST_BYTES = 4 * 2**20
 """Of an answer; a schema of 10,000 types (consumer.events.writer_schema) takes 1 MB."""
@@ -170,8 +171,8 @@ class SchemaRegistry:
             body += part
             if len(body) > MOST_BYTES:
                 raise TransientError(SERVICE, f"{self.url} gave an answer of more than {MOST_BYTES:,} bytes")
-            if time.monotonic() > until:
-                raise TransientError(SERVICE, f"{self.url} gave an answer that did not end in {self._answer_s:g} s")
+        if time.monotonic() >= until:  # where nothing says how long it is, one that was cut off looks like its end
+            raise TransientError(SERVICE, f"{self.url} gave an answer that did not end in {self._answer_s:g} s")
         return bytes(body)
 
     def _check_status(self, status: int, method: str, path: str) -> None:
@@ -195,33 +196,28 @@ class SchemaRegistry:
         return TransientError(SERVICE, f"{self.url} gave an answer not expected, {status}: {_message(answer)}")
 
 
-_until = threading.local()
-"""When the answer that this thread waits for is to be there, by the monotonic clock."""
+_call = threading.local()
+"""The one that this thread makes: `until`, by the monotonic clock, and what is to be done at its `end`."""
 
 
 @contextmanager
 def _cut_off_at(until: float) -> Iterator[None]:
-    _until.moment = until
-    try:
+    with ExitStack() as end:
+        _call.until, _call.end = until, end
         yield
-    finally:
-        _until.moment = None
 
 
 class _CutOff:
-    """Closes a connection that sends the head of an answer for too long: http.client waits for each byte anew."""
+    """Shuts a connection at the end of its call's time: http.client waits for each byte of an answer anew."""
 
     sock: socket.socket | None
 
     def getresponse(self) -> Any:
-        connection = self.sock
-        timer = threading.Timer(max(0.0, _until.moment - time.monotonic()), _shut, [connection])
+        timer = threading.Timer(max(0.0, _call.until - time.monotonic()), _shut, [self.sock])
         timer.daemon = True
         timer.start()
-        try:
-            return super().getresponse()  # type: ignore[misc]  # of the connection that this is mixed into
-        finally:
-            timer.cancel()
+        _call.end.callback(timer.cancel)
+        return super().getresponse()  # type: ignore[misc]  # of the connection that this is mixed into
 
 
 class _Http(_CutOff, urllib3.connection.HTTPConnection):
@@ -246,7 +242,7 @@ _POOLS = {"http": _HttpPool, "https": _HttpsPool}
 def _shut(connection: socket.socket | None) -> None:
     with suppress(OSError):
         if connection is not None:
-            connection.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # TLS's own would take its state from the reader
 
 
 def _path(subject: str) -> str:

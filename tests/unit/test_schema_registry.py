@@ -161,14 +161,19 @@ def slowly(begin: bytes, more: bytes) -> Iterator[bytes]:
     [
         (b"HTTP/1.1 200 OK\r\nX: ", b"y"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b'{"schema": "{}"}', b" "),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", b"x"),
     ],
-    ids=["head", "body", "chunks"],
+    ids=["head", "body", "body of no length", "chunks", "size of a chunk", "trailer"],
 )
 def test_an_answer_that_trickles_in_is_cut_off(begin: bytes, more: bytes) -> None:
     url, thread = answering(slowly(begin, more))
+    begun = time.monotonic()
     with pytest.raises(TransientError, match=r"^schema registry: "):
         SchemaRegistry(url, answer_s=0.5).schema_by_id(7)
+    assert time.monotonic() - begun < 3
     thread.join(10)
     assert not thread.is_alive()
 
