@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 import orjson
+import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -26,6 +27,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from consumer.metrics import Metrics
 from consumer.threads.stamps import HTTP, Turn
 from consumer.threads.watch import Watch
+
+log = structlog.get_logger(__name__)
 
 SERVICE = "ml-worker"
 BEAT_S = 1.0
@@ -186,13 +189,18 @@ class _Connections:
     async def accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         listening.setblocking(False)
+        failing = False
         while True:
             try:
                 client, _ = await loop.sock_accept(listening)
                 transport, _ = await loop.connect_accepted_socket(self._protocol, client)
-            except OSError:
+            except Exception as error:  # whatever it is, the port is to answer the next one
+                if not failing:
+                    log.error("connections cannot be accepted", exc_info=error)
+                failing = True
                 await asyncio.sleep(RETRY_S)
                 continue
+            failing = False
             self._open = deque(one for one in self._open if not one[1].is_closing())
             self._open.append((loop.time() + CONNECTION_S, transport))
             if len(self._open) > MOST_CONNECTIONS:

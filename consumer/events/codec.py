@@ -6,7 +6,10 @@ version of a schema is resolved to this release's version, as the Avro specifica
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -14,13 +17,17 @@ from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 from fastavro.validation import validate
 
-from consumer.events.errors import UndecodableError
+from consumer.events.errors import UndecodableError, UnknownSchemaIdError
 from consumer.events.framing import Fingerprint, SchemaId, SchemaReference, fingerprint_of, header, reference_in
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.writer_schema import UnusableSchemaError, WriterSchema
 from schemas import Record, released, schema
 
 MAX_MESSAGE_BYTES = 1024 * 1024
+UNKNOWN_S = 30.0
+"""Until the registry is asked again for an id that it did not know."""
+MOST_REFUSED = 500
+"""Ids that are remembered as unknown or unusable; of more the oldest is forgotten."""
 
 # What reading alien bytes raises; of these, the ones by which the bytes are whole but do not fit our schema.
 _UNREADABLE = (EOFError, ValueError, TypeError, LookupError, OverflowError, SchemaResolutionError)
@@ -33,10 +40,18 @@ class Codec:
     Any thread may use it once `prepare()` has returned.
     """
 
-    def __init__(self, registry: SchemaRegistry | None = None, topic_prefix: str = "") -> None:
+    def __init__(
+        self,
+        registry: SchemaRegistry | None = None,
+        topic_prefix: str = "",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.registry = registry
         self._topic_prefix = topic_prefix
-        self._unusable: dict[SchemaReference, str] = {}
+        self._clock = clock
+        self._refused: dict[SchemaId, tuple[str, float]] = {}  # why, and until when the registry is not asked again
+        self._refusing = threading.Lock()
         self._writers: dict[SchemaReference, WriterSchema] = {
             fingerprint_of(one): WriterSchema.of(one) for record in Record for one in released(record)
         }
@@ -98,14 +113,29 @@ class Codec:
             raise UndecodableError(f"unknown schema {reference}; known are {known}")
         if self.registry is None:
             raise UndecodableError(f"{reference} cannot be looked up: SCHEMA_REGISTRY_URL is not set")
-        if reference not in self._unusable:
+        return self._asked_for(reference, self.registry)
+
+    def _asked_for(self, reference: SchemaId, registry: SchemaRegistry) -> WriterSchema:
+        """What many messages name is asked for and parsed once, also where it is refused."""
+        reason, until = self._refused.get(reference, ("", -math.inf))
+        if self._clock() >= until:
             try:
-                return self._writers.setdefault(
-                    reference, WriterSchema.of(self.registry.schema_by_id(reference.number))
-                )
+                return self._writers.setdefault(reference, WriterSchema.of(registry.schema_by_id(reference.number)))
+            except UnknownSchemaIdError as error:
+                reason, until = str(error), self._clock() + UNKNOWN_S
+            except UndecodableError as error:
+                reason, until = str(error), math.inf
             except UnusableSchemaError as error:
-                self._unusable[reference] = str(error)  # of many messages by one schema it is parsed once
-        raise UndecodableError(f"{reference} is not usable: {self._unusable[reference]}")
+                reason, until = f"{reference} is not usable: {error}", math.inf
+            self._refuse(reference, reason, until)
+        raise UndecodableError(reason)
+
+    def _refuse(self, reference: SchemaId, reason: str, until: float) -> None:
+        with self._refusing:
+            self._refused.pop(reference, None)
+            self._refused[reference] = (reason, until)
+            if len(self._refused) > MOST_REFUSED:
+                del self._refused[next(iter(self._refused))]
 
     def _fingerprints(self) -> list[Fingerprint]:
         return [reference for reference in self._writers if isinstance(reference, Fingerprint)]

@@ -21,5 +21,9 @@ class UndecodableError(RejectedError):
         self.written = written
 
 
+class UnknownSchemaIdError(UndecodableError):
+    """The registry knows no schema by the id that the bytes name; it may be registered later."""
+
+
 class MissingTopicsError(Exception):
     """Topics that are needed do not exist; the message names them and the remedy."""

@@ -1,7 +1,8 @@
 """A client of Confluent-compatible schema registries (Confluent, Apicurio's ccompat, Redpanda, Karapace).
 
 Calls are not repeated here, and raise TransientError when the registry cannot answer: the caller waits and calls again.
-An answer has ANSWER_S from its first byte to its last, however slowly they come, and MOST_BYTES at most.
+From the start of a call to the last byte of its answer there are ANSWER_S, however slowly the bytes come, and an answer
+has MOST_BYTES at most.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, unquote
 
 import urllib3
 
-from consumer.events.errors import UndecodableError
+from consumer.events.errors import UndecodableError, UnknownSchemaIdError
 from pipeline.errors import TransientError
 
 SERVICE = "schema registry"
 COMPATIBILITY = "FULL_TRANSITIVE"
 TIMEOUT = urllib3.Timeout(connect=2.0, read=5.0)
-"""Until it is connected, and between two bytes."""
+"""Until one of its addresses is connected, and between two bytes."""
 ANSWER_S = 10.0
 MOST_BYTES = 4 * 2**20
 """Of an answer; a schema of 10,000 types (consumer.events.writer_schema) takes 1 MB."""
@@ -54,7 +55,6 @@ class SchemaRegistry:
         self._answer_s = answer_s
         self._http = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=2)
         self._http.pool_classes_by_scheme = _POOLS
-        self._schemas: dict[int, dict[str, Any]] = {}
 
     def __repr__(self) -> str:
         return f"SchemaRegistry({self.url!r})"
@@ -98,10 +98,24 @@ class SchemaRegistry:
         return versions
 
     def schema_by_id(self, number: int) -> dict[str, Any]:
-        """The schema with this id, remembered for ever since ids never change; raises UndecodableError if unknown."""
-        if number not in self._schemas:
-            self._schemas[number] = self._fetch(number)
-        return self._schemas[number]
+        """The schema with this id, for ever the same.
+
+        Raises UnknownSchemaIdError, and UndecodableError if it is no Avro in one piece.
+        """
+        status, answer = self._call("GET", f"/schemas/ids/{number}")
+        if _code(status, answer) == _UNKNOWN_SCHEMA:
+            hint = "" if number else ": an Apicurio serializer must be told to write 4-byte (Confluent) ids"
+            raise UnknownSchemaIdError(f"the schema registry knows no schema id {number}{hint}")
+        text = self._expect(status, answer, "schema")
+        kind = answer.get("schemaType", "AVRO")
+        if kind != "AVRO" or answer.get("references"):
+            what = f"{str(kind)[:50]} or in several"
+            raise UndecodableError(f"schema id {number} is not an Avro schema in one piece, but {what}")
+        try:
+            schema = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UndecodableError(f"schema id {number} is no JSON: {error}") from error
+        return schema if isinstance(schema, dict) else {"type": schema}
 
     def incompatibilities(self, subject: str, schema: Mapping[str, Any]) -> list[str]:
         """Why the subject would refuse this schema; empty if it would take it, or does not exist."""
@@ -128,22 +142,6 @@ class SchemaRegistry:
     def _hold_to_compatibility(self, subject: str) -> None:
         if self.compatibility(subject) != COMPATIBILITY:
             self.set_compatibility(subject)
-
-    def _fetch(self, number: int) -> dict[str, Any]:
-        status, answer = self._call("GET", f"/schemas/ids/{number}")
-        if _code(status, answer) == _UNKNOWN_SCHEMA:
-            hint = "" if number else ": an Apicurio serializer must be told to write 4-byte (Confluent) ids"
-            raise UndecodableError(f"the schema registry knows no schema id {number}{hint}")
-        text = self._expect(status, answer, "schema")
-        kind = answer.get("schemaType", "AVRO")
-        if kind != "AVRO" or answer.get("references"):
-            what = f"{str(kind)[:50]} or in several"
-            raise UndecodableError(f"schema id {number} is not an Avro schema in one piece, but {what}")
-        try:
-            schema = json.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise UndecodableError(f"schema id {number} is no JSON: {error}") from error
-        return schema if isinstance(schema, dict) else {"type": schema}
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
         until = time.monotonic() + self._answer_s
@@ -173,8 +171,8 @@ class SchemaRegistry:
             body += part
             if len(body) > MOST_BYTES:
                 raise TransientError(SERVICE, f"{self.url} gave an answer of more than {MOST_BYTES:,} bytes")
-            if time.monotonic() > until:
-                raise TransientError(SERVICE, f"{self.url} gave an answer that did not end in {self._answer_s:g} s")
+        if time.monotonic() >= until:  # where nothing says how long it is, one that was cut off looks like its end
+            raise TransientError(SERVICE, f"{self.url} gave an answer that did not end in {self._answer_s:g} s")
         return bytes(body)
 
     def _check_status(self, status: int, method: str, path: str) -> None:
@@ -198,33 +196,28 @@ class SchemaRegistry:
         return TransientError(SERVICE, f"{self.url} gave an answer not expected, {status}: {_message(answer)}")
 
 
-_until = threading.local()
-"""When the answer that this thread waits for is to be there, by the monotonic clock."""
+_call = threading.local()
+"""The one that this thread makes: `until`, by the monotonic clock, and what is to be done at its `end`."""
 
 
 @contextmanager
 def _cut_off_at(until: float) -> Iterator[None]:
-    _until.moment = until
-    try:
+    with ExitStack() as end:
+        _call.until, _call.end = until, end
         yield
-    finally:
-        _until.moment = None
 
 
 class _CutOff:
-    """Closes a connection that sends the head of an answer for too long: http.client waits for each byte anew."""
+    """Shuts a connection at the end of its call's time: http.client waits for each byte of an answer anew."""
 
     sock: socket.socket | None
 
     def getresponse(self) -> Any:
-        connection = self.sock
-        timer = threading.Timer(max(0.0, _until.moment - time.monotonic()), _shut, [connection])
+        timer = threading.Timer(max(0.0, _call.until - time.monotonic()), _shut, [self.sock])
         timer.daemon = True
         timer.start()
-        try:
-            return super().getresponse()  # type: ignore[misc]  # of the connection that this is mixed into
-        finally:
-            timer.cancel()
+        _call.end.callback(timer.cancel)
+        return super().getresponse()  # type: ignore[misc]  # of the connection that this is mixed into
 
 
 class _Http(_CutOff, urllib3.connection.HTTPConnection):
@@ -249,7 +242,7 @@ _POOLS = {"http": _HttpPool, "https": _HttpsPool}
 def _shut(connection: socket.socket | None) -> None:
     with suppress(OSError):
         if connection is not None:
-            connection.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # TLS's own would take its state from the reader
 
 
 def _path(subject: str) -> str:

@@ -120,7 +120,8 @@ class Watcher:
         timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         line = {"timestamp": timestamp, "level": level, "logger": __name__, "event": event}
         written = (json.dumps(line | more | {"worker_id": self._worker_id}) + "\n").encode()
-        threading.Thread(target=_write, args=(written,), daemon=True).start()
+        with suppress(RuntimeError):  # no thread is to be had: the port is answered all the same
+            threading.Thread(target=_write, args=(written,), daemon=True).start()
 
     def _answer(self) -> None:
         try:

@@ -30,7 +30,7 @@ from pipeline.datasets.files import parquet_of
 from pipeline.datasets.names import check_free, check_name, unknown, unknown_version, version_name, version_of
 from pipeline.datasets.sink import Sink
 from pipeline.datasets.tables import about, canonical, check_target, profile
-from pipeline.datasets.versions import described, description, equal, next_number, now
+from pipeline.datasets.versions import described, description, equal, is_description, next_number, now
 from pipeline.errors import RejectedError, TransientError
 from pipeline.jobs import NAME
 
@@ -98,9 +98,9 @@ class DirectorySource:
 
     def versions(self, name: str) -> Sequence[DatasetVersion]:
         with _disk():
-            file = self._file(name)
-            if file.parent != self._root:  # it is one itself
-                return [_version(file, current=True)]
+            file, version = self._file(name), version_of(name)
+            if version and file.parent != self._root:  # it is one itself
+                return [described(version[1], _described(file), current=True)]
             return self._versions(name)
 
     def restore(self, name: str, number: int) -> DatasetVersion:
@@ -151,7 +151,7 @@ class DirectorySource:
         for file in (self._root / VERSIONS).glob("*.parquet"):
             base, number = version_of(file.stem) or ("", 0)
             if base == name:
-                kept[number] = _version(file, current=False)
+                kept[number] = described(number, _described(file), current=False)
         for there in islice(self._files(name), 1):
             current = self._current(there, kept.values())
             kept[current.number] = current
@@ -234,18 +234,21 @@ class DirectorySource:
         if not self._root.is_dir():
             return []
         return sorted(
-            {file.stem for file in self._root.iterdir() if file.suffix in SUFFIXES and NAME.fullmatch(file.stem)}
+            {
+                file.stem
+                for file in self._root.iterdir()
+                if file.suffix in SUFFIXES and NAME.fullmatch(file.stem) and file.is_file()
+            }
         )
 
     def _summary(self, name: str) -> DatasetSummary:
         """What `add` has stored, else what a small file tells."""
         file = self._file(name)
         target = None
-        with suppress(RejectedError):
+        with suppress(RejectedError), _disk():
             own = _described(file)
             if "profile" in own:
-                number = own.get("version")
-                return DatasetSummary(name, **own["profile"], source="directory", version=number)
+                return DatasetSummary(name, **own["profile"], source="directory", version=own["version"])
             target = own.get("target_column")
             if file.stat().st_size <= PROFILED_BYTES:
                 return DatasetSummary(name, **asdict(profile(self.load(name).table, target)), source="directory")
@@ -254,11 +257,6 @@ class DirectorySource:
 
 def _with_description(table: pa.Table, own: Mapping[str, Any]) -> bytes:
     return parquet_of(table.replace_schema_metadata({METADATA: orjson.dumps(own)}))
-
-
-def _version(file: Path, *, current: bool) -> DatasetVersion:
-    own = _described(file)
-    return described(own["version"], own, current=current)
 
 
 def _revision(file: Path) -> str:
@@ -283,7 +281,7 @@ def _described(file: Path) -> Mapping[str, Any]:
         raise RejectedError(f"{sidecar.name} is no JSON: {error}") from error
     if not isinstance(described, dict) or not isinstance(described.get("target_column"), str | None):
         raise RejectedError(f'{sidecar.name} is not of the form {{"target_column": "…"}}')
-    return {"target_column": described.get("target_column")}
+    return {"target_column": described.get("target_column") or None}
 
 
 def _written_by_us(file: Path) -> Mapping[str, Any] | None:
@@ -302,8 +300,8 @@ def _written_by_us(file: Path) -> Mapping[str, Any] | None:
         footer = stream.read(length)
     with suppress(orjson.JSONDecodeError):
         own = orjson.loads(_text(footer.rpartition(b"\x18" + bytes([len(METADATA)]) + METADATA + b"\x18")[2]))
-        if isinstance(own, dict) and isinstance(own.get("target_column"), str | None):
-            return own
+        if is_description(own):  # else somebody else has written it
+            return {**own, "target_column": own.get("target_column") or None}
     return None
 
 

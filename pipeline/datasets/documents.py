@@ -14,6 +14,7 @@ from bson.errors import BSONError
 from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.errors import OperationFailure
 
+from pipeline.datasets.versions import is_number, is_profile, is_text
 from pipeline.errors import RejectedError, said_by
 from pipeline.mongodb import ACCESS_CODES, NOT_AUTHORIZED, Document, waiting_helps
 
@@ -85,52 +86,28 @@ def readable(name: str, file_id: Any = None) -> Iterator[None]:
 Test = Callable[[Any], bool]
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _is_column(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_COLUMN
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 10**9
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _is_file_id(value: Any) -> bool:
     return isinstance(value, ObjectId | UUID | Binary | str | int) and not isinstance(value, bool)
 
 
-def _is_profile(value: Any) -> bool:
-    if not isinstance(value, Mapping) or value.keys() != {"rows", "columns", "target", "classes"}:
-        return False
-    classes = value["classes"]
-    return (
-        _is_count(value["rows"])
-        and _is_count(value["columns"])
-        and _is_text(value["target"])
-        and (classes is None or (isinstance(classes, list) and all(map(_is_text, classes))))
-    )
-
-
 _FIELDS: Mapping[str, tuple[Test, str]] = {
     "file_id": (_is_file_id, "the _id of a file in GridFS (an ObjectId, text, a UUID or an integer)"),
     "target_column": (_is_column, "the name of a column, of at most 1,000 characters"),
-    "version": (_is_number, "the number of a version, 1 or more"),
-    "profile": (_is_profile, "what tensorfleet writes there: rows, columns, target and classes"),
-    "fingerprint": (_is_text, "text"),
+    "version": (is_number, "the number of a version, 1 or more"),
+    "profile": (is_profile, "what tensorfleet writes there: rows, columns, target and classes"),
+    "fingerprint": (is_text, "text"),
     "imported_at": (lambda value: isinstance(value, datetime), "a date"),
-    "user": (_is_text, "text"),
-    "file": (_is_text, "text"),
+    "user": (is_text, "text"),
+    "file": (is_text, "text"),
 }
 
 
 def _wrong(document: Mapping[str, Any], fields: Mapping[str, tuple[Test, str]], where: str = "") -> Iterator[str]:
-    if not where and not _is_text(document.get("name")):
+    if not where and not is_text(document.get("name")):
         yield f"name takes text, not {_shown(document.get('name'))}"
     for field, (test, takes) in fields.items():
         value = document.get(field)
@@ -154,9 +131,9 @@ def _wrong_versions(versions: Any) -> Iterator[str]:
             yield f"{where} lacks {' and '.join(missing)}"
             return
         yield from _wrong(entry, _FIELDS, f"{where}.")
-        if _is_number(entry["version"]) and entry["version"] in numbers:
+        if is_number(entry["version"]) and entry["version"] in numbers:
             yield f"{where}.version repeats {entry['version']}"
-        elif _is_number(entry["version"]):
+        elif is_number(entry["version"]):
             numbers.add(entry["version"])
 
 

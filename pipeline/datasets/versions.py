@@ -40,6 +40,54 @@ def described(number: int, kept: Mapping[str, Any], *, current: bool) -> Dataset
     )
 
 
+def is_description(kept: Any) -> bool:
+    """Whether this is a number with all that `description` gives, as JSON holds it; anybody may have written it."""
+    return isinstance(kept, dict) and all(test(kept.get(field)) for field, test in _WRITTEN.items())
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 10**9
+
+
+def is_profile(value: Any) -> bool:
+    if not isinstance(value, Mapping) or value.keys() != {"rows", "columns", "target", "classes"}:
+        return False
+    classes = value["classes"]
+    return (
+        _is_count(value["rows"])
+        and _is_count(value["columns"])
+        and is_text(value["target"])
+        and (classes is None or (isinstance(classes, list) and all(map(is_text, classes))))
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_moment(value: Any) -> bool:
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment.tzinfo is not None and moment.astimezone(UTC) == moment
+    except (TypeError, ValueError, OverflowError):  # the last of a time in UTC that no calendar has
+        return False
+
+
+_WRITTEN: Mapping[str, Callable[[Any], bool]] = {
+    "version": is_number,
+    "target_column": lambda value: value is None or is_text(value),
+    "profile": is_profile,
+    "fingerprint": is_text,
+    "imported_at": lambda value: value is None or _is_moment(value),
+    "user": is_text,
+    "file": is_text,
+}
+
+
 def equal(versions: Iterable[DatasetVersion], wanted: Mapping[str, Any]) -> DatasetVersion | None:
     """The version that has this description's content and target."""
     for one in versions:

@@ -600,6 +600,90 @@ def test_a_wrong_file_beside_a_dataset_is_rejected_by_its_name(tmp_path: Path) -
             DirectorySource(tmp_path).load("people")
 
 
+def test_an_empty_target_in_a_file_beside_a_dataset_is_none(tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_bytes(CSV)
+    (tmp_path / "people.json").write_bytes(b'{"target_column": ""}')
+    source = DirectorySource(tmp_path)
+    assert source.load("people").target_column is None
+    assert [one.target for one in source.list()] == ["tall"]
+    assert [one.target_column for one in source.versions("people")] == [None]
+
+
+OWN = {
+    "version": 7,
+    "target_column": "tall",
+    "profile": {"rows": 9, "columns": 9, "target": "tall", "classes": None},
+    "fingerprint": "f",
+    "imported_at": "2020-01-31T10:00:00+00:00",
+    "user": "ada",
+    "file": "people.csv",
+}
+NOT_OURS = [
+    b"",
+    b"{",
+    b"7",
+    b"[]",
+    b"{}",
+    b'"' * 300,
+    *(orjson.dumps({key: value for key, value in OWN.items() if key != gone}) for gone in OWN if "_" not in gone),
+    *(orjson.dumps({**OWN, field: [7]}) for field in OWN),
+    *(orjson.dumps({**OWN, "version": number}) for number in (0, -1, 1.5, True, "7", 10**9)),
+    *(
+        orjson.dumps({**OWN, "imported_at": at})
+        for at in ("", "today", "2020-01-31T10:00:00", "0001-01-01T00:00:00+14:00", 7)
+    ),
+    *(orjson.dumps({**OWN, "profile": profile}) for profile in ({}, {"rows": 1}, {**OWN, "more": 1}, None)),
+]
+
+
+def _with_own(content: bytes) -> bytes:
+    return _parquet_of(pa.table(ROWS).replace_schema_metadata({"tensorfleet": content}))
+
+
+def _parquet_of(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("own", NOT_OURS)
+def test_a_parquet_file_that_only_seems_to_be_ours_is_one_of_somebody_else(tmp_path: Path, own: bytes) -> None:
+    source = DirectorySource(tmp_path)
+    source.add("good", pa.table(OTHER), None)
+    (tmp_path / "odd.parquet").write_bytes(_with_own(own))
+    assert [(one.name, one.rows, one.version) for one in source.list()] == [("good", 1, 1), ("odd", 3, None)]
+    assert _numbers(source, "odd") == [(1, True)]
+    assert source.load("odd").target_column is None
+    source.add("odd", pa.table(OTHER), None)
+    assert next((one.number, one.rows, one.imported_at) for one in source.versions("odd")) == (1, 3, None)
+    assert source.load("odd.v1").table.to_pydict() == ROWS
+
+
+def test_a_parquet_file_with_all_that_we_write_is_ours(tmp_path: Path) -> None:
+    (tmp_path / "people.parquet").write_bytes(_with_own(orjson.dumps(OWN)))
+    (one,) = DirectorySource(tmp_path).versions("people")
+    assert (one.number, one.rows, one.origin) == (7, 9, Origin("ada", "people.csv"))
+
+
+def test_a_version_that_somebody_else_has_put_there_has_the_number_in_its_name(tmp_path: Path) -> None:
+    source = DirectorySource(tmp_path)
+    source.add("people", pa.table(OTHER), None)
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "versions" / "people.v7.parquet").write_bytes(_with_own(b"{}"))
+    assert _numbers(source, "people") == [(1, True), (7, False)]
+    assert [(one.number, one.rows) for one in source.versions("people.v7")] == [(7, None)]
+
+
+def test_what_is_no_file_stops_no_list(tmp_path: Path) -> None:
+    source = DirectorySource(tmp_path)
+    source.add("good", pa.table(OTHER), None)
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "dangling.csv").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "people.csv").write_bytes(CSV)
+    (tmp_path / "people.json").mkdir()
+    assert [(one.name, one.rows) for one in source.list()] == [("good", 1), ("people", None)]
+
+
 # Only in MongoDB
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from consumer.events.codec import Codec
-from consumer.events.errors import UndecodableError
+from consumer.events.errors import UnknownSchemaIdError
 from consumer.events.framing import SchemaId, fingerprint_of, header
 from consumer.events.schema_registry import SchemaRegistry
 from pipeline.algorithms import catalogue
@@ -36,7 +36,7 @@ class LocalRegistry(SchemaRegistry):
         try:
             return self.known[number]
         except KeyError:
-            raise UndecodableError(f"the schema registry knows no schema id {number}") from None
+            raise UnknownSchemaIdError(f"the schema registry knows no schema id {number}") from None
 
 
 @cache

@@ -14,8 +14,8 @@ from fastavro import schemaless_writer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.events.codec import MAX_MESSAGE_BYTES, Codec
-from consumer.events.errors import UndecodableError
+from consumer.events.codec import MAX_MESSAGE_BYTES, MOST_REFUSED, UNKNOWN_S, Codec
+from consumer.events.errors import UndecodableError, UnknownSchemaIdError
 from consumer.events.framing import Fingerprint, SchemaId, fingerprint_of, header
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.writer_schema import UnusableSchemaError, WriterSchema
@@ -100,11 +100,19 @@ request_records = st.fixed_dictionaries(
 
 
 class KnownSchemas(SchemaRegistry):
-    """A registry that holds these schemas under 1, 2, …, as if fetched before."""
+    """A registry that holds these schemas, or errors, under 1, 2, …, and remembers what it was asked for."""
 
     def __init__(self, *schemas: Any) -> None:
         super().__init__("http://127.0.0.1:1")
-        self._schemas = dict(enumerate(schemas, 1))
+        self.known = dict(enumerate(schemas, 1))
+        self.asked: list[int] = []
+
+    def schema_by_id(self, number: int) -> dict[str, Any]:
+        self.asked.append(number)
+        found = self.known.get(number, UnknownSchemaIdError(f"the schema registry knows no schema id {number}"))
+        if isinstance(found, Exception):
+            raise found
+        return dict(found)
 
 
 def written(value: Any, number: int, writer: Any) -> bytes:
@@ -373,6 +381,49 @@ def test_a_schema_that_is_not_usable_is_parsed_once(monkeypatch: pytest.MonkeyPa
         with pytest.raises(UndecodableError, match="schema id 1 is not usable: it has more than 10,000 types"):
             codec.decode(value, Record.TRAINING_REQUEST)
         monkeypatch.setattr(WriterSchema, "of", None)
+
+
+def refused(codec: Codec, number: int) -> str:
+    with pytest.raises(UndecodableError) as caught:
+        codec.decode(header(SchemaId(number)) + b"x", Record.TRAINING_REQUEST)
+    return str(caught.value)
+
+
+def test_a_schema_is_asked_for_once_whether_it_can_be_used_or_not() -> None:
+    ours = schema(Record.TRAINING_REQUEST)
+    registry = KnownSchemas(ours, {"type": "int"}, UndecodableError("schema id 3 is not an Avro schema"))
+    now = [0.0]
+    codec = Codec(registry, clock=lambda: now[0])
+    for _ in range(3):
+        assert codec.decode(written(REQUEST, 1, ours), Record.TRAINING_REQUEST)["request_id"] == "r-1"
+        assert refused(codec, 2) == "schema id 2 is not usable: it is not a record"
+        assert refused(codec, 3) == "schema id 3 is not an Avro schema"
+        now[0] += 1e9
+    assert registry.asked == [1, 2, 3]
+
+
+def test_an_unknown_id_is_asked_for_again_after_a_while_since_it_may_be_registered_later() -> None:
+    registry = KnownSchemas()
+    now = [0.0]
+    codec = Codec(registry, clock=lambda: now[0])
+    for at in (0.0, 1.0, UNKNOWN_S - 0.1):
+        now[0] = at
+        assert refused(codec, 1) == "the schema registry knows no schema id 1"
+    assert registry.asked == [1]
+    registry.known[1] = schema(Record.TRAINING_REQUEST)
+    now[0] = UNKNOWN_S
+    value = written(REQUEST, 1, registry.known[1])
+    assert codec.decode(value, Record.TRAINING_REQUEST)["request_id"] == "r-1"
+    assert registry.asked == [1, 1]
+
+
+def test_of_too_many_refused_ids_the_oldest_is_forgotten() -> None:
+    registry = KnownSchemas()
+    codec = Codec(registry, clock=lambda: 0.0)
+    at_the_limit = list(range(1, MOST_REFUSED + 1))
+    for number in (*at_the_limit, *at_the_limit, MOST_REFUSED + 1, 2, 1):
+        refused(codec, number)
+    assert registry.asked == [*at_the_limit, MOST_REFUSED + 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
+from structlog.testing import capture_logs
 
 from consumer import http
 from consumer.http import Health, HttpServer
@@ -184,6 +190,52 @@ def test_clients_that_say_nothing_keep_nobody_from_an_answer_and_the_oldest_of_t
         assert silent[0].recv(1) == b""
         silent[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert silent[-1].recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_port_for_whose_connections_there_are_no_descriptors_says_so_once_and_answers_when_there_are(
+    worker: Worker,
+) -> None:
+    worker.ask("/livez")
+    with ExitStack() as clients, capture_logs() as lines:
+        silent = [clients.enter_context(socket.socket()) for _ in range(3)]
+        with no_descriptors_left():
+            for client in silent:
+                client.connect(("127.0.0.1", worker.port))
+            time.sleep(3 * http.RETRY_S)
+        assert worker.ask("/livez")[0] == 200
+    assert [(line["event"], line["exc_info"].errno) for line in lines] == [
+        ("connections cannot be accepted", errno.EMFILE)
+    ]
+
+
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.dup(0)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_error_of_our_own_about_a_connection_is_logged_and_ends_no_other(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met = threading.Event()
+
+    def broken(_: web.Server) -> None:
+        met.set()
+        raise ValueError("our own")
+
+    with capture_logs() as lines:
+        with monkeypatch.context() as patch, socket.socket() as client:
+            patch.setattr(web.Server, "__call__", broken)
+            client.connect(("127.0.0.1", worker.port))
+            assert met.wait(5)
+        assert worker.ask("/livez")[0] == 200
+    assert [str(line["exc_info"]) for line in lines] == ["our own"]
 
 
 @pytest.mark.parametrize(

@@ -161,14 +161,19 @@ def slowly(begin: bytes, more: bytes) -> Iterator[bytes]:
     [
         (b"HTTP/1.1 200 OK\r\nX: ", b"y"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b'{"schema": "{}"}', b" "),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", b"x"),
     ],
-    ids=["head", "body", "chunks"],
+    ids=["head", "body", "body of no length", "chunks", "size of a chunk", "trailer"],
 )
 def test_an_answer_that_trickles_in_is_cut_off(begin: bytes, more: bytes) -> None:
     url, thread = answering(slowly(begin, more))
+    begun = time.monotonic()
     with pytest.raises(TransientError, match=r"^schema registry: "):
         SchemaRegistry(url, answer_s=0.5).schema_by_id(7)
+    assert time.monotonic() - begun < 3
     thread.join(10)
     assert not thread.is_alive()
 
@@ -187,10 +192,9 @@ def test_a_compressed_answer_is_refused_and_not_unpacked() -> None:
         SchemaRegistry(url).schema_by_id(7)
 
 
-def test_an_id_is_asked_for_once(server: Misbehaving) -> None:
+def test_a_schema_is_asked_for_below_the_path_of_the_url(server: Misbehaving) -> None:
     server.body = b'{"schema": "\\"string\\""}'
-    registry = SchemaRegistry(f"http://127.0.0.1:{server.port}/apis/ccompat/v7/")
-    assert registry.schema_by_id(7) == registry.schema_by_id(7) == {"type": "string"}
+    assert SchemaRegistry(f"http://127.0.0.1:{server.port}/apis/ccompat/v7/").schema_by_id(7) == {"type": "string"}
     assert server.seen == [("/apis/ccompat/v7/schemas/ids/7", None)]
 
 

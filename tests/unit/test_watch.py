@@ -24,8 +24,9 @@ from structlog.testing import capture_logs
 
 from consumer import processes
 from consumer.threads import stacks
-from consumer.threads.stamps import PAUSE_S, SLOTS
+from consumer.threads.stamps import PAUSE_S, SLOTS, Stamps
 from consumer.threads.watch import AGAIN_S, Watch
+from consumer.threads.watcher import Watcher
 
 ROOT = Path(__file__).parents[2]
 
@@ -433,6 +434,32 @@ def test_logs_that_nobody_takes_do_not_hold_up_the_answers(start: Callable[..., 
     until(lambda: processes.cpu_s(worker.process.pid) > PAUSE_S + 1)
     assert worker.live()["status"] == "stuck"
     os.close(reading)
+
+
+def test_a_watcher_that_gets_no_thread_to_log_with_answers_all_the_same() -> None:
+    stamps = Stamps()
+    stamps.begin(-1.0)  # the interpreter counts as held from the first look on
+    theirs, ours = os.pipe()
+    begin = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        watcher = Watcher(os.getpid(), "worker-1", stamps, theirs, listening)
+
+        def run() -> None:
+            begin.wait()
+            watcher.run()
+
+        running = threading.Thread(target=run, daemon=True)
+        running.start()
+        usual = threading.stack_size(2**50)  # more than there is: starting a thread fails
+        begin.set()
+        try:
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                urllib.request.urlopen(f"http://127.0.0.1:{listening.getsockname()[1]}/livez", timeout=10)
+        finally:
+            threading.stack_size(usual)
+            os.close(ours)
+            running.join(10)
+            os.close(theirs)
 
 
 def test_the_watcher_knows_no_credential(start: Callable[..., Worker]) -> None:

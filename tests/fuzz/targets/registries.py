@@ -32,7 +32,7 @@ def run_schemas(random: Random) -> None:
     """A request written by a schema that a producer has put into the registry."""
     codec, registry = _codec()
     codec._writers.pop(SchemaId(HOSTILE), None)
-    codec._unusable.clear()
+    codec._refused.clear()
     text = json.dumps(_schema(random), default=str)
     if len(text) > MOST_BYTES:
         raise UndecodableError("the client of the registry reads no more")
