@@ -88,7 +88,7 @@ class Sink:
         self._take(self._taken_bytes)
 
     def write(self, part: bytes) -> None:
-        """Raises RejectedError if it is too large then, LoadAbandoned, what `take` does, OSError if the disk is full."""
+        """Raises RejectedError if it is too large, LoadAbandoned, what `take` does, OSError if the disk is full."""
         if self._abandoned is not None and self._abandoned.is_set():
             raise LoadAbandoned
         self.size_bytes += len(part)
