@@ -1,7 +1,8 @@
 """A small process that has imported the libraries and forks a trainer in milliseconds.
 
 It speaks JSON datagrams over one socket. In: `{"spawn": lane, "gpu": …}` with three descriptors (inbox, outbox,
-output), and `{"kill": lane}`. Out: `{"spawned": lane, "pid": …}`, `{"exited": lane, "signal": …, "code": …}`.
+output), and `{"kill": lane}`. Out: `{"ready": true}` once it has imported all, `{"spawned": lane, "pid": …}`, and
+`{"exited": lane, "signal": …, "code": …}`.
 It is the only one to reap children, so a process group that it kills is never a stranger that got the same number.
 A process that has left its trainer's group, as daemons do, becomes its child when the trainer ends, and is killed too.
 
@@ -63,6 +64,7 @@ class ForkServer:
         selector = selectors.DefaultSelector()
         selector.register(self._control, selectors.EVENT_READ)
         selector.register(self._wake, selectors.EVENT_READ)
+        self._send({"ready": True})
         try:
             while True:
                 for key, _ in selector.select():

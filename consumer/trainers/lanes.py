@@ -37,8 +37,8 @@ from consumer.trainers.servers import Servers
 
 GROWTH_BYTES = 270 * 2**20
 """A trainer that has grown by this since its first job is replaced once it is idle."""
-WAITING_FOR_A_GPU = 100
-"""So many jobs take no room from others while they wait for a GPU."""
+MOST_WAITING = 100
+"""So many jobs take no room from others while they wait for a GPU, or for their framework to be imported."""
 SAYS = frozenset({"taken", "progress", "log", "trained", "rejected", "failed", "full"})
 """What a trainer says of a job, each with its id."""
 WATCH_S = 0.1
@@ -100,8 +100,8 @@ class Lanes:
     """Owned by the worker's thread.
 
     Each framework of deep learning has a forkserver of its own, started when it is first needed, since two do not live
-    in one process. A lane without work changes to the framework that is asked for. Where there are GPUs, each belongs
-    to one lane at a time.
+    in one process. A lane without work changes to the framework that is asked for, as soon as that is imported. Where
+    there are GPUs, each belongs to one lane at a time.
     """
 
     count: int
@@ -169,13 +169,14 @@ class Lanes:
     def room(self) -> int:
         """How many jobs can be fed now: one running and one ahead in each lane."""
         waiting = sum(not self._can_start(spec.framework) for spec in self._held)
-        counted = len(self._held) - min(waiting, WAITING_FOR_A_GPU)
+        counted = len(self._held) - min(waiting, MOST_WAITING)
         return max(0, sum(2 - lane.load for lane in self._lanes.values() if lane.open) - counted)
 
     def feed(self, spec: Spec) -> None:
         """Give a job to the lane that has least to do, of those for its framework or without work. Call only if there
         is room(); it is held here as long as no lane can take it.
         """
+        self._servers.start(spec.framework)
         lane = self._lane_for(spec.framework)
         if lane is None:
             self._held.append(spec)
@@ -192,7 +193,7 @@ class Lanes:
         idle = [lane for lane in lanes if lane.load == 0]
         if idle and self._can_start(framework):
             return self._changed(idle[0], framework)
-        for lane in idle:
+        for lane in idle if self._servers.ready(framework) else ():
             if lane.gpu:  # which it gives back when its trainer has ended
                 lane.yields = True
                 _retire(lane)
@@ -203,11 +204,13 @@ class Lanes:
         """A new lane in the place of one without work, whose trainer ends by itself."""
         lane.replaced = True
         _retire(lane)
-        self._servers.start(framework)
         return self._spawn(framework)
 
     def _can_start(self, framework: str) -> bool:
-        return not framework or not self.gpus or bool(self._free_gpus())
+        """Whether a trainer for it would be there at once."""
+        if not framework:
+            return True
+        return self._servers.ready(framework) and (not self.gpus or bool(self._free_gpus()))
 
     def _free_gpus(self) -> list[str]:
         taken = {lane.gpu for lane in self._lanes.values()}
@@ -298,9 +301,9 @@ class Lanes:
             how = f"signal {message['signal']}" if message["signal"] else f"exit code {message['code']}"
             self._bury(self._lanes.pop(message["exited"]), how, events)
         else:
-            self._lost(framework, message["ended"], events)
+            self._lost(framework, message, events)
 
-    def _lost(self, framework: str, code: int, events: list[LaneEvent]) -> None:
+    def _lost(self, framework: str, ended: dict[str, Any], events: list[LaneEvent]) -> None:
         """A forkserver has ended, and with it its trainers; without the first one there is nothing to go on with.
 
         A job whose trainer was never forked counts as crashed: else a framework that cannot be imported would be
@@ -308,17 +311,19 @@ class Lanes:
         """
         if not framework:
             raise RuntimeError("the forkserver is gone; its log on stderr says why")
+        how = f"exit code {ended['ended']} of the forkserver of {framework}"
+        unborn = [] if ended["ready"] else [spec for spec in self._held if spec.framework == framework][:1]
+        self._held = [spec for spec in self._held if spec not in unborn]
         for lane in [lane for lane in self._lanes.values() if lane.framework == framework]:
             del self._lanes[lane.number]
             lane.framework = ""
-            how = f"exit code {code} of the forkserver of {framework}"
             first = lane.running
             untaken = self._pull(lane)
             if lane.pid is None and first is not None and first in untaken:
-                events.append(Killed(first.job_id, End.CRASHED, f"the trainer was not started ({how})"))
-                untaken = [spec for spec in untaken if spec is not first]
-            events.extend(Returned(spec.job_id) for spec in untaken)
+                unborn.append(first)
+            events.extend(Returned(spec.job_id) for spec in untaken if spec not in unborn)
             self._bury(lane, how, events)
+        events.extend(Killed(spec.job_id, End.CRASHED, f"the trainer was not started ({how})") for spec in unborn)
 
     def _bury(self, lane: _Lane, how: str, events: list[LaneEvent]) -> None:
         if not lane.mute:

@@ -24,10 +24,11 @@ ENDING_S = 10.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Server:
     process: subprocess.Popen[bytes]
     control: socket.socket
+    ready: bool = False
 
 
 @dataclass(slots=True)
@@ -58,6 +59,11 @@ class Servers:
         server = self._running.get(framework)
         return server is not None and server.process.poll() is None
 
+    def ready(self, framework: str) -> bool:
+        """Whether it has imported its framework, and forks at once."""
+        server = self._running.get(framework)
+        return server is not None and server.ready
+
     def descriptors(self) -> Iterator[socket.socket]:
         return (server.control for server in self._running.values())
 
@@ -67,7 +73,8 @@ class Servers:
             socket.send_fds(self._running[framework].control, [orjson.dumps(command)], descriptors)
 
     def heard(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """By framework what the forkservers said since the last call; of one that has ended last `{"ended": code}`."""
+        """By framework what the forkservers said of trainers since the last call; of one that has ended last
+        `{"ended": code, "ready": whether it had been}`."""
         for framework, server in tuple(self._running.items()):
             while True:
                 try:
@@ -79,9 +86,13 @@ class Servers:
                 if not datagram:
                     del self._running[framework]
                     server.control.close()
-                    yield framework, {"ended": _ended(server.process)}
+                    yield framework, {"ended": _ended(server.process), "ready": server.ready}
                     break
-                yield framework, orjson.loads(datagram)
+                message = orjson.loads(datagram)
+                if "ready" in message:
+                    server.ready = True
+                else:
+                    yield framework, message
 
     def stop(self) -> None:
         """Each kills its trainers, and ends."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -77,7 +79,6 @@ def bench(lanes: Lanes, tmp_path: Path) -> Bench:
 def test_one_lane_trains_with_one_framework_after_the_other(bench: Bench) -> None:
     bench.feed("tree", "decision_tree")
     bench.feed("torch", "torch_logistic", epochs=1)
-    assert bench.lanes.room() == 0
     for job_id in ("tree", "torch"):
         event = bench.ended(job_id)
         assert isinstance(event, Finished)
@@ -120,6 +121,33 @@ def test_an_idle_lane_gives_its_gpu_to_another_framework(bench: Bench) -> None:
     bench.feed("keras", "keras_dnn", epochs=1)
     assert bench.ended("keras").verdict == "trained"  # type: ignore[union-attr]
     assert [(lane.framework, lane.gpu) for lane in bench.lanes._lanes.values() if lane.open] == [("keras", "7")]
+
+
+@pytest.mark.parametrize("lanes", [(1, ())], indirect=True)
+def test_a_framework_that_is_being_imported_keeps_no_lane_from_training(bench: Bench) -> None:
+    bench.feed("first", "decision_tree")
+    assert bench.ended("first").verdict == "trained"  # type: ignore[union-attr]
+    bench.feed("torch", "torch_logistic", epochs=1)
+    importing = bench.lanes._servers._running["torch"].process
+    importing.send_signal(signal.SIGSTOP)
+    assert bench.lanes.room() == 2
+    bench.feed("tree", "decision_tree")
+    assert bench.ended("tree").verdict == "trained"  # type: ignore[union-attr]
+    importing.send_signal(signal.SIGCONT)
+    assert bench.ended("torch").verdict == "trained"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("lanes", [(1, ())], indirect=True)
+def test_busy_lanes_change_to_a_framework_once_it_is_imported(bench: Bench) -> None:
+    bench.feed("torch", "torch_logistic", epochs=1)
+    deadline = time.monotonic() + 180
+    for number in itertools.count():
+        if any(isinstance(event, Finished) and event.job_id == "torch" for event in bench.events):
+            break
+        assert time.monotonic() < deadline
+        if bench.lanes.room():
+            bench.feed(f"tree-{number}", "decision_tree")
+        bench.turn()
 
 
 @pytest.mark.parametrize("lanes", [(2, ("7",))], indirect=True)
