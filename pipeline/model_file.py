@@ -26,11 +26,11 @@ import orjson
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse  # type: ignore[import-untyped]
-from sklearn.base import BaseEstimator
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.neighbors._base import NeighborsBase
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
-from sklearn.svm import SVC, SVR
+from sklearn.svm._base import BaseLibSVM
 from sklearn.tree._tree import Tree
 
 from pipeline import tensors
@@ -50,8 +50,6 @@ FORMAT = 1
 ARTIFACT_FORMAT = "tensorfleet-model/1"
 OUTSIDE = "holds a decision tree that leads outside of itself"
 NEEDED = ("manifest.json", "model.skops", "example.json", "evaluation.json")
-NEIGHBORS = (KNeighborsClassifier, KNeighborsRegressor)
-SUPPORT_VECTORS = (SVC, SVR)
 KERNELS = ("linear", "poly", "rbf", "sigmoid")
 """Those on offer; any other looks up what the rows to predict hold."""
 
@@ -297,9 +295,9 @@ def _check_places(pipeline: Any) -> None:
                 raise CorruptArtifactError("holds a sparse matrix that leads outside of itself or of its model")
         elif isinstance(part, BaseEstimator):
             _check_trees(part)
-            if isinstance(part, NEIGHBORS) and hasattr(part, "_fit_X"):
+            if isinstance(part, NeighborsBase) and hasattr(part, "_fit_X"):
                 _check_neighbors(part)
-            if isinstance(part, SUPPORT_VECTORS) and hasattr(part, "support_vectors_") and not _supported(part):
+            if isinstance(part, BaseLibSVM) and hasattr(part, "support_vectors_") and not _supported(part):
                 raise CorruptArtifactError("holds support vectors that there are not")
             if isinstance(part, OneHotEncoder) and hasattr(part, "categories_") and not _encodes(part):
                 raise CorruptArtifactError("holds categories with columns that there are not")
@@ -321,7 +319,7 @@ def _check_trees(model: Any) -> None:
 def _check_neighbors(model: Any) -> None:
     if model._fit_X.ndim != 2 or model._fit_X.shape[1] != model.n_features_in_:
         raise CorruptArtifactError("holds neighbours with features that there are not")
-    if isinstance(model, KNeighborsClassifier) and not _labelled(model):
+    if is_classifier(model) and not _labelled(model):
         raise CorruptArtifactError("holds neighbours with labels that there are not")
 
 
@@ -365,9 +363,9 @@ def _labelled(model: Any) -> bool:
 
 def _rows_learned(model: Any) -> list[Any]:
     """What an estimator of ours keeps sparse; elsewhere a matrix of a few bytes would make predictions of any width."""
-    if isinstance(model, NEIGHBORS):
+    if isinstance(model, NeighborsBase):
         return [getattr(model, "_fit_X", None)]
-    names = ("support_vectors_", "dual_coef_", "_dual_coef_") if isinstance(model, SUPPORT_VECTORS) else ()
+    names = ("support_vectors_", "dual_coef_", "_dual_coef_") if isinstance(model, BaseLibSVM) else ()
     return [getattr(model, name, None) for name in names]
 
 
@@ -382,16 +380,18 @@ def _inside(matrix: Any) -> bool:
 def _supported(model: Any) -> bool:
     """Whether there is what LIBSVM reads for each support vector and each pair of classes.
 
-    It leaves the counts of a regressor undefined.
+    It leaves the counts of all but classifiers undefined.
     """
     vectors, counts, coefficients = model.support_vectors_, model._n_support, model._dual_coef_
     n_vectors, n_classes = vectors.shape[0], len(counts)
-    counted = model._impl == "epsilon_svr" or ((counts >= 0).all() and counts.sum() == n_vectors)
+    n_pairs = n_classes * (n_classes - 1) // 2
+    n_probabilities = n_pairs if getattr(model, "_effective_probability", False) else 0
+    counted = model._impl not in ("c_svc", "nu_svc") or ((counts >= 0).all() and counts.sum() == n_vectors)
     shaped = vectors.shape[1] == model.n_features_in_ and coefficients.shape == (n_classes - 1, n_vectors)
     full = not issparse(coefficients) or coefficients.nnz == (n_classes - 1) * n_vectors
-    paired = len(model._intercept_) == n_classes * (n_classes - 1) // 2 and len(model.support_) == n_vectors
-    ours = model.kernel in KERNELS and not len(model._probA) and not len(model._probB)
-    return bool(counted and shaped and full and paired and ours)
+    paired = len(model._intercept_) == n_pairs and len(model.support_) == n_vectors
+    likely = len(model._probA) == len(model._probB) == n_probabilities
+    return bool(counted and shaped and full and paired and likely and model.kernel in KERNELS)
 
 
 def _encodes(encoder: Any) -> bool:

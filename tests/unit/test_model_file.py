@@ -25,10 +25,10 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import BaggingRegressor, HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
-from sklearn.svm import SVC, SVR
+from sklearn.svm import SVC, SVR, NuSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.tree._tree import Tree
 
@@ -545,11 +545,11 @@ def test_an_array_that_hides_some_of_its_values_is_refused(rewritten: Callable[.
 
 
 @pytest.mark.parametrize("rows", [np.eye(3), csr_matrix(np.eye(3))], ids=["dense", "sparse"])
-@pytest.mark.parametrize("made", [KNeighborsClassifier, KNeighborsRegressor])
+@pytest.mark.parametrize("made", [KNeighborsClassifier, KNeighborsRegressor, NearestNeighbors])
 def test_neighbours_with_features_that_there_are_not_are_refused(
     rewritten: Callable[..., LoadedModel], made: Callable[..., Any], rows: Any
 ) -> None:
-    model = made(1, algorithm="brute").fit(rows, [0, 1, 1])
+    model = made(n_neighbors=1, algorithm="brute").fit(rows, [0, 1, 1])
     model.n_features_in_ = 10**6
     with pytest.raises(CorruptArtifactError, match="neighbours with features that there are not"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
@@ -567,7 +567,7 @@ def test_counts_of_support_vectors_that_there_are_not_are_refused(
 
 
 @pytest.mark.parametrize("rows", [np.eye(3), csr_matrix(np.eye(3))], ids=["dense", "sparse"])
-@pytest.mark.parametrize("made", [SVC, SVR])
+@pytest.mark.parametrize("made", [SVC, SVR, NuSVC])
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -576,7 +576,8 @@ def test_counts_of_support_vectors_that_there_are_not_are_refused(
         ("_dual_coef_", csr_matrix((1, 3))),
         ("_intercept_", np.ones(0)),
         ("support_", np.zeros(1, dtype=np.int32)),
-        ("_probA", np.ones(1)),
+        ("_probA", np.ones(2)),
+        ("_effective_probability", True),
         ("n_features_in_", 10**6),
         ("kernel", "precomputed"),
     ],
