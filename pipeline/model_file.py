@@ -25,11 +25,12 @@ import numpy as np
 import orjson
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import issparse  # type: ignore[import-untyped]
-from sklearn.base import BaseEstimator
-from sklearn.neighbors import KNeighborsClassifier
+from scipy.sparse import csr_matrix, issparse  # type: ignore[import-untyped]
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.neighbors._base import NeighborsBase
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
+from sklearn.svm._base import BaseLibSVM
 from sklearn.tree._tree import Tree
 
 from pipeline import tensors
@@ -49,19 +50,23 @@ FORMAT = 1
 ARTIFACT_FORMAT = "tensorfleet-model/1"
 OUTSIDE = "holds a decision tree that leads outside of itself"
 NEEDED = ("manifest.json", "model.skops", "example.json", "evaluation.json")
+KERNELS = ("linear", "poly", "rbf", "sigmoid")
+"""Those on offer; any other looks up what the rows to predict hold."""
 
 TRUSTED_TYPES = (
     "numpy.asarray",
     "numpy.dtype",
     "numpy.ravel",
     "pipeline.dates.DateFeatures",
+    "scipy.sparse._csr.csr_matrix",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",
 )
 """What a model file may hold beyond what skops trusts by itself; reviewed, never taken from a file.
 
-The functions are pure; a Tree can hold places outside of itself, which `_check_places` looks for.
+The functions are pure; a Tree and a sparse matrix can hold places outside of themselves, which `_check_places` looks
+for.
 """
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
@@ -280,13 +285,20 @@ def _check_places(pipeline: Any) -> None:
 
     What is not fitted says nothing yet: preparation holds each of its parts twice.
     """
-    for part in _parts_of(pipeline):
+    parts = list(_parts_of(pipeline))
+    learned = {id(value) for part in parts for value in _rows_learned(part)}
+    for part in parts:
+        if isinstance(part, np.ndarray) and type(part) is not np.ndarray:
+            raise CorruptArtifactError("holds an array that hides some of its values")
         if issparse(part):
-            part.check_format(full_check=True)
+            if id(part) not in learned or not _inside(part):
+                raise CorruptArtifactError("holds a sparse matrix that leads outside of itself or of its model")
         elif isinstance(part, BaseEstimator):
             _check_trees(part)
-            if isinstance(part, KNeighborsClassifier) and hasattr(part, "_fit_X") and not _labelled(part):
-                raise CorruptArtifactError("holds neighbours with labels that there are not")
+            if isinstance(part, NeighborsBase) and hasattr(part, "_fit_X"):
+                _check_neighbors(part)
+            if isinstance(part, BaseLibSVM) and hasattr(part, "support_vectors_") and not _supported(part):
+                raise CorruptArtifactError("holds support vectors that there are not")
             if isinstance(part, OneHotEncoder) and hasattr(part, "categories_") and not _encodes(part):
                 raise CorruptArtifactError("holds categories with columns that there are not")
             vocabulary = getattr(part, "vocabulary_", {})
@@ -302,6 +314,13 @@ def _check_trees(model: Any) -> None:
     for predictor in (one for round_ in getattr(model, "_predictors", ()) for one in round_):
         if not _closed_nodes(predictor.nodes, model.n_features_in_):
             raise CorruptArtifactError(OUTSIDE)
+
+
+def _check_neighbors(model: Any) -> None:
+    if model._fit_X.ndim != 2 or model._fit_X.shape[1] != model.n_features_in_:
+        raise CorruptArtifactError("holds neighbours with features that there are not")
+    if is_classifier(model) and not _labelled(model):
+        raise CorruptArtifactError("holds neighbours with labels that there are not")
 
 
 def _parts_of(pipeline: Any) -> Iterator[Any]:
@@ -338,8 +357,41 @@ def _closed(tree: Any, n_features: int) -> bool:
 
 def _labelled(model: Any) -> bool:
     labels = model._y
-    whole = labels.dtype.kind == "i" and labels.ndim == 1 and len(labels) == len(model._fit_X)
+    whole = labels.dtype.kind == "i" and labels.ndim == 1 and len(labels) == model._fit_X.shape[0]
     return bool(whole and (labels >= 0).all() and (labels < len(model.classes_)).all())
+
+
+def _rows_learned(model: Any) -> list[Any]:
+    """What an estimator of ours keeps sparse; elsewhere a matrix of a few bytes would make predictions of any width."""
+    if isinstance(model, NeighborsBase):
+        return [getattr(model, "_fit_X", None)]
+    names = ("support_vectors_", "dual_coef_", "_dual_coef_") if isinstance(model, BaseLibSVM) else ()
+    return [getattr(model, name, None) for name in names]
+
+
+def _inside(matrix: Any) -> bool:
+    """SciPy's own check passes over a matrix that ends at 0, and over a step back that 32 bits do not hold."""
+    if type(matrix) is not csr_matrix:
+        return False
+    matrix.check_format(full_check=True)
+    return bool((matrix.indptr[:-1] <= matrix.indptr[1:]).all())
+
+
+def _supported(model: Any) -> bool:
+    """Whether there is what LIBSVM reads for each support vector and each pair of classes.
+
+    It leaves the counts of all but classifiers undefined.
+    """
+    vectors, counts, coefficients = model.support_vectors_, model._n_support, model._dual_coef_
+    n_vectors, n_classes = vectors.shape[0], len(counts)
+    n_pairs = n_classes * (n_classes - 1) // 2
+    n_probabilities = n_pairs if getattr(model, "_effective_probability", False) else 0
+    counted = model._impl not in ("c_svc", "nu_svc") or ((counts >= 0).all() and counts.sum() == n_vectors)
+    shaped = vectors.shape[1] == model.n_features_in_ and coefficients.shape == (n_classes - 1, n_vectors)
+    full = not issparse(coefficients) or coefficients.nnz == (n_classes - 1) * n_vectors
+    paired = len(model._intercept_) == n_pairs and len(model.support_) == n_vectors
+    likely = len(model._probA) == len(model._probB) == n_probabilities
+    return bool(counted and shaped and full and paired and likely and model.kernel in KERNELS)
 
 
 def _encodes(encoder: Any) -> bool:

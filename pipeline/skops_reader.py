@@ -17,12 +17,16 @@ from pipeline.errors import CorruptArtifactError
 from pipeline.skops_alone import NODE_TYPE_MAPPING, PROTOCOL, TreeNode, skops
 from pipeline.zip_files import unpacked
 
+ZIP_PREFIX = b"PK"
+"""By which NumPy knows an archive of arrays, which is how a sparse matrix is stored."""
+
 
 def loads(data: bytes, trusted: Sequence[str]) -> Any:
     """What an archive holds.  Raises CorruptArtifactError for more than its bytes, and whatever skops does."""
     for member in unpacked(data).values():  # skops believes whatever an archive says of its sizes
-        if member.startswith(npy.MAGIC_PREFIX):
-            _check_array(member)
+        for part in unpacked(member).values() if member.startswith(ZIP_PREFIX) else [member]:
+            if part.startswith(npy.MAGIC_PREFIX):
+                _check_array(part)
     return skops.io.loads(data, trusted=trusted)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from pipeline.skops_alone import SaveContext, get_state, skops
-from pipeline.zip_files import archive
+from pipeline.zip_files import archive, uncompressed
 
 
 def dumps(estimator: Any) -> bytes:
@@ -36,7 +36,8 @@ class _Members:
         return self.content
 
     def writestr(self, name: str, content: Any) -> None:
-        self.content[name] = content
+        """SciPy compresses a sparse matrix, and the reader takes no archive in which few bytes stand for many."""
+        self.content[name] = uncompressed(content) if name.endswith(".npz") else content
 
 
 class _Numbered(SaveContext):  # type: ignore[misc]

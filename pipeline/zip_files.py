@@ -30,6 +30,12 @@ def archive(members: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+def uncompressed(data: bytes) -> bytes:
+    """What another library has put into a zip file, as `archive` puts it."""
+    with ZipFile(io.BytesIO(data)) as source:
+        return archive({name: source.read(name) for name in source.namelist()})
+
+
 def unpacked(data: bytes) -> dict[str, bytes]:
     """What `archive` has put into a zip file, by name.
 

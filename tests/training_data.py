@@ -116,6 +116,13 @@ def mixed_rows(rows: int = 120, classes: int = 2, seed: int = 0) -> pd.DataFrame
     return frame
 
 
+def wide_rows(algorithm: Algorithm, rows: int = 200) -> pd.DataFrame:
+    """What it takes, and so many words that preparation makes more than 2,000 columns."""
+    shuffled = np.random.default_rng(2).permutation
+    words = {f"word {place}": [f"w{code}" for code in shuffled(np.arange(rows) % 90)] for place in range(12)}
+    return pd.concat([pd.DataFrame(words), natural(algorithm, rows)], axis=1)
+
+
 def pictures(rows: int = 120, classes: int = 2, seed: int = 0, side: int = 4) -> pd.DataFrame:
     """Images of side x side pixels, or as many steps of a sequence; in which row the light is tells the class."""
     random = np.random.default_rng(seed)

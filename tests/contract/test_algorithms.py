@@ -8,15 +8,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from scipy.sparse import issparse
 
 from pipeline.algorithms import Algorithm, catalogue
 from pipeline.errors import RejectedError
+from pipeline.model_file import LoadedModel
 from pipeline.trained import Trained
 from pipeline.training import Stage
 from tests.frameworks import within
-from tests.training_data import QUICK, Bench, mixed_rows, natural, request, told_while_training
+from tests.training_data import QUICK, Bench, mixed_rows, natural, request, told_while_training, wide_rows
 
 REGRESSORS = [name for name, entry in catalogue().items() if entry.task == "regression"]
+SPARSE = [name for name, entry in catalogue().items() if not entry.needs_dense]
 SHAPED = [name for name, entry in catalogue().items() if entry.takes != "table"]
 CLASSIFIERS = [name for name, entry in catalogue().items() if entry.task == "classification"]
 
@@ -47,6 +50,12 @@ def score(trained: Trained) -> tuple[float, float]:
     return trained.metrics["accuracy"], trained.metrics["baseline_accuracy"]
 
 
+def said(model: LoadedModel) -> list[Any]:
+    """What it predicted of its test rows."""
+    predicted: list[Any] = model.evaluation["test_predictions"]["predicted"]
+    return [model.evaluation["classes"][place] for place in predicted] if model.manifest["classes"] else predicted
+
+
 def test_it_learns_from_rows_of_its_kind_and_beats_the_baseline(bench: Bench, algorithm: Algorithm) -> None:
     found, baseline = score(bench.train(request(algorithm.name), natural(algorithm)))
     assert found > baseline
@@ -58,14 +67,23 @@ def test_the_stored_model_predicts_raw_rows_as_it_did_when_it_was_tested(bench: 
     model = bench.load(trained)
     tested = model.evaluation["test_predictions"]
     raw = frame.drop(columns="label").iloc[tested["row"]]
-    expected = tested["predicted"]
-    if algorithm.task == "classification":
-        expected = [model.evaluation["classes"][place] for place in expected]
+    expected = said(model)
     assert bench.predict(trained, raw).labels == expected
     documents = [{name: value for name, value in row.items() if value is not None} for row in raw.to_dict("records")]
     assert bench.predict(trained, documents).labels == expected
     if (scores := tested.get("scores")) is not None and tested["scores_are"] == "probabilities":
         np.testing.assert_array_equal(bench.predict(trained, raw).probabilities, scores)
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_the_stored_model_of_a_sparse_matrix_predicts_raw_rows_as_it_did_when_it_was_tested(
+    bench: Bench, name: str
+) -> None:
+    frame = wide_rows(catalogue()[name])
+    model = bench.load(bench.train(request(name), frame))
+    raw = frame.drop(columns="label").iloc[model.evaluation["test_predictions"]["row"]]
+    assert issparse(model.prepared(raw.to_dict("records")))
+    assert model.predict(raw).labels == said(model)
 
 
 def test_the_same_request_gives_the_same_file(bench: Bench, algorithm: Algorithm) -> None:

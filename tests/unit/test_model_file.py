@@ -19,14 +19,16 @@ import orjson
 import pandas as pd
 import pytest
 import yaml
-from scipy.sparse import csr_matrix
+from scipy.sparse import coo_matrix, csc_matrix, csr_array, csr_matrix, save_npz
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
 from sklearn.ensemble import BaggingRegressor, HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.linear_model import LinearRegression
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.svm import SVC, SVR, NuSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.tree._tree import Tree
 
@@ -37,7 +39,7 @@ from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.model_file import LoadedModel, load
 from pipeline.skops_alone import skops
 from pipeline.trained import Trained
-from tests.training_data import Bench, mixed_rows, natural, request
+from tests.training_data import Bench, mixed_rows, natural, request, wide_rows
 
 GOLDEN = Path(__file__).parents[1] / "golden/models"
 
@@ -128,8 +130,9 @@ def test_the_trusted_types_are_all_needed_by_some_algorithm(bench: Bench) -> Non
     asked = [request(name) for name in catalogue()]
     asked += [request("neural_network", hyperparameters={"solver": "sgd", "max_iter": 5})]
     asked += [request("logistic_regression", hyperparameters={"solver": "liblinear"})]
-    for one in asked:
-        trained = bench.train(one, natural(catalogue()[one.algorithm]))
+    data = [natural(catalogue()[one.algorithm]) for one in asked] + [wide_rows(catalogue()["svm"])]
+    for one, rows in zip([*asked, request("svm")], data, strict=True):
+        trained = bench.train(one, rows)
         with ZipFile(trained.model_file) as members:
             used |= set(skops.io.get_untrusted_types(data=members.read("model.skops")))
     assert used == set(model_file.trusted_types())
@@ -453,10 +456,139 @@ def test_a_category_with_a_column_that_there_is_not_is_refused(
         rewritten(model_skops=skops_writer.dumps(model))
 
 
-def test_a_sparse_matrix_with_places_outside_of_itself_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
-    model = KNeighborsClassifier(1, algorithm="brute").fit(csr_matrix([[0.0, 1.0], [1.0, 0.0]]), [0, 1])
-    model._fit_X.indices[0] = 10**6
-    with pytest.raises(CorruptArtifactError, match="is no model file"):
+def sparse_neighbors() -> KNeighborsClassifier:
+    rows = csr_matrix([[0.0, 1.0], [1.0, 0.0], [0.0, 3.0]])
+    return KNeighborsClassifier(1, algorithm="brute").fit(rows, [0, 1, 0])
+
+
+def test_a_sparse_matrix_is_read_as_it_was_written(rewritten: Callable[..., LoadedModel]) -> None:
+    data = skops_writer.dumps(make_pipeline(sparse_neighbors()))
+    assert skops_writer.dumps(make_pipeline(sparse_neighbors())) == data
+    assert rewritten(model_skops=data).pipeline.predict(csr_matrix([[0.1, 1.0], [1.0, 0.2]])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "wrong"),
+    [
+        ("indices", [10**6, 0, 1], "indices must be < 2"),
+        ("indices", [-1, 0, 1], "indices must be >= 0"),
+        ("indices", [1], "indices and data should have the same size"),
+        ("indptr", [0, 9, 2, 3], "indptr must be a non-decreasing sequence"),
+        ("indptr", [0, 9, 9, 0], "leads outside of itself"),
+        ("indptr", [0, 1, 2, -1], "leads outside of itself"),
+        ("indptr", [0, 2**31 - 1, -2, 3], "leads outside of itself"),
+        ("indptr", [0, 1, 2, 9], "Last value of index pointer"),
+        ("indptr", [0, 1, 3], "index pointer size 3 should be 4"),
+    ],
+)
+def test_a_sparse_matrix_with_places_outside_of_itself_is_refused(
+    rewritten: Callable[..., LoadedModel], part: str, values: list[int], wrong: str
+) -> None:
+    model = sparse_neighbors()
+    setattr(model._fit_X, part, np.array(values, dtype=np.int32))
+    with pytest.raises(CorruptArtifactError, match=wrong):
+        rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
+
+
+@pytest.mark.parametrize("made", [csc_matrix, coo_matrix, csr_array])
+def test_a_sparse_matrix_of_another_kind_than_ours_is_refused(
+    rewritten: Callable[..., LoadedModel], made: Callable[[Any], Any]
+) -> None:
+    buffer = io.BytesIO()
+    save_npz(buffer, made([[0.0, 1.0], [1.0, 0.0], [0.0, 3.0]]))
+    with pytest.raises(CorruptArtifactError, match="a sparse matrix that leads outside of itself"):
+        rewritten(model_skops=with_matrix(zip_files.uncompressed(buffer.getvalue())))
+
+
+def with_matrix(data: bytes) -> bytes:
+    """Neighbours whose sparse matrix is this archive."""
+    members = zip_files.unpacked(skops_writer.dumps(make_pipeline(sparse_neighbors())))
+    (name,) = (name for name in members if name.endswith(".npz"))
+    return zip_files.archive({**members, name: data})
+
+
+def test_a_sparse_matrix_that_is_compressed_or_claims_more_bytes_than_it_has_is_refused(
+    rewritten: Callable[..., LoadedModel],
+) -> None:
+    buffer = io.BytesIO()
+    save_npz(buffer, csr_matrix((10**6, 2)))
+    with pytest.raises(CorruptArtifactError, match=r"is no model file: its entry .* is compressed"):
+        rewritten(model_skops=with_matrix(buffer.getvalue()))
+    arrays = zip_files.unpacked(zip_files.uncompressed(buffer.getvalue()))
+    claiming = zip_files.archive({**arrays, "indptr.npy": _claiming((2**40,), "<i8")})
+    with pytest.raises(CorruptArtifactError, match=r"holds an array that claims [0-9,]{10,} bytes and has 128 at most"):
+        rewritten(model_skops=with_matrix(claiming))
+
+
+def test_a_pickle_in_a_sparse_matrix_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
+    file = io.BytesIO()
+    np.save(file, np.array([os.mkdir], dtype=object))
+    arrays = {f"{name}.npy": file.getvalue() for name in ("format", "shape", "data", "indices", "indptr")}
+    with pytest.raises(CorruptArtifactError, match="Object arrays cannot be loaded when allow_pickle=False"):
+        rewritten(model_skops=with_matrix(zip_files.archive(arrays)))
+
+
+def test_a_sparse_matrix_where_no_estimator_of_ours_has_one_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
+    """So few bytes as it takes, it could make each prediction as wide as it says."""
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+    model.coef_ = csr_matrix((1, 2**40))
+    with pytest.raises(CorruptArtifactError, match="a sparse matrix that leads outside of itself or of its model"):
+        rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
+
+
+def test_an_array_that_hides_some_of_its_values_is_refused(rewritten: Callable[..., LoadedModel]) -> None:
+    """Of a masked one no check sees all, and C code does."""
+    model = sparse_neighbors()
+    model._y = np.ma.masked_array([10**6, 1, 0], mask=[True, False, False])
+    with pytest.raises(CorruptArtifactError, match="an array that hides some of its values"):
+        rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
+
+
+@pytest.mark.parametrize("rows", [np.eye(3), csr_matrix(np.eye(3))], ids=["dense", "sparse"])
+@pytest.mark.parametrize("made", [KNeighborsClassifier, KNeighborsRegressor, NearestNeighbors])
+def test_neighbours_with_features_that_there_are_not_are_refused(
+    rewritten: Callable[..., LoadedModel], made: Callable[..., Any], rows: Any
+) -> None:
+    model = made(n_neighbors=1, algorithm="brute").fit(rows, [0, 1, 1])
+    model.n_features_in_ = 10**6
+    with pytest.raises(CorruptArtifactError, match="neighbours with features that there are not"):
+        rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
+
+
+@pytest.mark.parametrize("rows", [np.eye(3), csr_matrix(np.eye(3))], ids=["dense", "sparse"])
+@pytest.mark.parametrize("counts", [[10**6, 1], [-1, 4]])
+def test_counts_of_support_vectors_that_there_are_not_are_refused(
+    rewritten: Callable[..., LoadedModel], rows: Any, counts: list[int]
+) -> None:
+    model = SVC().fit(rows, [0, 1, 1])
+    model._n_support = np.array(counts, dtype=np.int32)
+    with pytest.raises(CorruptArtifactError, match="support vectors that there are not"):
+        rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
+
+
+@pytest.mark.parametrize("rows", [np.eye(3), csr_matrix(np.eye(3))], ids=["dense", "sparse"])
+@pytest.mark.parametrize("made", [SVC, SVR, NuSVC])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_n_support", np.zeros(5_000, dtype=np.int32)),
+        ("_dual_coef_", np.ones((1, 1))),
+        ("_dual_coef_", csr_matrix((1, 3))),
+        ("_intercept_", np.ones(0)),
+        ("support_", np.zeros(1, dtype=np.int32)),
+        ("_probA", np.ones(2)),
+        ("_effective_probability", True),
+        ("n_features_in_", 10**6),
+        ("kernel", "precomputed"),
+    ],
+)
+def test_support_vectors_that_there_are_not_are_refused(
+    rewritten: Callable[..., LoadedModel], made: Callable[[], Any], rows: Any, name: str, value: Any
+) -> None:
+    """LIBSVM would read beyond."""
+    model = made().fit(rows, [0, 1, 1])
+    setattr(model, name, value)
+    with pytest.raises(CorruptArtifactError, match="support vectors that there are not"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 

@@ -30,7 +30,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -125,7 +125,12 @@ def _skops(random: Random, data: bytes) -> bytes:
 
 
 def _array(random: Random, data: bytes) -> bytes:
-    """Other numbers under the same header, or another header."""
+    """Other numbers under the same header, or another header; of a sparse matrix, of one of its arrays."""
+    if data.startswith(b"PK"):
+        arrays = _members(data)
+        name = random.choice(list(arrays))
+        arrays[name] = _array(random, arrays[name])
+        return _odd_archive(random, arrays) if random.random() < 0.1 else archive(arrays)
     roll = random.random()
     if roll < 0.3:
         return mutated(random, data)
@@ -282,8 +287,10 @@ _ODD: tuple[Callable[[Random, ZipFile, dict[str, bytes]], None], ...] = (
 
 @cache
 def bases() -> list[bytes]:
-    """A small model file of each kind of estimator, and one of all kinds of columns."""
-    return [*(_base(estimator) for estimator in _estimators()), GOLDEN.read_bytes()]
+    """A small model file of each kind of estimator, of those that keep sparse rows, and one of all kinds of columns."""
+    dense = [_base(StandardScaler(), estimator) for estimator in _estimators()]
+    sparse = [_base(KBinsDiscretizer(3), one) for one in (KNeighborsClassifier(3, algorithm="brute"), SVC())]
+    return [*dense, *sparse, GOLDEN.read_bytes()]
 
 
 def _estimators() -> list[BaseEstimator]:
@@ -298,14 +305,14 @@ def _estimators() -> list[BaseEstimator]:
     ]
 
 
-def _base(estimator: BaseEstimator) -> bytes:
+def _base(preparation: BaseEstimator, estimator: BaseEstimator) -> bytes:
     import warnings
 
     features, target = load_iris(return_X_y=True)
     frame = pd.DataFrame(features, columns=ROWS.columns).iloc[::3]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipeline = make_pipeline(StandardScaler(), estimator).fit(frame, target[::3])
+        pipeline = make_pipeline(preparation, estimator).fit(frame, target[::3])
     content = model_file.Content(
         pipeline=pipeline, columns=[Column(name, Role.NUMERIC, "double") for name in ROWS.columns],
         target_column="y", target_type="long", classes=["0", "1", "2"], example=[], evaluation={}, manifest={},
