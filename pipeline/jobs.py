@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -30,6 +30,11 @@ def milliseconds(moment: datetime) -> datetime:
     """The same moment in UTC, cut to milliseconds."""
     moment = moment.astimezone(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def fields_of(record: Any) -> dict[str, Any]:
+    """As `dataclasses.asdict` of a flat record with slots, without copies of the values: nobody changes them."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +121,6 @@ class TrainingRequest:
     def model_key(self) -> str:
         """`project/model_name`: what is trained in order and counts versions together."""
         return f"{self.project}/{self.model_name}"
-
-    def to_document(self) -> dict[str, Any]:
-        """As plain JSON types, but for `requested_at`, which stays a datetime."""
-        document = asdict(self)
-        document["features"] = None if self.features is None else list(self.features)
-        return document
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -233,7 +232,7 @@ class Model:
         object.__setattr__(self, "hyperparameters", values)
 
     def to_document(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"evaluation": asdict(self.evaluation)}
+        return fields_of(self) | {"evaluation": fields_of(self.evaluation)}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -272,9 +271,9 @@ class Outcome:
         return self.kind is OutcomeKind.REJECTED or (self.error is not None and self.error.kind in ours)
 
     def to_document(self) -> dict[str, Any]:
-        document = {f.name: getattr(self, f.name) for f in fields(self)}
+        document = fields_of(self)
         document["kind"] = self.kind.value
-        document["error"] = None if self.error is None else asdict(self.error)
+        document["error"] = None if self.error is None else fields_of(self.error)
         document["model"] = None if self.model is None else self.model.to_document()
         return document
 

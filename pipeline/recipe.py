@@ -11,7 +11,7 @@ import orjson
 from pipeline import algorithms
 from pipeline.datasets import Dataset
 from pipeline.environment import versions
-from pipeline.jobs import TrainingRequest
+from pipeline.jobs import TrainingRequest, fields_of
 
 
 def recipe(request: TrainingRequest, dataset: Dataset, machine: Mapping[str, str]) -> str:
@@ -28,7 +28,7 @@ def recipe(request: TrainingRequest, dataset: Dataset, machine: Mapping[str, str
         "algorithm": [algorithm.name, algorithms.package_of(algorithm.name)],
         "hyperparameters": algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None),
         "search": None if request.search is None else asdict(request.search),
-        "evaluation": asdict(request.evaluation),
+        "evaluation": fields_of(request.evaluation),
         "seed": request.seed,
         "versions": {**versions(algorithm.framework), **machine},
     }

@@ -21,7 +21,7 @@ import orjson
 from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
 from pipeline.errors import RejectedError
-from pipeline.jobs import Evaluation, HyperparameterValue, Search, TrainingRequest
+from pipeline.jobs import Evaluation, HyperparameterValue, Search, TrainingRequest, fields_of
 from schemas import Record
 
 Headers = Sequence[tuple[str, bytes | str | None]]
@@ -134,7 +134,7 @@ def given_hyperparameters(record: Mapping[str, Any]) -> dict[str, Hyperparameter
     content_sha256 does not look for these: it is never to change.
     """
     merged = merged_hyperparameters(record)
-    if twice := _repeated_keys(record.get("hyperparameters_json") or "{}"):
+    if (text := record.get("hyperparameters_json")) and (twice := _repeated_keys(text)):
         raise RejectedError(f"hyperparameters_json names {', '.join(twice)[:500]} more than once")
     return merged
 
@@ -168,7 +168,7 @@ def to_avro(request: TrainingRequest) -> dict[str, Any]:
         "hyperparameters": {name: _hyperparameter(name, value) for name, value in request.hyperparameters.items()},
         "hyperparameters_json": None,
         "search": None if request.search is None else asdict(request.search),
-        "evaluation": asdict(request.evaluation),
+        "evaluation": fields_of(request.evaluation),
         "seed": request.seed,
         "max_training_time_s": request.max_training_time_s,
         "max_memory_bytes": request.max_memory_bytes,

@@ -20,6 +20,8 @@ class Place(Enum):
     STORED = "durable; its announcement is on its way, and the job is over"
     RELEASED = "given up here: another worker has it, or will"
 
+    __hash__ = object.__hash__  # Enum's own goes by the name, in Python, and a job's places are looked up all the time
+
 
 MOVES: Mapping[Place, frozenset[Place]] = {
     Place.PARKED: frozenset({Place.WAITING, Place.STORING, Place.RELEASED}),

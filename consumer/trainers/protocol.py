@@ -39,7 +39,7 @@ class Work(NamedTuple):
         return orjson.dumps(
             {
                 "id": self.request.request_id,
-                "request": self.request.to_document(),
+                "request": self.request,
                 "dataset": {
                     "name": dataset.name,
                     "fingerprint": dataset.fingerprint,

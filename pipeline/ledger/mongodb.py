@@ -29,7 +29,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from pipeline.errors import SupersededError, TransientError
-from pipeline.jobs import Outcome
+from pipeline.jobs import Outcome, fields_of
 from pipeline.ledger import Cancel, Claim, Entry, Home, NewClaim, Owner, RequestRow
 from pipeline.mongodb import Document, durable, insert_new, plain, transient, upserted
 
@@ -125,7 +125,7 @@ class MongoLedger:
     def take_over(self, me: Owner, seen: Claim, *, lost_worker: bool, blame: bool) -> Claim | None:
         losses = {"$ifNull": ["$worker_losses", 0]}
         blamed = {"$or": [blame, {"$eq": [losses, 0]}]}
-        change: Document = {"owner": {"$literal": asdict(me)}, "expires_at": {"$literal": self._claim_end()}}
+        change: Document = {"owner": {"$literal": fields_of(me)}, "expires_at": {"$literal": self._claim_end()}}
         if lost_worker:
             change["worker_losses"] = {"$add": [losses, {"$cond": [blamed, 1, 0]}]}
         row = self._claims.find_one_and_update(
@@ -142,7 +142,7 @@ class MongoLedger:
 
     @transient("marking a start")
     def start(self, me: Owner, request_id: str) -> bool:
-        change = {"$set": {"started": asdict(me), "expires_at": self._claim_end()}}
+        change = {"$set": {"started": fields_of(me), "expires_at": self._claim_end()}}
         return self._claims.update_one({"_id": request_id, **_owned_by(me)}, change).matched_count == 1
 
     @transient("counting a crash")
@@ -256,8 +256,8 @@ class MongoLedger:
     def _claimed(self, me: Owner, new: NewClaim) -> Document:
         return {
             "request_sha256": new.request_sha256,
-            "home": asdict(new.home),
-            "owner": asdict(me),
+            "home": fields_of(new.home),
+            "owner": fields_of(me),
             "claimed_at": self._clock(),
             "summary": dict(new.summary),
             "expires_at": self._claim_end(),

@@ -55,7 +55,7 @@ class Bench:
         )
         payload = {
             "id": job_id,
-            "request": request.to_document(),
+            "request": request,
             "dataset": {"name": "iris", "fingerprint": "f", "path": None, "target_column": "species"},
             "spool": str(self.spool / job_id),
             "max_memory_bytes": memory,

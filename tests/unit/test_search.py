@@ -290,5 +290,5 @@ def test_what_is_searched_cannot_be_given_too() -> None:
 
 def test_a_request_with_a_search_survives_json() -> None:
     asked = request("decision_tree", search=grid(DEPTHS, LEAVES, time_budget_s=3.0))
-    document = orjson.loads(orjson.dumps(asked.to_document()))
+    document = orjson.loads(orjson.dumps(asked))
     assert type(asked).from_document(document | {"requested_at": asked.requested_at}) == asked

@@ -114,5 +114,4 @@ def _rejected(request: TrainingRequest, message: str, record: Delivered) -> None
 
 def _plain(request: TrainingRequest) -> Any:
     """Lists and tuples are one to JSON."""
-    document = request.to_document() | {"requested_at": request.requested_at.isoformat()}
-    return orjson.loads(orjson.dumps(document))
+    return orjson.loads(orjson.dumps(request))
