@@ -174,7 +174,7 @@ class Lanes:
 
     def feed(self, spec: Spec) -> None:
         """Give a job to the lane that has least to do, of those for its framework or without work. Call only if there
-        is room(); it is held here as long as no lane can take it.
+        is room(); it is held here, and fed again with each poll, as long as no lane can take it.
         """
         self._servers.start(spec.framework)
         lane = self._lane_for(spec.framework)

@@ -39,8 +39,11 @@ class Servers:
     _running: dict[str, _Server] = field(default_factory=dict)
 
     def start(self, framework: str) -> None:
-        """Unless it runs; returns before it is ready."""
-        if framework in self._running:
+        """Unless it runs, or another still imports: two at once would leave trainings no CPU.
+
+        Returns before it is ready.
+        """
+        if framework in self._running or not all(server.ready for server in self._running.values()):
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads_per_training))
