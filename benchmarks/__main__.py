@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 from rich.console import Console
 
-from consumer.trainers.servers import THREAD_VARIABLES
+from consumer.system.processes import THREAD_VARIABLES
 
 if TYPE_CHECKING:
     from benchmarks.report import Result

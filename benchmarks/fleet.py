@@ -23,11 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import processes
 from benchmarks.workloads import Workload
-from consumer import kafka_config
 from consumer.events.codec import Codec
 from consumer.events.messages import Message, message
 from consumer.events.requests import to_avro
 from consumer.events.topics import Topics
+from consumer.kafka import config as kafka_config
 from consumer.settings import Settings, load_settings
 from schemas import Record
 from tests.services import kafka, mongodb, s3

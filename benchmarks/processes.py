@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumer.processes import children as children
+from consumer.system.processes import children as children
 
 TICKS_S = 1 / os.sysconf("SC_CLK_TCK")
 MIB = 2**20

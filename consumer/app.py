@@ -17,39 +17,41 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from consumer import disk, failpoints, kafka_config
-from consumer.alias_news import AliasNews
-from consumer.cancellation import ControlGroup, ControlTail
-from consumer.checkpoints import Checkpoints
-from consumer.chronicle import Chronicle
-from consumer.claims import LEASE_S, Claims, Steady
-from consumer.committer import Committer
-from consumer.containment import UncontainedError
+from consumer import failpoints
 from consumer.events.codec import Codec
 from consumer.events.errors import MissingTopicsError
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.topics import Topics
-from consumer.feeding import Limits
-from consumer.health import Prober, service_probes
-from consumer.heartbeat import Heartbeat, begin_life
-from consumer.http import Health, HttpServer
-from consumer.intake import Intake
+from consumer.jobs.cancellation import ControlGroup, ControlTail
+from consumer.jobs.checkpoints import Checkpoints
+from consumer.jobs.claims import Claims
+from consumer.jobs.lease import LEASE_S, Heartbeat, Steady, begin_life
+from consumer.jobs.readiness import Preparation
+from consumer.jobs.registrar import Registrar
+from consumer.kafka import config as kafka_config
 from consumer.loaders.loaders import Loaders
-from consumer.logs import MongoCommandLog
-from consumer.machine import gpus
-from consumer.metrics import Metrics, MongoCommandCount
-from consumer.preparation import Preparation
-from consumer.progress import Progress
-from consumer.registrar import Registrar
+from consumer.partitions.intake import Intake
+from consumer.port.health import Prober, service_probes
+from consumer.port.http import Health, HttpServer
+from consumer.publishing.alias_events import AliasNews
+from consumer.publishing.committer import Committer
+from consumer.publishing.progress import Progress
+from consumer.publishing.transactions import Announcer, AtLeastOnce, ExactlyOnce
 from consumer.settings import Settings
 from consumer.stores import Stores, open_cache, open_loaders, open_stores
+from consumer.system import disk
+from consumer.system.machine import gpus
+from consumer.telemetry.logs import MongoCommandLog
+from consumer.telemetry.metrics import Metrics, MongoCommandCount
+from consumer.threads.containment import UncontainedError
 from consumer.threads.inbox import Inbox
 from consumer.threads.neighbour import Neighbour, Surroundings
+from consumer.threads.retrying import Breakers, Stopped, until_answered
 from consumer.threads.watch import Watch
 from consumer.trainers.lanes import Lanes
-from consumer.transactions import Announcer, AtLeastOnce, ExactlyOnce
-from consumer.waiting import Breakers, Stopped, until_answered
-from consumer.worker import Worker
+from consumer.worker.feeding import Limits
+from consumer.worker.job_events import Chronicle
+from consumer.worker.worker import Worker
 from pipeline.errors import SupersededError, TransientError
 from pipeline.ledger import Owner
 from pipeline.quotas import Quotas

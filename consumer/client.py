@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
 
-from consumer import kafka_config
 from consumer.events.codec import Codec
 from consumer.events.control import cancel_command
 from consumer.events.errors import UndecodableError
@@ -28,8 +27,9 @@ from consumer.events.messages import Message, message
 from consumer.events.requests import check_request_id, to_avro
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.topics import Topics
+from consumer.kafka import config as kafka_config
+from consumer.kafka.topic_reader import POLL_S, Reader, partition_count, partition_of, quiet, topics_present, transient
 from consumer.new_requests import RequestFields, earliest, training_request
-from consumer.reader import POLL_S, Reader, partition_count, partition_of, quiet, topics_present, transient
 from consumer.settings import Settings
 from pipeline.errors import NotFoundError, RejectedError, TransientError
 from pipeline.jobs import OutcomeKind, TrainingRequest, milliseconds

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import orjson
 from pydantic import SecretStr
 
-from consumer.processes import die_with_parent
 from consumer.settings import Settings, SettingsError
+from consumer.system.processes import die_with_parent
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
@@ -236,7 +236,8 @@ def run_worker(parent: int) -> None:
         return
     settings = Settings.model_validate_json(sys.stdin.buffer.read())
 
-    from consumer import app, logs
+    from consumer import app
+    from consumer.telemetry import logs
 
     logs.configure(settings.log_level, settings.log_format)
     logs.log_uncaught()

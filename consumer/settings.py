@@ -28,7 +28,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from consumer.machine import available_cpus, available_memory_bytes
+from consumer.system.machine import available_cpus, available_memory_bytes
 
 WORKER_NEEDS = ("MONGODB_URL", "KAFKA_BOOTSTRAP_SERVERS")
 

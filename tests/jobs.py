@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 
-from consumer.claims import Asked
-from consumer.intake import Partition, Record
+from consumer.jobs.claims import Asked
 from consumer.jobs.job import Job
 from consumer.jobs.places import Place
+from consumer.partitions.records import Partition, Record
 from pipeline.jobs import TrainingRequest
 
 

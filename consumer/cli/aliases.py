@@ -124,8 +124,8 @@ def _without_alias(model: str, project: str | None) -> ModelReference:
 
 def _tell(stores: Stores, changed: Alias, as_json: bool) -> None:
     """Announce the change at once; a worker does it where that cannot be done."""
-    from consumer.alias_news import news
     from consumer.events.errors import MissingTopicsError
+    from consumer.publishing.alias_events import news
     from consumer.settings import SettingsError
     from pipeline.errors import TransientError
 

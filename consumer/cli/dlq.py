@@ -131,7 +131,7 @@ def replay(
 
 def _check(reasons: list[str] | None) -> None:
     """Raises Stop for a reason that no dead letter has: nothing found would be the wrong answer."""
-    from consumer.dead_letters import REASONS
+    from consumer.events.errors import REASONS
 
     for unknown in set(reasons or ()) - {*REASONS}:
         raise Stop(f"no dead letter has the reason {unknown}; there are {', '.join(REASONS)}", WRONG_USE)

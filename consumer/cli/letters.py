@@ -15,13 +15,13 @@ from typing import Any
 
 from consumer.cli import context
 from consumer.client import Client
-from consumer.dead_letters import PREFIX
 from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
 from consumer.events.messages import Message, message
 from consumer.events.requests import MAX_REQUEST_ID_CHARACTERS, content_sha256, moment
 from consumer.events.topics import Topics
-from consumer.reader import Reader
+from consumer.kafka.topic_reader import Reader
+from consumer.publishing.dead_letters import PREFIX
 from consumer.settings import Settings
 from pipeline.ledger import Entry, Ledger
 from schemas import Record

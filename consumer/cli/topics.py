@@ -83,8 +83,8 @@ def _await_leaders(settings: Settings, topic: str, partitions: int) -> None:
     """Brokers take records a moment later than they tell of a topic, and until then may lose some (KAFKA-15591)."""
     from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-    from consumer import kafka_config
-    from consumer.reader import quiet
+    from consumer.kafka import config as kafka_config
+    from consumer.kafka.topic_reader import quiet
     from pipeline.errors import TransientError
 
     deadline = time.monotonic() + TIMEOUT_S
@@ -107,7 +107,7 @@ def _await_leaders(settings: Settings, topic: str, partitions: int) -> None:
 def admin_client(settings: Settings) -> AdminClient:
     from confluent_kafka.admin import AdminClient
 
-    from consumer import kafka_config
+    from consumer.kafka import config as kafka_config
 
     config: dict[str, Any] = {**kafka_config.kafka_client_config(settings), "log_level": 0, "error_cb": lambda _: None}
     return AdminClient(config)

@@ -12,8 +12,8 @@ def worker() -> None:
     """
     settings = context.worker_settings()
 
-    from consumer import logs
     from consumer.app import run_worker
+    from consumer.telemetry import logs
 
     logs.configure(settings.log_level, settings.log_format)
     logs.log_uncaught()

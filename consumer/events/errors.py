@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import RejectedError
+from pipeline.jobs import ErrorKind
+
+UNREADABLE = "UNREADABLE"
+"""Bytes without a request_id that could be read: there is nobody to answer to."""
+CONFLICT = "CONFLICT"
+"""A request_id used again with other content: the first request stands."""
+REASONS = (*ErrorKind, UNREADABLE, CONFLICT)
 
 
 class UndecodableError(RejectedError):

@@ -5,15 +5,19 @@ Each function returns the Avro form of one record of schemas/.  Maps are sorted,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 import orjson
 
+from consumer.events.codec import Codec
+from consumer.events.messages import Message, message
+from consumer.events.topics import Topics
 from pipeline.aliases import Alias, AliasChange
 from pipeline.jobs import Failure, Outcome, OutcomeKind, RegisteredModel, TrainingRequest, event_id, milliseconds
+from schemas import Record
 
 
 class ProgressState(StrEnum):
@@ -166,3 +170,14 @@ def _error(error: Failure | None) -> dict[str, str] | None:
 
 def _json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def outcome_messages(
+    codec: Codec, topics: Topics, outcome: Outcome, registered: RegisteredModel | None
+) -> Iterator[Message]:
+    """The terminal progress event of an outcome, and with a model its model-registered event."""
+    terminal = terminal_progress(outcome, registered)
+    yield message(codec, topics, Record.TRAINING_PROGRESS, terminal, outcome.traceparent)
+    if registered is not None:
+        event = registered_event(registered)
+        yield message(codec, topics, Record.MODEL_REGISTERED, event, registered.traceparent)

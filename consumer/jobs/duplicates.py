@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-from consumer.claims import Asked
-from consumer.intake import Partition, Record
+from consumer.jobs.claims import Asked
+from consumer.partitions.records import Partition, Record
 
 
 class Duplicates:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from consumer import disk
-from consumer.claims import Asked
-from consumer.intake import Record
+from consumer.jobs.claims import Asked
 from consumer.jobs.places import RUNNING, Place
+from consumer.partitions.records import Record
+from consumer.system import disk
 from pipeline.algorithms import framework_of
 from pipeline.datasets import Dataset
 from pipeline.jobs import Failure, TrainingRequest

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import structlog
 
-from consumer.claims import Asked
+from consumer.jobs.claims import Asked
 from consumer.jobs.dispatch import Dispatch
 from consumer.jobs.job import SUSPECTS, Job
 from consumer.jobs.places import ENDS, MOVES, RUNNING, Place

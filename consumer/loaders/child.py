@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from consumer.processes import adopt_orphans, children, die_with_parent, memory_limit, private_bytes
+from consumer.system.processes import adopt_orphans, children, die_with_parent, memory_limit, private_bytes
 from pipeline.datasets import Fetched, reading
 from pipeline.errors import RejectedError
 

@@ -11,9 +11,15 @@ import time
 from typing import Any, Self
 
 from consumer.loaders.child import DATAGRAM_BYTES
-from consumer.processes import cpu_s, kill_with_descendants, private_bytes, wants_cpu, without_credentials
-from consumer.trainers.output import Output
-from consumer.trainers.servers import THREAD_VARIABLES
+from consumer.system.child_output import Output
+from consumer.system.processes import (
+    THREAD_VARIABLES,
+    cpu_s,
+    kill_with_descendants,
+    private_bytes,
+    wants_cpu,
+    without_credentials,
+)
 
 ENDING_S = 5.0
 LOOK_S = 0.01

@@ -8,8 +8,8 @@ record of Kafka. `step()` does one piece of work; tests call it without a thread
 - `finish()`: what was ordered so far is done first;
 - `give_up()`: the piece in hand is tried at most once more, and orders that wait are dropped.
 
-An error about one request is contained where it is met (consumer/containment.py). What `step()` raises all the same is
-nobody's: it is delivered as `ThreadFailed`, and the worker ends.
+An error about one request is contained where it is met (`containment`). What `step()` raises all the same is nobody's:
+it is delivered as `ThreadFailed`, and the worker ends.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 
 import structlog
 
-from consumer.metrics import Metrics
+from consumer.telemetry.metrics import Metrics
+from consumer.threads.retrying import Breakers, Stopped, until_answered
 from consumer.threads.stamps import Turn
 from consumer.threads.watch import Watch
-from consumer.waiting import Breakers, Stopped, until_answered
 from pipeline.errors import TransientError
 
 log = structlog.get_logger(__name__)

@@ -116,7 +116,7 @@ class Watcher:
         return stacks.of_dump(dump.decode(errors="replace"), {one.ident: one.name for one in self._stamps.threads()})
 
     def _log(self, level: str, event: str, **more: object) -> None:
-        """A line as those of consumer/logs.py."""
+        """A line as those of consumer/telemetry/logs.py."""
         timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         line = {"timestamp": timestamp, "level": level, "logger": __name__, "event": event}
         written = (json.dumps(line | more | {"worker_id": self._worker_id}) + "\n").encode()

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from consumer import failpoints
-from consumer.processes import adopt_orphans, children, die_with_parent, memory_limit
+from consumer.system.processes import adopt_orphans, children, die_with_parent, memory_limit
 from consumer.trainers.protocol import JOB_LIMIT_BYTES, Work
 from pipeline import training
 from pipeline.datasets.cache import FULL

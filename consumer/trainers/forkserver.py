@@ -21,7 +21,7 @@ import sys
 
 import orjson
 
-from consumer.processes import adopt_orphans, children, die_with_parent
+from consumer.system.processes import adopt_orphans, children, die_with_parent
 
 CONTROL_LIMIT_BYTES = 4_096
 

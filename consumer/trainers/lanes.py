@@ -19,8 +19,8 @@ from typing import Any
 
 import orjson
 
-from consumer.processes import cpu_s, keep_to, resident_bytes
-from consumer.trainers.output import Output
+from consumer.system.child_output import Output
+from consumer.system.processes import cpu_s, keep_to, resident_bytes
 from consumer.trainers.protocol import (
     JOB_LIMIT_BYTES,
     End,

@@ -14,14 +14,13 @@ from typing import Any
 import orjson
 import structlog
 
-from consumer.processes import without_credentials
+from consumer.system.processes import THREAD_VARIABLES, without_credentials
 from consumer.trainers.forkserver import CONTROL_LIMIT_BYTES
 
 log = structlog.get_logger(__name__)
 
 ENDING_S = 10.0
 """For a forkserver that was told to end, and may still be importing."""
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass(slots=True)

@@ -15,8 +15,8 @@ from typing import Any
 
 import typer
 
-from consumer.claims import LEASE_S
 from consumer.failpoints import VARIABLE
+from consumer.jobs.lease import LEASE_S
 from tests.chaos.crash_points import request, stand_by, stopped
 from tests.chaos.places import Place, Servers, place
 from tests.end_to_end.fleet import WORKER, WorkerProcess

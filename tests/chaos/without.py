@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from consumer import app
-from consumer.assignment import Assignment
-from consumer.claims import Asked, Claims, Ruling, Standing
 from consumer.cli import main
-from consumer.intake import Polled, Record
+from consumer.jobs.claims import Asked, Claims, Ruling, Standing
+from consumer.partitions.assignment import Assignment
+from consumer.partitions.records import Polled, Record
 from consumer.settings import Settings
 from pipeline.jobs import Outcome
 from pipeline.ledger import Cancel, Entry, Owner

@@ -16,15 +16,19 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from consumer import failpoints, kafka_config, transactions
+from consumer import failpoints
 from consumer.app import is_alone
 from consumer.events.messages import Message
-from consumer.intake import Intake, Membership, Partition, PassedOver, Polled, Reading, Record
-from consumer.offsets import Commit, Progress, write_metadata
-from consumer.reader import partition_of
+from consumer.kafka import config as kafka_config
+from consumer.kafka.topic_reader import partition_of
+from consumer.partitions.assignment import Offsets, Verdict
+from consumer.partitions.intake import Intake
+from consumer.partitions.offsets import Commit, Progress, write_metadata
+from consumer.partitions.records import Membership, Partition, PassedOver, Polled, Reading, Record
+from consumer.publishing import transactions
+from consumer.publishing.transactions import Announcer, AtLeastOnce, ExactlyOnce
 from consumer.settings import Settings
 from consumer.threads.neighbour import Surroundings, ThreadFailed
-from consumer.transactions import Announcer, AtLeastOnce, ExactlyOnce, Offsets, Verdict
 from pipeline.errors import SupersededError, TransientError
 from tests.end_to_end.evidence import read_topic
 

@@ -237,7 +237,7 @@ class Attempts:
             self.step(turn := turn + 1)
 
     def _attempt(self, request_id: str, content: bytes) -> Iterator[None]:
-        """As consumer/registrar.py does it; every yield is a place to be overtaken, or to die at."""
+        """As consumer/jobs/registrar.py does it; every yield is a place to be overtaken, or to die at."""
         site, project = self._site, "default"
         if site.ledger.read([request_id])[request_id].outcome is not None:
             return

@@ -15,17 +15,17 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
-from consumer import kafka_config
 from consumer.cli import main
 from consumer.client import Client
-from consumer.dead_letters import UNREADABLE, dead_letter
-from consumer.events.errors import MissingTopicsError
+from consumer.events.errors import UNREADABLE, MissingTopicsError
 from consumer.events.messages import Message, message
 from consumer.events.outgoing import ProgressState, progress_event, registered_event, terminal_progress
 from consumer.events.requests import Received, read_request, to_avro
 from consumer.events.topics import Topics
-from consumer.intake import Partition, Record
-from consumer.reader import Reader, partition_of
+from consumer.kafka import config as kafka_config
+from consumer.kafka.topic_reader import Reader, partition_of
+from consumer.partitions.records import Partition, Record
+from consumer.publishing.dead_letters import dead_letter
 from consumer.settings import Settings
 from consumer.stores import open_stores
 from pipeline.errors import RejectedError

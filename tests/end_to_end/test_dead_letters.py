@@ -26,7 +26,7 @@ from confluent_kafka.admin import (
 )
 from pymongo.database import Database
 
-from consumer.reader import partition_of
+from consumer.kafka.topic_reader import partition_of
 from schemas import Record
 from tests.end_to_end.evidence import decode, read_topic
 from tests.end_to_end.fleet import Fleet, metric

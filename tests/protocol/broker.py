@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from consumer.events.messages import Message
-from consumer.intake import Partition
-from consumer.offsets import Commit, Progress, read_metadata
+from consumer.partitions.offsets import Commit, Progress, read_metadata
+from consumer.partitions.records import Partition
 
 
 class Killed(BaseException):

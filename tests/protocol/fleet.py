@@ -21,25 +21,26 @@ from typing import Any
 
 import orjson
 
-from consumer.chronicle import Chronicle
-from consumer.claims import LEASE_S, Claims, Steady
-from consumer.committer import Committer, outcome_messages
 from consumer.events.codec import Codec
+from consumer.events.outgoing import outcome_messages
 from consumer.events.requests import to_avro
 from consumer.events.topics import Topics
-from consumer.feeding import Limits
-from consumer.heartbeat import INTERVAL_S, Heartbeat, begin_life
-from consumer.intake import Membership, Partition, Polled, Record
-from consumer.metrics import Metrics
-from consumer.preparation import Preparation
-from consumer.registrar import Registrar
+from consumer.jobs.claims import Claims
+from consumer.jobs.lease import INTERVAL_S, LEASE_S, Heartbeat, Steady, begin_life
+from consumer.jobs.readiness import Preparation
+from consumer.jobs.registrar import Registrar
+from consumer.partitions.records import Membership, Partition, Polled, Record
+from consumer.publishing.committer import Committer
+from consumer.publishing.transactions import ExactlyOnce
+from consumer.telemetry.metrics import Metrics
 from consumer.threads.neighbour import Surroundings, ThreadFailed
+from consumer.threads.retrying import Breakers, Stopped
 from consumer.threads.watch import Watch
 from consumer.trainers.protocol import End, Finished, LaneEvent, Spec, Taken
 from consumer.trainers.protocol import Killed as KilledTraining
-from consumer.transactions import ExactlyOnce
-from consumer.waiting import Breakers, Stopped
-from consumer.worker import Worker
+from consumer.worker.feeding import Limits
+from consumer.worker.job_events import Chronicle
+from consumer.worker.worker import Worker
 from pipeline.artifacts import NewArtifact
 from pipeline.datasets import Dataset
 from pipeline.errors import SupersededError, TransientError

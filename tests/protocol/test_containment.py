@@ -8,11 +8,11 @@ from unittest.mock import patch
 
 import pytest
 
-from consumer.containment import UncontainedError
 from consumer.jobs.jobs import IllegalMoveError, Jobs
-from consumer.preparation import Preparation
-from consumer.registrar import Registrar
-from consumer.worker import Worker
+from consumer.jobs.readiness import Preparation
+from consumer.jobs.registrar import Registrar
+from consumer.threads.containment import UncontainedError
+from consumer.worker.worker import Worker
 from pipeline.jobs import ErrorKind, OutcomeKind
 from tests.protocol.fleet import Fleet
 from tests.protocol.test_parts import FIRST, SECOND, begin, check_end, finish, fleet_of, work

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from structlog.testing import capture_logs
 
-from consumer.claims import LEASE_S
-from consumer.intake import Partition
-from consumer.worker import POLLS_WITHIN_S
+from consumer.jobs.lease import LEASE_S
+from consumer.partitions.records import Partition
+from consumer.worker.worker import POLLS_WITHIN_S
 from pipeline.jobs import OutcomeKind, TrainingRequest
 from pipeline.ledger import Cancel
 from tests.protocol.broker import Consumer, Producer
@@ -48,10 +48,10 @@ def fleet_of(log: dict[int, list[TrainingRequest]]) -> Iterator[Fleet]:
     """With a clock of its own in every part, and no pauses."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(patch("consumer.transactions.Producer", Producer))
-        stack.enter_context(patch("consumer.transactions.Consumer", Consumer))
+        stack.enter_context(patch("consumer.publishing.transactions.Producer", Producer))
+        stack.enter_context(patch("consumer.publishing.transactions.Consumer", Consumer))
         stack.enter_context(capture_logs())
-        stack.enter_context(patch("consumer.waiting.LONGEST_WAIT_S", 0.0))
+        stack.enter_context(patch("consumer.threads.retrying.LONGEST_WAIT_S", 0.0))
         clock = SimpleNamespace(monotonic=lambda: made.clock())
         for module in ("worker", "claims", "heartbeat"):
             stack.enter_context(patch(f"consumer.{module}.time", clock))

@@ -13,9 +13,9 @@ import threading
 
 import bson
 
-from consumer import http
-from consumer.logs import configure
-from consumer.metrics import Metrics
+from consumer.port import http
+from consumer.telemetry.logs import configure
+from consumer.telemetry.metrics import Metrics
 from consumer.threads.watch import Watch
 
 HELD_LIMIT_S = 1.0

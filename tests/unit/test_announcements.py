@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.announcements import GROUP_LIMIT, REFUSED_PAUSE_S, Announcement, Announcements
-from consumer.intake import Partition, Record
+from consumer.partitions.announcements import GROUP_LIMIT, REFUSED_PAUSE_S, Announcement, Announcements
+from consumer.partitions.records import Partition, Record
 
 
 def plain(offset: int) -> Announcement:

@@ -8,7 +8,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
 
-from consumer.checkpoints import Checkpoints
+from consumer.jobs.checkpoints import Checkpoints
 from consumer.threads.neighbour import Surroundings
 from pipeline.artifacts import NewArtifact, checkpoints_of
 from pipeline.artifacts.directory import DirectoryStore

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from consumer import claims
-from consumer.claims import Claims, Ruled, Ruling, Standing, Steady
 from consumer.events.codec import Codec
 from consumer.events.requests import to_avro
-from consumer.intake import Partition, Record
+from consumer.jobs import claims
+from consumer.jobs.claims import Claims, Ruled, Ruling, Standing
+from consumer.jobs.lease import Steady
+from consumer.partitions.records import Partition, Record
 from consumer.settings import load_settings
 from consumer.stores import open_stores
 from consumer.threads.neighbour import Surroundings

@@ -25,8 +25,8 @@ from consumer.cli import main, submit
 from consumer.cli.output import Stop, _fitted, column, duration, shown, size
 from consumer.cli.reproducing import dataset_of, request_of
 from consumer.cli.values import hyperparameter, model_reference, tried
+from consumer.kafka.topic_reader import murmur2, partition_of
 from consumer.new_requests import new_request_id, time_of, training_request
-from consumer.reader import murmur2, partition_of
 from consumer.settings import Settings, SettingsError
 from consumer.stores import Stores, open_stores
 from pipeline import promotion

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer.http import Health, HttpServer
-from consumer.metrics import Metrics
+from consumer.port.http import Health, HttpServer
 from consumer.settings import Settings, duration_s, load_settings
+from consumer.telemetry.metrics import Metrics
 from consumer.threads.watch import Watch
 
 ROOT = Path(__file__).parents[2]

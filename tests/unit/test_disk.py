@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from consumer import disk
-from consumer.claims import Steady
-from consumer.preparation import Preparation, Prepared
+from consumer.jobs.lease import Steady
+from consumer.jobs.readiness import Preparation, Prepared
 from consumer.settings import Settings
 from consumer.stores import open_cache, open_stores
+from consumer.system import disk
 from consumer.threads.neighbour import Surroundings
-from consumer.waiting import Breakers
+from consumer.threads.retrying import Breakers
 from pipeline.errors import TransientError
 from pipeline.ledger import Owner
 from pipeline.quotas import Quotas

@@ -13,8 +13,9 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from pydantic import SecretStr
 
-from consumer import embedded, kafka_config
+from consumer import embedded
 from consumer.events.topics import Topics
+from consumer.kafka import config as kafka_config
 from consumer.settings import Settings, SettingsError
 from consumer.stores import Stores, open_stores
 from pipeline.jobs import Model, Outcome, OutcomeKind

@@ -12,13 +12,13 @@ from confluent_kafka import TopicPartition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.announcements import Announcement
-from consumer.assignment import Assignment
-from consumer.flow import Flow
-from consumer.intake import BATCH, Intake, Partition, PassedOver, Polled, Record
-from consumer.metrics import Metrics
+from consumer.partitions.announcements import Announcement
+from consumer.partitions.assignment import Assignment, Verdict
+from consumer.partitions.intake import BATCH, Intake
+from consumer.partitions.read_ahead import Flow
+from consumer.partitions.records import Partition, PassedOver, Polled, Record
+from consumer.telemetry.metrics import Metrics
 from consumer.threads.neighbour import Surroundings
-from consumer.transactions import Verdict
 
 TOPIC = "requests"
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from consumer.claims import Steady
 from consumer.jobs.job import Job
-from consumer.preparation import PREPARING_LIMIT, Preparation, Prepared
+from consumer.jobs.lease import Steady
+from consumer.jobs.readiness import PREPARING_LIMIT, Preparation, Prepared
 from consumer.threads.neighbour import Surroundings
 from pipeline.datasets import Dataset, LoadAbandoned
 from pipeline.ledger import Owner
@@ -73,7 +73,7 @@ def datasets() -> Datasets:
 
 @pytest.fixture
 def waiting(datasets: Datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiting]:
-    monkeypatch.setattr("consumer.preparation.check_fits", lambda *_: None)
+    monkeypatch.setattr("consumer.jobs.readiness.check_fits", lambda *_: None)
     made = Waiting(datasets, tmp_path)
     yield made
     datasets.go.set()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from consumer.head_of_line import TELL_S, HeadOfLine
-from consumer.intake import Partition
+from consumer.partitions.head_of_line import TELL_S, HeadOfLine
+from consumer.partitions.records import Partition
 
 ONE, OTHER = Partition("t", 1), Partition("t", 2)
 

@@ -21,9 +21,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 from structlog.testing import capture_logs
 
-from consumer import http
-from consumer.http import Health, HttpServer
-from consumer.metrics import Metrics
+from consumer.port import http
+from consumer.port.http import Health, HttpServer
+from consumer.telemetry.metrics import Metrics
 from consumer.threads.watch import Watch
 
 HEALTHY = Health(

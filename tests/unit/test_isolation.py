@@ -16,12 +16,12 @@ import typer
 from consumer import embedded
 from consumer.cli import app, main
 from consumer.client import Client
-from consumer.dead_letters import dead_letter
 from consumer.events.messages import message
 from consumer.events.outgoing import ProgressState, progress_event, terminal_progress
 from consumer.events.requests import to_avro
-from consumer.intake import Partition, Record
-from consumer.reader import Reader
+from consumer.kafka.topic_reader import Reader
+from consumer.partitions.records import Partition, Record
+from consumer.publishing.dead_letters import dead_letter
 from consumer.settings import Settings
 from consumer.stores import Stores, open_stores
 from pipeline.artifacts import NewArtifact

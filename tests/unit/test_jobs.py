@@ -12,11 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.claims import Asked
-from consumer.intake import Partition, Record
+from consumer.jobs.claims import Asked
 from consumer.jobs.job import Job
 from consumer.jobs.jobs import IllegalMoveError, Jobs
 from consumer.jobs.places import ENDS, MOVES, RUNNING, Place, table
+from consumer.partitions.records import Partition, Record
 from pipeline.datasets import Dataset
 from pipeline.ledger import Claim, Owner
 from pipeline.trained import COURSE

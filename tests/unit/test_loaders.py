@@ -25,7 +25,7 @@ import pytest
 
 from consumer.loaders.loaders import LoaderError, Loaders
 from consumer.loaders.turns import Turns
-from consumer.processes import children, keep_to
+from consumer.system.processes import children, keep_to
 from pipeline.datasets import Content, Fetched, LoadAbandoned, reading
 from pipeline.errors import RejectedError
 from tests.disks import small_disk
@@ -274,7 +274,7 @@ PARENT = """
 import sys, threading
 from pathlib import Path
 from consumer.loaders.loaders import Loaders
-from consumer.processes import children
+from consumer.system.processes import children
 from pipeline.datasets import Fetched
 
 loaders = Loaders(2, 600, 2**28)

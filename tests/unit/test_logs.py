@@ -16,7 +16,7 @@ import structlog
 from pydantic import SecretStr
 from pymongo.monitoring import CommandFailedEvent, CommandStartedEvent, CommandSucceededEvent
 
-from consumer import logs
+from consumer.telemetry import logs
 
 
 class Terminal(io.StringIO):
@@ -47,10 +47,10 @@ def configured(level: str = "INFO") -> io.StringIO:
 
 def test_a_line_is_one_json_object_with_time_level_logger_and_event_first() -> None:
     stream = configured()
-    structlog.get_logger("consumer.intake").info("assigned", partitions=[0, 1])
+    structlog.get_logger("consumer.partitions.intake").info("assigned", partitions=[0, 1])
     (line,) = lines(stream)
     assert list(line) == ["timestamp", "level", "logger", "event", "partitions"]
-    assert (line["level"], line["logger"], line["event"]) == ("info", "consumer.intake", "assigned")
+    assert (line["level"], line["logger"], line["event"]) == ("info", "consumer.partitions.intake", "assigned")
     assert line["timestamp"].endswith("Z")
 
 

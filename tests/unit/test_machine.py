@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from consumer.machine import _cgroup_limits
+from consumer.system.machine import _cgroup_limits
 
 
 def test_the_tightest_limit_of_the_cgroups_around_a_process_holds(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import pytest
 from prometheus_client import generate_latest
 from pymongo.monitoring import CommandFailedEvent, CommandStartedEvent, CommandSucceededEvent
 
-from consumer.chronicle import Chronicle
-from consumer.claims import Asked
+from consumer.jobs.claims import Asked
 from consumer.jobs.job import Job
 from consumer.jobs.places import Place
-from consumer.metrics import Metrics, MongoCommandCount, metrics_table
-from consumer.registrar import Stored
+from consumer.jobs.registrar import Stored
+from consumer.telemetry.metrics import Metrics, MongoCommandCount, metrics_table
+from consumer.worker.job_events import Chronicle
 from pipeline.jobs import TrainingRequest
 from tests.contract.stores import MODEL, registered
 
@@ -64,7 +64,7 @@ def test_the_process_itself_is_measured() -> None:
 def test_the_documentation_shows_every_metric() -> None:
     text = (ROOT / "docs/metrics.md").read_text()
     shown = text.split("<!-- metrics -->")[1].split("<!-- /metrics -->")[0].strip()
-    assert shown == metrics_table(), "renew it with: python -m consumer.metrics"
+    assert shown == metrics_table(), "renew it with: python -m consumer.telemetry.metrics"
 
 
 @pytest.mark.parametrize(("command", "counted"), [("insert", "insert"), ("whatIsThis", "other")])

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.containment import contain, contained, halved
-from consumer.metrics import Metrics
+from consumer.telemetry.metrics import Metrics
+from consumer.threads.containment import contain, contained, halved
 from consumer.threads.neighbour import Ordered, Periodic, Surroundings, ThreadFailed
+from consumer.threads.retrying import Breakers
 from consumer.threads.watch import Watch
-from consumer.waiting import Breakers
 from pipeline.errors import SupersededError, TransientError
 
 

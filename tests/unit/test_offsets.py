@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.offsets import OffsetTracker, Progress, read_metadata, write_metadata
+from consumer.partitions.offsets import OffsetTracker, Progress, read_metadata, write_metadata
 
 NOTHING = Progress(0, (), "")
 

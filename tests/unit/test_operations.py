@@ -10,8 +10,8 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from consumer.metrics import Metrics
-from consumer.waiting import Breakers
+from consumer.telemetry.metrics import Metrics
+from consumer.threads.retrying import Breakers
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text()

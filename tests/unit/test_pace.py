@@ -1,6 +1,6 @@
 """Groups gather while every lane is busy, and go at once while one is free."""
 
-from consumer.pace import Gathering, Pace
+from consumer.threads.batching import Gathering, Pace
 
 
 def test_a_group_goes_at_once_while_a_lane_is_free() -> None:

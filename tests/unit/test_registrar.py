@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from consumer.claims import Steady
 from consumer.events.codec import Codec
 from consumer.events.topics import Topics
-from consumer.outcomes import Ending, Result
-from consumer.registrar import EVENT_LIMIT_BYTES, Found, GroupStored, Registrar, Stored, Unstored
+from consumer.jobs.lease import Steady
+from consumer.jobs.outcomes import Ending, Result
+from consumer.jobs.registrar import EVENT_LIMIT_BYTES, Found, GroupStored, Registrar, Stored, Unstored
 from consumer.settings import load_settings
 from consumer.stores import Stores, open_stores
 from consumer.threads.neighbour import Surroundings, ThreadFailed

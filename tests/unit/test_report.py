@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.outcomes import Ending, Result, registered_outcome
+from consumer.jobs.outcomes import Ending, Result, registered_outcome
 from pipeline import comparison, report
 from pipeline.algorithms import catalogue
 from pipeline.champion import lower_is_better

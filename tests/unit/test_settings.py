@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr, ValidationError
 
-from consumer.kafka_config import (
+from consumer.kafka.config import (
     consumer_config,
     kafka_client_config,
     producer_config,
@@ -21,8 +21,8 @@ from consumer.kafka_config import (
     tail_config,
     transactional_producer_config,
 )
-from consumer.machine import available_memory_bytes
 from consumer.settings import Settings, SettingsError, duration_s, load_settings, settings_table, size_bytes
+from consumer.system.machine import available_memory_bytes
 
 ROOT = Path(__file__).parents[2]
 NEEDED = {"MONGODB_URL": "mongodb://u:hunter2@mongo:27017", "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}
@@ -189,7 +189,8 @@ def test_topics_carry_the_prefix() -> None:
 
 
 def test_nothing_is_read_at_import() -> None:
-    script = "import consumer.settings, consumer.kafka_config, consumer.logs, consumer.metrics, consumer.http"
+    modules = ("settings", "kafka.config", "telemetry.logs", "telemetry.metrics", "port.http")
+    script = "".join(f"import consumer.{module}\n" for module in modules)
     environ = {**os.environ, "PORT": "not a port", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", script], check=True, env=environ, cwd=ROOT)
 

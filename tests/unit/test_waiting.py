@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 from structlog.testing import capture_logs
 
-from consumer.metrics import Metrics
-from consumer.waiting import LONGEST_WAIT_S, Breakers, ServiceAwayError, Stopped, until_answered
+from consumer.telemetry.metrics import Metrics
+from consumer.threads.retrying import LONGEST_WAIT_S, Breakers, ServiceAwayError, Stopped, until_answered
 from pipeline.errors import RejectedError, TransientError
 
 

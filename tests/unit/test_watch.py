@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from consumer import processes
+from consumer.system import processes
 from consumer.threads import stacks
 from consumer.threads.stamps import PAUSE_S, SLOTS, Stamps
 from consumer.threads.watch import AGAIN_S, Watch
@@ -208,7 +208,7 @@ Current thread 0x0000000000000100 (most recent call first):
   File "/home/somebody/plugin, line 3 in.py", line 3 in load
 """
     assert stacks.of_dump(dump, {255: "claims"}) == {
-        "claims": ["threading.py:331 wait", "pymongo/pool.py:12 _read", "consumer/claims.py:7 <lambda>"],
+        "claims": ["threading.py:331 wait", "pymongo/pool.py:12 _read", "consumer/jobs/claims.py:7 <lambda>"],
         "0x100": ["plugin, line 3 in.py:3 load"],
     }
 

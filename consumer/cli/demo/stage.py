@@ -19,7 +19,7 @@ from consumer.cli.letters import read_letters
 from consumer.cli.output import Stop, one_line
 from consumer.client import Client, Event
 from consumer.embedded import WorkerProcess, settle_past
-from consumer.reader import Reader
+from consumer.kafka.topic_reader import Reader
 from consumer.settings import Settings
 from pipeline.jobs import Outcome, RegisteredModel
 from schemas import Record

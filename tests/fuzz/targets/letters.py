@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from consumer.cli import dlq, letters, output
-from consumer.dead_letters import PREFIX
 from consumer.events.messages import Message
 from consumer.events.topics import Topics
+from consumer.publishing.dead_letters import PREFIX
 from pipeline.jobs import Outcome, OutcomeKind
 from pipeline.ledger import Home, NewClaim, Owner
 from schemas import Record

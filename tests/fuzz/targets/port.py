@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from consumer.http import Health, HttpServer
-from consumer.metrics import Metrics
+from consumer.port.http import Health, HttpServer
+from consumer.telemetry.metrics import Metrics
 from consumer.threads.watch import Watch
 from tests.fuzz.mutation import mutated, noise
 

@@ -11,15 +11,15 @@ from typing import Any
 import bson
 import orjson
 
-from consumer.committer import outcome_messages
-from consumer.dead_letters import UNREADABLE, dead_letter
-from consumer.events.errors import UndecodableError
+from consumer.events.errors import UNREADABLE, UndecodableError
+from consumer.events.outgoing import outcome_messages
 from consumer.events.requests import Malformed, content_sha256, read_request, to_avro
 from consumer.events.topics import Topics
-from consumer.intake import Partition
-from consumer.intake import Record as Delivered
-from consumer.outcomes import Ending, Result, registered_outcome
-from consumer.registrar import EVENT_LIMIT_BYTES
+from consumer.jobs.outcomes import Ending, Result, registered_outcome
+from consumer.jobs.registrar import EVENT_LIMIT_BYTES
+from consumer.partitions.records import Partition
+from consumer.partitions.records import Record as Delivered
+from consumer.publishing.dead_letters import dead_letter
 from consumer.trainers.protocol import Work
 from pipeline import validation
 from pipeline.datasets import Dataset
@@ -93,7 +93,7 @@ def stored(document: dict[str, Any]) -> None:
 
 
 def summary(request: TrainingRequest) -> None:
-    """What a claim says of its request (consumer.claims)."""
+    """What a claim says of its request (consumer.jobs.claims)."""
     names = ("job_name", "project", "model_name", "user", "algorithm", "dataset_name", "correlation_id", "requested_at")
     stored({"_id": request.request_id, "summary": {name: getattr(request, name) for name in names}})
 

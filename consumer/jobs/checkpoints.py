@@ -1,0 +1,188 @@
+"""What a long training has come to, kept in the artifact store: the next attempt goes on from there, elsewhere too.
+
+A training leaves files in its spool folder (`pipeline.trained.KEPT`). A checkpoint is an archive of those there are,
+stored under `~checkpoints/{request_id}/{number}-{sha256}`; the older ones go once a newer one is stored, and all of
+them when the request has its outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from uuid import uuid4
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
+
+import structlog
+
+from consumer import failpoints
+from consumer.system import disk
+from consumer.threads.containment import contained
+from consumer.threads.neighbour import TRANSFER_LIMIT_S, Periodic, Surroundings
+from pipeline.artifacts import ArtifactStore, NewArtifact, checkpoints_of
+from pipeline.errors import CorruptArtifactError, NotFoundError, TransientError
+from pipeline.trained import KEPT
+
+log = structlog.get_logger(__name__)
+
+EVERY_S = 5.0
+"""The work of so many seconds is repeated when a worker dies, and of more where a checkpoint takes long to store."""
+PAUSES = 10
+"""Times what storing one took, before the next."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A training whose spool folder is looked at; `number` is its newest checkpoint's."""
+
+    spool: Path
+    number: int
+    next_at: float = 0.0
+    stored: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The files in it, by name, with the time and size they had."""
+
+
+class Checkpoints(Periodic):
+    """Stores what has changed every EVERY_S; `restore` may be called by any thread."""
+
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        folder: Path,
+        *,
+        around: Surroundings,
+        every_s: float = EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__("checkpoints", around, every_s, busy_limit_s=TRANSFER_LIMIT_S)
+        self._artifacts = artifacts
+        self._folder = folder
+        self._clock = clock
+        self._kept: dict[str, _Kept] = {}
+        self._numbers: dict[str, int] = {}
+        """Of the checkpoints that were found, by request."""
+        self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def keep(self, request_id: str, spool: Path) -> None:
+        """A training begins, which writes to this folder; it is looked at until it is gone."""
+        before = self._kept.get(request_id)
+        number = self._numbers.pop(request_id, 0) if before is None else before.number
+        self._kept[request_id] = _Kept(spool, number)
+
+    def drop(self, request_id: str) -> None:
+        """The request has its outcome."""
+        self._over.put(request_id)
+
+    def restore(self, request_id: str) -> Path | None:
+        """What an earlier attempt has left, as a folder of ours; None if it has left nothing that can be read.
+
+        Raises TransientError.
+        """
+        for number, uri in sorted(self._stored(request_id), reverse=True):
+            archive = self._folder / f"{uuid4().hex}.zip"
+            folder = self._folder / f"{archive.stem}.checkpoint"
+            try:
+                self._artifacts.fetch(uri, archive)
+                folder.mkdir()
+                _unpack(archive, folder)
+            except NotFoundError:  # a newer one has taken its place meanwhile
+                continue
+            except (BadZipFile, CorruptArtifactError, EOFError, RuntimeError, ValueError) as error:
+                log.warning("checkpoint cannot be read", request_id=request_id, number=number, error=str(error))
+                disk.remove(folder)
+                continue
+            except OSError as error:
+                disk.remove(folder)
+                raise TransientError(disk.SERVICE, f"a checkpoint cannot be written: {error.strerror}") from error
+            finally:
+                archive.unlink(missing_ok=True)
+            self._numbers[request_id] = number
+            log.info("checkpoint found", request_id=request_id, number=number)
+            return folder
+        return None
+
+    def work(self) -> None:
+        for request_id, kept in tuple(self._kept.items()):
+            self.turn.begin()
+            with contained(self._metrics, "checkpoint", request_id=request_id):
+                self._store(request_id, kept)
+        self.last_work()
+
+    def last_work(self) -> None:
+        while not self._over.empty():
+            request_id = self._over.get()
+            self._kept.pop(request_id, None)
+            self._numbers.pop(request_id, None)
+            self.turn.begin()
+            try:
+                with contained(self._metrics, "checkpoint", request_id=request_id):
+                    self._remove(request_id)
+            except TransientError:
+                self._over.put(request_id)
+                raise
+
+    def _store(self, request_id: str, kept: _Kept) -> None:
+        there = _stamps(kept.spool)
+        if not there or there == kept.stored or self._clock() < kept.next_at:
+            if not kept.spool.exists() and self._kept.get(request_id) is kept:
+                del self._kept[request_id]
+            return
+        begun = self._clock()
+        copy = self._folder / f"{uuid4().hex}.zip"
+        try:
+            with ZipFile(copy, "w") as archive:
+                for name in there:
+                    with suppress(FileNotFoundError):
+                        archive.write(kept.spool / name, name)
+            if set(archive.namelist()) != there.keys() or not kept.spool.exists():
+                return
+            with copy.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            number = kept.number + 1
+            key = f"{checkpoints_of(request_id)}{number:09d}-{sha256}"
+            new = NewArtifact(key, copy, sha256, copy.stat().st_size)
+            failpoints.after("after_checkpoint", "artifacts", self._artifacts.put([new]))
+        except OSError as error:
+            log.warning("checkpoint cannot be written", request_id=request_id, error=str(error))
+            return
+        finally:
+            copy.unlink(missing_ok=True)
+        kept.number, kept.stored = number, there
+        kept.next_at = self._clock() + (self._clock() - begun) * PAUSES
+        self._remove(request_id, before=number)
+
+    def _remove(self, request_id: str, before: float = inf) -> None:
+        for number, uri in self._stored(request_id):
+            if number < before:
+                self._artifacts.delete(uri)
+
+    def _stored(self, request_id: str) -> Sequence[tuple[int, str]]:
+        """The number and the uri of each checkpoint."""
+        begin = checkpoints_of(request_id)
+        numbered = [(one.key.removeprefix(begin).partition("-")[0], one.uri) for one in self._artifacts.listing(begin)]
+        return [(int(number), uri) for number, uri in numbered if number.isdecimal()]
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Raises CorruptArtifactError for an archive that is not as `_store` writes it."""
+    with ZipFile(archive) as file:
+        entries = file.infolist()
+        stored = all(entry.compress_type == ZIP_STORED and entry.filename in KEPT for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > archive.stat().st_size:
+            raise CorruptArtifactError("it is no checkpoint of ours")
+        file.extractall(folder)
+
+
+def _stamps(spool: Path) -> dict[str, tuple[int, int]]:
+    """When each file was written last, and how large it is."""
+    found = {}
+    for name in KEPT:
+        with suppress(FileNotFoundError):
+            stat = (spool / name).stat()
+            found[name] = (stat.st_mtime_ns, stat.st_size)
+    return found

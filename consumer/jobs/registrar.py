@@ -1,0 +1,226 @@
+"""Makes results durable, a group at a time: artifact, outcome, registry document, in that order.
+
+Whatever stands in the ledger after that is the truth, whoever wrote it: the first finisher's outcome counts, and a
+negative outcome counts only if its claim is still ours when it is written there.
+
+What raises an error of ours ends FAILED, alone. If not even that can be stored, or its outcome stands already, it is
+tried again now and then, and holds up its partition's offset, which operators are told of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import orjson
+
+from consumer import failpoints
+from consumer.events.codec import Codec
+from consumer.events.outgoing import outcome_messages
+from consumer.events.topics import Topics
+from consumer.jobs.lease import LEASE_S, Steady
+from consumer.jobs.outcomes import Result, Reused, negative_outcome, registered_outcome, reused_outcome
+from consumer.system import disk
+from consumer.threads.containment import PASSED_ON, contain, halved
+from consumer.threads.neighbour import TRANSFER_LIMIT_S, Ordered, Surroundings
+from pipeline.artifacts import ArtifactStore, NewArtifact
+from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel
+from pipeline.ledger import Ledger, Owner
+from pipeline.registry import Registry
+from pipeline.trained import Trained
+
+T = TypeVar("T")
+
+GROUP_LIMIT = 200
+EVENT_LIMIT_BYTES = 900_000
+"""Of an event: the broker's default limit is 1,048,576 with its overhead."""
+CERTAINLY_FITTING_BYTES = EVENT_LIMIT_BYTES // 3
+"""A document so small needs no event encoded to measure it: that says less, and a number takes up to 8 bytes for 3."""
+DOCUMENT_LIMIT_BYTES = 12_000_000
+"""Of an outcome or registry document as JSON: MongoDB's limit is 16 MiB of BSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An outcome that was in the ledger already, and may still lack its registry document."""
+
+    outcome: Outcome
+
+
+Item = Result | Reused | Outcome | Found
+"""A bare Outcome is a negative one that we decided on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How the request ended, durably; `registered` is present only with a REGISTERED outcome."""
+
+    outcome: Outcome
+    registered: RegisteredModel | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """A request whose outcome was not made durable: the ledger is to be asked how it stands.
+
+    Its claim is not ours any more, so that our outcome is void; or every try meets an error of ours: then `again` is
+    what to store later.
+    """
+
+    request_id: str
+    again: Item | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStored:
+    """The answer to a group: one for each request in it."""
+
+    answers: Sequence[Stored | Unstored]
+
+
+class Registrar(Ordered):
+    """Owns the artifact store and the registry, and the ledger's outcomes."""
+
+    def __init__(
+        self,
+        me: Owner,
+        ledger: Ledger,
+        registry: Registry,
+        artifacts: ArtifactStore,
+        codec: Codec,
+        topics: Topics,
+        *,
+        steady: Steady,
+        around: Surroundings,
+    ) -> None:
+        super().__init__("registrar", around, busy_limit_s=TRANSFER_LIMIT_S)
+        self._me = me
+        self._ledger = ledger
+        self._registry = registry
+        self._artifacts = artifacts
+        self._codec = codec
+        self._topics = topics
+        self._steady = steady
+
+    def submit(self, group: Sequence[Item]) -> None:
+        """Make these durable, at most GROUP_LIMIT; the answer is a GroupStored."""
+        self.order(lambda: self._deliver(GroupStored(halved(group, self._store, self._fail))))
+
+    def _store(self, group: Sequence[Item]) -> Sequence[Stored | Unstored]:
+        results = [item for item in group if isinstance(item, Result)]
+        trained = [*self._upload(results)]
+        trained += [self._fitting(reused_outcome(item)) for item in group if isinstance(item, Reused)]
+        negatives = [item for item in group if isinstance(item, Outcome)]
+        negatives += [outcome for outcome in trained if outcome.kind is not OutcomeKind.REGISTERED]
+        for outcome in negatives:  # what has no event is found out before it counts
+            tuple(outcome_messages(self._codec, self._topics, outcome, None))
+        accepted = self._close(negatives) if negatives else frozenset()
+        new = [outcome for outcome in trained if outcome.kind is OutcomeKind.REGISTERED]
+        new += [outcome for outcome in negatives if outcome.request_id in accepted]
+        standing = dict(self._insert(new)) if new else {}
+        standing |= {item.outcome.request_id: item.outcome for item in group if isinstance(item, Found)}
+        documents = self._register(list(standing.values()))
+        for result in results:
+            disk.remove(result.spool)
+        return [
+            *(Stored(outcome, documents.get(request_id)) for request_id, outcome in standing.items()),
+            *(Unstored(outcome.request_id) for outcome in negatives if outcome.request_id not in accepted),
+        ]
+
+    def _fail(self, item: Item, error: Exception) -> Sequence[Stored | Unstored]:
+        """What one item that cannot be stored comes to: FAILED, unless its outcome stands already."""
+        request_id = request_id_of(item)
+        failure = contain(self._metrics, "store", error, request_id=request_id)
+        again = item
+        try:
+            entry = self._answered(lambda: self._ledger.read((request_id,)))[request_id]
+            if entry.outcome is not None:
+                return [Unstored(request_id, Found(entry.outcome))]
+            if not isinstance(item, Found):
+                again = _failed(item, failure)
+                answers = self._store([again])
+                ours = entry.claim is not None and entry.claim.owner == self._me
+                # Ours and refused: it is closed already, with the outcome that we came with.
+                return [Unstored(request_id, item)] if ours and isinstance(answers[0], Unstored) else answers
+        except PASSED_ON:
+            raise
+        except Exception as worse:  # noqa: BLE001 - not even that; the worker goes on with the others
+            contain(self._metrics, "store", worse, request_id=request_id)
+        return [Unstored(request_id, again)]
+
+    def _upload(self, results: Sequence[Result]) -> Sequence[Outcome]:
+        """Store the model files; the outcomes say where they are, or that a result is too large to be announced."""
+        if not results:
+            return ()
+        try:
+            trained = [Trained.from_json((result.spool / "result.json").read_bytes()) for result in results]
+            files = [_artifact(result, one) for result, one in zip(results, trained, strict=True)]
+            stored = self._answered(lambda: failpoints.after("after_artifact", "artifacts", self._artifacts.put(files)))
+        except FileNotFoundError:  # a newer life of us clears our spool: then the ledger says so
+            self._answered(lambda: self._ledger.heartbeat(self._me, LEASE_S, ()))
+            raise
+        outcomes = []
+        for result, one, file in zip(results, trained, files, strict=True):
+            self._metrics.artifact_bytes.labels(stored[file.key].uri.partition(":")[0]).inc(file.size_bytes)
+            outcomes.append(self._fitting(registered_outcome(result, one, stored[file.key])))
+        return outcomes
+
+    def _fitting(self, outcome: Outcome) -> Outcome:
+        """The outcome, unless its event or document is larger than its store takes: then a FAILED one that says so."""
+        registered = RegisteredModel.of(outcome, version_number=1)
+        kept = len(orjson.dumps(registered.to_document()))
+        if kept < CERTAINLY_FITTING_BYTES:
+            return outcome
+        sent = max(
+            len(message.value or b"") for message in outcome_messages(self._codec, self._topics, outcome, registered)
+        )
+        for what, size, limit in (("event", sent, EVENT_LIMIT_BYTES), ("document", kept, DOCUMENT_LIMIT_BYTES)):
+            if size > limit:
+                message = (
+                    f"the model's {what} would have {size:,} bytes, at most {limit:,} can be published: "
+                    "train on fewer features, or with fewer tags"
+                )
+                failure = Failure(ErrorKind.RESULT_TOO_LARGE, message)
+                return replace(outcome, kind=OutcomeKind.FAILED, model=None, error=failure)
+        return outcome
+
+    def _close(self, negatives: Sequence[Outcome]) -> frozenset[str]:
+        return self._answered(
+            lambda: failpoints.after("after_closing", "mongodb", self._ledger.close(self._me, negatives))
+        )
+
+    def _insert(self, outcomes: Sequence[Outcome]) -> Mapping[str, Outcome]:
+        return self._answered(
+            lambda: failpoints.after("after_outcome", "mongodb", self._ledger.insert_outcomes(outcomes))
+        )
+
+    def _register(self, standing: Sequence[Outcome]) -> Mapping[str, RegisteredModel]:
+        """The documents of the REGISTERED outcomes, inserted where they are missing."""
+        registered = [outcome for outcome in standing if outcome.kind is OutcomeKind.REGISTERED]
+        if not registered:
+            return {}
+        return self._answered(
+            lambda: failpoints.after("after_document", "mongodb", self._registry.register(registered))
+        )
+
+    def _answered(self, operation: Callable[[], T]) -> T:
+        return self.answered(operation, on_retry=self._steady.broke)
+
+
+def _failed(item: Result | Reused | Outcome, failure: Failure) -> Outcome:
+    if isinstance(item, Outcome):
+        return replace(item, kind=OutcomeKind.FAILED, error=failure)
+    return negative_outcome(item.request, item.ending, OutcomeKind.FAILED, failure)
+
+
+def request_id_of(item: Item) -> str:
+    if isinstance(item, Found):
+        return item.outcome.request_id
+    return item.request_id if isinstance(item, Outcome) else item.request.request_id
+
+
+def _artifact(result: Result, trained: Trained) -> NewArtifact:
+    request = result.request
+    key = f"{request.project}/{request.model_name}/{request.request_id}/{trained.sha256}.zip"
+    return NewArtifact(key, trained.model_file, trained.sha256, trained.size_bytes)

@@ -1,0 +1,137 @@
+"""How librdkafka is configured, for each kind of client.  The numbers were measured on Kafka 4.3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from consumer.settings import Settings
+from consumer.telemetry.logs import kafka_callbacks
+
+Config = dict[str, Any]
+
+
+def kafka_client_config(settings: Settings) -> Config:
+    """What every client needs: where the brokers are, how to speak to them, how soon to try again, where to log."""
+    config: Config = {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "client.id": settings.worker_id,
+        "security.protocol": settings.kafka_security_protocol,
+        # A broker that comes back is found within half a second instead of ten.
+        "reconnect.backoff.max.ms": 500,
+        # A request that is not answered is given up after this; with the default a transaction waits for a minute.
+        "socket.timeout.ms": 5000,
+        "socket.keepalive.enable": True,
+        "statistics.interval.ms": 0,
+        # Brokers close idle connections; that is no news.
+        "log.connection.close": False,
+        **kafka_callbacks(),
+    }
+    if settings.kafka_security_protocol.startswith("SASL") and settings.kafka_sasl_password is not None:
+        config["sasl.mechanism"] = settings.kafka_sasl_mechanism
+        config["sasl.username"] = settings.kafka_sasl_username
+        config["sasl.password"] = settings.kafka_sasl_password.get_secret_value()
+    if settings.kafka_security_protocol.endswith("SSL") and settings.kafka_ssl_ca_location is not None:
+        config["ssl.ca.location"] = str(settings.kafka_ssl_ca_location)
+    return config
+
+
+def consumer_config(settings: Settings, group_id: str | None = None) -> Config:
+    """A member of the group (the setting's unless another is named) that commits only what it is told to."""
+    return {
+        **kafka_client_config(settings),
+        **_reading(),
+        "group.id": group_id or settings.kafka_group_id,
+        "auto.offset.reset": "earliest",
+        "max.poll.interval.ms": settings.kafka_max_poll_interval_ms,
+        **_membership(settings),
+    }
+
+
+def tail_config(settings: Settings) -> Config:
+    """A reader that assigns itself the partitions, from their end, and never commits: no member of any group."""
+    return {
+        **kafka_client_config(settings),
+        **_reading(),
+        "group.id": f"{settings.kafka_group_id}-tail-{settings.worker_id}",
+        "auto.offset.reset": "latest",
+    }
+
+
+def offsets_config(settings: Settings) -> Config:
+    """A reader of the group's committed offsets, no member of it: it waits for those that a transaction still holds.
+
+    An admin client crashes the process where it has to ask for them again (librdkafka 2.16, rd_kafka_cgrp_op without a
+    group).
+    """
+    return {**kafka_client_config(settings), **_reading(), "group.id": settings.kafka_group_id}
+
+
+def producer_config(settings: Settings) -> Config:
+    """A producer of events outside transactions: acknowledged by all replicas, in order, each once."""
+    return {**kafka_client_config(settings), **_writing()}
+
+
+def progress_producer_config(settings: Settings) -> Config:
+    """The producer of progress events, which people read: they gather, as a flush before a terminal event does not."""
+    return {**producer_config(settings), "linger.ms": 50}
+
+
+def transactional_producer_config(settings: Settings) -> Config:
+    """The producer that ends transactions: the same id after a restart, so that its predecessor is fenced at once."""
+    return {
+        **kafka_client_config(settings),
+        **_writing(),
+        "transactional.id": f"{settings.kafka_group_id}-{settings.worker_id}",
+        # What a killed worker leaves open holds read_committed readers up for this long, unless it comes back sooner.
+        "transaction.timeout.ms": 10_000,
+        # The next transaction meets CONCURRENT_TRANSACTIONS and waits this out: 105 ms a transaction with the default.
+        "retry.backoff.ms": 3,
+        "linger.ms": 0,
+    }
+
+
+def _reading() -> Config:
+    return {
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "check.crcs": True,
+        # What is fetched ahead stays in memory however much waits on the topic.
+        "queued.min.messages": 1000,
+        "queued.max.messages.kbytes": 16 * 1024,
+        "fetch.queue.backoff.ms": 50,
+    }
+
+
+def _membership(settings: Settings) -> Config:
+    if settings.kafka_group_protocol == "consumer":
+        # KIP-848: the broker has session, heartbeat and assignor; librdkafka refuses them here.
+        return {"group.protocol": "consumer"}
+    session_ms = settings.kafka_session_timeout_ms
+    instance = {"group.instance.id": settings.worker_id} if settings.kafka_static_membership else {}
+    return {
+        **instance,
+        "group.protocol": "classic",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": session_ms,
+        # Members learn of a rebalance, and so of a death among them, with their next heartbeat.
+        "heartbeat.interval.ms": min(3000, session_ms // 10),
+    }
+
+
+def _writing() -> Config:
+    return {
+        "enable.idempotence": True,
+        "acks": "all",
+        # Of two requests to a partition that the broker still creates the first can be refused and the second taken:
+        # the first is then reported as delivered and is not there, in transactions too (KAFKA-15591, Kafka up to 4.4).
+        "max.in.flight.requests.per.connection": 1,
+        # A topic that is gone is refused as such, before its records time out as if no broker had answered.
+        "topic.metadata.propagation.max.ms": 3_000,
+        # As Java's producers do, so that a key meets the same partition whoever sends it.
+        "partitioner": "murmur2_random",
+        "compression.type": "lz4",
+        # A dead letter has its original bytes, however many: what a topic takes is for the broker to say.
+        "message.max.bytes": 100 * 2**20,
+        "linger.ms": 5,
+    }

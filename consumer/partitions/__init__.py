@@ -1,0 +1,1 @@
+"""What this worker owns of the requests topic: reading it, what is finished, and which offsets may be committed."""

@@ -1,0 +1,115 @@
+"""What is to be announced, and in which company: a record that the broker refuses holds up no other.
+
+One refused record takes its whole group back. The dead letters of that group (all of it, if it has none) are *suspects*
+from then on: they go in groups of their own, half as many at a time as were refused before, twice as many as were
+taken. One that is refused alone is tried again every few seconds, the suspects taking turns, and as long as there are
+suspects every new dead letter joins them: so a dead-letter topic that takes nothing costs one refusal in a while.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from consumer.partitions.records import Record
+from pipeline.jobs import Outcome, RegisteredModel
+
+GROUP_LIMIT = 500
+"""Announcements in one transaction; more wait for the next."""
+REFUSED_PAUSE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Announcement:
+    """A record that is finished, and what is to be said about it.
+
+    Nothing at all for a duplicate of a request that is finished elsewhere; `dead_letter` is (reason, message) for a
+    record that has no outcome of its own.
+    """
+
+    record: Record
+    outcome: Outcome | None = None
+    registered: RegisteredModel | None = None
+    dead_letter: tuple[str, str] | None = None
+
+    @property
+    def request_id(self) -> str | None:
+        return None if self.outcome is None else self.outcome.request_id
+
+    @property
+    def buries(self) -> bool:
+        """Whether the record's bytes go to the dead-letter topic."""
+        return self.dead_letter is not None or (self.outcome is not None and self.outcome.dead_lettered)
+
+
+class Announcements:
+    """One group at a time is taken, and given back if it was not committed.  Owned by the worker's thread."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Announcement] = deque()
+        self._suspects: deque[Announcement] = deque()
+        self._together = GROUP_LIMIT
+        """How many suspects are tried at once."""
+        self._pause_until = 0.0
+        self._taken_suspects = False
+        """Whether the group that was taken last is one of suspects."""
+
+    def add(self, announcement: Announcement) -> None:
+        (self._suspects if self._suspects and announcement.buries else self._waiting).append(announcement)
+
+    def take(self, now: float) -> Sequence[Announcement]:
+        """The next group, of suspects and others in turns; empty if there is none now."""
+        due = bool(self._suspects) and self._pause_until <= now
+        self._taken_suspects = due and not (self._taken_suspects and self._waiting)
+        if self._taken_suspects:
+            return _pop(self._suspects, self._together)
+        return _pop(self._waiting, GROUP_LIMIT)
+
+    def put_back(self, group: Sequence[Announcement]) -> None:
+        """It was not tried: it goes first again."""
+        (self._suspects if self._taken_suspects else self._waiting).extendleft(reversed(group))
+
+    def taken(self) -> None:
+        """The broker has taken it."""
+        if self._taken_suspects:
+            self._together = min(GROUP_LIMIT, 2 * self._together)
+            self._pause_until = 0.0
+
+    def refused(self, group: Sequence[Announcement], now: float) -> None:
+        """The broker will not take one of its records."""
+        suspects = [announcement for announcement in group if announcement.buries] or list(group)
+        if len(group) == 1:
+            self._suspects.extend(suspects)
+            self._together = 1
+            self._pause_until = now + REFUSED_PAUSE_S
+            return
+        self._suspects.extendleft(reversed(suspects))
+        self._together = max(1, len(suspects) // 2)
+        if len(suspects) < len(group):
+            self._waiting.extendleft(one for one in reversed(group) if not one.buries)
+        self._suspects.extend(one for one in self._waiting if one.buries)
+        self._waiting = deque(one for one in self._waiting if not one.buries)
+
+    def keep(self, wanted: Callable[[Announcement], bool]) -> None:
+        """Forget all others."""
+        self._waiting = deque(filter(wanted, self._waiting))
+        self._suspects = deque(filter(wanted, self._suspects))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether some wait for nothing but their turn."""
+        return bool(self._waiting)
+
+    @property
+    def suspects(self) -> int:
+        return len(self._suspects)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether what was tried last of the suspects was refused alone."""
+        return bool(self._suspects) and self._pause_until > 0
+
+
+def _pop(queue: deque[Announcement], count: int) -> Sequence[Announcement]:
+    return [queue.popleft() for _ in range(min(len(queue), count))]

@@ -1,0 +1,1 @@
+"""The only port: /health, /livez and /metrics."""

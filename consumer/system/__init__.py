@@ -1,0 +1,1 @@
+"""What the operating system is asked: disk, CPUs and memory, processes."""

@@ -1,0 +1,74 @@
+"""What a worker shows of its state once a second: gauges, and a log line for a request that holds a partition up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+
+from consumer.jobs.job import Job
+from consumer.partitions.assignment import Assignment
+from consumer.partitions.head_of_line import HeadOfLine
+from consumer.partitions.records import Partition
+from consumer.telemetry.metrics import Metrics
+from consumer.trainers.lanes import Lanes
+from consumer.worker.job_events import Chronicle
+
+EVERY_S = 1.0
+
+
+class Observer:
+    """Owned by the worker's thread; changes nothing of what it looks at."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        lanes: Lanes,
+        metrics: Metrics,
+        chronicle: Chronicle,
+        clock: Callable[[], datetime],
+        whereabouts: Callable[[Partition, int], tuple[str, Mapping[str, str]]],
+    ) -> None:
+        """`whereabouts` says how far the request of an unfinished record has come, and its ids where it has any."""
+        self._assignment = assignment
+        self._lanes = lanes
+        self._metrics = metrics
+        self._chronicle = chronicle
+        self._clock = clock
+        self._whereabouts = whereabouts
+        self._head_of_line = HeadOfLine()
+        self._shown: set[Partition] = set()
+        """Partitions that /metrics shows."""
+        self._next_at = 0.0
+
+    def observe(self, now: float, jobs: Iterable[Job]) -> None:
+        if now < self._next_at:
+            return
+        self._next_at = now + EVERY_S
+        metrics, assignment = self._metrics, self._assignment
+        metrics.active_training_jobs.set(self._lanes.busy)
+        metrics.lanes_busy.set(self._lanes.busy)
+        metrics.unfinished.set(assignment.unfinished)
+        metrics.passed_over.set(assignment.passed)
+        metrics.refused.set(assignment.refused)
+        metrics.assigned_partitions.set(len(assignment.membership.epochs))
+        metrics.trainer_memory_bytes.set(self._lanes.rss_bytes())
+        oldest_ms = min((job.record.timestamp_ms for job in jobs if job.record), default=None)
+        age_s = 0.0 if oldest_ms is None else self._clock().timestamp() - oldest_ms / 1000
+        metrics.oldest_unfinished_s.set(max(0.0, age_s))
+        self._observe_partitions(now)
+
+    def _observe_partitions(self, now: float) -> None:
+        metrics, lags = self._metrics, self._assignment.lags()
+        standing = {one.partition: one for one in self._head_of_line.observe(self._assignment.heads(), now)}
+        for partition in self._shown - lags.keys():
+            for gauge in (metrics.lag, metrics.standstill_s, metrics.finished_ahead):
+                gauge.remove(str(partition.number))
+        self._shown = set(lags)
+        for partition, lag in lags.items():
+            label, one = str(partition.number), standing.get(partition)
+            metrics.lag.labels(label).set(lag)
+            metrics.standstill_s.labels(label).set(one.for_s if one else 0.0)
+            metrics.finished_ahead.labels(label).set(one.finished_ahead if one else 0)
+        for one in standing.values():
+            if one.due:
+                self._chronicle.held_up(one, *self._whereabouts(one.partition, one.offset))

@@ -1,0 +1,121 @@
+"""What a worker hands over to others: the jobs of partitions that go, and all that it has when it drains.
+
+A job that no trainer has is released, for the partition's next owner to train; one that a trainer has goes on, and is
+announced by that owner.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+
+import structlog
+
+from consumer import failpoints
+from consumer.jobs.claims import Claims
+from consumer.jobs.job import Job
+from consumer.jobs.jobs import Jobs
+from consumer.jobs.places import Place
+from consumer.jobs.readiness import Preparation
+from consumer.partitions.assignment import Assignment
+from consumer.partitions.intake import Intake
+from consumer.partitions.records import Partition
+from consumer.trainers.lanes import Lanes
+
+log = structlog.get_logger(__name__)
+
+
+class Handover:
+    """Owned by the worker's thread, but for `ask`."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        assignment: Assignment,
+        *,
+        intake: Intake,
+        claims: Claims,
+        preparation: Preparation,
+        lanes: Lanes,
+        timeout_s: float,
+    ) -> None:
+        self._jobs = jobs
+        self._assignment = assignment
+        self._intake = intake
+        self._claims = claims
+        self._preparation = preparation
+        self._lanes = lanes
+        self._timeout_s = timeout_s
+        self._asked = threading.Event()
+        self._drain_by: float | None = None
+        self._left = threading.Event()
+
+    def let_go(self, gone: set[tuple[Partition, int]]) -> None:
+        """These partitions, with their assignment epochs, are not ours any more."""
+        lost = [job for job in self._jobs if job.record and (job.record.partition, job.record.epoch) in gone]
+        self._hand_back(lost)
+        for job in lost:
+            if self._jobs.get(job.request_id) is job:
+                self._jobs.detach(job)
+
+    def ask(self) -> None:
+        """Drain: start no more, finish what runs, leave.  From any thread; a second call changes nothing."""
+        self._asked.set()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the drain has begun: nothing is started or asked about any more."""
+        return self._drain_by is not None
+
+    def drain(self, now: float) -> None:
+        """Begin once it was asked for."""
+        if not self._asked.is_set() or self.draining:
+            return
+        self._drain_by = now + self._timeout_s
+        failpoints.reach("while_draining")
+        log.info("draining", running=self._lanes.busy, waiting=len(self._jobs) - self._lanes.busy)
+        self._hand_back([*self._jobs])
+        self._preparation.ask_if_alone(self._leave_unless_alone)
+
+    @property
+    def left(self) -> bool:
+        """Whether the group was left, and nothing is polled any more."""
+        return self._left.is_set()
+
+    def times_out(self, now: float) -> bool:
+        """Whether what still runs has had its time: it is trained again by others."""
+        return self._drain_by is not None and now >= self._drain_by and len(self._jobs) > 0
+
+    def give_up(self) -> None:
+        """Of what still runs."""
+        log.warning("drain timeout: trainings are given up", requests=sorted(self._jobs.ids())[:20])
+        self._claims.release(self._jobs.ids())
+        self._jobs.give_up()
+
+    def done(self, now: float, unclaimed: int) -> bool:
+        """Whether the worker may end; what is not announced by then is announced by the partitions' next owner."""
+        if self._drain_by is None or len(self._jobs):
+            return False
+        if now >= self._drain_by:
+            return True
+        # What is still being claimed is to be released, else it counts as lost with us.
+        return not unclaimed and (self.left or self._assignment.idle)
+
+    def _hand_back(self, jobs: Collection[Job]) -> None:
+        """Give up those that no trainer has and that have not ended."""
+        released = []
+        for job in jobs:
+            if job.place in (Place.TRAINING, Place.STORING):
+                continue
+            if job.place is Place.FED and not self._lanes.take_back(job.request_id):
+                continue
+            released.append(job.request_id)
+            self._jobs.move(job, Place.RELEASED)
+        if released:
+            self._claims.release(released)
+
+    def _leave_unless_alone(self, alone: bool) -> None:
+        """Leave the group at once if somebody else can have our partitions; called by a thread of the preparation."""
+        if not alone:
+            self._left.set()
+            self._intake.leave()

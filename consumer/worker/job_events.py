@@ -1,0 +1,168 @@
+"""What is told about each job on its way: progress events, log lines and metrics. It decides nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from consumer.events.outgoing import ProgressState, progress_event
+from consumer.jobs.job import Job
+from consumer.jobs.registrar import Stored
+from consumer.partitions.announcements import Announcement
+from consumer.partitions.head_of_line import Standstill
+from consumer.publishing.progress import Progress
+from consumer.telemetry.metrics import Metrics
+from consumer.trainers.protocol import End, Logged, Reported
+from pipeline.jobs import ErrorKind, Failure, Outcome
+
+log = structlog.get_logger(__name__)
+
+_CAUSES = {
+    End.TIMED_OUT: "timed_out",
+    End.OUT_OF_MEMORY: "memory",
+    End.CANCELLED: "cancelled",
+    End.CRASHED: "crashed",
+}
+
+
+class Chronicle:
+    """Owned by the worker's thread; `trained` may be read by any."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        progress: Progress,
+        metrics: Metrics,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._worker_id = worker_id
+        self._progress = progress
+        self._metrics = metrics
+        self._clock = clock
+        self.trained = 0
+        """Models of trainings that ended here."""
+
+    def accepted(self, job: Job) -> None:
+        self._say(job, ProgressState.ACCEPTED, message="taken over from a worker that died" if job.orphaned else "")
+        log.info("request accepted", model=job.request.model_key, algorithm=job.request.algorithm, **job.ids)
+
+    def started(self, job: Job) -> None:
+        job.taken_at = time.monotonic()
+        waited_s = (self._clock() - job.request.requested_at).total_seconds()
+        self._metrics.queue_wait_s.observe(max(0.0, waited_s))
+        self._say(job, ProgressState.STARTED)
+        log.info("training started", attempt=job.attempt, **job.ids)
+
+    def reported(self, job: Job, event: Reported) -> None:
+        self._enter_stage(job, event.stage)
+        usage = {"cpu_s": event.cpu_s, "rss_bytes": event.rss_bytes}
+        self._say(job, ProgressState(event.stage), fraction=event.fraction, message=event.message, **usage)
+
+    def logged(self, job: Job, event: Logged) -> None:
+        """A line of the trainer's, with the job's ids."""
+        getattr(log, event.level, log.warning)(event.message, source="trainer", **job.ids)
+
+    def finished(self, job: Job, kind: str) -> None:
+        """The trainer has said how it went; `kind` is an ErrorKind, empty if there is a model."""
+        job.finished_at = time.monotonic()
+        self._metrics.training_duration_s.observe(job.finished_at - job.taken_at)
+        self._enter_stage(job, "" if kind else ProgressState.REGISTERING)
+        if not kind:
+            self._say(job, ProgressState.REGISTERING)
+        elif kind == ErrorKind.OUT_OF_MEMORY:
+            self._metrics.trainers_replaced.labels(_CAUSES[End.OUT_OF_MEMORY]).inc()
+
+    def killed(self, end: End) -> None:
+        self._metrics.trainers_replaced.labels(_CAUSES[end]).inc()
+
+    def crashed(self, job: Job, crashes: int, why: str) -> None:
+        log.warning("trainer crashed", crashes=crashes, why=why, **job.ids)
+
+    def lacks_space(self, job: Job, why: str) -> None:
+        self._enter_stage(job, "")
+        log.info("a training lacked space on the disk", why=why, **job.ids)
+
+    def retrying(self, job: Job, why: str) -> None:
+        self._say(job, ProgressState.RETRYING, error=Failure(ErrorKind.TRAINER_CRASHED, why))
+
+    def cancelled(self, job: Job, how: str) -> None:
+        """`how` is waiting, stopped, or late: then what was finished counts."""
+        self._metrics.cancels.labels(how).inc()
+        log.info("cancel", how=how, place=job.place.name, **job.ids)
+
+    def buried(self, reason: str, why: str, **ids: Any) -> None:
+        """A record without an outcome of its own goes to the dead letters."""
+        self._metrics.dead_letters.labels(reason).inc()
+        log.warning("dead letter", reason=reason, why=why, **ids)
+
+    def refused(self, announcement: Announcement) -> None:
+        """The broker takes neither its events nor, if it has one, its dead letter."""
+        record = announcement.record
+        log.error(
+            "announcement refused: the partition's offset waits for it",
+            partition=record.partition.number,
+            offset=record.offset,
+            request_id=announcement.request_id,
+            dead_letter=announcement.buries,
+            remedy="see that the topics are there, may be written, and take records of this size: tensorfleet doctor",
+        )
+
+    def held_up(self, standstill: Standstill, state: str, ids: Mapping[str, str]) -> None:
+        """A partition's offset waits for one request."""
+        log.warning(
+            "partition held up by one request",
+            partition=standstill.partition.number,
+            offset=standstill.offset,
+            for_s=round(standstill.for_s),
+            finished_ahead=standstill.finished_ahead,
+            state=state,
+            **ids,
+        )
+
+    def taken_over(self, job: Job) -> None:
+        log.warning("another worker has taken this request over; its result counts", **job.ids)
+
+    def stored(self, job: Job, stored: Stored) -> None:
+        self._enter_stage(job, "")
+        outcome, registered = stored.outcome, stored.registered
+        self._count(job, outcome)
+        if registered is not None:
+            log.info("model registered", model=job.request.model_key, version=registered.version, **job.ids)
+        elif outcome.error is not None:
+            log.warning("request ended", kind=outcome.kind.value, why=outcome.error.message, **job.ids)
+
+    def _count(self, job: Job, outcome: Outcome) -> None:
+        metrics, model = self._metrics, outcome.model
+        metrics.outcomes.labels(outcome.kind.value).inc()
+        if outcome.dead_lettered and outcome.error is not None:
+            metrics.dead_letters.labels(outcome.error.kind).inc()
+        if model is not None and job.finished_at:
+            self.trained += 1
+            metrics.models_trained.labels(model.algorithm).inc()
+            if (accuracy := model.metrics.get("test_accuracy")) is not None:
+                metrics.model_accuracy.labels(model.model_type).set(accuracy)
+                metrics.model_accuracy_distribution.labels(model.model_type).observe(accuracy)
+
+    def _enter_stage(self, job: Job, stage: str) -> None:
+        """Time what a job does; an empty stage ends the one before."""
+        now = time.monotonic()
+        if job.stage and stage != job.stage:
+            self._metrics.stage_duration_s.labels(job.stage).observe(now - job.stage_at)
+        if stage != job.stage:
+            job.stage, job.stage_at = stage, now
+
+    def _say(self, job: Job, state: ProgressState, **more: Any) -> None:
+        event = progress_event(
+            job.request,
+            state,
+            attempt=job.attempt,
+            sequence=job.next_event(),
+            worker_id=self._worker_id,
+            occurred_at=self._clock(),
+            **more,
+        )
+        self._progress.publish(event, job.request.traceparent)
