@@ -1,5 +1,7 @@
 # Every target does its own set-up. Needed: Python 3.11 or later; for the real servers of `make test` also Java 17,
 # Maven and Node 20. ARGS goes to pytest or to the command, as in: make test ARGS="-k offsets".
+#
+# One environment, .venv, in two sizes: what a worker needs (`make demo`), and what the tests need (all else).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,6 +12,7 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
+LIGHT := .venv/.light
 SYNCED := .venv/.synced
 LOCKED := pyproject.toml --quiet --generate-hashes --python-version 3.11 --no-header --no-emit-index-url
 ARGS ?=
@@ -17,7 +20,7 @@ ARGS ?=
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(SYNCED) ## Train models on this machine, with no server at all
+demo: $(LIGHT) ## Train models on this machine, with no server at all
 	@$(BIN)/tensorfleet demo $(ARGS)
 
 test: $(SYNCED) ## Run all tests, on real servers, with coverage
@@ -65,8 +68,8 @@ clean: ## Stop servers, and remove the virtual environment, downloads and caches
 		.import_linter_cache build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(SYNCED): requirements-dev.txt pyproject.toml
-	@find_python() { \
+define NEW_VENV
+	find_python() { \
 		for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 			if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 				echo "$$python"; return; \
@@ -74,9 +77,31 @@ $(SYNCED): requirements-dev.txt pyproject.toml
 		done; \
 		echo "Python 3.11 or later is needed, and none is installed" >&2; return 1; \
 	}; \
-	if [[ ! -x $(BIN)/python ]]; then "$$(find_python)" -m venv .venv; fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-		--requirement <(sed -n '/^uv==/,/# via/p' requirements-dev.txt)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	if [[ ! -x $(BIN)/python ]]; then \
+		python=$$(find_python); \
+		echo "Setting up .venv with $$($$python --version)"; \
+		"$$python" -m venv .venv; \
+	fi
+endef
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+$(LIGHT): requirements.txt pyproject.toml
+	@$(NEW_VENV)
+	@echo "Installing what a worker needs: $$(grep -c '^[a-z].*==' requirements.txt) packages, 130 MB to download"
+	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements.txt
+	@echo "Installing the command tensorfleet"
+	@$(PIP) install --no-deps --editable .
 	@touch $@
+
+# pip's index, and the system's certificates, are uv's too.
+$(SYNCED): export UV_SYSTEM_CERTS := true
+$(SYNCED): requirements-dev.txt pyproject.toml
+	@$(NEW_VENV)
+	@echo "Installing what the tests need: $$(grep -c '^[a-z].*==' requirements-dev.txt) packages, 3 GB to download"
+	@$(PIP) install --require-hashes --requirement <(sed -n '/^uv==/,/# via/p' requirements-dev.txt)
+	@index=$$($(BIN)/python -m pip config get global.index-url 2> /dev/null || true); \
+	export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$index}}"; \
+	if [[ -z $$UV_DEFAULT_INDEX ]]; then unset UV_DEFAULT_INDEX; fi; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-dev.txt; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(LIGHT) $@

@@ -7,8 +7,10 @@ imported where it is used, most of it in `consumer.cli.context`.
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,15 +58,25 @@ app.add_typer(topics.app, name="topics", rich_help_panel="Operate")
 app.add_typer(schemas.app, name="schemas", rich_help_panel="Operate")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        commit = Path(__file__).parents[1] / "COMMIT"
+        build = commit.read_text().strip() if commit.is_file() else "a checkout"
+        sys.stdout.write(
+            f"{PROGRAM} {version('tensorfleet-worker')} ({build}), Python {platform.python_version()}\n"
+        )
+        raise typer.Exit
+
+
 @app.callback()
 def _all(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and end.", is_eager=True)] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        sys.stdout.write(f"{PROGRAM} {installed('tensorfleet-worker')}\n")
-        raise typer.Exit
+    """What all commands share."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
