@@ -1,4 +1,4 @@
-"""The composition root of the worker: reads the settings, builds every part, runs it, and takes it down in order."""
+"""Builds the worker from its settings, runs it, and takes it down in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded fleet of `tensorfleet dev` and `tensorfleet demo`: a broker in this process, a worker in another.
+"""The embedded fleet of `tensorfleet dev` and `demo`: a broker in this process, a worker in another.
 
 `DATA_DIR/dev.json` says where its broker listens and which process it is, so that other commands find it; everything
 else of it lies in DATA_DIR too. The broker is librdkafka's mock cluster: real clients speak to it, it has no

@@ -1,4 +1,4 @@
-"""Failpoints: the places on a request's way at which tests have a worker die, stop, wait or fail.
+"""Places on a request's way at which tests let a worker die, stop, wait or fail.
 
     TENSORFLEET_FAILPOINTS="after_document=kill:0.02,after_outcome=delay(2)::1,seed=7"
 

@@ -1,4 +1,4 @@
-"""What a user says, made into a request: defaults filled in, unknown words refused with the nearest known one."""
+"""Makes a request of what a user typed: defaults filled in, unknown words refused with the nearest known one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which adapter serves each port of the pipeline: MongoDB and S3 in production, SQLite and folders when embedded."""
+"""Which adapter serves each store: MongoDB and S3 in production, SQLite and folders when embedded."""
 
 from __future__ import annotations
 

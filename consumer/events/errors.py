@@ -1,4 +1,4 @@
-"""What can be wrong with bytes, and with the place they are to come from."""
+"""Errors about bytes and topics, and the reasons that dead letters give."""
 
 from __future__ import annotations
 

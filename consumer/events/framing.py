@@ -1,4 +1,4 @@
-"""The bytes before an Avro body that name the schema it was written with.
+"""The bytes before an Avro body that name its writer's schema.
 
 Confluent wire format: 0x00, then the registry's schema id, 4 bytes big-endian.
 Avro single-object encoding: 0xC3 0x01, then the CRC-64-AVRO fingerprint of the schema's Parsing Canonical Form, 8

@@ -1,4 +1,4 @@
-"""What Kafka is given for a record: topic, key, value and headers (CloudEvents 1.0, Kafka binding, binary mode)."""
+"""Topic, key, value and headers of a record (CloudEvents 1.0, Kafka binding, binary mode)."""
 
 from __future__ import annotations
 

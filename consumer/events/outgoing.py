@@ -1,4 +1,4 @@
-"""Outgoing events, built from what is stored and nothing else: building one again gives the same bytes.
+"""Outgoing events, built only from what is stored: building one again gives the same bytes.
 
 Each function returns the Avro form of one record of schemas/.  Maps are sorted, since stores may reorder them.
 """

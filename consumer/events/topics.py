@@ -1,4 +1,4 @@
-"""The topics: their names, and the configuration that `tensorfleet topics create` gives them."""
+"""Names of the topics, and the configuration that `tensorfleet topics create` gives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema a message was written with: ours, or one that a producer put into the registry."""
+"""The schema a message was written with: ours, or one from the registry."""
 
 from __future__ import annotations
 

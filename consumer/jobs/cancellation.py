@@ -1,4 +1,4 @@
-"""Cancels come from the control topic, twice: once for certain, and once for speed.
+"""Reads cancels from the control topic, twice: in a group, so that none is missed, and at the topic's end, for speed.
 
 `ControlGroup`, one consumer group for all workers, writes each cancel into the ledger as a flag on the claim, or on a
 stub if the request is not known yet; heartbeats and claims read it back. `ControlTail`, in every worker, reads the end

@@ -1,4 +1,4 @@
-"""What a long training has come to, kept in the artifact store: the next attempt goes on from there, elsewhere too.
+"""Keeps checkpoints of long trainings in the artifact store, so that the next attempt goes on from there.
 
 A training leaves files in its spool folder (`pipeline.trained.KEPT`). A checkpoint is an archive of those there are,
 stored under `~checkpoints/{request_id}/{number}-{sha256}`; the older ones go once a newer one is stored, and all of

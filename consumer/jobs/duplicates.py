@@ -1,4 +1,4 @@
-"""Records whose request has its home elsewhere and no outcome yet: they neither wait in a line nor hold one up."""
+"""Duplicates whose request has no outcome yet: they hold no line up, and are looked at again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one owner of every job: where it is, in whose turn it stands, and what it holds there.
+"""The one owner of every job: its place, its line, and what it holds there.
 
 A job is asked to move on with `move`; what the table in `places` does not have raises, and changes nothing. Lists of
 jobs at a place, lines of models, turns of projects, files and datasets follow from the moves: nobody else keeps any.

@@ -1,4 +1,4 @@
-"""How a request ended, as the ledger keeps it: built from the request and what its training, or the worker, came to."""
+"""Builds outcomes from a request and what its training, or the worker, came to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a job can be, and which moves there are: docs/architecture.md shows the table, printed by this module."""
+"""The places a job can be in, and the moves between them; prints the table of docs/architecture.md."""
 
 from __future__ import annotations
 

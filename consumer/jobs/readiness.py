@@ -1,4 +1,4 @@
-"""Gets a job ready for a trainer: what it needs from slow places is asked for here.
+"""Gets a job ready for a trainer: quota, dataset, checkpoint, an equal training to reuse.
 
 That is room in its project, its dataset, a note in the ledger if workers have died under it, the checkpoint of an
 earlier attempt, and an equal training whose result it may have. Several threads do it, and some of them are kept for

@@ -1,4 +1,4 @@
-"""How librdkafka is configured, for each kind of client.  The numbers were measured on Kafka 4.3."""
+"""How librdkafka is configured for each kind of client.  The numbers were measured on Kafka 4.3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a topic from the outside: no group is joined and nothing is committed."""
+"""Reads a topic without joining a group or committing."""
 
 from __future__ import annotations
 

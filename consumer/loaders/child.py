@@ -1,4 +1,4 @@
-"""What runs in a loader: take a file of bytes, read it, say how it went; for as long as its parent lives.
+"""Runs in a loader: takes a file of bytes, reads it, says how it went.
 
 In come datagrams of JSON, one a load: `{"name", "path", "file_name", "into", "max_bytes", "max_memory_bytes"}`. Out
 goes `{"ready": private bytes}` once, then for each load `{"log": text}` as often as there is something to log, and one

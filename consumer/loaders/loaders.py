@@ -1,4 +1,4 @@
-"""The loaders of a worker or a command: processes that read datasets, each load watched by whoever waits for it."""
+"""The loaders of a worker or a command: one load each at a time, watched by whoever waits for it."""
 
 from __future__ import annotations
 

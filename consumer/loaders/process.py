@@ -1,4 +1,4 @@
-"""One loader process, as whoever watches it sees it: started, asked, heard, measured, and killed."""
+"""One loader process: started, asked, heard, measured and killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: a few at once, in the order in which they came, and now and then one alone."""
+"""Hands out places in the order of asking; somebody may ask for all of them."""
 
 from __future__ import annotations
 

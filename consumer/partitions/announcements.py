@@ -1,4 +1,4 @@
-"""What is to be announced, and in which company: a record that the broker refuses holds up no other.
+"""Batches announcements, so that one record that Kafka refuses does not block the others.
 
 One refused record takes its whole group back. The dead letters of that group (all of it, if it has none) are *suspects*
 from then on: they go in groups of their own, half as many at a time as were refused before, twice as many as were

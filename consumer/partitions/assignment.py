@@ -1,4 +1,4 @@
-"""What we own of the requests topic, what is finished there, and the next group to be announced for it.
+"""The partitions of this worker: what is finished in each, and the next group to be announced.
 
 Offset trackers and waiting announcements belong to one assignment of one partition: when the partition goes, they go,
 and whoever owns it now announces. Owned by the worker's thread.

@@ -1,4 +1,4 @@
-"""Which partitions' offsets stand still behind one request, and for how long."""
+"""Partitions whose offset stands still behind one request, and for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one thread that touches the Kafka consumer: it polls, and never waits for anything else.
+"""The only thread that touches the Kafka consumer: it polls, and waits for nothing else.
 
 What it reads goes to the worker together with the *membership* as it was right after the poll: which partitions we
 own, in which assignment epoch, and the group metadata that proves it. The broker accepts offsets for a partition that

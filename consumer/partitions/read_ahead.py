@@ -1,4 +1,4 @@
-"""How much is read of the requests topic, and of whom: enough to keep the lanes busy, and never one project alone.
+"""How much of the requests topic is read ahead, and of which projects.
 
 Up to LOOK_AHEAD requests are held, read in the order of each partition. Once they are that many, reading goes on for
 the sake of projects that have few of them: a guest's requests are taken in on top, and what others have in front of

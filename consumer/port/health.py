@@ -1,4 +1,4 @@
-"""Asks every service now and then whether it answers, so that /health can say so without asking."""
+"""Asks every service now and then whether it answers, so that /health need not ask."""
 
 from __future__ import annotations
 

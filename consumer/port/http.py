@@ -1,4 +1,4 @@
-"""The only port: /health, /livez and /metrics, served from a thread of its own.
+"""The HTTP server of /health, /livez and /metrics, in a thread of its own.
 
 Whoever asks gets one answer a connection, and may take CONNECTION_S for it.  At most MOST_CONNECTIONS are open: of more
 the oldest is closed, so that clients who say nothing, or say it slowly, keep nobody from hearing of /livez.

@@ -1,4 +1,4 @@
-"""Announces changes of aliases: whoever made one does it at once, and a worker what was left undone.
+"""Announces changes of aliases: whoever made one does it at once, and a worker does what was left undone.
 
 At least once: a change is noted as announced when its event is on the topic, and an event that is sent again has the
 same id. Readers go by the sequence.

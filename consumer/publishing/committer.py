@@ -1,4 +1,4 @@
-"""Makes groups of announcements visible, one at a time; while one is on its way the next gathers.
+"""Announces groups, one at a time; while one is on its way the next one gathers.
 
 Every message is built from stored documents alone, so announcing again says the same.
 """

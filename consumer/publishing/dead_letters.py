@@ -1,4 +1,4 @@
-"""Dead letters: the original bytes, untouched, with headers that say what was wrong, as Kafka Connect writes them.
+"""Dead letters: the original bytes, with headers that say what was wrong, as Kafka Connect writes them.
 
 The headers are made from the record and the reason alone, so announcing one again gives the same message.
 """

@@ -1,4 +1,4 @@
-"""Progress events of running jobs: sent as they happen, never waited for.
+"""Sends progress events of running jobs as they happen, and never waits for them.
 
 They are news, not state: when Kafka does not take them they are dropped and counted, and the terminal event, which
 goes with the transaction, is what tells how a request ended. A job's earlier progress is flushed before it.

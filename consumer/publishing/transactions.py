@@ -1,4 +1,4 @@
-"""How a group of announcements becomes visible: two ways, one contract.
+"""Two ways to announce a group under one contract: exactly once, and at least once.
 
 `ExactlyOnce` puts terminal events and input offsets into one Kafka transaction. `AtLeastOnce` flushes the events and
 then commits the offsets, for brokers without transactions. Both are called by the committer's thread alone.

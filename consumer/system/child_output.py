@@ -1,4 +1,4 @@
-"""What a trainer or loader writes to its standard output and error: read in small sips, and passed on up to a limit.
+"""Reads what a child process writes to its standard output and error, up to a limit.
 
 What writes without an end is slowed down to what is read here, and fills neither a log nor a disk.
 """

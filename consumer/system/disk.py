@@ -1,4 +1,4 @@
-"""Room on the disk that trainings write to: one that is full is a service that does not answer."""
+"""Free space where trainings write; a full disk counts as a service that does not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this process may use of its machine."""
+"""How much CPU, memory and GPU of its machine this process may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel is asked about processes: how they end, who belongs to them, what they take, where they run."""
+"""Asks the kernel about processes: how they end, their descendants, what they use."""
 
 from __future__ import annotations
 

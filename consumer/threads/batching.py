@@ -1,4 +1,4 @@
-"""How long what is finished gathers before it goes on as a group."""
+"""How long results are batched."""
 
 from __future__ import annotations
 

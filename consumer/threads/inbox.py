@@ -1,4 +1,4 @@
-"""How messages reach the worker's thread."""
+"""The queue through which the main thread gets messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A neighbour of the worker's thread: orders in, answers out, one piece of work at a time.
+"""Base of the threads beside the main one: orders in, answers out, one piece of work at a time.
 
     worker ──order──▶ neighbour ──message──▶ the worker's inbox
 

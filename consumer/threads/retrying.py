@@ -1,4 +1,4 @@
-"""The one way to wait for a service that does not answer."""
+"""Retries calls to services that do not answer, and remembers which those are."""
 
 from __future__ import annotations
 

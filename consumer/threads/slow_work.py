@@ -1,4 +1,4 @@
-"""Work that may take minutes, kept from taking all threads: so many do it at once, few of them for the same cause."""
+"""Keeps slow work from taking all threads of a pool, and one cause from taking all slow ones."""
 
 from __future__ import annotations
 

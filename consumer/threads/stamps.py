@@ -1,4 +1,4 @@
-"""When each thread took its order, in memory that two processes share: reading it needs no lock and no interpreter.
+"""When each thread began its piece of work, in shared memory: read without a lock and without the interpreter.
 
 One page: 64 bytes about the process, then 64 bytes a thread. Times are those of CLOCK_MONOTONIC, which is one clock for
 all processes of a machine; a double is written in one piece. Standard library alone, see `watcher`.

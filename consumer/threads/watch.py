@@ -1,4 +1,4 @@
-"""The watch over the worker's threads: which of them has not answered for its limit, also when nobody can say so here.
+"""Reports threads that have not answered for their limit.
 
 Every thread stamps when it took its order. A thread of this process looks at the stamps each second and logs who
 stands still, with its stack. That needs the interpreter, so a second process (`watcher`) sees whether the looks come.

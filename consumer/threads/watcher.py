@@ -1,4 +1,4 @@
-"""A small process that sees whether the worker's interpreter is held, and then speaks in the worker's stead.
+"""A process that notices when the worker's interpreter is held, and then answers its port.
 
 The watch in the worker stamps each second. When no stamp has come for the limit, although the worker runs, this process
 logs the stacks of its threads, and answers the port on the same listening socket: /livez, /health and /metrics. It does

@@ -1,4 +1,4 @@
-"""What runs in a trainer: take a job, train it, say how it went; for as long as the worker lives."""
+"""Runs in a trainer: takes a job, trains it, says how it went, as long as the worker lives."""
 
 from __future__ import annotations
 

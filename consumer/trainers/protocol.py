@@ -1,4 +1,4 @@
-"""What worker and trainer say to each other, in datagrams of JSON.
+"""The messages between worker and trainers, as datagrams of JSON.
 
 To the trainer, one datagram a job: `{"id", "request", "dataset", "spool", "max_memory_bytes", "dask_scheduler"}`. From
 it, datagrams as well, so that a trainer which is stopped in the middle of one never blocks the worker: `{"taken": id}`,

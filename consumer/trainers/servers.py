@@ -1,4 +1,4 @@
-"""The forkservers of a worker, one a framework, as the worker sees them: started, told what to do, and heard."""
+"""The forkservers of a worker, one per framework: started, told what to do, and heard."""
 
 from __future__ import annotations
 

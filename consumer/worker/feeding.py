@@ -1,4 +1,4 @@
-"""What a trainer is given with a job: the request, its dataset, a folder to write to, and what bounds the training."""
+"""What a trainer gets with a job: the request, its dataset, a folder to write to, and its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker shows of its state once a second: gauges, and a log line for a request that holds a partition up."""
+"""Updates the gauges once a second, and logs a request that holds a partition up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker hands over to others: the jobs of partitions that go, and all that it has when it drains.
+"""Gives jobs up: those of partitions that are revoked, and all of them when the worker drains.
 
 A job that no trainer has is released, for the partition's next owner to train; one that a trainer has goes on, and is
 announced by that owner.

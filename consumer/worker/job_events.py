@@ -1,4 +1,4 @@
-"""What is told about each job on its way: progress events, log lines and metrics. It decides nothing."""
+"""Tells of each job on its way: progress events, log lines and metrics. It decides nothing."""
 
 from __future__ import annotations
 

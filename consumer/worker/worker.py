@@ -1,4 +1,4 @@
-"""The way of a request through the worker, top to bottom, in one thread that owns all state and waits for nothing.
+"""The main thread: takes each step of a request's way, owns all state, and waits for nothing.
 
     polled ─▶ claimed ─▶ its model's line ─▶ dataset ready ─▶ lane ─▶ trained ─▶ stored ─▶ announced
     (intake)  (claims)   (jobs)              (preparation)    (lanes)  (child)    (registrar) (committer)
