@@ -51,7 +51,7 @@ from consumer.metrics import Metrics
 from consumer.observer import Observer
 from consumer.outcomes import Ending, Result, Reused, negative_outcome
 from consumer.pace import Gathering, Pace
-from consumer.preparation import PREPARING_LIMIT, Crashed, Preparation, Prepared
+from consumer.preparation import Crashed, Preparation, Prepared
 from consumer.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Stored, Unstored, request_id_of
 from consumer.threads.inbox import Inbox
 from consumer.threads.neighbour import ThreadFailed
@@ -407,7 +407,7 @@ class Worker:
         jobs = self._jobs
         while (
             jobs.count(Place.READY) < self._lanes.room()
-            and jobs.count(Place.PREPARING) - self._preparation.put_off < PREPARING_LIMIT
+            and self._preparation.has_room
             and (job := jobs.take()) is not None
         ):
             self._step("prepare", job.request_id, self._prepare, job)
