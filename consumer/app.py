@@ -231,7 +231,6 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         is_alone=lambda: is_alone(admin, settings.kafka_group_id, settings.kafka_group_protocol),
         steady=steady,
         around=around,
-        load_time_s=settings.dataset_load_time,
     )
     registrar = Registrar(
         me, stores.ledger, stores.registry, stores.artifacts, codec, topics, steady=steady, around=around

@@ -33,7 +33,7 @@ def milliseconds(moment: datetime) -> datetime:
 
 
 def fields_of(record: Any) -> dict[str, Any]:
-    """As `dataclasses.asdict` of a flat record with slots, without copies of the values: nobody changes them."""
+    """The fields of a record with slots by name, one level deep and not copied."""
     return {name: getattr(record, name) for name in record.__slots__}
 
 

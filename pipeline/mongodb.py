@@ -48,7 +48,7 @@ def connect(
     selection_timeout_s: float = 3.0,
     listeners: Sequence[CommandListener] = (),
 ) -> MongoClient[Document]:
-    """A client whose every operation, retries by the driver included, ends within `timeout_s`.
+    """A client whose every operation, retries by the driver included, ends within `timeout_s` unless it asks for more.
 
     Nothing is sent yet.  The driver's retries are left as the URL has them (on): it makes none where the server has
     no sessions.  Raises ValueError, without credentials, if the URL is none.

@@ -64,9 +64,7 @@ def _show_version(wanted: bool) -> None:
 
         commit = Path(__file__).parents[1] / "COMMIT"
         build = commit.read_text().strip() if commit.is_file() else "a checkout"
-        sys.stdout.write(
-            f"{PROGRAM} {version('tensorfleet-worker')} ({build}), Python {platform.python_version()}\n"
-        )
+        sys.stdout.write(f"{PROGRAM} {version('tensorfleet-worker')} ({build}), Python {platform.python_version()}\n")
         raise typer.Exit
 
 

@@ -51,11 +51,10 @@ def export(
     """Write a dataset, or an older version of it, to a file."""
     from pipeline.datasets.builtin import BUILTINS, BuiltinSource
     from pipeline.datasets.names import version_name
-    from pipeline.datasets.tables import canonical
 
     wanted = name if version is None else version_name(name, _number(version))
     source = BuiltinSource() if name in BUILTINS else context.stores().datasets
-    table = canonical(source.load(wanted).table)
+    table = source.load(wanted).table
     file = output or Path(f"{wanted}.parquet")
     content = _content(table, file)
     incoming = file.with_name(f".{file.name}.incoming")

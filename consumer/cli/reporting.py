@@ -91,9 +91,9 @@ def _dataset(stores: Stores, name: str) -> tuple[pd.DataFrame, str]:
     """The rows as a trainer would read them now, and their fingerprint."""
     from pipeline.datasets import builtin
     from pipeline.datasets.frames import frame_of
-    from pipeline.datasets.tables import canonical, fingerprint
+    from pipeline.datasets.tables import fingerprint
 
     if name in builtin.BUILTINS:
         return builtin.load_frame(name), builtin.fingerprint(name)
-    table = canonical(stores.datasets.load(name).table)
+    table = stores.datasets.load(name).table
     return frame_of(table), fingerprint(table)

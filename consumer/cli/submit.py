@@ -135,14 +135,13 @@ def _plan(wanted: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     from consumer.new_requests import training_request
     from pipeline.datasets.builtin import BUILTINS, BuiltinSource
     from pipeline.datasets.frames import frame_of
-    from pipeline.datasets.tables import canonical
     from pipeline.dry_run import plan
 
     for one in wanted:
         request = training_request({"user": user_name(), **one})
         builtin = request.dataset_name in BUILTINS
         loaded = (BuiltinSource() if builtin else context.stores().datasets).load(request.dataset_name)
-        found = plan(request, frame_of(canonical(loaded.table)), loaded.target_column).to_document()
+        found = plan(request, frame_of(loaded.table), loaded.target_column).to_document()
         lines = {
             "algorithm": f"{found['algorithm']} ({found['task']})",
             "target": found["target_column"],

@@ -24,8 +24,8 @@ from consumer.events.writer_schema import UnusableSchemaError, WriterSchema
 from schemas import Record, released, schema
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-UNKNOWN_S = 30.0
-"""Until the registry is asked again for an id that it did not know."""
+UNKNOWN_S = 1.0
+"""Until the registry is asked again for an id that it did not know: it may be registered by now."""
 MOST_REFUSED = 500
 """Ids that are remembered as unknown or unusable; of more the oldest is forgotten."""
 

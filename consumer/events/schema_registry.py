@@ -1,7 +1,7 @@
 """A client of Confluent-compatible schema registries (Confluent, Apicurio's ccompat, Redpanda, Karapace).
 
 Calls are not repeated here, and raise TransientError when the registry cannot answer: the caller waits and calls again.
-From the start of a call to the last byte of its answer there are ANSWER_S, however slowly the bytes come, and an answer
+From the request to the last byte of its answer there are ANSWER_S, however slowly the bytes come, and an answer
 has MOST_BYTES at most.
 """
 
@@ -24,7 +24,7 @@ from pipeline.errors import TransientError
 SERVICE = "schema registry"
 COMPATIBILITY = "FULL_TRANSITIVE"
 TIMEOUT = urllib3.Timeout(connect=2.0, read=5.0)
-"""Until one of its addresses is connected, and between two bytes."""
+"""For each address that is tried, and between two bytes."""
 ANSWER_S = 10.0
 MOST_BYTES = 4 * 2**20
 """Of an answer; a schema of 10,000 types (consumer.events.writer_schema) takes 1 MB."""
@@ -197,7 +197,7 @@ class SchemaRegistry:
 
 
 _call = threading.local()
-"""The one that this thread makes: `until`, by the monotonic clock, and what is to be done at its `end`."""
+"""This thread's call: `until` when it may take, by the monotonic clock, and what is undone at its `end`."""
 
 
 @contextmanager

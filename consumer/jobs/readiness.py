@@ -38,12 +38,11 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-PREPARING_LIMIT = 16
-"""Jobs that are prepared at once; each has a thread."""
+THREADS = 16
 SLOW_LIMIT = 12
-"""Of these, jobs that wait for what is not at hand."""
+"""So many threads at most wait for what is not at hand."""
 SAME_LIMIT = 3
-"""Of these, jobs that wait for the same dataset."""
+"""So many threads at most wait for the same dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +94,8 @@ class Preparation(Ordered):
         is_alone: Callable[[], bool],
         steady: Steady,
         around: Surroundings,
-        load_time_s: float,
     ) -> None:
-        """`load_time_s` is what one dataset may take to be read; all others may have to be read before."""
-        limit_s = TRANSFER_LIMIT_S + PREPARING_LIMIT * load_time_s
-        super().__init__("preparation", around, threads=PREPARING_LIMIT, busy_limit_s=limit_s)
+        super().__init__("preparation", around, threads=THREADS, busy_limit_s=TRANSFER_LIMIT_S)
         self._me = me
         self._ledger = ledger
         self._datasets = datasets
@@ -112,13 +108,15 @@ class Preparation(Ordered):
         self._is_alone = is_alone
         self._steady = steady
         self._slow = SlowWork(SLOW_LIMIT, SAME_LIMIT)
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()
+        self._quick = 0
+        """Orders of which it is not known yet whether they are slow."""
         self._counted = (0, 0)
 
     @property
-    def put_off(self) -> int:
-        """Jobs in preparation that wait for those before them; they take nobody's place."""
-        return self._slow.put_off
+    def has_room(self) -> bool:
+        """Whether a thread will look at another job at once."""
+        return self._quick < THREADS
 
     def at_once(self, job: Job) -> Dataset | None:
         """The dataset, if nothing slow is needed for it."""
@@ -130,19 +128,18 @@ class Preparation(Ordered):
 
     def prepare(self, job: Job, room_bytes: int | None = None) -> None:
         """Answered with a Prepared, when so much is free where trainings write."""
-        moves, abandoned, name = job.moves, job.abandoned, job.request.dataset_name
+        request, moves, wanted = job.request, job.moves, _Wanted(job.abandoned, self)
+        name, came = request.dataset_name, self._datasets.begun
         is_slow = room_bytes is not None or job.keeps_checkpoints
 
         def quickly() -> Prepared | None:
-            if refused := self._refused(job, moves, abandoned):
-                return refused
-            return None if is_slow else self._prepared(job, moves, abandoned, lambda: self._datasets.at_hand(name))
+            return None if is_slow else self._prepared(job, moves, wanted, lambda: self._at_hand(name))
 
         def slowly() -> Prepared | None:
-            self.turn.begin()
+            wanted.check()
             if room_bytes is not None:
-                self._answered(lambda: disk.check_room(self._spool, room_bytes), abandoned, service=disk.SERVICE)
-            return self._prepared(job, moves, abandoned, lambda: self._datasets.ensure(name, abandoned))
+                self._answered(lambda: disk.check_room(self._spool, room_bytes), wanted, service=disk.SERVICE)
+            return self._prepared(job, moves, wanted, lambda: self._datasets.ensure(name, wanted, came))
 
         def told(work: Callable[[], Prepared | None]) -> bool:
             """Deliver the answer; False if there is none yet."""
@@ -154,9 +151,14 @@ class Preparation(Ordered):
             return True
 
         def prepared() -> None:
-            if not told(quickly):
-                self._slow.do(name, lambda: told(slowly))
+            try:
+                done = told(quickly)
+            finally:
+                self._count_quick(-1)
+            if not done:
+                self._slow.do(request.project, name, lambda: told(slowly))
 
+        self._count_quick(1)
         self.order(prepared)
 
     def count_crash(self, job: Job, message: str) -> None:
@@ -189,22 +191,13 @@ class Preparation(Ordered):
         except Exception as error:  # noqa: BLE001 - about this request
             return Prepared(job, moves, failure=contain(self._metrics, "prepare", error, **job.ids))
 
-    def _refused(self, job: Job, moves: int, abandoned: threading.Event | None) -> Prepared | None:
-        """Why it is not to be trained, whatever its dataset is."""
-        request = job.request
-        if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id), abandoned):
-            return Prepared(job, moves, lost=True)
-        if excess := self._excess(request.project, abandoned):
-            return Prepared(job, moves, failure=Failure(ErrorKind.QUOTA_EXCEEDED, excess))
-        return None
-
-    def _prepared(
-        self, job: Job, moves: int, abandoned: threading.Event | None, find: Callable[[], Dataset | None]
-    ) -> Prepared | None:
+    def _prepared(self, job: Job, moves: int, wanted: _Wanted, find: Callable[[], Dataset | None]) -> Prepared | None:
         """None if `find` finds no dataset."""
         request = job.request
+        if excess := self._excess(request.project, wanted):
+            return Prepared(job, moves, failure=Failure(ErrorKind.QUOTA_EXCEEDED, excess))
         try:
-            dataset = self._answered(find, abandoned)
+            dataset = self._answered(find, wanted)
             if dataset is None:
                 return None
             self._check_fits(request, dataset)
@@ -213,22 +206,35 @@ class Preparation(Ordered):
         checkpoint = None
         try:
             if job.keeps_checkpoints:
-                checkpoint = self._answered(lambda: self._restore(job.request_id), abandoned)
-            same = self._answered(lambda: self._same(request, dataset), abandoned) if _reuses(request) else None
+                checkpoint = self._answered(lambda: self._restore(job.request_id), wanted)
+            same = self._answered(lambda: self._same(request, dataset), wanted) if _reuses(request) else None
+            if not _accused(job) or self._answered(lambda: self._ledger.start(self._me, request.request_id), wanted):
+                return Prepared(job, moves, dataset, checkpoint, same)
         except BaseException:
             self._datasets.release(dataset)
             disk.remove(checkpoint)
             raise
-        return Prepared(job, moves, dataset, checkpoint, same)
+        self._datasets.release(dataset)
+        disk.remove(checkpoint)
+        return Prepared(job, moves, lost=True)
+
+    def _at_hand(self, name: str) -> Dataset | None:
+        """A service that only some requests need is waited for where slow ones wait."""
+        try:
+            return self._datasets.at_hand(name)
+        except TransientError as error:
+            if error.service in FOR_SOME:
+                return None
+            raise
 
     def _same(self, request: TrainingRequest, dataset: Dataset) -> RegisteredModel | None:
         return self._registry.same(request.project, self.recipe(request, dataset))
 
-    def _excess(self, project: str, abandoned: threading.Event | None) -> str:
+    def _excess(self, project: str, wanted: _Wanted) -> str:
         """Why the project may register no more; what is being trained is not counted, so it may come to more."""
         if not self._quotas.limits_storage(project):
             return ""
-        usage = self._answered(lambda: self._registry.usage(project), abandoned)
+        usage = self._answered(lambda: self._registry.usage(project), wanted)
         return self._quotas.quota(project).excess(project, usage)
 
     def _check_fits(self, request: TrainingRequest, dataset: Dataset) -> None:
@@ -239,23 +245,49 @@ class Preparation(Ordered):
             self._datasets.release(dataset)
             raise
 
+    def _count_quick(self, change: int) -> None:
+        with self._lock:
+            self._quick += change
+
     def _count_reads(self) -> None:
-        with self._counting:
+        with self._lock:
             hits, misses = self._datasets.hits, self._datasets.misses
             self._metrics.cache_reads.labels("hit").inc(hits - self._counted[0])
             self._metrics.cache_reads.labels("miss").inc(misses - self._counted[1])
             self._counted = (hits, misses)
 
-    def _answered(self, operation: Callable[[], T], abandoned: threading.Event | None, service: str | None = None) -> T:
+    def _answered(self, operation: Callable[[], T], wanted: _Wanted | None, service: str | None = None) -> T:
         """Raises LoadAbandoned where the service is away and nobody waits for it any more."""
 
         def told(error: TransientError) -> None:
             if error.service != disk.SERVICE and error.service not in FOR_SOME:
                 self._steady.broke(error)
-            if abandoned is not None and abandoned.is_set():
-                raise LoadAbandoned
+            if wanted is not None:
+                wanted.check()
 
         return self.answered(operation, service=service, on_retry=told)
+
+    def is_over(self) -> bool:
+        """Whether what waits is dropped."""
+        return self._given_up.is_set()
+
+
+class _Wanted:
+    """Asked again and again by whatever takes long: whether to go on.  Who asks does not stand still."""
+
+    def __init__(self, abandoned: threading.Event | None, preparation: Preparation) -> None:
+        self._abandoned = abandoned
+        self._preparation = preparation
+
+    def is_set(self) -> bool:
+        """Whether it is abandoned."""
+        self._preparation.turn.begin()
+        return self._preparation.is_over() or (self._abandoned is not None and self._abandoned.is_set())
+
+    def check(self) -> None:
+        """Raises LoadAbandoned."""
+        if self.is_set():
+            raise LoadAbandoned
 
 
 def _accused(job: Job) -> bool:

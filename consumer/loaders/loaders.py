@@ -14,7 +14,7 @@ from typing import Any
 
 from consumer.loaders.process import Ended, Loader
 from consumer.loaders.turns import Turns
-from pipeline.datasets import Content, Fetched, LoadAbandoned, reading
+from pipeline.datasets import Abandoned, Content, Fetched, LoadAbandoned, reading
 from pipeline.errors import RejectedError, TransientError
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,7 @@ class Loaders:
         # The kernel kills a loader when the thread that has started it ends: those that wait for datasets come and go.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="loaders")
 
-    def load(
-        self, fetched: Fetched, into: Path, max_bytes: int | None, abandoned: threading.Event | None = None
-    ) -> Content:
+    def load(self, fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandoned | None = None) -> Content:
         """See `pipeline.datasets.Read`; TransientError if no loader can be started."""
 
         def check() -> None:

@@ -119,7 +119,7 @@ class Loader:
         """
         now, cpu = time.monotonic(), cpu_s(self._process.pid)
         if wants_cpu(self._process.pid):
-            self._spent_s += cpu - self._cpu_s
+            self._spent_s += max(0.0, cpu - self._cpu_s)  # a child that has ended takes its time along
         else:
             self._spent_s += min(now - self._looked_at, LONGEST_LOOK_S)
         self._looked_at, self._cpu_s = now, cpu

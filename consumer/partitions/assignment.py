@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from enum import Enum
 from dataclasses import dataclass, field
+from enum import Enum
 
 from consumer.partitions.announcements import Announcement, Announcements
 from consumer.partitions.offsets import Commit, OffsetTracker

@@ -39,6 +39,8 @@ MOST_CONNECTIONS = 100
 SWEEP_S = 1.0
 RETRY_S = 0.1
 """Until a connection is accepted again after that has failed, as where there are no descriptors left."""
+TELL_S = 60.0
+"""Between two log lines about that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,18 +191,17 @@ class _Connections:
     async def accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         listening.setblocking(False)
-        failing = False
+        tell_at = 0.0
         while True:
             try:
                 client, _ = await loop.sock_accept(listening)
                 transport, _ = await loop.connect_accepted_socket(self._protocol, client)
             except Exception as error:  # whatever it is, the port is to answer the next one
-                if not failing:
+                if loop.time() >= tell_at:
                     log.error("connections cannot be accepted", exc_info=error)
-                failing = True
+                    tell_at = loop.time() + TELL_S
                 await asyncio.sleep(RETRY_S)
                 continue
-            failing = False
             self._open = deque(one for one in self._open if not one[1].is_closing())
             self._open.append((loop.time() + CONNECTION_S, transport))
             if len(self._open) > MOST_CONNECTIONS:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from typing import TypeVar
+
+Work = Callable[[], object]
+V = TypeVar("V", bound=Sized)
 
 
 class SlowWork:
-    """What is too much at a time is put off; whoever has done a piece goes on with one of those, causes in turn.
+    """At most `at_once` pieces of work at a time, and at most `of_one_cause` for the same cause; the others wait.
 
-    Thread-safe.  An error of a piece of work passes, and ends the thread that did it with all that was put off.
+    A thread that has done its piece takes the next one that waits: parties in turn, and within one its causes in turn.
+    Thread-safe.  An exception ends its thread; what waits stays until another thread is done.
     """
 
     def __init__(self, at_once: int, of_one_cause: int) -> None:
@@ -18,33 +23,45 @@ class SlowWork:
         self._of_one_cause = of_one_cause
         self._lock = threading.Lock()
         self._doing: Counter[str] = Counter()
-        self._put_off: dict[str, deque[Callable[[], object]]] = {}
-        self.put_off = 0
-        """How many pieces of work are; any thread may ask."""
+        self._waiting: dict[str, dict[str, deque[Work]]] = {}
+        """party → cause → pieces"""
 
-    def do(self, cause: str, work: Callable[[], object]) -> None:
-        """In this thread and before this returns, unless there is enough of it: then another thread does it later."""
+    def do(self, party: str, cause: str, work: Work) -> None:
+        """In this thread and before this returns, if it is not too much; else another thread does it later."""
         with self._lock:
-            self._put_off.setdefault(cause, deque()).append(work)
-            self.put_off += 1
+            self._waiting.setdefault(party, {}).setdefault(cause, deque()).append(work)
             taken = self._take()
         while taken is not None:
             cause, work = taken
-            work()
+            try:
+                work()
+            finally:
+                self._done(cause)
             with self._lock:
-                self._doing[cause] -= 1
                 taken = self._take()
 
-    def _take(self) -> tuple[str, Callable[[], object]] | None:
+    def _done(self, cause: str) -> None:
+        with self._lock:
+            self._doing[cause] -= 1
+            if not self._doing[cause]:
+                del self._doing[cause]
+
+    def _take(self) -> tuple[str, Work] | None:
         if self._doing.total() >= self._at_once:
             return None
-        for cause, waiting in self._put_off.items():
-            if self._doing[cause] < self._of_one_cause:
-                del self._put_off[cause]
-                work = waiting.popleft()
-                if waiting:
-                    self._put_off[cause] = waiting
-                self._doing[cause] += 1
-                self.put_off -= 1
-                return cause, work
+        for party, causes in self._waiting.items():
+            for cause, pieces in causes.items():
+                if self._doing[cause] < self._of_one_cause:
+                    self._doing[cause] += 1
+                    work = pieces.popleft()
+                    _to_the_end(causes, cause, pieces)
+                    _to_the_end(self._waiting, party, causes)
+                    return cause, work
         return None
+
+
+def _to_the_end(queue: dict[str, V], key: str, value: V) -> None:
+    """The next turn is another's; what is empty is forgotten."""
+    del queue[key]
+    if value:
+        queue[key] = value

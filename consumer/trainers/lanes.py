@@ -168,9 +168,10 @@ class Lanes:
 
     def room(self) -> int:
         """How many jobs can be fed now: one running and one ahead in each lane."""
-        waiting = sum(not self._can_start(spec.framework) for spec in self._held)
-        counted = len(self._held) - min(waiting, MOST_WAITING)
-        return max(0, sum(2 - lane.load for lane in self._lanes.values() if lane.open) - counted)
+        startable = sum(self._can_start(spec.framework) for spec in self._held)
+        waiting = len(self._held) - startable
+        taken = 2 * startable + max(0, waiting - MOST_WAITING)  # each of the former wants a lane without work
+        return max(0, sum(2 - lane.load for lane in self._lanes.values() if lane.open) - taken)
 
     def feed(self, spec: Spec) -> None:
         """Give a job to the lane that has least to do, of those for its framework or without work. Call only if there
@@ -372,6 +373,7 @@ class Lanes:
         if now < self._watch_at:
             return
         self._watch_at = now + WATCH_S
+        self._servers.end_late()
         for lane in self._lanes.values():
             _pass_on_output(lane, events)
             if not lane.open or lane.pid is None:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from consumer.trainers.forkserver import CONTROL_LIMIT_BYTES
 
 log = structlog.get_logger(__name__)
 
+IMPORT_LIMIT_S = 300.0
+"""On a busy machine Keras takes half a minute."""
 ENDING_S = 10.0
 """For a forkserver that was told to end, and may still be importing."""
 
@@ -27,6 +30,7 @@ ENDING_S = 10.0
 class _Server:
     process: subprocess.Popen[bytes]
     control: socket.socket
+    started_at: float
     ready: bool = False
 
 
@@ -55,7 +59,13 @@ class Servers:
         )
         theirs.close()
         ours.setblocking(False)
-        self._running[framework] = _Server(process, ours)
+        self._running[framework] = _Server(process, ours, time.monotonic())
+
+    def end_late(self) -> None:
+        """Kill what has not imported its framework within IMPORT_LIMIT_S, which then counts as ended."""
+        for server in self._running.values():
+            if not server.ready and time.monotonic() - server.started_at > IMPORT_LIMIT_S:
+                server.process.kill()
 
     def alive(self, framework: str) -> bool:
         server = self._running.get(framework)

@@ -39,7 +39,7 @@ from consumer.jobs.jobs import Jobs
 from consumer.jobs.lease import Beat
 from consumer.jobs.outcomes import Ending, Result, Reused, negative_outcome
 from consumer.jobs.places import Place
-from consumer.jobs.readiness import PREPARING_LIMIT, Crashed, Preparation, Prepared
+from consumer.jobs.readiness import Crashed, Preparation, Prepared
 from consumer.jobs.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Stored, Unstored, request_id_of
 from consumer.partitions.announcements import Announcement
 from consumer.partitions.assignment import Assignment, Verdict
@@ -408,7 +408,7 @@ class Worker:
         jobs = self._jobs
         while (
             jobs.count(Place.READY) < self._lanes.room()
-            and jobs.count(Place.PREPARING) - self._preparation.put_off < PREPARING_LIMIT
+            and self._preparation.has_room
             and (job := jobs.take()) is not None
         ):
             self._step("prepare", job.request_id, self._prepare, job)

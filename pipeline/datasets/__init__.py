@@ -9,7 +9,6 @@ a source: loaders and trainers get paths and never see a credential.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,11 +128,19 @@ class LoadAbandoned(Exception):  # noqa: N818 - an order, not a malfunction
     """Nobody waits for this dataset any more: the caller's event was set, or what reads datasets was stopped."""
 
 
+class Abandoned(Protocol):
+    """Asked again and again while a dataset is fetched and read; a `threading.Event` will do."""
+
+    def is_set(self) -> bool:
+        """Whether nobody waits for it any more."""
+        ...
+
+
 class Read(Protocol):
     """Reads datasets: in this process (`reading.read`), or in one of its own (`consumer.loaders`)."""
 
     def __call__(
-        self, fetched: Fetched, into: Path, max_bytes: int | None, abandoned: threading.Event | None = None
+        self, fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandoned | None = None
     ) -> Content:
         """Write the rows of fetched bytes to the file `into` as Arrow IPC, in canonical form.
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin
+from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class BuiltinSource:
         return fingerprint(name)
 
     def load(self, name: str) -> Loaded:
-        table = pa.Table.from_pandas(load_frame(name), preserve_index=False)
+        table = canonical(pa.Table.from_pandas(load_frame(name), preserve_index=False))
         return Loaded(table, TARGETS[name], fingerprint(name))
 
     def list(self) -> Sequence[DatasetSummary]:

@@ -17,9 +17,9 @@ from weakref import WeakValueDictionary
 
 import orjson
 
-from pipeline.datasets import Dataset, DatasetStore, Fetched, LoadAbandoned, Read, builtin, reading
+from pipeline.datasets import Abandoned, Dataset, DatasetStore, Fetched, LoadAbandoned, Read, builtin, reading
 from pipeline.datasets.names import check_name
-from pipeline.datasets.sink import Room, Sink
+from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, TransientError
 
 SERVICE = "dataset cache"
@@ -29,7 +29,7 @@ LOOK_S = 0.1
 """So often those who wait for another's reading look whether they are still wanted."""
 VERDICT_S = 300.0
 """So long what could not be read is not read again, unless it has changed: it may take its whole time limit."""
-MOST_VERDICTS = 1_000
+MOST_REMEMBERED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,18 @@ class _Hold:
 
 @dataclass(slots=True, weakref_slot=True)
 class _Reader:
-    """Those who want a dataset at the moment.  `fetched` is which fetch it was that ended well, and its revision."""
+    """Those who want a dataset at the moment take turns."""
 
     turn: threading.Lock = field(default_factory=threading.Lock)
-    begun: int = 0
-    fetched: tuple[int, str] = (0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """What the last fetch of a dataset came to; `number` counts the fetches of all datasets."""
+
+    number: int
+    revision: str = ""
+    rejection: str = ""
 
 
 class DatasetCache:
@@ -67,8 +74,8 @@ class DatasetCache:
     by a link from `incoming/`, where a writer holds an exclusive lock: what has none there was left behind by a dead
     one and is removed.  Revisions must be unique over all sources that share a directory.  Thread-safe.
 
-    What is fetched to be read lies in `incoming/` too.  It makes what nobody holds go, as all that is new does, but
-    no dataset waits for it: the directory may grow by `max_bytes` for each worker while datasets are read.
+    Bytes that were fetched to be read lie in `incoming/` too.  Files that nobody holds are removed for them, but no
+    dataset waits for them: the directory may grow by another `fetches` times `max_bytes` while datasets are read.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class DatasetCache:
         source: DatasetStore,
         read: Read = reading.read,
         *,
+        fetches: int = 4,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -87,7 +95,7 @@ class DatasetCache:
             directory.absolute() / part for part in ("content", "names", "incoming")
         )
         self._max_bytes = max_bytes
-        self._fetching = Room(SERVICE, max_bytes)
+        self._fetching = threading.Semaphore(fetches)
         self._source = source
         self._read = read
         self._clock = clock
@@ -95,6 +103,8 @@ class DatasetCache:
         self._lock = threading.Lock()
         self._holds: dict[str, _Hold] = {}
         self._readers: WeakValueDictionary[str, _Reader] = WeakValueDictionary()
+        self._fetches: dict[str, _Fetch] = {}
+        self._begun = 0
         self._verdicts: dict[tuple[str, str], tuple[float, str]] = {}
 
     def at_hand(self, name: str) -> Dataset | None:
@@ -108,8 +118,15 @@ class DatasetCache:
             known = self._found(name, revision)
         return None if known is None else self._dataset(name, known)
 
-    def ensure(self, name: str, abandoned: threading.Event | None = None) -> Dataset:
+    @property
+    def begun(self) -> int:
+        """How many fetches have begun so far; see `ensure`."""
+        return self._begun
+
+    def ensure(self, name: str, abandoned: Abandoned | None = None, came: int | None = None) -> Dataset:
         """The dataset as it is in its source now, on disk and held until `release`; built-ins need neither.
+
+        For whoever came when `came` fetches had begun, a later one of this dataset tells how it is now.
 
         Raises RejectedError if it does not exist, cannot be read or is larger than the cache; TransientError if the
         source does not answer, the disk is full, or running trainings hold so much that there is no room at present;
@@ -118,9 +135,10 @@ class DatasetCache:
         if name in builtin.BUILTINS:
             return _builtin(name)
         check_name(name)
+        came = self._begun if came is None else came
         revision = self._source.revision(name)
         with self._disk():
-            known = self._known(name, revision, abandoned)
+            known = self._known(name, revision, abandoned, came)
         return self._dataset(name, known)
 
     def release(self, dataset: Dataset) -> None:
@@ -139,26 +157,39 @@ class DatasetCache:
             if not hold.jobs:
                 self._holds.pop(fingerprint).file.close()
 
-    def _known(self, name: str, revision: str | None, abandoned: threading.Event | None) -> _Known:
-        """As it is now.  Where only the content tells, that is as it was fetched by somebody since we came."""
-        with self._one_reader(name, abandoned) as (reader, came):
-            begun, revision_then = reader.fetched
-            if revision is None and begun > came:
-                revision = revision_then
+    def _known(self, name: str, revision: str | None, abandoned: Abandoned | None, came: int) -> _Known:
+        with self._one_reader(name, abandoned):
+            last = self._fetches.get(name)
+            if revision is None and last is not None and last.number > came:
+                if last.rejection:
+                    raise RejectedError(last.rejection)
+                revision = last.revision
             if revision is not None and (known := self._found(name, revision)):
                 return known
-            reader.begun += 1
             with self._fetched(name, abandoned) as fetched:
-                reader.fetched = (reader.begun, fetched.revision)
                 return self._found(name, fetched.revision) or self._keep(fetched, abandoned)
 
     @contextmanager
-    def _fetched(self, name: str, abandoned: threading.Event | None) -> Iterator[Fetched]:
-        with self._new_file(FETCHED) as (_, path), self._fetching.share() as take:
-            with Sink(path, self._max_bytes, abandoned, take) as sink:
-                fetched = self._source.fetch(name, sink)
+    def _fetched(self, name: str, abandoned: Abandoned | None) -> Iterator[Fetched]:
+        with _taken(self._fetching, abandoned), self._new_file(FETCHED) as (_, path):
+            with self._lock:
+                self._begun = number = self._begun + 1
+            try:
+                with Sink(path, self._max_bytes, abandoned) as sink:
+                    fetched = self._source.fetch(name, sink)
+            except RejectedError as error:
+                self._remember_fetch(name, _Fetch(number, rejection=str(error)))
+                raise
+            self._remember_fetch(name, _Fetch(number, fetched.revision))
             self._make_room()
             yield fetched
+
+    def _remember_fetch(self, name: str, fetch: _Fetch) -> None:
+        with self._lock:
+            self._fetches.pop(name, None)
+            self._fetches[name] = fetch
+            if len(self._fetches) > MOST_REMEMBERED:
+                del self._fetches[next(iter(self._fetches))]
 
     def _found(self, name: str, revision: str) -> _Known | None:
         """What is there of this revision, and held; raises RejectedError if it could not be read a short while ago."""
@@ -173,7 +204,7 @@ class DatasetCache:
             raise RejectedError(verdict)
         return None
 
-    def _keep(self, fetched: Fetched, abandoned: threading.Event | None) -> _Known:
+    def _keep(self, fetched: Fetched, abandoned: Abandoned | None) -> _Known:
         self.misses += 1
         with self._new_file() as (file, path):
             try:
@@ -200,7 +231,7 @@ class DatasetCache:
         with self._lock:
             self._verdicts.pop(judged, None)  # a renewed one is the youngest
             self._verdicts[judged] = (self._clock(), str(error))
-            for oldest in list(self._verdicts)[:-MOST_VERDICTS]:
+            for oldest in list(self._verdicts)[:-MOST_REMEMBERED]:
                 del self._verdicts[oldest]
 
     def _remember(self, name: str, known: _Known) -> None:
@@ -281,18 +312,12 @@ class DatasetCache:
                 path.unlink(missing_ok=True)
 
     @contextmanager
-    def _one_reader(self, name: str, abandoned: threading.Event | None) -> Iterator[tuple[_Reader, int]]:
-        """Threads that want the same dataset wait for the one that reads it; with how many fetches had begun before."""
+    def _one_reader(self, name: str, abandoned: Abandoned | None) -> Iterator[None]:
+        """Threads that want the same dataset wait for the one that reads it."""
         with self._lock:
             reader = self._readers.setdefault(name, _Reader())
-        came = reader.begun
-        while not reader.turn.acquire(timeout=LOOK_S):
-            if abandoned is not None and abandoned.is_set():
-                raise LoadAbandoned
-        try:
-            yield reader, came
-        finally:
-            reader.turn.release()
+        with _taken(reader.turn, abandoned):
+            yield
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -305,6 +330,17 @@ class DatasetCache:
 
     def _path(self, fingerprint: str) -> Path:
         return self._content / f"{fingerprint}.arrow"
+
+
+@contextmanager
+def _taken(turn: threading.Lock | threading.Semaphore, abandoned: Abandoned | None) -> Iterator[None]:
+    while not turn.acquire(timeout=LOOK_S):
+        if abandoned is not None and abandoned.is_set():
+            raise LoadAbandoned
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 def _builtin(name: str) -> Dataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -225,10 +224,12 @@ def _bad_line(content: Content, delimiter: str, *, quoted: bool) -> RejectedErro
 
 def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
     """Arrow's words are for programmers where a row is longer than a block, or the only one."""
-    sizes = array("q", _row_sizes(content))
-    if len(sizes) == 1 and sizes[0] <= BLOCK_BYTES:
+    rows, longest = 0, 0
+    for size in _row_sizes(content):
+        rows, longest = rows + 1, max(longest, size)
+    if rows == 1 and longest <= BLOCK_BYTES:
         return RejectedError("it has no rows")
-    if max(sizes) <= BLOCK_BYTES:
+    if longest <= BLOCK_BYTES:
         return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
     return RejectedError(
         f"the CSV file has a row of more than {BLOCK_BYTES:,} bytes: has it line ends, each quotation mark a second?"

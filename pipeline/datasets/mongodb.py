@@ -53,8 +53,8 @@ OWN_COLLECTIONS = frozenset(
     {"datasets", "model_registry", "model_aliases", "training_requests", "training_outcomes", "workers"}
 )
 UPLOAD_TIMEOUT_S = 120.0
-ROWS_TIMEOUT_S = 60.0
-"""For one batch of rows: a view computes them when it is asked."""
+ROWS_TIMEOUT_S = 120.0
+"""For all that the server does to read a collection or compute a view, and for the answer with one batch."""
 PROFILED_BYTES = 1024 * 1024
 PROFILED_ROWS = 5_000
 NEWEST = [("_id", pymongo.DESCENDING)]
@@ -282,13 +282,28 @@ class MongoSource:
             return self._files.open_download_stream(ObjectId(file_id))
 
     def _fetch_collection(self, name: str, document: Document | None, sink: Sink) -> Fetched:
-        """As the server sends it: nothing of it becomes an object here."""
         if not self._may_be_rows(name):
             raise self._unknown(name)
+        try:
+            return self._fetch_rows(name, document, sink)
+        except PyMongoError as error:
+            _check_took(name, error)
+            if not error.timeout:
+                raise
+        try:  # MongoDB may have changed its primary meanwhile
+            return self._fetch_rows(name, document, sink)
+        except PyMongoError as again:
+            _check_took(name, again)
+            if again.timeout and not self._is_stored(name):  # which asks MongoDB, so it is not away
+                raise _too_slow(name) from again
+            raise
+
+    def _fetch_rows(self, name: str, document: Document | None, sink: Sink) -> Fetched:
+        """As the server sends them: nothing of them becomes an object here."""
         target, digest = (document or {}).get("target_column"), hashlib.sha256()
         batches: Any = self._database[name].find_raw_batches({}, {"_id": 0}, batch_size=BATCH_ROWS)
         sink.begin()
-        with self._readable_rows(name), about(name), batches.sort("_id") as cursor:
+        with readable(name), about(name), batches.sort("_id") as cursor:
             while batch := self._next_batch(cursor):
                 digest.update(batch)
                 sink.write(batch)
@@ -302,17 +317,14 @@ class MongoSource:
 
     @contextmanager
     def _readable_rows(self, name: str) -> Iterator[None]:
-        """As `readable`; of rows that MongoDB must compute or sort first, a time limit says nothing about MongoDB."""
+        """For lists, which no view that computes for long stops."""
         with readable(name):
             try:
                 yield
             except PyMongoError as error:
-                if not error.timeout or self._is_stored(name):  # which asks MongoDB, so it is not away
+                if not error.timeout or self._is_stored(name):
                     raise
-                raise RejectedError(
-                    f"dataset {name!r}: MongoDB takes more than {ROWS_TIMEOUT_S:g} s to compute its next rows; "
-                    "store them in a collection ($merge), or import them"
-                ) from error
+                raise _too_slow(name) from error
 
     def _is_stored(self, name: str) -> bool:
         """Whether its rows lie in MongoDB in the order of their `_id`; those of views and time series do not."""
@@ -375,6 +387,20 @@ def _revision(document: Document) -> str:
 
 def _summary(name: str, loaded: Loaded) -> DatasetSummary:
     return DatasetSummary(name, **asdict(profile(loaded.table, loaded.target_column)), source="mongodb")
+
+
+def _check_took(name: str, error: PyMongoError) -> None:
+    """Raises RejectedError where the server itself says so; the driver's own time-outs have no code name."""
+    details = error.details if isinstance(error, OperationFailure) else None
+    if (details or {}).get("codeName") == "MaxTimeMSExpired":
+        raise _too_slow(name) from error
+
+
+def _too_slow(name: str) -> RejectedError:
+    return RejectedError(
+        f"dataset {name!r}: MongoDB takes more than {ROWS_TIMEOUT_S:g} s to read its rows; import them, or "
+        "store what a view computes in a collection ($merge)"
+    )
 
 
 @contextmanager

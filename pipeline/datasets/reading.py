@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from bson.errors import BSONError
 
-from pipeline.datasets import Content, Fetched, Loaded, Read
+from pipeline.datasets import Abandoned, Content, Fetched, Loaded, Read
 from pipeline.datasets.files import read_table
 from pipeline.datasets.rows import decoded, table_of
 from pipeline.datasets.sink import Sink
@@ -35,7 +34,7 @@ SHOWN_NAME = 80
 SHOWN_WHY = 300
 
 
-def read(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: threading.Event | None = None) -> Content:
+def read(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandoned | None = None) -> Content:
     """Read in this process; see `pipeline.datasets.Read`.  What `abandoned` says is not looked at.
 
     Raises MemoryError where the memory does not suffice.

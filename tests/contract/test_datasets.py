@@ -8,6 +8,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from gridfs import GridFSBucket
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.database import Database
+from pymongo.errors import NetworkTimeout, PyMongoError
 
 from pipeline.datasets import DatasetStore, DatasetSummary, Origin, rows
 from pipeline.datasets.directory import DirectorySource
@@ -840,7 +842,7 @@ def test_collections_that_are_not_rows_are_no_datasets(mongo_database: Mongo) ->
 
 
 @pytest.fixture
-def slow_view(mongodb: MongoDB, mongo_database: Mongo) -> Iterator[DatasetStore]:
+def slow_view(mongodb: MongoDB, mongo_database: Mongo) -> Iterator[MongoSource]:
     """Dataset `slow` computes for some seconds, and all that a client does ends after 1 s unless it asks for more."""
     numbers = {"input": {"$range": [0, 100_000]}, "initialValue": "$x", "in": {"$max": ["$$value", "$$this"]}}
     mongo_database["people"].insert_many([{"x": 200_000 + n} for n in range(100)])
@@ -849,18 +851,42 @@ def slow_view(mongodb: MongoDB, mongo_database: Mongo) -> Iterator[DatasetStore]
         yield MongoSource(client[mongo_database.name])
 
 
-def test_a_view_may_take_longer_than_other_calls(slow_view: DatasetStore) -> None:
+def test_a_view_may_take_longer_than_other_calls(slow_view: MongoSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.datasets.mongodb.BATCH_ROWS", 20)
+    with pytest.raises(PyMongoError):
+        list(slow_view._database["slow"].find())
     assert slow_view.load("slow").table.num_rows == 100
 
 
 def test_a_view_that_takes_too_long_is_rejected_and_not_taken_for_mongodb_being_away(
-    slow_view: DatasetStore, monkeypatch: pytest.MonkeyPatch
+    slow_view: MongoSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.datasets.mongodb.ROWS_TIMEOUT_S", 0.5)
-    with pytest.raises(RejectedError, match=r"dataset 'slow': MongoDB takes more than 0.5 s to compute its next rows"):
+    with pytest.raises(RejectedError, match=r"dataset 'slow': MongoDB takes more than 0.5 s to read its rows"):
         slow_view.load("slow")
     listed = _listed(slow_view)
     assert (listed["slow"].rows, listed["people"].rows) == (None, 100)
+
+
+@pytest.mark.parametrize(("failures", "ends"), [(1, None), (2, RejectedError)])
+def test_of_a_view_one_answer_may_be_lost_as_when_the_primary_changes(
+    mongo_database: Mongo, monkeypatch: pytest.MonkeyPatch, failures: int, ends: type[Exception] | None
+) -> None:
+    mongo_database["people"].insert_many([{"x": n} for n in range(10)])
+    mongo_database.create_collection("view", viewOn="people", pipeline=[])
+    source, left = MongoSource(mongo_database), [NetworkTimeout("no answer")] * failures
+    monkeypatch.setattr("pipeline.datasets.mongodb.BATCH_ROWS", 3)
+    next_batch = source._next_batch
+
+    def lossy(cursor: Any) -> bytes:
+        batch = next_batch(cursor)
+        if left:
+            raise left.pop()
+        return batch
+
+    monkeypatch.setattr(source, "_next_batch", lossy)
+    with pytest.raises(ends) if ends else nullcontext():
+        assert source.load("view").table.num_rows == 10
 
 
 def test_the_id_of_a_file_may_be_written_as_text(mongo_database: Mongo) -> None:

@@ -193,7 +193,7 @@ def register_much(place: Place, process: int) -> dict[str, int]:
 
 
 def test_four_processes_that_register_one_model_leave_no_gap_and_collide_nowhere(place: Place) -> None:
-    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
         answers = list(pool.map(register_much, itertools.repeat(place), range(PROCESSES)))
     expected = PROCESSES * THREADS * (EACH - SHARED) + SHARED
     agreed: dict[str, set[int]] = defaultdict(set)

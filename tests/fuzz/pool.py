@@ -64,7 +64,10 @@ def run_all(
 
 
 def _forkserver() -> Any:
-    """Forks processes that have everything imported; without coverage, which would take longer than the cases."""
+    """Forks processes that have everything imported; without coverage, which would take longer than the cases.
+
+    A process has one forkserver: what started another before this would have each case import everything.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.fuzz.kinds"])
     before = dict(os.environ)

@@ -175,12 +175,16 @@ class Process:
         dataset = Dataset("iris", "f", None, None)
         at_hand = cycle((dataset, None, None))  # every second one has to be waited for
         datasets: Any = SimpleNamespace(
-            at_hand=lambda _: next(at_hand), ensure=lambda *_: dataset, release=lambda _: None, hits=0, misses=0
+            at_hand=lambda _: next(at_hand),
+            ensure=lambda *_: dataset,
+            release=lambda _: None,
+            hits=0,
+            misses=0,
+            begun=0,
         )
         self.preparation = Preparation(
             self.me, ledger, datasets, lambda _: None, quotas=Quotas(), registry=registry, machine={},
             training_memory_bytes=2**30, spool=folder, is_alone=lambda: True, steady=steady, around=around,
-            load_time_s=60.0,
         )  # fmt: skip
         self.worker = Worker(
             self.me, self.inbox, intake=self.intake, claims=self.claims, preparation=self.preparation,  # type: ignore[arg-type]

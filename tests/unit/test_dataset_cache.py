@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from pipeline.datasets import Content, Dataset, Fetched, LoadAbandoned, builtin,
 from pipeline.datasets import cache as module
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
-from pipeline.datasets.sink import Room, Sink
+from pipeline.datasets.sink import Sink
 from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError, TransientError
 
@@ -40,6 +41,7 @@ class CountingSource(DirectorySource):
         self.revisions = 0
         self.blind = False
         self.fail: Exception | None = None
+        self.fetch_fails: Exception | None = None
 
     def revision(self, name: str) -> str | None:
         self.revisions += 1
@@ -50,6 +52,8 @@ class CountingSource(DirectorySource):
 
     def fetch(self, name: str, sink: Sink) -> Fetched:
         self.loads.append(name)
+        if self.fetch_fails is not None:
+            raise self.fetch_fails
         return super().fetch(name, sink)
 
 
@@ -414,7 +418,7 @@ def test_a_verdict_does_not_age_by_the_wall_clock(tmp_path: Path, source: Counti
 def test_a_verdict_that_was_renewed_is_remembered_longer_than_older_ones(
     watched: DatasetCache, read: Reading, clock: Iterator[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_VERDICTS", 2)
+    monkeypatch.setattr(module, "MOST_REMEMBERED", 2)
     read.refuse = True
 
     def refused(*names: str) -> None:
@@ -459,7 +463,7 @@ def test_those_who_wait_for_what_only_its_content_tells_share_the_next_fetch(
         first = threads.submit(watched.ensure, "a")
         read.begun.acquire()
         others = [threads.submit(watched.ensure, "a") for _ in range(3)]
-        while sum(frame.f_code.co_name == "_one_reader" for frame in sys._current_frames().values()) < 3:
+        while sum(frame.f_code.co_name == "_taken" for frame in sys._current_frames().values()) < 3:
             assert not first.done()
         source.add("a", _table(99), None)
         read.go.set()
@@ -673,19 +677,47 @@ def test_what_is_at_hand_needs_no_fetch_and_the_rest_is_none(cache: DatasetCache
         cache.at_hand("nowhere")
 
 
-def test_all_that_is_fetched_at_a_time_is_no_larger_than_the_cache(tmp_path: Path) -> None:
-    room = Room("dataset cache", 100)
-    with room.share() as one:
-        with Sink(tmp_path / "one", 100, take=one) as first, room.share() as other:
-            first.begin(60)
-            first.write(bytes(60))
-            with Sink(tmp_path / "other", 100, take=other) as second:
-                second.begin()
-                second.write(bytes(40))
-                with pytest.raises(TransientError, match="being read fill all of its 100 bytes"):
-                    second.write(b"x")
-                with pytest.raises(TransientError, match="being read fill all of its 100 bytes"):
-                    second.begin(41)
-        one(100)
-    with room.share() as again:
-        again(100)
+def test_so_many_are_fetched_at_a_time_and_who_is_abandoned_waits_no_longer(
+    tmp_path: Path, source: CountingSource
+) -> None:
+    reading_now, go, abandoned = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def read(fetched: Fetched, *more: Any) -> Content:
+        reading_now.release()
+        assert go.wait(30)
+        return reading.read(fetched, *more)
+
+    cache = DatasetCache(tmp_path / "cache", 9 * ROWS_BYTES, source, read, fetches=2)
+    with ThreadPoolExecutor(4) as threads:
+        first = [threads.submit(cache.ensure, name) for name in "ab"]
+        for _ in first:
+            assert reading_now.acquire(timeout=30)
+        third = threads.submit(cache.ensure, "c", abandoned)
+        abandoned.set()
+        with pytest.raises(LoadAbandoned):
+            third.result(30)
+        assert sorted(source.loads) == ["a", "b"]
+        go.set()
+        assert {one.result(30).name for one in first} == {"a", "b"}
+    _used(cache, "c")
+
+
+def test_one_fetch_serves_all_who_came_before_it_however_late_their_turn_is(
+    cache: DatasetCache, source: CountingSource
+) -> None:
+    source.blind = True
+    came = cache.begun
+    for _ in range(5):
+        cache.release(cache.ensure("a", came=came))
+    assert source.loads == ["a"]
+    _used(cache, "a")
+    assert source.loads == ["a", "a"]
+
+
+def test_a_rejection_serves_all_who_came_before_it_too(cache: DatasetCache, source: CountingSource) -> None:
+    source.blind, came = True, cache.begun
+    source.fetch_fails = RejectedError("too slow")
+    for _ in range(5):
+        with pytest.raises(RejectedError, match="too slow"):
+            cache.ensure("a", came=came)
+    assert source.loads == ["a"]

@@ -52,7 +52,6 @@ def test_a_job_that_lacked_space_is_prepared_when_there_is_some(tmp_path: Path) 
             is_alone=lambda: True,
             steady=Steady(),
             around=Surroundings(delivered.append, breakers),
-            load_time_s=60.0,
         )
         fill(tmp_path / "spool" / "ballast")
         preparation.start()

@@ -137,8 +137,11 @@ def test_a_framework_that_is_being_imported_keeps_no_lane_from_training(bench: B
     assert bench.ended("torch").verdict == "trained"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("lanes", [(1, ())], indirect=True)
-def test_busy_lanes_change_to_a_framework_once_it_is_imported(bench: Bench) -> None:
+@pytest.mark.parametrize("lanes", [(2, ())], indirect=True)
+def test_a_busy_lane_changes_to_a_framework_once_it_is_imported(bench: Bench) -> None:
+    """The other one trains for long, and this one has always something to do."""
+    bench.feed("long", "gradient_boosting", n_estimators=100_000)
+    bench.taken("long")
     bench.feed("torch", "torch_logistic", epochs=1)
     deadline = time.monotonic() + 180
     for number in itertools.count():
@@ -148,6 +151,23 @@ def test_busy_lanes_change_to_a_framework_once_it_is_imported(bench: Bench) -> N
         if bench.lanes.room():
             bench.feed(f"tree-{number}", "decision_tree")
         bench.turn()
+
+
+@pytest.mark.parametrize("lanes", [(2, ())], indirect=True)
+def test_an_import_that_hangs_ends_and_costs_its_job_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.feed("tree", "decision_tree")
+    assert bench.ended("tree").verdict == "trained"  # type: ignore[union-attr]
+    bench.feed("torch", "torch_logistic", epochs=1)
+    bench.lanes._servers._running["torch"].process.send_signal(signal.SIGSTOP)
+    bench.feed("keras", "keras_dnn", epochs=1)
+    bench.turn()
+    assert set(bench.lanes._servers._running) == {"", "torch"}
+    monkeypatch.setattr("consumer.trainers.servers.IMPORT_LIMIT_S", 0.0)
+    event = bench.ended("torch")
+    monkeypatch.undo()
+    assert isinstance(event, Killed)
+    assert (event.end, event.message.partition(" (")[0]) == (End.CRASHED, "the trainer was not started")
+    assert bench.ended("keras").verdict == "trained"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("lanes", [(2, ("7",))], indirect=True)

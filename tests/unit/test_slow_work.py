@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from consumer.threads.slow_work import SlowWork
 
 
@@ -39,22 +41,28 @@ def test_so_many_at_once_and_few_of_one_cause_and_the_others_in_turn() -> None:
     slow, works = SlowWork(at_once=3, of_one_cause=2), Works()
     with ThreadPoolExecutor(8) as threads:
         for number, cause in enumerate("aaaabbc", start=1):
-            threads.submit(slow.do, cause, works.one(cause))
-            _await(lambda number=number: len(works.begun) + slow.put_off == number)
-        assert sorted(works.begun) == ["a", "a", "b"]
-        assert slow.put_off == 4
+            threads.submit(slow.do, "p", cause, works.one(cause))
+            _await(lambda number=number: len(works.begun) == min(number, 2) + (number > 4))
         works.let_go()
     assert sorted(works.begun) == ["a", "a", "a", "a", "b", "b", "c"]
-    assert slow.put_off == 0
 
 
-def test_what_waits_is_done_by_causes_in_turn() -> None:
+def test_what_waits_is_done_by_parties_in_turn_and_by_causes_in_turn() -> None:
     slow, done = SlowWork(at_once=1, of_one_cause=1), list[str]()
 
     def first() -> None:
-        for cause in ("a", "a", "b", "c"):
-            slow.do(cause, lambda cause=cause: done.append(cause))
-        assert (done, slow.put_off) == ([], 4)
+        for party, cause in ("pa", "pa", "pb", "qa", "qa", "rc"):
+            slow.do(party, cause, lambda name=party + cause: done.append(name))
+        assert done == []
 
-    slow.do("a", first)
-    assert done == ["a", "b", "c", "a"]
+    slow.do("p", "a", first)
+    assert done == ["pa", "qa", "rc", "pb", "qa", "pa"]
+
+
+def test_nothing_is_kept_of_what_was_done_or_of_an_error() -> None:
+    slow = SlowWork(at_once=2, of_one_cause=1)
+    for number in range(100):
+        slow.do(f"p{number}", f"c{number}", str)
+        with pytest.raises(ZeroDivisionError):
+            slow.do("p", "c", lambda: 1 / 0)
+    assert (slow._waiting, slow._doing) == ({}, {})
