@@ -16,12 +16,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && pip install --require-hashes --only-binary :all: -r requirements.txt \
     && pip freeze > locked.txt
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE hatch_build.py ./
 COPY consumer consumer
 COPY pipeline pipeline
 COPY schemas schemas
+# Shown by `tensorfleet --version`: --build-arg COMMIT=$(git rev-parse --short=12 HEAD)
+ARG COMMIT=""
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint locked.txt ".${EXTRAS:+[$EXTRAS]}"
+    TENSORFLEET_COMMIT="$COMMIT" pip install --constraint locked.txt ".${EXTRAS:+[$EXTRAS]}"
 
 
 FROM python:3.12-slim
