@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -143,6 +144,12 @@ def test_help_lists_the_commands_and_nothing_unfinished(run: Run) -> None:
     assert "predict" in models
     assert "archive" in models
     assert "delete" not in models
+
+
+def test_the_version_says_of_which_build_and_python_it_is(run: Run) -> None:
+    answer = run("--version")
+    assert answer.code == 0
+    assert re.fullmatch(r"tensorfleet \d+\.\d+\.\d+ \(\w[\w ]*\), Python 3\.\d+\.\d+\n", answer.out)
 
 
 def test_help_loads_no_client_of_any_service_and_no_machine_learning() -> None:
