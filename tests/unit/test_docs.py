@@ -37,3 +37,24 @@ def test_every_data_rule_names_tests_that_there_are() -> None:
         module = written or module
         path = ROOT / (f"{module}.py" if "/" in module else f"tests/unit/{module}.py")
         assert f"def {test}(" in path.read_text(), (path, test)
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or target.suffix != ".md" or anchor in _anchors(target), link
+
+
+def _anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings, and those that the page has by itself."""
+    text = page.read_text()
+    headings = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in re.findall(r"^#+ +(.*)$", text, re.MULTILINE))
+    return {heading.strip().replace(" ", "-") for heading in headings} | set(re.findall(r'<a id="([^"]+)"', text))

@@ -195,12 +195,8 @@ def test_nothing_is_read_at_import() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, env=environ, cwd=ROOT)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/settings.md"])
-def test_the_documentation_shows_every_setting(page: str) -> None:
-    path = ROOT / page
-    text = path.read_text() if path.exists() else ""
-    if page == "README.md" and "<!-- settings -->" not in text:
-        pytest.skip("README.md shows no table of settings")
+def test_the_documentation_shows_every_setting() -> None:
+    text = (ROOT / "docs/settings.md").read_text()
     shown = text.split("<!-- settings -->")[1].split("<!-- /settings -->")[0].strip()
     assert shown == settings_table(), "renew it with: python -m consumer.settings"
 
