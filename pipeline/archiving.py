@@ -1,4 +1,4 @@
-"""Archiving a version: it stays, with its file, and is left out wherever nobody asks for it in particular.
+"""Archives a version: it stays with its file, and is left out unless somebody names it.
 
 No alias is left on an archived version. The alias and the version are two documents, so each side writes its own first
 and looks at the other's then: archiving notes that the version is archived and asks for aliases again, promoting and

@@ -1,4 +1,4 @@
-"""How a version does against another one, such as the one in production: metric by metric, if that says anything."""
+"""Compares a version with another one, such as the one in production, metric by metric."""
 
 from __future__ import annotations
 

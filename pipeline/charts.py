@@ -1,4 +1,4 @@
-"""Pictures of how good a model is, as SVG, from what its file keeps of the test: nothing is trained or scored anew."""
+"""SVG charts of a model's quality, from what its file keeps of the test: nothing is trained or scored."""
 
 from __future__ import annotations
 

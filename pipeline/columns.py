@@ -1,4 +1,4 @@
-"""Columns of raw rows: what role each plays, and how its values are read, in training and at prediction alike."""
+"""The role of each raw column and how its values are read, the same in training and at prediction."""
 
 from __future__ import annotations
 

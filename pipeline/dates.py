@@ -1,4 +1,4 @@
-"""Dates as numbers: the one transformer of preparation that stock scikit-learn does not have."""
+"""Dates as numbers: the one transformer of preparation that scikit-learn does not have."""
 
 from __future__ import annotations
 

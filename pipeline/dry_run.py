@@ -1,4 +1,4 @@
-"""What a training would do, without training: all that is wrong with a request, and how it would be read."""
+"""Says what a training would do, without training: what is wrong, and how the data would be read."""
 
 from __future__ import annotations
 

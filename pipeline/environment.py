@@ -1,4 +1,4 @@
-"""What a training's result depends on beside its request and its data."""
+"""What a result depends on beside request and data: library versions, threads, CPU."""
 
 from __future__ import annotations
 

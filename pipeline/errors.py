@@ -1,4 +1,4 @@
-"""Errors, named by what the worker does with them.  Anything else that is raised is a bug and is loud."""
+"""Errors, named by what the worker does with them.  Any other exception is a bug."""
 
 from __future__ import annotations
 

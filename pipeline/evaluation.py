@@ -1,4 +1,4 @@
-"""How good a model is: flat metrics for events and documents, and the details that are kept in the model file.
+"""Metrics for events and documents, and the details that are kept in the model file.
 
 All classification metrics come from one confusion matrix and one ranking of the scores.  They equal those of
 sklearn.metrics (a property test holds them to that) at a tenth of the time, which is most of a tiny training.  A

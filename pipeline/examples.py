@@ -1,4 +1,4 @@
-"""From a dataset to examples: which column is learned from which, and what is wrong with the data.
+"""From a dataset to examples: features, target, and what is wrong with the data.
 
 Every rule here ends in RejectedError with what would be right, or in a warning that is stored with the model.
 """

@@ -1,4 +1,4 @@
-"""Collecting artifacts that nothing names: files of trainings that lost or never ended, notes of finished searches.
+"""Finds and removes artifacts that nothing names: files of lost trainings, notes of finished searches.
 
 An artifact goes only if the ledger holds the outcome of its request, and neither that outcome nor the registry's
 document names it. Why no order of events takes a file that is needed or will be:

@@ -1,4 +1,4 @@
-"""Whether a single column gives the target away, which makes a model look better than it will ever be."""
+"""Whether one column gives the target away."""
 
 from __future__ import annotations
 

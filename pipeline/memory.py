@@ -1,4 +1,4 @@
-"""Whether a training can fit into its memory, told from the dataset's cached file before a trainer is fed."""
+"""Whether a training fits into its memory, judged from the dataset's cached file before a trainer gets it."""
 
 from __future__ import annotations
 

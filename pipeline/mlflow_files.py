@@ -1,4 +1,4 @@
-"""The files that make an unpacked model file a directory which MLflow loads, without MLflow in the worker.
+"""Files that make an unpacked model file loadable by MLflow, without MLflow in the worker.
 
 MLflow 3 reads skops archives in its scikit-learn flavour.  YAML is a superset of JSON, so `MLmodel` is written as JSON.
 """

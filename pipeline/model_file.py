@@ -1,4 +1,4 @@
-"""A model file: one zip archive that holds all that is needed to score raw rows, and nothing that is executed.
+"""A model file: one zip archive with all that is needed to score raw rows; nothing in it is executed.
 
     model.skops        the fitted pipeline: preparation and estimator
     manifest.json      format, columns with their roles, tensors with their shapes, target, classes, hyperparameters,

@@ -1,4 +1,4 @@
-"""MongoDB as the worker uses it: durable writes, majority reads, bounded waits, errors by what to do with them."""
+"""MongoDB as the worker uses it: durable writes, majority reads, bounded waits, classified errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The semantic name of a model, which people read in lists and file names."""
+"""The name of a model that people read in lists and file names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pages for people are made of: HTML that needs no script, font or picture from elsewhere, and Markdown."""
+"""Building blocks of pages for people: self-contained HTML, and Markdown."""
 
 from __future__ import annotations
 

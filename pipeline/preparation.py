@@ -1,4 +1,4 @@
-"""Preparation: raw columns become the matrix that an estimator is fitted on.
+"""Turns raw columns into the matrix that an estimator is fitted on.
 
 Made of stock scikit-learn parts (but for dates), fitted on training rows alone, and stored with the model: the
 same object prepares the rows to predict.

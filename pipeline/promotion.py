@@ -1,4 +1,4 @@
-"""Pointing an alias to another version: promoted past a gate, rolled back, or removed."""
+"""Points an alias to another version: promote past a gate, roll back, remove."""
 
 from __future__ import annotations
 

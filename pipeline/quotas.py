@@ -1,4 +1,4 @@
-"""What a project may take: registered versions, the bytes of their artifacts, and trainings at once in a worker."""
+"""Limits of a project: registered versions, bytes of artifacts, trainings at once in a worker."""
 
 from __future__ import annotations
 

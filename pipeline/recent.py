@@ -1,4 +1,4 @@
-"""What was used last, kept within a bound of bytes."""
+"""A cache of what was used last, bounded in bytes."""
 
 from __future__ import annotations
 

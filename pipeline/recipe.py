@@ -1,4 +1,4 @@
-"""What makes two trainings the same: a training with the recipe of another gives the same model, bit for bit."""
+"""A hash over all that a result depends on: equal recipes give the same model, bit for bit."""
 
 from __future__ import annotations
 

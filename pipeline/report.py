@@ -1,4 +1,4 @@
-"""What people read of a model: one HTML page that needs nothing else, or a model card in Markdown."""
+"""The report of a model: one self-contained HTML page, or a model card in Markdown."""
 
 from __future__ import annotations
 

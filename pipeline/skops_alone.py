@@ -1,4 +1,4 @@
-"""skops, imported alone.
+"""Imports skops without what it would pull in.
 
 To list what it trusts it imports every module of scikit-learn, those too that make arrays of torch, Dask and others fit
 for it, and with them the whole libraries where they are installed: 600 MiB and seconds, and a framework too many in a

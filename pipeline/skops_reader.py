@@ -1,4 +1,4 @@
-"""skops archives, read where nothing in them claims more room than it has bytes for.
+"""Reads skops archives, and refuses those that claim more memory than they have bytes for.
 
 NumPy and scikit-learn make the room that an array or a tree says it takes before they look at its bytes.  What claims
 too much is refused before that, so that a MemoryError is this machine's.

@@ -1,4 +1,4 @@
-"""skops archives, written five times faster than `skops.io.dump` does and byte for byte the same each time.
+"""Writes skops archives five times faster than `skops.io.dump`, and byte for byte the same each time.
 
 skops spends most of a dump in `json.dumps(indent=2)`, and numbers objects by their address.  Here the same state is
 written as compact JSON, objects are numbered as they come, and `skops.io.load` reads the result.

@@ -1,4 +1,4 @@
-"""Which rows a model is fitted on, and which it is tested on."""
+"""Splits rows into those that a model is fitted on and those that it is tested on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQLite as the worker uses it: one durable file, shared by the threads and processes of one machine."""
+"""SQLite as the worker uses it: one durable file, shared by threads and processes of one machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report shows and takes time to find: the importance of columns, and what more rows would bring.
+"""The slow parts of a report: importance of columns, and what more rows would bring.
 
 Both are of the main metric (accuracy, or r2), repeat with the same seed, and leave the test part as it is: importance
 is measured on it, and the learning curve does not look at it.

@@ -1,4 +1,4 @@
-"""Columns with an image or a sequence in each row, as columns of numbers: `pixels` becomes `pixels_0`, `pixels_1`, …"""
+"""Columns with an image or a sequence in each row, as columns of numbers: `pixels_0`, `pixels_1`, …"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training leaves behind, as it goes from the trainer's process to the worker's: without scikit-learn."""
+"""The result of a training on its way from the trainer to the worker; needs no scikit-learn."""
 
 from __future__ import annotations
 

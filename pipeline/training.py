@@ -1,4 +1,4 @@
-"""Train one model: load, prepare, fit, evaluate, write the model file.  Runs in a trainer process."""
+"""Trains one model in a trainer: load, prepare, fit, evaluate, write the model file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said against a request before its data is seen.
+"""Checks a request before its data is seen.
 
 The parent checks a request with this before it is claimed, so that a hopeless one costs no trainer; everything that
 needs the rows is said by `pipeline.examples`, in the trainer.

@@ -1,4 +1,4 @@
-"""Zip files: written byte for byte the same each time, and read back only as they were written.
+"""Zip files: written byte for byte the same each time, and read only as they were written.
 
 An archive that was not written here may have few bytes stand for many, and names for places.
 """

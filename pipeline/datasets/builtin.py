@@ -1,4 +1,4 @@
-"""The datasets everybody knows, which come with scikit-learn, under the names people know.
+"""The built-in datasets: those that come with scikit-learn, under their usual names.
 
 They need no store: a trainer loads them by itself.  Their names are reserved.  pandas and scikit-learn are imported at
 the first load: a command that only lists models need not wait a second for them.

@@ -1,4 +1,4 @@
-"""Datasets on local disk, where all trainers of a machine map them into memory."""
+"""Datasets on local disk, mapped into memory by all trainers of a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets as files of a directory, for one machine and no servers."""
+"""Datasets as files in a directory, for one machine without servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents of the collection `datasets`, which anybody may write: what each field takes, what is wrong with one."""
+"""Checks documents of the collection `datasets`, which anybody may write, field by field."""
 
 from __future__ import annotations
 

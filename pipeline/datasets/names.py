@@ -1,4 +1,4 @@
-"""Names of datasets: which are good, and what is near to one that does not exist."""
+"""Names of datasets: which are allowed, and suggestions for one that does not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the columns of a table hold: types, gaps, distinct values, and the few that say most."""
+"""What the columns of a table hold: types, gaps, distinct values, the most frequent ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a dataset: from bytes that somebody has stored to an Arrow file of its rows in canonical form.
+"""Reads a dataset: from stored bytes to an Arrow file of its rows in canonical form.
 
 This is where other people's bytes are parsed.  It may crash, hang or take all memory, so workers and commands have it
 done in a process of its own.

@@ -1,4 +1,4 @@
-"""Where a source puts the bytes of a dataset: a file, up to a size, for as long as somebody wants them."""
+"""The file that a source writes a dataset's bytes to, up to a size, as long as somebody wants them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables in the one form in which they are fingerprinted, cached and trained on, whatever they were read from."""
+"""The canonical form of tables: as they are fingerprinted, cached and trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The course of a training over its epochs: what has to be known to go on from any of them, and its checkpoints."""
+"""The state of a training between epochs, and its checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frameworks of deep learning: what each needs, and whether it is installed; nothing is imported to find out."""
+"""The frameworks of deep learning: what each needs, and whether it is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said against a search before its data is seen."""
+"""Checks a search before its data is seen."""
 
 from __future__ import annotations
 

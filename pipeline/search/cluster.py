@@ -1,4 +1,4 @@
-"""Candidates fitted on a Dask cluster, on as many machines as it has, to the same scores as here.
+"""Fits candidates on a Dask cluster, to the same scores as here.
 
 It speaks to `distributed` itself: joblib's backend for it waits for ever for a task whose workers have died.
 """

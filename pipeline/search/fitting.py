@@ -1,4 +1,4 @@
-"""How candidates are fitted and scored on folds: here, one after another, or wherever else a `Fitting` does it."""
+"""Fits and scores candidates on folds, one after another or wherever a `Fitting` does it."""
 
 from __future__ import annotations
 

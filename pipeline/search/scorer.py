@@ -1,4 +1,4 @@
-"""Candidates and their scores: fitted on every fold, noted in a file as they come, and the best of them so far."""
+"""Candidates and their scores: scored on every fold, noted in a file as they come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The space of a search: the values and ranges of each hyperparameter, and what is drawn from them."""
+"""The space of a search: values and ranges of each hyperparameter, and draws from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The strategies: which candidates are scored next, given how those before them did."""
+"""Search strategies: which candidates are scored next, given the scores so far."""
 
 from __future__ import annotations
 
