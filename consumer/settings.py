@@ -356,10 +356,6 @@ class Settings(BaseSettings):
         """Whether everything is kept on this machine, in DATA_DIR."""
         return not self.mongodb_url.get_secret_value()
 
-    def topic(self, name: str) -> str:
-        """A topic's name in the cluster, from its name in the design."""
-        return f"{self.topic_prefix}{name}"
-
 
 def _contradictions(settings: Settings) -> list[str]:
     together: list[tuple[str, tuple[str, ...]]] = []

@@ -184,10 +184,6 @@ def test_defaults_follow_from_other_settings() -> None:
     assert load(CPUS_PER_TRAINING="9999").worker_concurrency == 1
 
 
-def test_topics_carry_the_prefix() -> None:
-    assert load(TOPIC_PREFIX="eu-").topic("training-requests") == "eu-training-requests"
-
-
 def test_nothing_is_read_at_import() -> None:
     modules = ("settings", "kafka.config", "telemetry.logs", "telemetry.metrics", "port.http")
     script = "".join(f"import consumer.{module}\n" for module in modules)
