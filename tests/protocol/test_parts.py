@@ -53,7 +53,7 @@ def fleet_of(log: dict[int, list[TrainingRequest]]) -> Iterator[Fleet]:
         stack.enter_context(capture_logs())
         stack.enter_context(patch("consumer.threads.retrying.LONGEST_WAIT_S", 0.0))
         clock = SimpleNamespace(monotonic=lambda: made.clock())
-        for module in ("worker", "claims", "heartbeat"):
+        for module in ("worker.worker", "jobs.claims", "jobs.lease"):
             stack.enter_context(patch(f"consumer.{module}.time", clock))
         clock.monotonic = lambda: 0.0
         made = Fleet(folder, log)

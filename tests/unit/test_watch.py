@@ -202,7 +202,7 @@ def test_stacks_name_no_folder_of_the_machine() -> None:
     dump = f"""Thread 0x00000000000000ff (most recent call first):
   File "/usr/lib/python{sys.version_info.major}.{sys.version_info.minor}/threading.py", line 331 in wait
   File "/opt/venv/lib/python3.11/site-packages/pymongo/pool.py", line 12 in _read
-  File "{ROOT}/consumer/claims.py", line 7 in <lambda>
+  File "{ROOT}/consumer/jobs/claims.py", line 7 in <lambda>
 
 Current thread 0x0000000000000100 (most recent call first):
   File "/home/somebody/plugin, line 3 in.py", line 3 in load
