@@ -46,7 +46,11 @@ class WriterSchema:
         return cls(str(parsed["name"]), parsed, plain)
 
 
-_INVALID = (SchemaParseException, UnknownType, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+_INVALID = (
+    *(SchemaParseException, UnknownType, ValueError, TypeError, LookupError, AttributeError, RecursionError),
+    OverflowError,
+)
+"""What parsing an alien schema raises."""
 
 
 def _check_size(written: Any) -> None:

@@ -364,6 +364,7 @@ wide = {
         ({"type": "array", "items": "int"}, "not a record"),
         ({"type": "int"}, "not a record"),
         ({"type": "nothing"}, "not valid Avro"),
+        ({**record_of(), "fields": [{"name": "x", "type": "double", "default": 10**400}]}, "int too large"),
         ({}, "not valid Avro"),
     ],
 )
