@@ -87,7 +87,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 $(LIGHT): requirements.txt pyproject.toml
 	@$(NEW_VENV)
-	@echo "Installing what a worker needs: $$(grep -c '^[a-z].*==' requirements.txt) packages, 130 MB to download"
+	@echo "Installing what a worker needs: $$(grep -c '^[a-z].*==' requirements.txt) packages, 170 MB to download"
 	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements.txt
 	@echo "Installing the command tensorfleet"
 	@$(PIP) install --no-deps --editable .
