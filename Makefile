@@ -97,7 +97,7 @@ $(LIGHT): requirements.txt pyproject.toml
 $(SYNCED): export UV_SYSTEM_CERTS := true
 $(SYNCED): requirements-dev.txt pyproject.toml
 	@$(NEW_VENV)
-	@echo "Installing what the tests need: $$(grep -c '^[a-z].*==' requirements-dev.txt) packages, 3 GB to download"
+	@echo "Installing what the tests need: $$(grep -c '^[a-z].*==' requirements-dev.txt) packages, 7.7 GB on disk"
 	@$(PIP) install --require-hashes --requirement <(sed -n '/^uv==/,/# via/p' requirements-dev.txt)
 	@index=$$($(BIN)/python -m pip config get global.index-url 2> /dev/null || true); \
 	export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$index}}"; \
