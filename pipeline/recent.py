@@ -1,4 +1,4 @@
-"""A cache of what was used last, bounded in bytes."""
+"""What was used or put last, within a bound of bytes or of values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+
+
+def put_newest(kept: dict[Key, Value], key: Key, value: Value, most: int) -> None:
+    """Keep a value, and of more than `most` not the oldest; one that is put again is the newest."""
+    kept.pop(key, None)
+    kept[key] = value
+    if len(kept) > most:
+        del kept[next(iter(kept))]
 
 
 class Recent(Generic[Value]):

@@ -21,6 +21,7 @@ from consumer.events.errors import UndecodableError, UnknownSchemaIdError
 from consumer.events.framing import Fingerprint, SchemaId, SchemaReference, fingerprint_of, header, reference_in
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.writer_schema import UnusableSchemaError, WriterSchema
+from pipeline.recent import put_newest
 from schemas import Record, released, schema
 
 MAX_MESSAGE_BYTES = 1024 * 1024
@@ -132,10 +133,7 @@ class Codec:
 
     def _refuse(self, reference: SchemaId, reason: str, until: float) -> None:
         with self._refusing:
-            self._refused.pop(reference, None)
-            self._refused[reference] = (reason, until)
-            if len(self._refused) > MOST_REFUSED:
-                del self._refused[next(iter(self._refused))]
+            put_newest(self._refused, reference, (reason, until), MOST_REFUSED)
 
     def _fingerprints(self) -> list[Fingerprint]:
         return [reference for reference in self._writers if isinstance(reference, Fingerprint)]

@@ -1,7 +1,6 @@
 """Gets a job ready for a trainer: quota, dataset, checkpoint, an equal training to reuse.
 
-That is room in its project, its dataset, a note in the ledger if workers have died under it, the checkpoint of an
-earlier attempt, and an equal training whose result it may have. Several threads do it, and some of them are kept for
+Last comes a note in the ledger if workers have died under it. Several threads do this, and some of them are kept for
 what is at hand: datasets that take minutes must not hold up those that take none.
 """
 
@@ -9,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -203,20 +202,17 @@ class Preparation(Ordered):
             self._check_fits(request, dataset)
         except RejectedError as error:
             return Prepared(job, moves, failure=Failure(ErrorKind.INVALID_REQUEST, str(error)))
-        checkpoint = None
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._datasets.release, dataset)
+            checkpoint = None
             if job.keeps_checkpoints:
                 checkpoint = self._answered(lambda: self._restore(job.request_id), wanted)
+                undo.callback(disk.remove, checkpoint)
             same = self._answered(lambda: self._same(request, dataset), wanted) if _reuses(request) else None
-            if not _accused(job) or self._answered(lambda: self._ledger.start(self._me, request.request_id), wanted):
-                return Prepared(job, moves, dataset, checkpoint, same)
-        except BaseException:
-            self._datasets.release(dataset)
-            disk.remove(checkpoint)
-            raise
-        self._datasets.release(dataset)
-        disk.remove(checkpoint)
-        return Prepared(job, moves, lost=True)
+            if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id), wanted):
+                return Prepared(job, moves, lost=True)
+            undo.pop_all()
+        return Prepared(job, moves, dataset, checkpoint, same)
 
     def _at_hand(self, name: str) -> Dataset | None:
         """A service that only some requests need is waited for where slow ones wait."""

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 from uuid import uuid4
@@ -21,6 +21,7 @@ from pipeline.datasets import Abandoned, Dataset, DatasetStore, Fetched, LoadAba
 from pipeline.datasets.names import check_name
 from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, TransientError
+from pipeline.recent import put_newest
 
 SERVICE = "dataset cache"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -48,13 +49,6 @@ class _Hold:
 
     file: BinaryIO
     jobs: int = 0
-
-
-@dataclass(slots=True, weakref_slot=True)
-class _Reader:
-    """Those who want a dataset at the moment take turns."""
-
-    turn: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +96,8 @@ class DatasetCache:
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._holds: dict[str, _Hold] = {}
-        self._readers: WeakValueDictionary[str, _Reader] = WeakValueDictionary()
+        self._readers: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        """By dataset, for as long as somebody wants it."""
         self._fetches: dict[str, _Fetch] = {}
         self._begun = 0
         self._verdicts: dict[tuple[str, str], tuple[float, str]] = {}
@@ -186,10 +181,7 @@ class DatasetCache:
 
     def _remember_fetch(self, name: str, fetch: _Fetch) -> None:
         with self._lock:
-            self._fetches.pop(name, None)
-            self._fetches[name] = fetch
-            if len(self._fetches) > MOST_REMEMBERED:
-                del self._fetches[next(iter(self._fetches))]
+            put_newest(self._fetches, name, fetch, MOST_REMEMBERED)
 
     def _found(self, name: str, revision: str) -> _Known | None:
         """What is there of this revision, and held; raises RejectedError if it could not be read a short while ago."""
@@ -227,12 +219,9 @@ class DatasetCache:
         return known
 
     def _judge(self, fetched: Fetched, error: RejectedError) -> None:
-        judged = (fetched.name, fetched.revision)
+        verdict = (self._clock(), str(error))
         with self._lock:
-            self._verdicts.pop(judged, None)  # a renewed one is the youngest
-            self._verdicts[judged] = (self._clock(), str(error))
-            for oldest in list(self._verdicts)[:-MOST_REMEMBERED]:
-                del self._verdicts[oldest]
+            put_newest(self._verdicts, (fetched.name, fetched.revision), verdict, MOST_REMEMBERED)
 
     def _remember(self, name: str, known: _Known) -> None:
         self._names.mkdir(parents=True, exist_ok=True)
@@ -315,8 +304,8 @@ class DatasetCache:
     def _one_reader(self, name: str, abandoned: Abandoned | None) -> Iterator[None]:
         """Threads that want the same dataset wait for the one that reads it."""
         with self._lock:
-            reader = self._readers.setdefault(name, _Reader())
-        with _taken(reader.turn, abandoned):
+            turn = self._readers.setdefault(name, threading.Lock())
+        with _taken(turn, abandoned):
             yield
 
     @contextmanager
