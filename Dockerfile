@@ -17,6 +17,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && pip freeze > locked.txt
 
 COPY pyproject.toml README.md LICENSE hatch_build.py ./
+COPY tensorfleet tensorfleet
 COPY consumer consumer
 COPY pipeline pipeline
 COPY schemas schemas

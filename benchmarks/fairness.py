@@ -16,7 +16,7 @@ from benchmarks.workloads import TINY
 from consumer.events.messages import Message
 from consumer.events.requests import to_avro
 from pipeline.jobs import milliseconds
-from schemas import Record
+from schemas import RecordType
 
 TARGET_JOBS = 100.0
 """Where requests wait in one queue this is as many as were sent before."""
@@ -65,7 +65,7 @@ class Fairness:
 
 def measure(servers: Servers, folder: Path, flood: int, singles: int) -> Fairness:
     """The flood is on its topic, spread over all partitions, before the first single request is sent."""
-    with Fleet(servers, folder) as fleet, closing(Subscriber(fleet, Record.TRAINING_PROGRESS)) as events:
+    with Fleet(servers, folder) as fleet, closing(Subscriber(fleet, RecordType.TRAINING_PROGRESS)) as events:
         series = f"flood-{uuid4().hex[:6]}"
         fleet.send([fleet.message(TINY, series, number) for number in range(flood)])
         begun, course = time.monotonic(), _Course(fleet, events)
@@ -102,7 +102,7 @@ class _Course:
                     return to_start_s, seen.at - sent, before, self.ended - before
 
     def _note(self, value: bytes) -> dict[str, object]:
-        event = self._fleet.decode(Record.TRAINING_PROGRESS, value)
+        event = self._fleet.decode(RecordType.TRAINING_PROGRESS, value)
         self.ended += event["project"] == "benchmark" and event["state"] == "REGISTERED"
         return event
 
@@ -115,4 +115,4 @@ def _single(fleet: Fleet, request_id: str) -> Message:
         project="other",
         requested_at=milliseconds(datetime.now(UTC)),
     )
-    return fleet.encoded(Record.TRAINING_REQUEST, to_avro(request))
+    return fleet.encoded(RecordType.TRAINING_REQUEST, to_avro(request))

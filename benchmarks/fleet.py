@@ -29,7 +29,7 @@ from consumer.events.requests import to_avro
 from consumer.events.topics import Topics
 from consumer.kafka import config as kafka_config
 from consumer.settings import Settings, load_settings
-from schemas import Record
+from schemas import RecordType
 from tests.services import kafka, mongodb, s3
 from tests.services.server import Service, free_ports
 
@@ -125,7 +125,7 @@ class Fleet:
         except BaseException:
             self.__exit__()
             raise
-        self.registered = Subscriber(self, Record.MODEL_REGISTERED)
+        self.registered = Subscriber(self, RecordType.MODEL_REGISTERED)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -140,9 +140,9 @@ class Fleet:
         return self._process.pid
 
     def message(self, workload: Workload, series: str, number: int) -> Message:
-        return self.encoded(Record.TRAINING_REQUEST, to_avro(workload.request(series, number)))
+        return self.encoded(RecordType.TRAINING_REQUEST, to_avro(workload.request(series, number)))
 
-    def encoded(self, record: Record, avro: Any) -> Message:
+    def encoded(self, record: RecordType, avro: Any) -> Message:
         return message(self.codec, self.topics, record, avro)
 
     def send(self, messages: Sequence[Message]) -> None:
@@ -194,7 +194,7 @@ class Fleet:
         """What a worker that does not answer as it should has said last."""
         return BenchmarkError(f"{what}; the worker's last words: {self._last_words()}")
 
-    def decode(self, record: Record, value: bytes) -> dict[str, Any]:
+    def decode(self, record: RecordType, value: bytes) -> dict[str, Any]:
         return self.codec.decode(value, record)
 
     def _create_topics(self) -> None:
@@ -236,7 +236,7 @@ class Seen:
 class Subscriber:
     """A read_committed subscriber of one of the event topics, from the first event on."""
 
-    def __init__(self, fleet: Fleet, record: Record) -> None:
+    def __init__(self, fleet: Fleet, record: RecordType) -> None:
         self._fleet = fleet
         self._record = record
         self._waiting: list[Seen] = []

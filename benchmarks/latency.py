@@ -13,7 +13,7 @@ from uuid import uuid4
 from benchmarks.fleet import Fleet, Subscriber
 from benchmarks.limit import BareProcesses, Order
 from benchmarks.workloads import TINY
-from schemas import Record
+from schemas import RecordType
 
 TARGET_P50_MS = 50.0
 WARM_UP = 20
@@ -61,10 +61,10 @@ def _one_at_a_time(fleet: Fleet, series: str, jobs: int) -> Mapping[str, tuple[f
 def _progress(fleet: Fleet, request_ids: Collection[str]) -> Mapping[str, Mapping[str, float]]:
     """When each state of these requests began, by the wall clock."""
     found: dict[str, dict[str, float]] = {request_id: {} for request_id in request_ids}
-    with closing(Subscriber(fleet, Record.TRAINING_PROGRESS)) as reader:
+    with closing(Subscriber(fleet, RecordType.TRAINING_PROGRESS)) as reader:
         while not all("REGISTERED" in states for states in found.values()):
             for seen in reader.take(1):
-                event = fleet.decode(Record.TRAINING_PROGRESS, seen.value)
+                event = fleet.decode(RecordType.TRAINING_PROGRESS, seen.value)
                 if event["request_id"] in found:
                     found[event["request_id"]][event["state"]] = event["occurred_at"].timestamp()
     return found

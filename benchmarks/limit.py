@@ -85,7 +85,7 @@ class BareProcesses(AbstractContextManager["BareProcesses"]):
 
 
 def _serve(orders: Connection[Any, Any], counter: Synchronized[int], folder: Path) -> None:
-    from pipeline import training
+    from pipeline.training import training
 
     kept, spool = folder / "kept", folder / "spool"
     for path in (kept, spool):

@@ -18,7 +18,7 @@ from benchmarks.workloads import HANG
 from consumer.events.control import cancel_command
 from consumer.events.requests import to_avro
 from pipeline.jobs import milliseconds
-from schemas import Record
+from schemas import RecordType
 
 TARGET_CANCEL_P99_S = 1.0
 TARGET_OVERSHOOT_P99_S = 2.0
@@ -56,7 +56,7 @@ def measure(servers: Servers, folder: Path, times: int) -> Limits:
     series = f"limits-{uuid4().hex[:6]}"
     with (
         Fleet(servers, folder, {"PYTHONPATH": str(PLUGINS)}) as fleet,
-        closing(Subscriber(fleet, Record.TRAINING_PROGRESS)) as progress,
+        closing(Subscriber(fleet, RecordType.TRAINING_PROGRESS)) as progress,
     ):
         cancels = [_cancelled(fleet, progress, f"{series}-cancel-{number}") for number in range(times)]
         limits = [_timed_out(fleet, progress, f"{series}-limit-{number}") for number in range(times)]
@@ -82,7 +82,7 @@ def _cancelled(fleet: Fleet, progress: Subscriber, request_id: str) -> tuple[flo
     time.sleep(random.uniform(0.1, 0.4))
     command = cancel_command(request_id, reason="", user="", requested_at=milliseconds(datetime.now(UTC)))
     begun = time.monotonic()
-    fleet.send([fleet.encoded(Record.TRAINING_CONTROL, command)])
+    fleet.send([fleet.encoded(RecordType.TRAINING_CONTROL, command)])
     gone = _await_gone(fleet, trainers)
     return gone - begun, _await(fleet, progress, request_id, "CANCELLED")[0].at - begun
 
@@ -98,14 +98,14 @@ def _timed_out(fleet: Fleet, progress: Subscriber, request_id: str) -> tuple[flo
 def _start(fleet: Fleet, progress: Subscriber, request_id: str, limit_s: float) -> dict[str, Any]:
     """The event that tells that it trains."""
     request = replace(HANG.request(request_id, 0), request_id=request_id, max_training_time_s=limit_s)
-    fleet.send([fleet.encoded(Record.TRAINING_REQUEST, to_avro(request))])
+    fleet.send([fleet.encoded(RecordType.TRAINING_REQUEST, to_avro(request))])
     return _await(fleet, progress, request_id, "STARTED")[1]
 
 
 def _await(fleet: Fleet, progress: Subscriber, request_id: str, state: str) -> tuple[Seen, dict[str, Any]]:
     while True:
         (seen,) = progress.take(1)
-        event = fleet.decode(Record.TRAINING_PROGRESS, seen.value)
+        event = fleet.decode(RecordType.TRAINING_PROGRESS, seen.value)
         if (event["request_id"], event["state"]) == (request_id, state):
             return seen, event
 

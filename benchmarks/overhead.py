@@ -20,9 +20,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.workloads import Kind, Workload
-from pipeline import training
 from pipeline.algorithms import find
 from pipeline.datasets import Dataset, builtin
+from pipeline.training import training
 
 TARGETS = {"tiny": 2.0, "small": 1.35, "medium": 1.10}
 

@@ -19,7 +19,7 @@ from pymongo import MongoClient
 
 from benchmarks.fleet import BenchmarkError, Servers
 from pipeline.jobs import TrainingRequest, milliseconds
-from schemas import Record
+from schemas import RecordType
 from tests.end_to_end.evidence import collect, decode, read_topic
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.verdict import judge
@@ -142,7 +142,7 @@ def _starts(brokers: str, topic: str) -> Mapping[str, Sequence[tuple[float, str]
     """When and in which worker each request was started, in order."""
     starts: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for record in read_topic(brokers, topic):
-        event = decode(record.value(), Record.TRAINING_PROGRESS)
+        event = decode(record.value(), RecordType.TRAINING_PROGRESS)
         if event["state"] == "STARTED":
             starts[event["request_id"]].append((event["occurred_at"].timestamp(), event["worker_id"]))
     return {request_id: sorted(found) for request_id, found in starts.items()}

@@ -26,7 +26,7 @@ from consumer.jobs.cancellation import ControlGroup, ControlTail
 from consumer.jobs.checkpoints import Checkpoints
 from consumer.jobs.claims import Claims
 from consumer.jobs.lease import LEASE_S, Heartbeat, Steady, begin_life
-from consumer.jobs.readiness import Preparation
+from consumer.jobs.readiness import Readiness
 from consumer.jobs.registrar import Registrar
 from consumer.kafka import config as kafka_config
 from consumer.loaders.loaders import Loaders
@@ -50,11 +50,11 @@ from consumer.threads.retrying import Breakers, Stopped, until_answered
 from consumer.threads.watch import Watch
 from consumer.trainers.lanes import Lanes
 from consumer.worker.feeding import Limits
-from consumer.worker.job_events import Chronicle
+from consumer.worker.job_events import JobEvents
 from consumer.worker.worker import Worker
 from pipeline.errors import SupersededError, TransientError
 from pipeline.ledger import Owner
-from pipeline.quotas import Quotas
+from pipeline.registry.quotas import Quotas
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +108,7 @@ class _Parts:
     worker: Worker
     intake: Intake
     claims: Claims
-    preparation: Preparation
+    readiness: Readiness
     loaders: Loaders
     lanes: Lanes
     registrar: Registrar
@@ -143,7 +143,7 @@ class _Parts:
     @property
     def _neighbours(self) -> Sequence[Neighbour]:
         """From the sinks to the source."""
-        stores = (self.prober, self.claims, self.preparation, self.registrar, self.committer, self.checkpoints)
+        stores = (self.prober, self.claims, self.readiness, self.registrar, self.committer, self.checkpoints)
         return (*stores, self.heartbeat, self.news, *self.control, self.intake)
 
     def _blame(self, request_ids: Collection[str]) -> None:
@@ -156,7 +156,7 @@ class _Parts:
     def _stop(self) -> None:
         """From the source to the sinks; what does not end in time is left, since all of it can be done again."""
         self.intake.leave()
-        for source in (self.preparation, *self.control):
+        for source in (self.readiness, *self.control):
             source.give_up()
         self.lanes.stop()
         self.claims.finish()
@@ -218,7 +218,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     quotas = Quotas.of(settings.project_quotas)
     checkpoints = Checkpoints(stores.artifacts, spool, around=around)
     loaders = open_loaders(settings)
-    preparation = Preparation(
+    readiness = Readiness(
         me,
         stores.ledger,
         open_cache(settings, stores.datasets, loaders.load),
@@ -237,18 +237,18 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     )
     announcer = _announcer(settings, intake, lambda: stores.ledger.heartbeat(me, LEASE_S, ()))
     committer = Committer(announcer, progress, codec, topics, around=around)
-    chronicle = Chronicle(me.worker_id, progress, metrics)
+    job_events = JobEvents(me.worker_id, progress, metrics)
     worker = Worker(
         me,
         inbox,
         intake=intake,
         claims=claims,
-        preparation=preparation,
+        readiness=readiness,
         lanes=lanes,
         registrar=registrar,
         committer=committer,
         checkpoints=checkpoints,
-        chronicle=chronicle,
+        job_events=job_events,
         breakers=breakers,
         metrics=metrics,
         limits=limits,
@@ -275,7 +275,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
             kafka_connected=prober.connected["kafka"],
             artifacts_connected=prober.connected["artifacts"],
             active_jobs=worker.active,
-            models_trained=chronicle.trained,
+            models_trained=job_events.trained,
             assigned_partitions=len(worker.membership.epochs),
             services=breakers.states(),
         )
@@ -292,7 +292,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         worker,
         intake,
         claims,
-        preparation,
+        readiness,
         loaders,
         lanes,
         registrar,

@@ -1,7 +1,7 @@
 """The client of a fleet: sends requests, follows them, stops them.
 
-    with Client(load_settings(needs=("KAFKA_BOOTSTRAP_SERVERS",))) as fleet:
-        request_id = fleet.submit(job_name="churn", algorithm="random_forest", dataset_name="iris")
+    with Client() as fleet:
+        request_id = fleet.submit(algorithm="random_forest", dataset_name="iris", model_name="flowers")
         finished = fleet.wait(request_id)
 
 It speaks to Kafka alone (and to the schema registry where there is one), as any producer and subscriber could; but for
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
 
+from consumer.embedded import resolve, with_stores
 from consumer.events.codec import Codec
 from consumer.events.control import cancel_command
 from consumer.events.errors import UndecodableError
@@ -30,10 +31,10 @@ from consumer.events.topics import Topics
 from consumer.kafka import config as kafka_config
 from consumer.kafka.topic_reader import POLL_S, Reader, partition_count, partition_of, quiet, topics_present, transient
 from consumer.new_requests import RequestFields, earliest, training_request
-from consumer.settings import Settings
+from consumer.settings import Settings, load_settings
 from pipeline.errors import NotFoundError, RejectedError, TransientError
 from pipeline.jobs import OutcomeKind, TrainingRequest, milliseconds
-from schemas import Record
+from schemas import RecordType
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,19 +64,29 @@ class Finished:
 class Client:
     """One producer, and a consumer for each watch; no consumer group is joined and nothing is committed.
 
+    Without `settings` it goes where the commands go: what is `named` comes first, as in
+    Client(kafka_bootstrap_servers="kafka:9092"), then the environment, then `.env`, then a `tensorfleet dev` that runs
+    in this folder.  docs/settings.md lists the names.
+
     `timeout_s` bounds each wait for a service that does not answer, which ends in TransientError.  `submit` and
-    `cancel` may be called from several threads.  With a `project` it keeps to that one: requests are of it unless they
-    say otherwise, which is refused, and those of another are neither followed nor cancelled.
+    `cancel` may be called from several threads.  With a `project` (TENSORFLEET_PROJECT unless it is given) it keeps to
+    that one: requests are of it unless they say otherwise, which is refused, and those of another are neither followed
+    nor cancelled.
+
+    Raises SettingsError if no Kafka is named, or something is named that is no setting.
     """
 
-    def __init__(self, settings: Settings, *, timeout_s: float = 10.0, project: str | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, timeout_s: float = 10.0, project: str | None = None, **named: Any
+    ) -> None:
+        settings = settings or resolve(load_settings(needs=(), **named))
         registry_url = settings.schema_registry_url
         self.topics = Topics(settings.topic_prefix)
         self.codec = Codec(SchemaRegistry(registry_url) if registry_url else None, settings.topic_prefix)
         self._settings = settings
         self._datasets: DatasetSource | None = None
         self._timeout_s = timeout_s
-        self._project = project
+        self._project = project or settings.tensorfleet_project
         self._prepared = False
         self._producer = Producer(
             {
@@ -132,7 +143,7 @@ class Client:
         if self._project is not None and not self.latest([request_id]):
             raise self._not_here(request_id)
         command = cancel_command(request_id, reason=reason, user=user, requested_at=milliseconds(datetime.now(UTC)))
-        self.send([message(self.codec, self.topics, Record.TRAINING_CONTROL, command)])
+        self.send([message(self.codec, self.topics, RecordType.TRAINING_CONTROL, command)])
 
     def watch(
         self, request_id: str, *more: str, since: datetime | None = None, timeout_s: float | None = None
@@ -142,12 +153,20 @@ class Client:
         `since` is a time before they were submitted; by default it is told by request_ids of ours, else everything
         that the topic keeps (7 days) is looked through.  Raises TimeoutError if there is no end within `timeout_s`.
         """
-        waiting = {request_id, *more}
+        for event in self.watched((request_id, *more), since, timeout_s):
+            if event is not None:
+                yield event
+
+    def watched(
+        self, request_ids: Collection[str], since: datetime | None, timeout_s: float | None
+    ) -> Iterator[Event | None]:
+        """As `watch`, with None now and then, for whoever may want to leave."""
+        waiting = set(request_ids)
         begin = since or earliest(waiting)
         seen: set[str] = set()
         unheard = set(waiting)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for event in self._events(Record.TRAINING_PROGRESS, frozenset(waiting), begin):
+        for event in self._events(RecordType.TRAINING_PROGRESS, frozenset(waiting), begin):
             if event is not None and event["request_id"] in waiting and event["event_id"] not in seen:
                 self._check_project(event)
                 seen.add(event["event_id"])
@@ -155,6 +174,8 @@ class Client:
                 if event["state"] in TERMINAL:
                     waiting.remove(event["request_id"])
                 yield event
+            else:
+                yield None
             if not waiting:
                 return
             if deadline is not None and time.monotonic() > deadline:
@@ -166,7 +187,7 @@ class Client:
         self.prepare()
         found = {}
         begin = earliest(request_ids)
-        for event in self._events(Record.TRAINING_PROGRESS, frozenset(request_ids), begin, to_end=True):
+        for event in self._events(RecordType.TRAINING_PROGRESS, frozenset(request_ids), begin, to_end=True):
             if event is not None and event["request_id"] in request_ids:
                 self._check_project(event)
                 found[event["request_id"]] = event
@@ -181,7 +202,7 @@ class Client:
         """The ModelRegistered that belongs to a REGISTERED event; None if it does not turn up in time."""
         deadline = time.monotonic() + timeout_s
         key = f"{event['project']}/{event['model_name']}"
-        for found in self._events(Record.MODEL_REGISTERED, frozenset({key}), event["occurred_at"]):
+        for found in self._events(RecordType.MODEL_REGISTERED, frozenset({key}), event["occurred_at"]):
             if found is not None and found["request_id"] == event["request_id"]:
                 return found
             if time.monotonic() > deadline:
@@ -198,16 +219,16 @@ class Client:
         dev`.  Raises RejectedError, naming the column, for what is no table of numbers, words, booleans, dates and
         lists of numbers; SettingsError if no stores are named; TransientError if they do not answer.
         """
-        from consumer.stores import check_named, open_stores
+        from consumer.stores import open_stores
         from pipeline.datasets import Origin
-        from pipeline.datasets.frames import table_of
         from pipeline.datasets.tables import about
+        from pipeline.features.frames import table_of
 
-        check_named(self._settings)
+        settings = with_stores(self._settings)
         with about(name):
             table = table_of(frame)
         if self._datasets is None:
-            self._datasets = open_stores(self._settings).datasets
+            self._datasets = open_stores(settings).datasets
         return self._datasets.add(name, table, target_column, Origin(user)).version
 
     def send(self, messages: Sequence[Message]) -> None:
@@ -242,7 +263,7 @@ class Client:
     def _request_message(self, request: TrainingRequest) -> Message:
         _check(request.request_id)
         try:
-            return message(self.codec, self.topics, Record.TRAINING_REQUEST, to_avro(request), request.traceparent)
+            return message(self.codec, self.topics, RecordType.TRAINING_REQUEST, to_avro(request), request.traceparent)
         except (TypeError, ValueError, AttributeError) as error:
             raise RejectedError(f"request {request.request_id} cannot be written: {error}") from error
 
@@ -254,7 +275,7 @@ class Client:
         return NotFoundError(f"project {self._project} has no request {request_id} that a worker has accepted")
 
     def _events(
-        self, record: Record, keys: frozenset[str], since: datetime | None, *, to_end: bool = False
+        self, record: RecordType, keys: frozenset[str], since: datetime | None, *, to_end: bool = False
     ) -> Iterator[Event | None]:
         """Events with these keys, oldest first in a partition; None now and then, to look at the clock.
 
@@ -272,7 +293,7 @@ class Client:
                 elif delivered.key() in wanted:
                     yield self._decoded(delivered.value(), record)
 
-    def _decoded(self, value: bytes | None, record: Record) -> Event | None:
+    def _decoded(self, value: bytes | None, record: RecordType) -> Event | None:
         try:
             return self.codec.decode(value, record)
         except UndecodableError:

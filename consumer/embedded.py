@@ -35,6 +35,10 @@ WORKER_ID = "embedded"
 SESSION_MS = 6_000
 """After kill -9 the next worker gets the partitions when the dead one's session has ended."""
 TIMEOUT_S = 10.0
+NO_STORES = (
+    "MONGODB_URL is not set; it takes mongodb://… or mongodb+srv://…, "
+    "or run `tensorfleet dev`, whose stores lie in DATA_DIR"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,15 @@ def resolve(settings: Settings) -> Settings:
             "schema_registry_url": None,
         }
     )
+
+
+def with_stores(settings: Settings) -> Settings:
+    """Settings that name stores, those that a `tensorfleet dev` has left included.  Raises SettingsError."""
+    if not settings.kafka_bootstrap_servers and find(settings.data_dir):
+        return resolve(settings)
+    if settings.embedded and not settings.data_dir.is_dir():
+        raise SettingsError(NO_STORES)
+    return settings
 
 
 def find(data_dir: Path) -> Dev | None:

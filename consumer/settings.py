@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -52,11 +53,13 @@ def load_settings(
         needs: names that have no default and must be set; the embedded worker needs none.
 
     Raises:
-        SettingsError: something is missing or wrong.
+        SettingsError: something is missing or wrong, or one of the overrides is no setting.
     """
     environment = EnvSettingsSource(Settings)
     if environ is not None:
         environment.env_vars = {name.lower(): value for name, value in environ.items() if value}
+    if unknown := sorted(overrides.keys() - Settings.model_fields.keys()):
+        raise SettingsError("\n".join(map(_unknown, unknown)))
     values = {**DotEnvSettingsSource(Settings, env_file=env_file)(), **environment(), **overrides}
     lines = [f"{name} is not set; it takes {_takes(name)}" for name in needs if not values.get(name.lower())]
     try:
@@ -396,6 +399,11 @@ def _line(error: Mapping[str, Any]) -> str:
     name = str(error["loc"][0]).upper()
     secret = "Secret" in str(Settings.model_fields[name.lower()].annotation)
     return f"{name} takes {_takes(name)}" + ("" if secret else f"; it is {str(error['input'])!r}")
+
+
+def _unknown(name: str) -> str:
+    near = get_close_matches(name, Settings.model_fields, n=1)
+    return f"there is no setting {name}" + (f"; did you mean {near[0]}?" if near else "; see docs/settings.md")
 
 
 def settings_table() -> str:

@@ -10,8 +10,7 @@ from functools import cache
 from pymongo.monitoring import CommandListener
 
 from consumer.loaders.loaders import Loaders
-from consumer.settings import Settings, SettingsError
-from pipeline import mongodb
+from consumer.settings import Settings
 from pipeline.aliases import AliasStore
 from pipeline.aliases.mongodb import MongoAliases
 from pipeline.aliases.sqlite import SqliteAliases
@@ -20,6 +19,7 @@ from pipeline.artifacts.directory import DirectoryStore
 from pipeline.artifacts.gridfs import GridFSStore
 from pipeline.artifacts.hybrid import HybridStore
 from pipeline.artifacts.s3 import S3Store
+from pipeline.databases import mongodb
 from pipeline.datasets import DatasetStore, Read, reading
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
@@ -31,10 +31,6 @@ from pipeline.registry import Registry
 from pipeline.registry.mongodb import MongoRegistry
 from pipeline.registry.sqlite import SqliteRegistry
 
-NO_STORES = (
-    "MONGODB_URL is not set; it takes mongodb://… or mongodb+srv://…, "
-    "or run `tensorfleet dev`, whose stores lie in DATA_DIR"
-)
 MOST_LOADS = 4
 """Datasets that a worker reads at once: they come after its trainings, and each may take as much memory as one."""
 
@@ -88,10 +84,17 @@ def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -
     )
 
 
-def check_named(settings: Settings) -> None:
-    """Raises SettingsError if the settings name no stores, and no `tensorfleet dev` has left any."""
-    if settings.embedded and not settings.data_dir.is_dir():
-        raise SettingsError(NO_STORES)
+def open_ready(settings: Settings) -> Stores:
+    """The stores, for a command or a program: the embedded ones are made if they are not there.
+
+    Raises TransientError if they do not answer.
+    """
+    opened = open_stores(settings)
+    if settings.embedded:
+        opened.prepare()
+    else:
+        opened.ledger.read(("",))  # lists and uploads may take long, so they would wait long for a server that is away
+    return opened
 
 
 def open_cache(settings: Settings, source: DatasetStore, read: Read = reading.read) -> DatasetCache:

@@ -10,9 +10,7 @@ It goes to KAFKA_BOOTSTRAP_SERVERS and MONGODB_URL, else to a `tensorfleet dev` 
 import numpy as np
 import pandas as pd
 
-from consumer.client import Client
-from consumer.embedded import resolve
-from consumer.settings import load_settings
+from tensorfleet import Client
 
 
 def orders(rows: int, seed: int = 7) -> pd.DataFrame:
@@ -27,7 +25,7 @@ def orders(rows: int, seed: int = 7) -> pd.DataFrame:
 
 
 def main() -> None:
-    with Client(resolve(load_settings(needs=()))) as fleet:
+    with Client() as fleet:
         for frame in (orders(2_000), orders(3_000)):
             stored = fleet.import_dataset("orders", frame, target_column="returned")
             print(f"orders v{stored.number}: {stored.rows:,} rows, fingerprint {stored.fingerprint}")

@@ -7,9 +7,7 @@ It goes to the Kafka of KAFKA_BOOTSTRAP_SERVERS (and SCHEMA_REGISTRY_URL), else 
 
 # ruff: noqa: T201 - it prints
 
-from consumer.client import Client, Finished
-from consumer.embedded import resolve
-from consumer.settings import load_settings
+from tensorfleet import Client, Finished
 
 ALGORITHMS = {
     "random_forest": {"n_estimators": 200},
@@ -19,7 +17,7 @@ ALGORITHMS = {
 
 
 def main() -> None:
-    with Client(resolve(load_settings(needs=()))) as fleet:
+    with Client() as fleet:
         submitted = {
             fleet.submit(
                 algorithm=algorithm,

@@ -18,7 +18,7 @@ from sklearn.ensemble._forest import ForestClassifier
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 if TYPE_CHECKING:
-    from pipeline.examples import Examples
+    from pipeline.features.examples import Examples
 
 Metrics = dict[str, float]
 Codes = NDArray[np.intp]

@@ -189,8 +189,8 @@ class Model:
     `name` is the semantic name; `training_time` is in seconds; `signature` lists the input columns with their
     types; `environment` is what the result depends on (library versions, threads, CPU); `split` is a sha256 that two
     models share whose metrics were measured on the same rows, empty where that is not known; `evaluation` is how they
-    were split; `recipe` is what models share that are the same (pipeline.recipe), empty where another training may give
-    another; `reused_from` names the version whose result this one is (`model_name@v3`).
+    were split; `reuse_key` is what models share that are the same (pipeline.training.reuse_key), empty where another
+    training may give another; `reused_from` names the version whose result this one is (`model_name@v3`).
     """
 
     model_id: str
@@ -221,7 +221,7 @@ class Model:
     warnings: Sequence[str]
     split: str = ""
     evaluation: Evaluation = Evaluation()
-    recipe: str = ""
+    reuse_key: str = ""
     reused_from: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Checks a request before its data is seen.
 
 The parent checks a request with this before it is claimed, so that a hopeless one costs no trainer; everything that
-needs the rows is said by `pipeline.examples`, in the trainer.
+needs the rows is said by `pipeline.features.examples`, in the trainer.
 """
 
 from __future__ import annotations

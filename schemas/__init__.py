@@ -16,7 +16,7 @@ from typing import Any
 NAMESPACE = "io.tensorfleet.v1"
 
 
-class Record(StrEnum):
+class RecordType(StrEnum):
     """The record names, each the value type of one topic."""
 
     TRAINING_REQUEST = "TrainingRequest"
@@ -36,29 +36,29 @@ class Record(StrEnum):
 
 
 _TOPICS = {
-    Record.TRAINING_REQUEST: "training-requests",
-    Record.TRAINING_CONTROL: "training-control",
-    Record.TRAINING_PROGRESS: "training-progress",
-    Record.MODEL_REGISTERED: "model-registered",
-    Record.MODEL_ALIAS_CHANGED: "model-aliases",
+    RecordType.TRAINING_REQUEST: "training-requests",
+    RecordType.TRAINING_CONTROL: "training-control",
+    RecordType.TRAINING_PROGRESS: "training-progress",
+    RecordType.MODEL_REGISTERED: "model-registered",
+    RecordType.MODEL_ALIAS_CHANGED: "model-aliases",
 }
 
 
 @cache
-def text(record: Record) -> str:
+def text(record: RecordType) -> str:
     """The schema as it is written down, comments for people included."""
     return (files(__name__) / f"{record.topic}.avsc").read_text("utf-8")
 
 
 @cache
-def schema(record: Record) -> dict[str, Any]:
+def schema(record: RecordType) -> dict[str, Any]:
     """The schema that this release writes and reads into."""
     loaded: dict[str, Any] = json.loads(text(record))
     return loaded
 
 
 @cache
-def released(record: Record) -> tuple[dict[str, Any], ...]:
+def released(record: RecordType) -> tuple[dict[str, Any], ...]:
     """Every schema of this record that was ever released, the current one first."""
     earlier = files(__name__) / "earlier"
     names = sorted(f.name for f in earlier.iterdir()) if earlier.is_dir() else []

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline import model_file, training
 from pipeline.algorithms import Algorithm, framework_of
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import BUILTINS, fingerprint
 from pipeline.jobs import Evaluation, TrainingRequest
-from pipeline.trained import Trained
+from pipeline.model_files import model_file
+from pipeline.training import training
+from pipeline.training.trained import Trained
 from tests.frameworks import within
 
 Rows = pd.DataFrame | Sequence[Mapping[str, Any]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from consumer.cli.output import Column, Json, column, on_terminal, show_rows, write, write_json
+from consumer.cli.output import Json, TableColumn, column, on_terminal, show_rows, write, write_json
 
 app = typer.Typer(help="What models can be trained: list, show.", no_args_is_help=True)
 
@@ -18,7 +18,7 @@ def list_algorithms(as_json: Json = False) -> None:
         column("ALGORITHM", "name", style="bold"),
         column("LEARNS", "type"),
         column("DESCRIPTION", "description", fold=True),
-        Column("HYPERPARAMETERS", lambda one: str(len(one["hyperparameters"])), right=True, style="dim"),
+        TableColumn("HYPERPARAMETERS", lambda one: str(len(one["hyperparameters"])), right=True, style="dim"),
     )
     show_rows((one.to_document() for one in catalogue().values()), columns, as_json=as_json)
 
@@ -38,7 +38,7 @@ def show(name: str, as_json: Json = False) -> None:
         write(f"{document['name']}: {document['description']} ({document['type']})\n")
     columns = (
         column("HYPERPARAMETER", "name", style="bold"),
-        Column(
+        TableColumn(
             "DEFAULT", lambda one: one["default"] if isinstance(one["default"], str) else json.dumps(one["default"])
         ),
         column("TAKES", "accepts", fold=True),

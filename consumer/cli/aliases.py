@@ -8,11 +8,11 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.output import (
-    Column,
     Document,
     Json,
     Project,
     Stop,
+    TableColumn,
     column,
     minute,
     note,
@@ -20,12 +20,13 @@ from consumer.cli.output import (
     write,
     write_json,
 )
-from consumer.cli.values import WRONG_USE, ModelReference, model_reference, of_model, user_name
+from consumer.cli.values import WRONG_USE, of_model, user_name
 from pipeline.aliases import PRODUCTION
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
     from pipeline.aliases import Alias
+    from pipeline.lifecycle.references import ModelReference
 
 AliasName = Annotated[str, typer.Option("--alias", metavar="NAME", help="Which alias.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="NAME or PROJECT/NAME.")]
@@ -42,13 +43,13 @@ def aliases(
     stores = context.stores()
     found = stores.aliases.list(project=project, model_name=name)
     columns = (
-        Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
+        TableColumn("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
         column("ALIAS", "alias", style="bold"),
         column("VERSION", "version", whole=True),
         column("BEFORE", "previous_version"),
         column("REASON", "reason", extra=True),
         column("USER", "user", style="dim", extra=True),
-        Column("CHANGED", lambda one: minute(one["occurred_at"]), style="dim", whole=True, extra=True),
+        TableColumn("CHANGED", lambda one: minute(one["occurred_at"]), style="dim", whole=True, extra=True),
     )
     none = "There is no alias; `tensorfleet models promote NAME@v1` makes one."
     show_rows((row for one in found for row in _rows(one, history)), columns, as_json=as_json, none=none)
@@ -66,10 +67,9 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Point an alias to a version, if it is not worse than the present one on the same test rows."""
-    from pipeline.promotion import promote as promoted
+    from pipeline.lifecycle.promotion import promote as promoted
 
-    stores = context.stores()
-    candidate = context.find_model(stores, model_reference(model, context.scope(project)))
+    stores, candidate = context.registered(model, project)
     changed = promoted(
         stores.registry,
         stores.aliases,
@@ -90,7 +90,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Point an alias to an earlier version again: by default to that before its last change, so that twice is back."""
-    from pipeline.promotion import rollback as rolled_back
+    from pipeline.lifecycle.promotion import rollback as rolled_back
 
     stores, wanted = context.stores(), _without_alias(model, project)
     changed = rolled_back(
@@ -107,7 +107,7 @@ def rollback(
 
 def unalias(model: ModelName, alias: AliasName = PRODUCTION, project: Project = None, as_json: Json = False) -> None:
     """Let an alias point to no version any more."""
-    from pipeline.promotion import remove
+    from pipeline.lifecycle.promotion import remove
 
     stores, wanted = context.stores(), _without_alias(model, project)
     if wanted.version_number is not None:
@@ -116,6 +116,8 @@ def unalias(model: ModelName, alias: AliasName = PRODUCTION, project: Project = 
 
 
 def _without_alias(model: str, project: str | None) -> ModelReference:
+    from pipeline.lifecycle.references import model_reference
+
     reference = model_reference(model, context.scope(project))
     if reference.alias is not None:
         raise Stop(f"say --alias {reference.alias} instead of {model}", WRONG_USE)
@@ -145,7 +147,7 @@ def _tell(stores: Stores, changed: Alias, as_json: bool) -> None:
 
 
 def _tell_if_archived(stores: Stores, alias: Alias) -> None:
-    """What pipeline.archiving leaves to be mended where a command has died in the middle."""
+    """What pipeline.lifecycle.archiving leaves to be mended where a command has died in the middle."""
     if alias.version_number is None:
         return
     found = stores.registry.get(alias.project, alias.model_name, alias.version_number)

@@ -8,7 +8,7 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.output import Json, Project, Stop, write, write_json
-from consumer.cli.values import WRONG_USE, model_reference
+from consumer.cli.values import WRONG_USE
 
 
 def archive(
@@ -21,8 +21,9 @@ def archive(
 
     A version that an alias points to is not archived.
     """
-    from pipeline.archiving import archive as archived
-    from pipeline.archiving import restore
+    from pipeline.lifecycle.archiving import archive as archived
+    from pipeline.lifecycle.archiving import restore
+    from pipeline.lifecycle.references import model_reference
 
     named = model_reference(model, context.scope(project))
     if named.version_number is None:

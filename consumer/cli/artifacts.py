@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Document, Json, Project, column, minute, note, show_rows, size
+from consumer.cli.output import Document, Json, Project, TableColumn, column, minute, note, show_rows, size
 from consumer.cli.values import seconds
 
 if TYPE_CHECKING:
-    from pipeline.garbage import Judged
+    from pipeline.lifecycle.garbage import Judged
 
 app = typer.Typer(help="Model files and checkpoints: clear up what nothing names.", no_args_is_help=True)
 
@@ -29,9 +29,10 @@ def collect(
 
     What belongs to a registered version, archived or not, or to a request that has not ended is kept.
     """
-    from pipeline.garbage import Collector
+    from consumer.embedded import with_stores
+    from pipeline.lifecycle.garbage import Collector
 
-    settings = context.store_settings()
+    settings = with_stores(context.any_settings())
     stores = context.stores(settings)
     collector = Collector(
         stores.artifacts,
@@ -45,8 +46,8 @@ def collect(
     columns = (
         column("REQUEST", "request_id", style="bold"),
         column("WHAT", "what", whole=True),
-        Column("SIZE", lambda one: size(one["bytes"]), right=True, whole=True),
-        Column("STORED", lambda one: minute(one["stored_at"]), style="dim", whole=True),
+        TableColumn("SIZE", lambda one: size(one["bytes"]), right=True, whole=True),
+        TableColumn("STORED", lambda one: minute(one["stored_at"]), style="dim", whole=True),
         column("URI", "uri", fold=True),
     )
     rows = _rows(collector.collect(dry_run=dry_run), seen, dry_run)

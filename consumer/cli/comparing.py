@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Document, Json, Project, Stop, column, minute, note, show_rows
+from consumer.cli.output import Document, Json, Project, Stop, TableColumn, column, minute, note, show_rows
 from consumer.cli.reporting import save
-from consumer.cli.values import WRONG_USE, model_reference
+from consumer.cli.values import WRONG_USE
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
@@ -32,9 +31,11 @@ def compare(
     """Show versions side by side: what they are made of where they differ, and how good they are."""
     if len(models) < 2:
         raise Stop("two models or more are needed; see `tensorfleet models compare --help`", WRONG_USE)
+    from pipeline.lifecycle.references import find_model, model_reference
+
+    references = [model_reference(model, context.scope(project)) for model in models]
     stores = context.stores()
-    project = context.scope(project)
-    found = [context.find_model(stores, model_reference(model, project)) for model in models]
+    found = [find_model(stores.registry, stores.aliases, reference) for reference in references]
     names = _names(found)
     if len({_rows_of(one) for one in found}) > 1 or not all(_rows_of(found[0])):
         note("they were not tested on the same rows: their metrics tell little about which is better")
@@ -80,9 +81,9 @@ def leaderboard(
         column("RANK", "rank", right=True),
         column("MODEL", "model", style="bold"),
         column("ALGORITHM", "algorithm"),
-        Column(name.upper(), lambda one: f"{one['score']:.4f}", right=True, style="green", whole=True),
+        TableColumn(name.upper(), lambda one: f"{one['score']:.4f}", right=True, style="green", whole=True),
         column("TARGET", "target_column", extra=True),
-        Column("TRAINED", lambda one: minute(one["created_at"]), style="dim", whole=True, extra=True),
+        TableColumn("TRAINED", lambda one: minute(one["created_at"]), style="dim", whole=True, extra=True),
     )
     show_rows(rows, columns, as_json=as_json, none=f"No model of {dataset} has {name}.")
     if len(groups) > 1:
@@ -90,11 +91,10 @@ def leaderboard(
 
 
 def _page(stores: Stores, found: Sequence[RegisteredModel], names: Sequence[str]) -> str:
-    from pipeline import comparison
+    from pipeline.model_files.model_file import fetch
+    from pipeline.reports import comparison
 
-    with ExitStack() as files:
-        loaded = [files.enter_context(context.loaded(stores, one)) for one in found]
-        return comparison.page(found, loaded, names)
+    return comparison.page(found, [fetch(stores.artifacts, one.model) for one in found], names)
 
 
 def _rows_of(one: RegisteredModel) -> tuple[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -12,12 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from consumer.cli.values import ModelReference
     from consumer.client import Client
     from consumer.settings import Settings
     from consumer.stores import Stores
     from pipeline.jobs import RegisteredModel
-    from pipeline.model_file import LoadedModel
 
 TIMEOUT_S = 10.0
 """How long a service may take to answer a command."""
@@ -28,18 +24,6 @@ def kafka_settings() -> Settings:
     from consumer.embedded import resolve
 
     return resolve(any_settings())
-
-
-def store_settings() -> Settings:
-    """Settings that name stores, those that a `tensorfleet dev` has left included."""
-    from consumer.embedded import find, resolve
-    from consumer.stores import check_named
-
-    settings = any_settings()
-    if not settings.kafka_bootstrap_servers and find(settings.data_dir):
-        return resolve(settings)
-    check_named(settings)
-    return settings
 
 
 def worker_settings() -> Settings:
@@ -70,42 +54,23 @@ def client(settings: Settings | None = None, project: str | None = None) -> Clie
 
 
 def stores(settings: Settings | None = None) -> Stores:
-    """The stores; the embedded ones are made if they are not there.  Raises TransientError if they do not answer."""
-    from consumer.stores import open_stores
+    """The stores that are named, those of a `tensorfleet dev` included; see `open_ready`."""
+    from consumer.embedded import with_stores
+    from consumer.stores import open_ready
 
-    settings = settings or store_settings()
-    opened = open_stores(settings)
-    if not settings.embedded:
-        opened.ledger.read(("",))  # lists and uploads may take long, so they would wait long for a server that is away
-    else:
-        opened.prepare()
-    return opened
+    return open_ready(settings or with_stores(any_settings()))
 
 
-def find_model(stores: Stores, reference: ModelReference) -> RegisteredModel:
-    """The version that a reference means.  Raises NotFoundError with what there is."""
-    from pipeline.errors import NotFoundError
+def registered(model: str, project: str | None) -> tuple[Stores, RegisteredModel]:
+    """The stores, and the version in them that `NAME`, `NAME@v3` or `NAME@alias` means.
 
-    version_number = reference.version_number
-    if reference.alias is not None:
-        alias = stores.aliases.get(reference.project, reference.model_name, reference.alias)
-        if alias is None or alias.version_number is None:
-            known = stores.aliases.list(project=reference.project, model_name=reference.model_name)
-            names = ", ".join(one.alias for one in known if one.version_number is not None) or "none"
-            raise NotFoundError(f"{reference.model_name} has no alias {reference.alias}; there is {names}")
-        version_number = alias.version_number
-    return stores.registry.get(reference.project, reference.model_name, version_number)
+    Raises NotFoundError with what there is.
+    """
+    from pipeline.lifecycle.references import find_model, model_reference
 
-
-@contextmanager
-def loaded(stores: Stores, registered: RegisteredModel) -> Iterator[LoadedModel]:
-    """Its model file, fetched, checked and read."""
-    from pipeline import model_file
-
-    with TemporaryDirectory(prefix="tensorfleet-") as folder:
-        file = Path(folder, "model.zip")
-        stores.artifacts.fetch(registered.model.artifact_uri, file)
-        yield model_file.load(file, registered.model.artifact_sha256)
+    reference = model_reference(model, scope(project))
+    opened = stores()
+    return opened, find_model(opened.registry, opened.aliases, reference)
 
 
 def table_of(name: str, file: str) -> pa.Table:

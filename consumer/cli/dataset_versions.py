@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Document, Json, Stop, column, minute, note, show_rows, write, write_json
+from consumer.cli.output import Document, Json, Stop, TableColumn, column, minute, note, show_rows, write, write_json
 from consumer.cli.values import WRONG_USE
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ def document(version: DatasetVersion) -> dict[str, Any]:
 def show_versions(documents: list[Document], *, as_json: bool) -> None:
     look = (
         column("VERSION", "version", style="bold", whole=True),
-        Column("", lambda one: "current" if one["current"] else "", style="green", whole=True),
+        TableColumn("", lambda one: "current" if one["current"] else "", style="green", whole=True),
         column("ROWS", "rows", right=True),
         column("COLUMNS", "columns", right=True, extra=True),
-        Column("IMPORTED", lambda one: minute(one["imported_at"]), style="dim", whole=True),
+        TableColumn("IMPORTED", lambda one: minute(one["imported_at"]), style="dim", whole=True),
         column("BY", "user", style="dim", extra=True),
         column("FILE", "file", style="dim", extra=True),
-        Column("FINGERPRINT", lambda one: (one["fingerprint"] or "")[:SHOWN_DIGITS], style="dim", extra=True),
+        TableColumn("FINGERPRINT", lambda one: (one["fingerprint"] or "")[:SHOWN_DIGITS], style="dim", extra=True),
     )
     show_rows(documents, look, as_json=as_json, none="No version.")
 

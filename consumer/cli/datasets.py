@@ -12,10 +12,10 @@ import typer
 from consumer.cli import context, dataset_versions
 from consumer.cli.dataset_versions import show_versions
 from consumer.cli.output import (
-    Column,
     Document,
     Json,
     Stop,
+    TableColumn,
     column,
     note,
     on_terminal,
@@ -51,7 +51,7 @@ def list_datasets(as_json: Json = False) -> None:
         column("ROWS", "rows", right=True),
         column("COLUMNS", "columns", right=True),
         column("TARGET", "target"),
-        Column("CLASSES", lambda one: _classes(one["classes"]), fold=True),
+        TableColumn("CLASSES", lambda one: _classes(one["classes"]), fold=True),
         column("FROM", "source", style="dim"),
         column("VERSION", "version", style="dim", extra=True),
     )
@@ -113,10 +113,11 @@ def _versions(versions: Sequence[DatasetVersion]) -> list[Document]:
 
 
 def _stored() -> list[DatasetSummary]:
+    from consumer.embedded import with_stores
     from consumer.settings import SettingsError
 
     try:
-        settings = context.store_settings()
+        settings = with_stores(context.any_settings())
     except SettingsError as error:
         note(f"only what is built in: {error}")
         return []
@@ -179,12 +180,12 @@ def _show(found: Document) -> None:
         write(f"{found['name']}: {about}\n")
     look = (
         column("COLUMN", "name", style=lambda one: "bold green" if one["target"] else "bold"),
-        Column("TYPE", _type),
-        Column("MISSING", lambda one: f"{one['missing']:,}" if one["missing"] else "", right=True, style="yellow"),
-        Column("", lambda one: "target" if one["target"] else "", style="green"),
-        Column("FIRST VALUES", _first_values, style="dim", extra=True),
-        Column("DISTINCT", lambda one: "" if one["distinct"] is None else f"{one['distinct']:,}", right=True),
-        Column("MIN … MEDIAN … MAX, OR MOST FREQUENT", _values),
+        TableColumn("TYPE", _type),
+        TableColumn("MISSING", lambda one: f"{one['missing']:,}" if one["missing"] else "", right=True, style="yellow"),
+        TableColumn("", lambda one: "target" if one["target"] else "", style="green"),
+        TableColumn("FIRST VALUES", _first_values, style="dim", extra=True),
+        TableColumn("DISTINCT", lambda one: "" if one["distinct"] is None else f"{one['distinct']:,}", right=True),
+        TableColumn("MIN … MEDIAN … MAX, OR MOST FREQUENT", _values),
     )
     show_rows(found["schema"], look, as_json=False)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Json, Project, Stop, column, minute, note, show_fields, show_rows, shown
+from consumer.cli.output import Json, Project, Stop, TableColumn, column, minute, note, show_fields, show_rows, shown
 from consumer.cli.values import WRONG_USE, seconds
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def list_letters(
     found.sort(key=lambda one: one["at"])
     columns = (
         column("PLACE", "place", whole=True),
-        Column("SINCE", lambda one: minute(one["at"]), style="dim", whole=True, extra=True),
+        TableColumn("SINCE", lambda one: minute(one["at"]), style="dim", whole=True, extra=True),
         column("REASON", "reason", style="yellow", whole=True),
         column("REQUEST", "request_id", whole=True),
         column("WHY", "message", fold=True),
@@ -120,7 +120,7 @@ def replay(
             _send(client, replays)
     columns = (
         column("PLACE", "place", whole=True),
-        Column("", _outcome, style=lambda one: "green" if one["would_be_sent"] else "yellow", whole=True),
+        TableColumn("", _outcome, style=lambda one: "green" if one["would_be_sent"] else "yellow", whole=True),
         column("AS", "replayed_as", style="bold", whole=True),
         column("WHY", "why", fold=True),
     )

@@ -182,7 +182,7 @@ def _ledger(settings: Settings, stores: Stores, about: str) -> Iterator[Finding]
 
 
 def _clock(url: str) -> Iterator[Finding]:
-    from pipeline import mongodb
+    from pipeline.databases import mongodb
 
     with mongodb.connect(url) as client:
         before = datetime.now(UTC)

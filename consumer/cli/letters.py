@@ -24,7 +24,7 @@ from consumer.kafka.topic_reader import Reader
 from consumer.publishing.dead_letters import PREFIX
 from consumer.settings import Settings
 from pipeline.ledger import Entry, Ledger
-from schemas import Record
+from schemas import RecordType
 
 REPLAY_OF = "replay_of"
 """The tag of a replayed request: the request_id that it began with."""
@@ -119,7 +119,7 @@ def planned(chosen: Sequence[Letter], everything: Iterable[Letter], ledger: Ledg
 def _letter(delivered: Any, codec: Codec) -> Letter:
     record: Mapping[str, Any] | None = None
     try:
-        record = written = codec.decode(delivered.value(), Record.TRAINING_REQUEST)
+        record = written = codec.decode(delivered.value(), RecordType.TRAINING_REQUEST)
     except UndecodableError as error:
         written = dict(error.written or {})
     request_id = written.get("request_id")
@@ -156,14 +156,18 @@ def _renamed(
     letter: Letter, record: Mapping[str, Any], ledger: Ledger, client: Client, taken: dict[str, str]
 ) -> Replay:
     first_id, number = _origin(record)
+    request = _request(letter, record, first_id)
+    try:
+        read = client.codec.decode(_sent(request, letter, client).value, RecordType.TRAINING_REQUEST)
+    except (TypeError, ValueError, OverflowError):  # Avro's bytes have room for more than its types
+        return Replay(letter, None, why="a value in it is beyond what the schema allows: correct it and submit it anew")
     while True:
         names = [f"{first_id}.r{n}" for n in range(number, number + CANDIDATES)]
         if len(names[0]) > MAX_REQUEST_ID_CHARACTERS:
             return Replay(letter, None, why=f"its request_id has no room for {names[0][len(first_id) :]}")
         entries = ledger.read(names)
         for name in names:
-            sent = _message(letter, record, first_id, name, client)
-            sha256 = content_sha256(client.codec.decode(sent.value, Record.TRAINING_REQUEST))
+            sha256 = content_sha256({**read, "request_id": name})
             if taken.get(name) == sha256:
                 return Replay(letter, name, why="another dead letter holds the same, and is replayed now")
             if name in taken:
@@ -171,7 +175,7 @@ def _renamed(
             entry = entries[name]
             if entry.claim is None and entry.outcome is None:
                 taken[name] = sha256
-                return Replay(letter, name, sent)
+                return Replay(letter, name, _sent({**request, "request_id": name}, letter, client))
             if entry.claim is not None and entry.claim.request_sha256 == sha256:
                 return Replay(letter, name, why=f"it was replayed before, and {_state(entry)}")
         number += CANDIDATES
@@ -187,16 +191,18 @@ def _origin(record: Mapping[str, Any]) -> tuple[str, int]:
     return request_id, 1
 
 
-def _message(letter: Letter, record: Mapping[str, Any], first_id: str, name: str, client: Client) -> Message:
-    correlation_id = record["correlation_id"] or letter.texts.get("correlation_id") or record["request_id"]
-    request = {
+def _request(letter: Letter, record: Mapping[str, Any], first_id: str) -> Mapping[str, Any]:
+    """What is sent again, but for its new request_id."""
+    return {
         **record,
-        "request_id": name,
-        "correlation_id": correlation_id,
+        "correlation_id": record["correlation_id"] or letter.texts.get("correlation_id") or record["request_id"],
         "tags": {**record["tags"], REPLAY_OF: first_id},
         "requested_at": None,
     }
-    return message(client.codec, client.topics, Record.TRAINING_REQUEST, request, letter.texts.get("traceparent"))
+
+
+def _sent(request: Mapping[str, Any], letter: Letter, client: Client) -> Message:
+    return message(client.codec, client.topics, RecordType.TRAINING_REQUEST, request, letter.texts.get("traceparent"))
 
 
 def _state(entry: Entry) -> str:

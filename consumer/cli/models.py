@@ -12,11 +12,11 @@ import typer
 
 from consumer.cli import aliases, archiving, comparing, context, reporting, reproducing
 from consumer.cli.output import (
-    Column,
     Document,
     Json,
     Project,
     Stop,
+    TableColumn,
     column,
     duration,
     minute,
@@ -28,12 +28,12 @@ from consumer.cli.output import (
     write,
     write_json,
 )
-from consumer.cli.values import WRONG_USE, folder_of, model_reference, of_model, pair
+from consumer.cli.values import WRONG_USE, folder_of, of_model, pair
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
     from pipeline.jobs import RegisteredModel
-    from pipeline.model_file import Predictions
+    from pipeline.model_files.model_file import Predictions
 
 app = typer.Typer(help="Registered models: list, show, download and use them.", no_args_is_help=True)
 
@@ -69,16 +69,16 @@ def list_models(
         limit=limit,
     )
     columns = (
-        Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
+        TableColumn("MODEL", lambda one: f"{one['project']}/{one['model_name']}"),
         column("VERSION", "version", style="bold", whole=True),
         column("ALGORITHM", "algorithm"),
-        Column("SCORE", _score, right=True, style="green", whole=True),
+        TableColumn("SCORE", _score, right=True, style="green", whole=True),
         column("DATASET", "dataset_name", extra=True),
-        Column("TRAINED", lambda one: minute(one["created_at"]), style="dim", whole=True, extra=True),
-        Column("TOOK", lambda one: duration(one["training_time"]), right=True, style="dim", extra=True),
-        Column("SIZE", lambda one: size(one["artifact_bytes"]), right=True, style="dim", extra=True),
+        TableColumn("TRAINED", lambda one: minute(one["created_at"]), style="dim", whole=True, extra=True),
+        TableColumn("TOOK", lambda one: duration(one["training_time"]), right=True, style="dim", extra=True),
+        TableColumn("SIZE", lambda one: size(one["artifact_bytes"]), right=True, style="dim", extra=True),
         column("USER", "user", style="dim", extra=True),
-        Column("ARCHIVED", lambda one: minute(one["archived_at"]), style="yellow", whole=True),
+        TableColumn("ARCHIVED", lambda one: minute(one["archived_at"]), style="yellow", whole=True),
     )
     none = "No model is registered; `tensorfleet submit -a random_forest -d iris --watch` trains one."
     show_rows((one.to_document() for one in found), columns, as_json=as_json, none=none)
@@ -87,8 +87,7 @@ def list_models(
 @app.command()
 def show(model: Reference, project: Project = None, as_json: Json = False) -> None:
     """Show one version: what it is, how good it is, what it was made of."""
-    reference = model_reference(model, context.scope(project))
-    registered = context.find_model(context.stores(), reference)
+    _, registered = context.registered(model, project)
     document = registered.to_document()
     heading = f"{registered.model.project}/{registered.model.model_name} {registered.version}"
     show_fields(document, _lines(document), as_json=as_json, title=heading)
@@ -103,9 +102,7 @@ def download(
     as_json: Json = False,
 ) -> None:
     """Fetch a model file, check its sha256, and unpack it to a directory that MLflow loads."""
-    reference = model_reference(model, context.scope(project))
-    stores = context.stores()
-    registered = context.find_model(stores, reference)
+    stores, registered = context.registered(model, project)
     name = f"{registered.model.model_name}-{registered.version}"
     target = target or Path(f"{name}.zip" if as_file else name)
     if target.exists():
@@ -134,13 +131,12 @@ def export_model(
 ) -> None:
     """Write a version in a format of other programs, once it is seen to answer there as it does here."""
     from pipeline.exports import export
+    from pipeline.model_files.model_file import fetch
 
-    stores = context.stores()
-    registered = context.find_model(stores, model_reference(model, context.scope(project)))
+    stores, registered = context.registered(model, project)
     target = output or Path(f"{registered.model.model_name}-{registered.version}.{format_name}")
     with TemporaryDirectory(dir=folder_of(target), prefix=".tensorfleet-") as folder:
-        with context.loaded(stores, registered) as loaded:
-            exported = export(loaded, format_name, Path(folder, target.name))
+        exported = export(fetch(stores.artifacts, registered.model), format_name, Path(folder, target.name))
         exported.path.replace(target)
     if as_json:
         write_json({**asdict(exported), "path": str(target), "version": registered.version})
@@ -160,19 +156,17 @@ def predict(
 
     Columns match by name. Without a file, standard input is read.
     """
-    from pipeline.datasets.frames import frame_of
+    from pipeline.features.frames import frame_of
+    from pipeline.model_files.model_file import fetch
 
     frame = frame_of(context.table_of(Path(file).name, file))
-    reference = model_reference(model, context.scope(project))
-    stores = context.stores()
-    registered = context.find_model(stores, reference)
-    with context.loaded(stores, registered) as loaded:
-        predictions = loaded.predict(frame)
+    stores, registered = context.registered(model, project)
+    predictions = fetch(stores.artifacts, registered.model).predict(frame)
     for warning in _warnings(predictions):
         note(warning)
     columns = [
-        Column("ROW", lambda one: str(one["row"]), right=True, style="dim"),
-        Column(registered.model.target_column, lambda one: shown(one["label"]), style="bold"),
+        TableColumn("ROW", lambda one: str(one["row"]), right=True, style="dim"),
+        TableColumn(registered.model.target_column, lambda one: shown(one["label"]), style="bold"),
         *(_probability(position, str(name)) for position, name in enumerate(_scored(predictions))),
     ]
     documents = _predicted(predictions)
@@ -198,7 +192,7 @@ def _fetch(stores: Stores, registered: RegisteredModel, file: Path) -> None:
 
 def _unpack(file: Path, folder: Path, uri: str) -> None:
     from pipeline.errors import CorruptArtifactError
-    from pipeline.zip_files import unpack
+    from pipeline.model_files.zip_files import unpack
 
     try:
         unpack(file.read_bytes(), folder)
@@ -250,8 +244,8 @@ def _scored(predictions: Predictions) -> list[Any]:
     return [] if predictions.probabilities is None else list(predictions.classes)
 
 
-def _probability(position: int, name: str) -> Column:
-    return Column(f"P({name})", lambda one: f"{one['probabilities'][position]:.4f}", right=True)
+def _probability(position: int, name: str) -> TableColumn:
+    return TableColumn(f"P({name})", lambda one: f"{one['probabilities'][position]:.4f}", right=True)
 
 
 def _predicted(predictions: Predictions) -> list[dict[str, Any]]:

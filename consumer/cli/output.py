@@ -42,7 +42,7 @@ class Stop(Exception):  # noqa: N818 - the end of a command, with its exit code
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """One column of a table: its heading, its text for a document, and how it looks on a terminal.
 
     Where a terminal is too narrow, `fold` columns go over several lines, `extra` ones are left out, `whole` ones keep
@@ -58,13 +58,13 @@ class Column:
     extra: bool = False
 
 
-def column(heading: str, name: str, **look: Any) -> Column:
+def column(heading: str, name: str, **look: Any) -> TableColumn:
     """A column that shows a field as it is."""
-    return Column(heading, lambda document: shown(document.get(name)), **look)
+    return TableColumn(heading, lambda document: shown(document.get(name)), **look)
 
 
 def show_rows(
-    documents: Iterable[Document], columns: Sequence[Column], *, as_json: bool, none: str = "There is none."
+    documents: Iterable[Document], columns: Sequence[TableColumn], *, as_json: bool, none: str = "There is none."
 ) -> None:
     """A list of documents; `none` is said, on standard error, if a person looks at an empty one."""
     if as_json:
@@ -199,7 +199,7 @@ def _grid(lines: Mapping[str, str | Mapping[str, str]]) -> Any:
     return grid
 
 
-def _table(documents: Sequence[Document], columns: Sequence[Column], none: str) -> None:
+def _table(documents: Sequence[Document], columns: Sequence[TableColumn], none: str) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -227,7 +227,7 @@ def _table(documents: Sequence[Document], columns: Sequence[Column], none: str) 
     out.print(table)
 
 
-def _fitted(columns: Sequence[tuple[Column, int]], room: int) -> list[int]:
+def _fitted(columns: Sequence[tuple[TableColumn, int]], room: int) -> list[int]:
     """Widths that fit into the room, if they can, from those that the columns would take; 0 is a column left out."""
     widths = [width for _, width in columns]
 

@@ -11,14 +11,14 @@ import typer
 from consumer.cli import context
 from consumer.cli.output import Json, Project, note, write, write_json
 from consumer.cli.reproducing import dataset_of
-from consumer.cli.values import folder_of, model_reference
+from consumer.cli.values import folder_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from consumer.stores import Stores
     from pipeline.jobs import RegisteredModel
-    from pipeline.model_file import LoadedModel
+    from pipeline.model_files.model_file import LoadedModel
 
 
 def report(
@@ -41,17 +41,16 @@ def report(
 
     Where the alias production points to another version, it says how this one does against it.
     """
-    from pipeline import report as reports
+    from pipeline.model_files.model_file import fetch
+    from pipeline.reports import report as reports
 
-    stores = context.stores()
-    registered = context.find_model(stores, model_reference(model, context.scope(project)))
+    stores, registered = context.registered(model, project)
     target = target or Path(f"{registered.model.model_name}-{registered.version}.html")
     write_as = reports.card if target.suffix == ".md" else reports.page
-    with context.loaded(stores, registered) as loaded:
-        if importance and "importance" not in loaded.evaluation:
-            loaded = _with_importance(stores, registered, loaded)
-        text = write_as(registered, loaded, _in_production(stores, registered))
-    save(text, target)
+    loaded = fetch(stores.artifacts, registered.model)
+    if importance and "importance" not in loaded.evaluation:
+        loaded = _with_importance(stores, registered, loaded)
+    save(write_as(registered, loaded, _in_production(stores, registered)), target)
     if as_json:
         write_json({"path": str(target), "version": registered.version})
     else:
@@ -76,7 +75,7 @@ def _in_production(stores: Stores, registered: RegisteredModel) -> RegisteredMod
 
 
 def _with_importance(stores: Stores, registered: RegisteredModel, loaded: LoadedModel) -> LoadedModel:
-    from pipeline.studies import importance_afterwards
+    from pipeline.reports.diagnostics import importance_afterwards
 
     frame, fingerprint = _dataset(stores, dataset_of(registered, stores.datasets))
     note(f"shuffling {len(loaded.columns):,} columns of the test rows")
@@ -90,8 +89,8 @@ def _with_importance(stores: Stores, registered: RegisteredModel, loaded: Loaded
 def _dataset(stores: Stores, name: str) -> tuple[pd.DataFrame, str]:
     """The rows as a trainer would read them now, and their fingerprint."""
     from pipeline.datasets import builtin
-    from pipeline.datasets.frames import frame_of
     from pipeline.datasets.tables import fingerprint
+    from pipeline.features.frames import frame_of
 
     if name in builtin.BUILTINS:
         return builtin.load_frame(name), builtin.fingerprint(name)

@@ -9,8 +9,8 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.following import follow
-from consumer.cli.output import Column, Document, Json, Project, Stop, column, note, show_rows, shown
-from consumer.cli.values import model_reference, user_name
+from consumer.cli.output import Document, Json, Project, Stop, TableColumn, column, note, show_rows, shown
+from consumer.cli.values import user_name
 
 if TYPE_CHECKING:
     from pipeline.datasets import DatasetSource
@@ -27,8 +27,7 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Train a version again, as NAME.reproduced, and compare metric by metric; exit 0 only if all are equal."""
-    stores = context.stores()
-    original = context.find_model(stores, model_reference(model, context.scope(project)))
+    stores, original = context.registered(model, project)
     request = request_of(original, dataset_of(original, stores.datasets))
     began = datetime.now(UTC)
     with context.client() as client:
@@ -38,9 +37,9 @@ def reproduce(
     rows = differences(original, again)
     look = (
         column("METRIC", "metric", style="bold"),
-        Column(original.version, lambda one: shown(one["original"]), right=True),
-        Column("AGAIN", lambda one: shown(one["again"]), right=True),
-        Column("", lambda one: "equal" if one["equal"] else "DIFFERS", style="dim"),
+        TableColumn(original.version, lambda one: shown(one["original"]), right=True),
+        TableColumn("AGAIN", lambda one: shown(one["again"]), right=True),
+        TableColumn("", lambda one: "equal" if one["equal"] else "DIFFERS", style="dim"),
     )
     show_rows(rows, look, as_json=as_json)
     for name in ("dataset_fingerprint", "environment"):

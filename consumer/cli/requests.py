@@ -13,11 +13,11 @@ from consumer.cli import context
 from consumer.cli.following import follow
 from consumer.cli.output import (
     STYLES,
-    Column,
     Document,
     Json,
     Project,
     Stop,
+    TableColumn,
     column,
     complain,
     minute,
@@ -119,11 +119,11 @@ def requests(
     columns = (
         column("REQUEST", "request_id", whole=True),
         column("STATE", "state", style=lambda one: STYLES.get(one["state"], "cyan"), whole=True),
-        Column("MODEL", lambda one: f"{one['project']}/{one['model_name']}", style="bold"),
+        TableColumn("MODEL", lambda one: f"{one['project']}/{one['model_name']}", style="bold"),
         column("ALGORITHM", "algorithm", extra=True),
         column("DATASET", "dataset_name", extra=True),
-        Column("CLAIMED", lambda one: minute(one["claimed_at"]), style="dim", whole=True, extra=True),
-        Column("WHY", _why, fold=True),
+        TableColumn("CLAIMED", lambda one: minute(one["claimed_at"]), style="dim", whole=True, extra=True),
+        TableColumn("WHY", _why, fold=True),
     )
     none = "No worker has seen such a request; those that still wait on the topic are not known here."
     show_rows(map(_document, rows), columns, as_json=as_json, none=none)

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Document, Json, Stop, column, show_rows
+from consumer.cli.output import Document, Json, Stop, TableColumn, column, show_rows
 
 app = typer.Typer(help="Schemas in the schema registry: register, check.", no_args_is_help=True)
 
@@ -35,7 +35,7 @@ def check(as_json: Json = False) -> None:
         column("SUBJECT", "subject"),
         column("STATE", "state", style=_style),
         column("ID", "id", right=True),
-        Column("WHY", lambda one: "; ".join(one["why"]), fold=True),
+        TableColumn("WHY", lambda one: "; ".join(one["why"]), fold=True),
     )
     show_rows(found, columns, as_json=as_json)
     refused = [one["subject"] for one in found if one["state"] == "incompatible"]
@@ -44,19 +44,19 @@ def check(as_json: Json = False) -> None:
 
 
 def _registered() -> Iterator[dict[str, Any]]:
-    from schemas import Record, schema
+    from schemas import RecordType, schema
 
     codec, registry = _codec()
-    for record in Record:
+    for record in RecordType:
         subject = codec.subject(record)
         yield {"subject": subject, "id": registry.publish(subject, schema(record))}
 
 
 def checked() -> Iterator[dict[str, Any]]:
-    from schemas import Record, schema
+    from schemas import RecordType, schema
 
     codec, registry = _codec()
-    for record in Record:
+    for record in RecordType:
         subject = codec.subject(record)
         number = registry.lookup(subject, schema(record))
         why = [] if number is not None else registry.incompatibilities(subject, schema(record))

@@ -134,8 +134,8 @@ def _plan(wanted: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """What is wrong with one of them ends the command, as it would end the request."""
     from consumer.new_requests import training_request
     from pipeline.datasets.builtin import BUILTINS, BuiltinSource
-    from pipeline.datasets.frames import frame_of
-    from pipeline.dry_run import plan
+    from pipeline.features.frames import frame_of
+    from pipeline.training.dry_run import plan
 
     for one in wanted:
         request = training_request({"user": user_name(), **one})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumer.cli import context
-from consumer.cli.output import Column, Document, Json, column, show_rows
+from consumer.cli.output import Document, Json, TableColumn, column, show_rows
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -37,9 +37,9 @@ def create(
     settings = context.kafka_settings()
     columns = (
         column("TOPIC", "topic"),
-        Column("", lambda found: "created" if found["created"] else "exists", style=_style),
+        TableColumn("", lambda found: "created" if found["created"] else "exists", style=_style),
         column("PARTITIONS", "partitions", right=True),
-        Column("DIFFERENT", lambda found: "; ".join(map(_words, found["differences"])), fold=True, style="yellow"),
+        TableColumn("DIFFERENT", lambda found: "; ".join(map(_words, found["differences"])), fold=True, style="yellow"),
     )
     show_rows(created(settings, partitions, replication_factor or BROKERS_DEFAULT), columns, as_json=as_json)
 

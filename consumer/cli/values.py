@@ -7,51 +7,21 @@ import re
 import sys
 from getpass import getuser
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from consumer.cli.output import Stop
 
 WRONG_USE = 2
-DEFAULT_PROJECT = "default"
-
-
-class ModelReference(NamedTuple):
-    """A model by name, and its version, or an alias that points to one; with neither it is the newest."""
-
-    project: str
-    model_name: str
-    version_number: int | None
-    alias: str | None = None
-
-    def __str__(self) -> str:
-        project = "" if self.project == DEFAULT_PROJECT else f"{self.project}/"
-        version = f"@{self.alias}" if self.alias else ""
-        version = version if self.version_number is None else f"@v{self.version_number}"
-        return f"{project}{self.model_name}{version}"
-
-
-def model_reference(text: str, project: str | None = None) -> ModelReference:
-    """`NAME`, `NAME@v3`, `NAME@production`, each also as `PROJECT/NAME…`; with a project only of that one."""
-    match = re.fullmatch(r"(?:([^/@\s]+)/)?([^/@\s]+)(?:@(?:v(\d+)|([^/@\s]+)))?", text)
-    if match is None:
-        raise Stop(f"a model is NAME, NAME@v3, NAME@alias or PROJECT/NAME@v3, not {text!r}", WRONG_USE)
-    _within(match[1], project)
-    return ModelReference(
-        match[1] or project or DEFAULT_PROJECT, match[2], int(match[3]) if match[3] else None, match[4]
-    )
 
 
 def of_model(text: str | None, project: str | None) -> tuple[str | None, str | None]:
     """Project and model to list, of an optional `NAME` or `PROJECT/NAME` beside an optional project."""
     if text is None:
         return project, None
+    from pipeline.lifecycle.references import model_reference
+
     named = model_reference(text, project)
     return (named.project if "/" in text else project), named.model_name
-
-
-def _within(named: str | None, project: str | None) -> None:
-    if project is not None and named not in (None, project):
-        raise Stop(f"this keeps to project {project}, and {named} is another; name that one with --project", WRONG_USE)
 
 
 def hyperparameter(text: str) -> tuple[str, Any]:

@@ -21,8 +21,8 @@ from consumer.events.errors import UndecodableError, UnknownSchemaIdError
 from consumer.events.framing import Fingerprint, SchemaId, SchemaReference, fingerprint_of, header, reference_in
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.writer_schema import UnusableSchemaError, WriterSchema
-from pipeline.recent import put_newest
-from schemas import Record, released, schema
+from pipeline.lru import put_newest
+from schemas import RecordType, released, schema
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 UNKNOWN_S = 1.0
@@ -54,9 +54,9 @@ class Codec:
         self._refused: dict[SchemaId, tuple[str, float]] = {}  # why, and until when the registry is not asked again
         self._refusing = threading.Lock()
         self._writers: dict[SchemaReference, WriterSchema] = {
-            fingerprint_of(one): WriterSchema.of(one) for record in Record for one in released(record)
+            fingerprint_of(one): WriterSchema.of(one) for record in RecordType for one in released(record)
         }
-        current = {record: fingerprint_of(schema(record)) for record in Record}
+        current = {record: fingerprint_of(schema(record)) for record in RecordType}
         self._readers = {record: self._writers[reference].parsed for record, reference in current.items()}
         self._headers = {record: header(reference) for record, reference in current.items()}
         self._prepared = registry is None
@@ -68,17 +68,17 @@ class Codec:
         """
         if self.registry is None:
             return
-        for record in Record:
+        for record in RecordType:
             reference = SchemaId(self.registry.publish(self.subject(record), schema(record)))
             self._headers[record] = header(reference)
             self._writers[reference] = self._writers[fingerprint_of(schema(record))]
         self._prepared = True
 
-    def subject(self, record: Record) -> str:
+    def subject(self, record: RecordType) -> str:
         """The registry's subject for a record: `<topic>-value`, topic prefix included."""
         return f"{self._topic_prefix}{record.topic}-value"
 
-    def encode(self, record: Record, value: Mapping[str, Any]) -> bytes:
+    def encode(self, record: RecordType, value: Mapping[str, Any]) -> bytes:
         """The framed bytes of a record; fields with a default may be left out.
 
         Raises ValueError or TypeError if the value does not fit the schema.
@@ -90,7 +90,7 @@ class Codec:
         schemaless_writer(buffer, self._readers[record], value, strict_allow_default=True, disable_tuple_notation=True)
         return buffer.getvalue()
 
-    def decode(self, value: bytes | None, record: Record) -> dict[str, Any]:
+    def decode(self, value: bytes | None, record: RecordType) -> dict[str, Any]:
         """The record in these bytes, in this release's schema, timestamps as aware datetimes.
 
         Raises UndecodableError if they are none, and TransientError if the registry must be asked and is down.

@@ -10,7 +10,7 @@ from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
 from consumer.events.requests import check_request_id, moment
 from pipeline.ledger import Cancel
-from schemas import Record
+from schemas import RecordType
 
 CANCEL = "CANCEL"
 MAX_TEXT_CHARACTERS = 1_000
@@ -31,7 +31,7 @@ def read_control(codec: Codec, value: bytes | None, *, timestamp_ms: int) -> Can
     """
     if value is None:
         return None
-    record = codec.decode(value, Record.TRAINING_CONTROL)
+    record = codec.decode(value, RecordType.TRAINING_CONTROL)
     check_request_id(record["request_id"])
     if record["command"] != CANCEL:
         raise UndecodableError(f"unknown command {record['command'][:100]!r}; the only one is {CANCEL}")

@@ -9,23 +9,23 @@ from typing import Any
 
 from consumer.events.codec import Codec
 from consumer.events.topics import Topics
-from schemas import Record
+from schemas import RecordType
 
 CONTENT_TYPE = "application/avro"
 
 _KEYS = {
-    Record.TRAINING_REQUEST: ("project", "model_name"),
-    Record.TRAINING_CONTROL: ("request_id",),
-    Record.TRAINING_PROGRESS: ("request_id",),
-    Record.MODEL_REGISTERED: ("project", "model_name"),
-    Record.MODEL_ALIAS_CHANGED: ("project", "model_name", "alias"),
+    RecordType.TRAINING_REQUEST: ("project", "model_name"),
+    RecordType.TRAINING_CONTROL: ("request_id",),
+    RecordType.TRAINING_PROGRESS: ("request_id",),
+    RecordType.MODEL_REGISTERED: ("project", "model_name"),
+    RecordType.MODEL_ALIAS_CHANGED: ("project", "model_name", "alias"),
 }
 _TIMES = {
-    Record.TRAINING_REQUEST: "requested_at",
-    Record.TRAINING_CONTROL: "requested_at",
-    Record.TRAINING_PROGRESS: "occurred_at",
-    Record.MODEL_REGISTERED: "created_at",
-    Record.MODEL_ALIAS_CHANGED: "occurred_at",
+    RecordType.TRAINING_REQUEST: "requested_at",
+    RecordType.TRAINING_CONTROL: "requested_at",
+    RecordType.TRAINING_PROGRESS: "occurred_at",
+    RecordType.MODEL_REGISTERED: "created_at",
+    RecordType.MODEL_ALIAS_CHANGED: "occurred_at",
 }
 
 
@@ -40,7 +40,7 @@ class Message:
 
 
 def message(
-    codec: Codec, topics: Topics, record: Record, event: Mapping[str, Any], traceparent: str | None = None
+    codec: Codec, topics: Topics, record: RecordType, event: Mapping[str, Any], traceparent: str | None = None
 ) -> Message:
     """The message of an event; the same event gives the same message."""
     return Message(
@@ -51,14 +51,14 @@ def message(
     )
 
 
-def key_of(record: Record, event: Mapping[str, Any]) -> bytes:
+def key_of(record: RecordType, event: Mapping[str, Any]) -> bytes:
     """The key: plain UTF-8, parts joined by `/`; a request without model_name has its job_name there."""
     parts = {**event, "model_name": event.get("model_name") or event.get("job_name")}
     return "/".join(str(parts[name]) for name in _KEYS[record]).encode()
 
 
 def cloud_event_headers(
-    record: Record, event: Mapping[str, Any], traceparent: str | None = None
+    record: RecordType, event: Mapping[str, Any], traceparent: str | None = None
 ) -> list[tuple[str, bytes | None]]:
     """CloudEvents attributes of an event, and the ids that tie it to its request.
 
@@ -67,7 +67,7 @@ def cloud_event_headers(
     identity = event.get("event_id") or event["request_id"]
     headers = {
         "ce_specversion": "1.0",
-        "ce_id": f"{identity}/{event['command']}" if record is Record.TRAINING_CONTROL else identity,
+        "ce_id": f"{identity}/{event['command']}" if record is RecordType.TRAINING_CONTROL else identity,
         "ce_type": record.full_name,
         "ce_source": f"/tensorfleet/{event['project']}" if "project" in event else "/tensorfleet",
         "ce_time": _rfc3339(event.get(_TIMES[record])),

@@ -17,7 +17,7 @@ from consumer.events.messages import Message, message
 from consumer.events.topics import Topics
 from pipeline.aliases import Alias, AliasChange
 from pipeline.jobs import Failure, Outcome, OutcomeKind, RegisteredModel, TrainingRequest, event_id, milliseconds
-from schemas import Record
+from schemas import RecordType
 
 
 class ProgressState(StrEnum):
@@ -177,7 +177,7 @@ def outcome_messages(
 ) -> Iterator[Message]:
     """The terminal progress event of an outcome, and with a model its model-registered event."""
     terminal = terminal_progress(outcome, registered)
-    yield message(codec, topics, Record.TRAINING_PROGRESS, terminal, outcome.traceparent)
+    yield message(codec, topics, RecordType.TRAINING_PROGRESS, terminal, outcome.traceparent)
     if registered is not None:
         event = registered_event(registered)
-        yield message(codec, topics, Record.MODEL_REGISTERED, event, registered.traceparent)
+        yield message(codec, topics, RecordType.MODEL_REGISTERED, event, registered.traceparent)

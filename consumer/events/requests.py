@@ -22,7 +22,7 @@ from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
 from pipeline.errors import RejectedError
 from pipeline.jobs import Evaluation, HyperparameterValue, Search, TrainingRequest, fields_of
-from schemas import Record
+from schemas import RecordType
 
 Headers = Sequence[tuple[str, bytes | str | None]]
 
@@ -68,7 +68,7 @@ def read_request(
     Raises UndecodableError, and TransientError if the schema registry must be asked and is down.
     """
     try:
-        record = codec.decode(value, Record.TRAINING_REQUEST)
+        record = codec.decode(value, RecordType.TRAINING_REQUEST)
         written: Mapping[str, Any] = record
         problem = None
     except UndecodableError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from consumer.events.codec import MAX_MESSAGE_BYTES
-from schemas import Record
+from schemas import RecordType
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _ROOM_FOR_HEADERS_BYTES = 64 * 1024
@@ -23,7 +23,7 @@ class Topic:
     """
 
     name: str
-    record: Record | None
+    record: RecordType | None
     partitions: int
     config: Mapping[str, str]
 
@@ -33,14 +33,14 @@ class Topics:
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
-        self.training_requests = prefix + Record.TRAINING_REQUEST.topic
-        self.training_control = prefix + Record.TRAINING_CONTROL.topic
-        self.training_progress = prefix + Record.TRAINING_PROGRESS.topic
-        self.model_registered = prefix + Record.MODEL_REGISTERED.topic
-        self.model_aliases = prefix + Record.MODEL_ALIAS_CHANGED.topic
+        self.training_requests = prefix + RecordType.TRAINING_REQUEST.topic
+        self.training_control = prefix + RecordType.TRAINING_CONTROL.topic
+        self.training_progress = prefix + RecordType.TRAINING_PROGRESS.topic
+        self.model_registered = prefix + RecordType.MODEL_REGISTERED.topic
+        self.model_aliases = prefix + RecordType.MODEL_ALIAS_CHANGED.topic
         self.dead_letters = prefix + DEAD_LETTERS
 
-    def of(self, record: Record) -> str:
+    def of(self, record: RecordType) -> str:
         """The topic whose values are these records."""
         return self.prefix + record.topic
 
@@ -62,27 +62,27 @@ is could announce nothing; and no wrong clock decides when a record is old enoug
 LARGEST_DEAD_LETTER_BYTES = 32 * 1024 * 1024
 """Whatever reached a requests topic that somebody else made, with a higher limit, must fit into the dead letters."""
 
-_TOPICS: tuple[tuple[str, Record | None, int, dict[str, str]], ...] = (
+_TOPICS: tuple[tuple[str, RecordType | None, int, dict[str, str]], ...] = (
     (
-        Record.TRAINING_REQUEST.topic,
-        Record.TRAINING_REQUEST,
+        RecordType.TRAINING_REQUEST.topic,
+        RecordType.TRAINING_REQUEST,
         12,
         _deleted_after(30) | {"max.message.bytes": str(MAX_MESSAGE_BYTES + _ROOM_FOR_HEADERS_BYTES)},
     ),
     (
-        Record.TRAINING_CONTROL.topic,
-        Record.TRAINING_CONTROL,
+        RecordType.TRAINING_CONTROL.topic,
+        RecordType.TRAINING_CONTROL,
         3,
         {"cleanup.policy": "compact,delete", "retention.ms": str(7 * _DAY_MS)},
     ),
-    (Record.TRAINING_PROGRESS.topic, Record.TRAINING_PROGRESS, 12, _deleted_after(7) | _STAMPED),
+    (RecordType.TRAINING_PROGRESS.topic, RecordType.TRAINING_PROGRESS, 12, _deleted_after(7) | _STAMPED),
     (
-        Record.MODEL_REGISTERED.topic,
-        Record.MODEL_REGISTERED,
+        RecordType.MODEL_REGISTERED.topic,
+        RecordType.MODEL_REGISTERED,
         6,
         {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"} | _STAMPED,
     ),
-    (Record.MODEL_ALIAS_CHANGED.topic, Record.MODEL_ALIAS_CHANGED, 3, {"cleanup.policy": "compact"} | _STAMPED),
+    (RecordType.MODEL_ALIAS_CHANGED.topic, RecordType.MODEL_ALIAS_CHANGED, 3, {"cleanup.policy": "compact"} | _STAMPED),
     (
         DEAD_LETTERS,
         None,

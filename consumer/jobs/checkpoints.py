@@ -1,8 +1,8 @@
 """Keeps checkpoints of long trainings in the artifact store, so that the next attempt goes on from there.
 
-A training leaves files in its spool folder (`pipeline.trained.KEPT`). A checkpoint is an archive of those there are,
-stored under `~checkpoints/{request_id}/{number}-{sha256}`; the older ones go once a newer one is stored, and all of
-them when the request has its outcome.
+A training leaves files in its spool folder (`pipeline.training.trained.KEPT`). A checkpoint is an archive of those
+there are, stored under `~checkpoints/{request_id}/{number}-{sha256}`; the older ones go once a newer one is stored,
+and all of them when the request has its outcome.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from consumer.threads.containment import contained
 from consumer.threads.neighbour import TRANSFER_LIMIT_S, Periodic, Surroundings
 from pipeline.artifacts import ArtifactStore, NewArtifact, checkpoints_of
 from pipeline.errors import CorruptArtifactError, NotFoundError, TransientError
-from pipeline.trained import KEPT
+from pipeline.training.trained import KEPT
 
 log = structlog.get_logger(__name__)
 

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 LOOK_AGAIN_S = 1.0
 UNKNOWN_AGAIN_S = 60.0
-SUSPECT_S = 60.0
+LATE_WRITE_S = 60.0
 """How long a write that was not answered may still be applied."""
 
 
@@ -105,10 +105,10 @@ class Claims(Ordered):
         self._ledger = ledger
         self._codec = codec
         self._steady = steady
-        self._suspects: dict[str, float] = {}
+        self._unanswered: dict[str, float] = {}
         """Requests whose take-over was not answered, until when it may still be applied."""
         self._cleared: set[str] = set()
-        """Suspects that turned out to be ours. Released, they are suspects again: the late write may still come."""
+        """Those that turned out to be ours. Released, they are unanswered again: the write may still come."""
 
     def claim(self, records: Sequence[Record]) -> None:
         """Read a batch and claim it; the rulings come with a Ruled."""
@@ -277,17 +277,17 @@ class Claims(Ordered):
     def _adopt(self, asked: Asked, operation: Callable[[], Claim | None]) -> Claim | None:
         """A write that, if it is not answered, must not put a request into our name behind our back."""
 
-        def suspect(error: TransientError) -> None:
+        def note(error: TransientError) -> None:
             self._steady.broke(error)
-            self._suspects[asked.request.request_id] = time.monotonic() + SUSPECT_S
+            self._unanswered[asked.request.request_id] = time.monotonic() + LATE_WRITE_S
 
-        claim = self.answered(operation, on_retry=suspect)
+        claim = self.answered(operation, on_retry=note)
         if claim is not None:
             self._clear(claim)
         return claim
 
     def _clear(self, claim: Claim) -> None:
-        if claim.request_id in self._suspects:
+        if claim.request_id in self._unanswered:
             self._cleared.add(claim.request_id)
 
     def _ruling(self, asked: Asked, claim: Claim | None) -> Ruling:
@@ -304,9 +304,9 @@ class Claims(Ordered):
 
     def _sweep(self, held: frozenset[str]) -> None:
         now = time.monotonic()
-        self._suspects = {request_id: until for request_id, until in self._suspects.items() if until > now}
-        self._cleared &= self._suspects.keys()
-        if orphans := self._suspects.keys() - self._cleared - held:
+        self._unanswered = {request_id: until for request_id, until in self._unanswered.items() if until > now}
+        self._cleared &= self._unanswered.keys()
+        if orphans := self._unanswered.keys() - self._cleared - held:
             self._release(orphans)
 
     def _answered(self, operation: Callable[[], T]) -> T:

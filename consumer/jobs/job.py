@@ -15,7 +15,7 @@ from pipeline.algorithms import framework_of
 from pipeline.datasets import Dataset
 from pipeline.jobs import Failure, TrainingRequest
 from pipeline.ledger import Claim
-from pipeline.trained import KEPT
+from pipeline.training.trained import KEPT
 
 SUSPECTS = "~suspects"
 """Whose turn it is when a suspect's is: no project has such a name."""
@@ -33,7 +33,7 @@ class Job:
         dataset: held for it in the cache while it runs.
         spool: the folder that the trainer writes to.
         checkpoint: a folder that an earlier attempt has left, for the next one to go on from.
-        recipe: what makes its training the same as another, once its dataset is known.
+        reuse_key: what makes its training the same as another, once its dataset is known.
         cancelled: who wants it stopped, and why; empty as long as nobody does.
         failure: an error of ours about it, with which it ends as soon as no trainer has it.
         abandoned: set as soon as nobody waits any more for what is being prepared for it.
@@ -50,7 +50,7 @@ class Job:
     dataset: Dataset | None = None
     spool: Path | None = None
     checkpoint: Path | None = None
-    recipe: str = ""
+    reuse_key: str = ""
     cancelled: str = ""
     failure: Failure | None = None
     abandoned: threading.Event | None = None

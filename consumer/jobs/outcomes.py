@@ -16,8 +16,8 @@ from pipeline.jobs import (
     TrainingRequest,
     event_id,
 )
-from pipeline.naming import semantic_name
-from pipeline.trained import Trained
+from pipeline.registry.model_names import semantic_name
+from pipeline.training.trained import Trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A training that ended in a model, whose files lie in `spool`; `recipe` is what its equals share with it."""
+    """A training that ended in a model, whose files lie in `spool`; `reuse_key` is what its equals share with it."""
 
     request: TrainingRequest
     ending: Ending
     spool: Path
-    recipe: str = ""
+    reuse_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def registered_outcome(result: Result, trained: Trained, stored: StoredArtifact)
         warnings=trained.warnings,
         split=trained.split,
         evaluation=request.evaluation,
-        recipe=result.recipe if trained.reproducible else "",
+        reuse_key=result.reuse_key if trained.reproducible else "",
     )
     return _outcome(request, result.ending, OutcomeKind.REGISTERED, model=model)
 

@@ -28,10 +28,10 @@ from pipeline.datasets.cache import DatasetCache
 from pipeline.errors import RejectedError, TransientError
 from pipeline.jobs import ErrorKind, Failure, RegisteredModel, TrainingRequest
 from pipeline.ledger import Ledger, Owner
-from pipeline.memory import check_fits
-from pipeline.quotas import Quotas
-from pipeline.recipe import recipe
 from pipeline.registry import Registry
+from pipeline.registry.quotas import Quotas
+from pipeline.training.memory import check_fits
+from pipeline.training.reuse_key import reuse_key
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class Crashed:
     message: str
 
 
-class Preparation(Ordered):
+class Readiness(Ordered):
     """Orders come from the worker's thread."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Preparation(Ordered):
         steady: Steady,
         around: Surroundings,
     ) -> None:
-        super().__init__("preparation", around, threads=THREADS, busy_limit_s=TRANSFER_LIMIT_S)
+        super().__init__("readiness", around, threads=THREADS, busy_limit_s=TRANSFER_LIMIT_S)
         self._me = me
         self._ledger = ledger
         self._datasets = datasets
@@ -178,9 +178,9 @@ class Preparation(Ordered):
         """The job that this dataset was made ready for needs it no longer."""
         self._datasets.release(dataset)
 
-    def recipe(self, request: TrainingRequest, dataset: Dataset) -> str:
+    def reuse_key(self, request: TrainingRequest, dataset: Dataset) -> str:
         """What a training here would have in common with its equals; `machine` is what its trainers compute with."""
-        return recipe(request, dataset, self._machine)
+        return reuse_key(request, dataset, self._machine)
 
     def _contained(self, job: Job, moves: int, work: Callable[[], T]) -> T | Prepared:
         try:
@@ -224,7 +224,7 @@ class Preparation(Ordered):
             raise
 
     def _same(self, request: TrainingRequest, dataset: Dataset) -> RegisteredModel | None:
-        return self._registry.same(request.project, self.recipe(request, dataset))
+        return self._registry.same(request.project, self.reuse_key(request, dataset))
 
     def _excess(self, project: str, wanted: _Wanted) -> str:
         """Why the project may register no more; what is being trained is not counted, so it may come to more."""
@@ -271,14 +271,14 @@ class Preparation(Ordered):
 class _Wanted:
     """Asked again and again by whatever takes long: whether to go on.  Who asks does not stand still."""
 
-    def __init__(self, abandoned: threading.Event | None, preparation: Preparation) -> None:
+    def __init__(self, abandoned: threading.Event | None, readiness: Readiness) -> None:
         self._abandoned = abandoned
-        self._preparation = preparation
+        self._readiness = readiness
 
     def is_set(self) -> bool:
         """Whether it is abandoned."""
-        self._preparation.turn.begin()
-        return self._preparation.is_over() or (self._abandoned is not None and self._abandoned.is_set())
+        self._readiness.turn.begin()
+        return self._readiness.is_over() or (self._abandoned is not None and self._abandoned.is_set())
 
     def check(self) -> None:
         """Raises LoadAbandoned."""

@@ -28,7 +28,7 @@ from pipeline.artifacts import ArtifactStore, NewArtifact
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel
 from pipeline.ledger import Ledger, Owner
 from pipeline.registry import Registry
-from pipeline.trained import Trained
+from pipeline.training.trained import Trained
 
 T = TypeVar("T")
 
@@ -42,13 +42,13 @@ DOCUMENT_LIMIT_BYTES = 12_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Decided:
     """An outcome that was in the ledger already, and may still lack its registry document."""
 
     outcome: Outcome
 
 
-Item = Result | Reused | Outcome | Found
+Item = Result | Reused | Outcome | Decided
 """A bare Outcome is a negative one that we decided on."""
 
 
@@ -119,7 +119,7 @@ class Registrar(Ordered):
         new = [outcome for outcome in trained if outcome.kind is OutcomeKind.REGISTERED]
         new += [outcome for outcome in negatives if outcome.request_id in accepted]
         standing = dict(self._insert(new)) if new else {}
-        standing |= {item.outcome.request_id: item.outcome for item in group if isinstance(item, Found)}
+        standing |= {item.outcome.request_id: item.outcome for item in group if isinstance(item, Decided)}
         documents = self._register(list(standing.values()))
         for result in results:
             disk.remove(result.spool)
@@ -136,8 +136,8 @@ class Registrar(Ordered):
         try:
             entry = self._answered(lambda: self._ledger.read((request_id,)))[request_id]
             if entry.outcome is not None:
-                return [Unstored(request_id, Found(entry.outcome))]
-            if not isinstance(item, Found):
+                return [Unstored(request_id, Decided(entry.outcome))]
+            if not isinstance(item, Decided):
                 again = _failed(item, failure)
                 answers = self._store([again])
                 ours = entry.claim is not None and entry.claim.owner == self._me
@@ -215,7 +215,7 @@ def _failed(item: Result | Reused | Outcome, failure: Failure) -> Outcome:
 
 
 def request_id_of(item: Item) -> str:
-    if isinstance(item, Found):
+    if isinstance(item, Decided):
         return item.outcome.request_id
     return item.request_id if isinstance(item, Outcome) else item.request.request_id
 

@@ -1,6 +1,6 @@
 """Datasets are read in processes of their own: other people's bytes may crash, stall or swell whatever parses them.
 
-    preparation threads ── Loaders ──socket──▶ loader: reads a file of bytes, writes a file of rows, says how it went
+    readiness threads ── Loaders ──socket──▶ loader: reads a file of bytes, writes a file of rows, says how it went
                               │
                               └── one thread a load: time, memory, and whether anybody still waits for it
 

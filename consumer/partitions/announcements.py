@@ -1,9 +1,9 @@
 """Batches announcements, so that one record that Kafka refuses does not block the others.
 
-One refused record takes its whole group back. The dead letters of that group (all of it, if it has none) are *suspects*
-from then on: they go in groups of their own, half as many at a time as were refused before, twice as many as were
-taken. One that is refused alone is tried again every few seconds, the suspects taking turns, and as long as there are
-suspects every new dead letter joins them: so a dead-letter topic that takes nothing costs one refusal in a while.
+One refused record takes its whole group back. The dead letters of that group (all of it, if it has none) are
+*quarantined* from then on: they go in groups of their own, half as many at a time as were refused before, twice as many
+as were taken. One that is refused alone is tried again every few seconds, the quarantined taking turns. While there are
+any, every new dead letter joins them: so a dead-letter topic that takes nothing costs one refusal in a while.
 """
 
 from __future__ import annotations
@@ -48,53 +48,53 @@ class Announcements:
 
     def __init__(self) -> None:
         self._waiting: deque[Announcement] = deque()
-        self._suspects: deque[Announcement] = deque()
+        self._quarantined: deque[Announcement] = deque()
         self._together = GROUP_LIMIT
-        """How many suspects are tried at once."""
+        """How many of the quarantined are tried at once."""
         self._pause_until = 0.0
-        self._taken_suspects = False
-        """Whether the group that was taken last is one of suspects."""
+        self._took_quarantined = False
+        """Whether the group that was taken last is one of the quarantined."""
 
     def add(self, announcement: Announcement) -> None:
-        (self._suspects if self._suspects and announcement.buries else self._waiting).append(announcement)
+        (self._quarantined if self._quarantined and announcement.buries else self._waiting).append(announcement)
 
     def take(self, now: float) -> Sequence[Announcement]:
-        """The next group, of suspects and others in turns; empty if there is none now."""
-        due = bool(self._suspects) and self._pause_until <= now
-        self._taken_suspects = due and not (self._taken_suspects and self._waiting)
-        if self._taken_suspects:
-            return _pop(self._suspects, self._together)
+        """The next group, of the quarantined and the others in turns; empty if there is none now."""
+        due = bool(self._quarantined) and self._pause_until <= now
+        self._took_quarantined = due and not (self._took_quarantined and self._waiting)
+        if self._took_quarantined:
+            return _pop(self._quarantined, self._together)
         return _pop(self._waiting, GROUP_LIMIT)
 
     def put_back(self, group: Sequence[Announcement]) -> None:
         """It was not tried: it goes first again."""
-        (self._suspects if self._taken_suspects else self._waiting).extendleft(reversed(group))
+        (self._quarantined if self._took_quarantined else self._waiting).extendleft(reversed(group))
 
     def taken(self) -> None:
         """The broker has taken it."""
-        if self._taken_suspects:
+        if self._took_quarantined:
             self._together = min(GROUP_LIMIT, 2 * self._together)
             self._pause_until = 0.0
 
     def refused(self, group: Sequence[Announcement], now: float) -> None:
         """The broker will not take one of its records."""
-        suspects = [announcement for announcement in group if announcement.buries] or list(group)
+        blamed = [announcement for announcement in group if announcement.buries] or list(group)
         if len(group) == 1:
-            self._suspects.extend(suspects)
+            self._quarantined.extend(blamed)
             self._together = 1
             self._pause_until = now + REFUSED_PAUSE_S
             return
-        self._suspects.extendleft(reversed(suspects))
-        self._together = max(1, len(suspects) // 2)
-        if len(suspects) < len(group):
+        self._quarantined.extendleft(reversed(blamed))
+        self._together = max(1, len(blamed) // 2)
+        if len(blamed) < len(group):
             self._waiting.extendleft(one for one in reversed(group) if not one.buries)
-        self._suspects.extend(one for one in self._waiting if one.buries)
+        self._quarantined.extend(one for one in self._waiting if one.buries)
         self._waiting = deque(one for one in self._waiting if not one.buries)
 
     def keep(self, wanted: Callable[[Announcement], bool]) -> None:
         """Forget all others."""
         self._waiting = deque(filter(wanted, self._waiting))
-        self._suspects = deque(filter(wanted, self._suspects))
+        self._quarantined = deque(filter(wanted, self._quarantined))
 
     @property
     def waiting(self) -> bool:
@@ -102,13 +102,13 @@ class Announcements:
         return bool(self._waiting)
 
     @property
-    def suspects(self) -> int:
-        return len(self._suspects)
+    def quarantined(self) -> int:
+        return len(self._quarantined)
 
     @property
     def stuck(self) -> bool:
-        """Whether what was tried last of the suspects was refused alone."""
-        return bool(self._suspects) and self._pause_until > 0
+        """Whether what was tried last of the quarantined was refused alone."""
+        return bool(self._quarantined) and self._pause_until > 0
 
 
 def _pop(queue: deque[Announcement], count: int) -> Sequence[Announcement]:

@@ -179,13 +179,13 @@ class Assignment:
     def idle(self) -> bool:
         """Whether nothing is on its way or waits to be announced, but for what the broker refuses."""
         announcements = self._announcements
-        waits = announcements.waiting or (announcements.suspects and not announcements.stuck)
+        waits = announcements.waiting or (announcements.quarantined and not announcements.stuck)
         return self._in_flight is None and not waits
 
     @property
     def refused(self) -> int:
         """Announcements that the broker has refused, or that wait behind such."""
-        return self._announcements.suspects
+        return self._announcements.quarantined
 
     @property
     def unfinished(self) -> int:

@@ -24,7 +24,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer import failpoints
-from consumer.partitions.offsets import Commit, Progress, read_metadata
+from consumer.partitions.offsets import Commit, CommittedProgress, read_metadata
 from consumer.partitions.records import (
     Membership,
     Partition,
@@ -150,7 +150,7 @@ class Intake(Polling):
         messages = [] if message is None else [message, *self._consumer.consume(max(0, min(BATCH, room) - 1), 0)]
         rewound: dict[Partition, int] = {}
         read = self._read(messages, rewound)
-        opened: dict[Partition, Progress] = {}
+        opened: dict[Partition, CommittedProgress] = {}
         records = self._open(read, opened)
         membership = self._membership()
         self.turned_at = time.monotonic()
@@ -231,7 +231,7 @@ class Intake(Polling):
             log.warning("kafka", code=error.name(), error=error.str())
 
     def _open(
-        self, records: Sequence[Record | PassedOver], opened: dict[Partition, Progress]
+        self, records: Sequence[Record | PassedOver], opened: dict[Partition, CommittedProgress]
     ) -> list[Record | PassedOver]:
         """Records of open partitions; a partition opens once it is known what was committed there before."""
         ready: list[Record | PassedOver] = []
@@ -252,7 +252,7 @@ class Intake(Polling):
         self._delivered += sum(isinstance(record, Record) for record in ready)
         return ready
 
-    def _committed(self) -> dict[Partition, Progress]:
+    def _committed(self) -> dict[Partition, CommittedProgress]:
         """What was committed before in the unopened partitions, of those where the broker tells in time."""
         if not self._unopened:
             return {}
@@ -269,7 +269,7 @@ class Intake(Polling):
             if one.error is not None:
                 log.warning("committed offset not known yet", partition=one.partition, error=str(one.error))
             elif one.offset < 0:
-                before[partition] = Progress(first, (), "")
+                before[partition] = CommittedProgress(first, (), "")
             else:
                 self._check_loss(partition, one.offset, first)
                 before[partition] = read_metadata(one.offset, one.metadata)

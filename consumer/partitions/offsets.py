@@ -29,7 +29,7 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class CommittedProgress:
     """What an earlier life committed: the low-water offset, and the finished stretches [first, end) beyond it."""
 
     offset: int
@@ -41,21 +41,21 @@ class Progress:
         return at >= 0 and self.finished[at][0] <= offset < self.finished[at][1]
 
 
-def read_metadata(offset: int, metadata: str | None) -> Progress:
+def read_metadata(offset: int, metadata: str | None) -> CommittedProgress:
     """What the committed offset and metadata say; metadata that is not ours lists nothing."""
     version, _, rest = (metadata or "").partition(";")
     tag, _, runs = rest.partition(";")
     if version != "1":
-        return Progress(offset, (), "")
+        return CommittedProgress(offset, (), "")
     try:
         lengths = list(_read_varints(urlsafe_b64decode(runs + "=" * (-len(runs) % 4))))
     except ValueError:
-        return Progress(offset, (), "")
+        return CommittedProgress(offset, (), "")
     finished, at = [], offset
     for unfinished, done in zip(lengths[::2], lengths[1::2], strict=False):
         finished.append((at + unfinished, at + unfinished + done))
         at += unfinished + done
-    return Progress(offset, finished, tag)
+    return CommittedProgress(offset, finished, tag)
 
 
 def write_metadata(offset: int, finished: Iterable[tuple[int, int]], tag: str) -> str:
@@ -74,7 +74,7 @@ class OffsetTracker:
     a gap between two finished records counts as finished, since nothing can ever be delivered there.
     """
 
-    def __init__(self, before: Progress) -> None:
+    def __init__(self, before: CommittedProgress) -> None:
         self._before = before
         self._delivered: list[int] = []
         self._low = 0

@@ -22,7 +22,7 @@ PASSED_LIMIT = 100_000
 """Requests passed over at once. Each takes some 100 bytes, and is read again for each fifth of LOOK_AHEAD done."""
 
 
-class Flow:
+class ReadAhead:
     """Owned by the worker's thread."""
 
     def __init__(self, look_ahead: int, *, passed_limit: int = PASSED_LIMIT) -> None:

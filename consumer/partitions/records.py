@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import TopicPartition
 
-from consumer.partitions.offsets import Commit, Progress
+from consumer.partitions.offsets import Commit, CommittedProgress
 
 
 class Partition(NamedTuple):
@@ -75,7 +75,7 @@ class Polled:
     """
 
     records: Sequence[Record | PassedOver]
-    opened: Mapping[Partition, Progress]
+    opened: Mapping[Partition, CommittedProgress]
     membership: Membership
     rewound: Mapping[Partition, int] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -20,7 +20,7 @@ from consumer.threads.containment import contained
 from consumer.threads.neighbour import Periodic, Surroundings
 from pipeline.aliases import Alias, AliasStore
 from pipeline.errors import TransientError
-from schemas import Record
+from schemas import RecordType
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,8 @@ FLUSH_TIMEOUT_S = 5.0
 def news(codec: Codec, topics: Topics, alias: Alias) -> Sequence[Message]:
     """The events of an alias's changes that are not known to be on the topic, in their order."""
     return [
-        message(codec, topics, Record.MODEL_ALIAS_CHANGED, alias_changed(alias, change)) for change in alias.unannounced
+        message(codec, topics, RecordType.MODEL_ALIAS_CHANGED, alias_changed(alias, change))
+        for change in alias.unannounced
     ]
 
 

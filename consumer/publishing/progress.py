@@ -13,7 +13,7 @@ from consumer.events.codec import Codec
 from consumer.events.messages import message
 from consumer.events.topics import Topics
 from pipeline.errors import ProducerLostError, TransientError
-from schemas import Record as Schema
+from schemas import RecordType
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ class Progress:
 
     def publish(self, event: dict[str, object], traceparent: str | None) -> None:
         """Send one TrainingProgress event."""
-        sent = message(self._codec, self._topics, Schema.TRAINING_PROGRESS, event, traceparent)
+        sent = message(self._codec, self._topics, RecordType.TRAINING_PROGRESS, event, traceparent)
         try:
             self._producer.produce(
                 sent.topic, key=sent.key, value=sent.value, headers=list(sent.headers), on_delivery=self._delivered

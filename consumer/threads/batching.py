@@ -24,7 +24,7 @@ class Pace:
         self.next_at = now + self.every_s
 
 
-class Gathering(Generic[T]):
+class Batching(Generic[T]):
     """Items that go on in groups of at most `limit`, each after the one before was answered, at this pace."""
 
     def __init__(self, pace: Pace, limit: int) -> None:

@@ -19,11 +19,11 @@ import orjson
 from consumer import failpoints
 from consumer.system.processes import adopt_orphans, children, die_with_parent, memory_limit
 from consumer.trainers.protocol import JOB_LIMIT_BYTES, Work
-from pipeline import training
 from pipeline.datasets.cache import FULL
 from pipeline.deep import frameworks
 from pipeline.errors import RejectedError, TrainingFailed, said_by
 from pipeline.jobs import ErrorKind
+from pipeline.training import training
 
 MESSAGE_LIMIT = 4_000
 """Characters of an error or log message: enough to read, and it always fits a datagram."""
@@ -33,7 +33,12 @@ MOST_LEFT_OPEN = 64
 
 def warm_up(framework: str) -> None:
     """Before the first fork: nothing but imports, since an operation could start threads that a fork loses."""
-    for name in ("pipeline.preparation", "pipeline.evaluation", "pipeline.model_file", "sklearn.ensemble"):
+    for name in (
+        "pipeline.features.preparation",
+        "pipeline.evaluation",
+        "pipeline.model_files.model_file",
+        "sklearn.ensemble",
+    ):
         __import__(name)
     frameworks.warm_up(framework)
 

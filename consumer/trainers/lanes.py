@@ -23,8 +23,8 @@ from consumer.system.child_output import Output
 from consumer.system.processes import cpu_s, keep_to, resident_bytes
 from consumer.trainers.protocol import (
     JOB_LIMIT_BYTES,
+    Done,
     End,
-    Finished,
     Killed,
     LaneEvent,
     Logged,
@@ -292,7 +292,7 @@ class Lanes:
                 lane.rss_bytes = message.get("rss_bytes", lane.rss_bytes)
                 lane.running, lane.ahead, lane.deadline = lane.ahead, None, float("inf")
                 lane.retiring = message.pop("last") or lane.retiring
-                return Finished(job_id, verdict, **message)
+                return Done(job_id, verdict, **message)
         raise ValueError(f"a trainer sent {sorted(message)}")
 
     def _obey(self, framework: str, message: dict[str, Any], events: list[LaneEvent]) -> None:

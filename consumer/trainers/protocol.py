@@ -105,7 +105,7 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Done:
     """The trainer said itself how it went: trained (the result is in the spool), rejected, failed with a kind, or
     full: there was no space on the disk."""
 
@@ -131,4 +131,4 @@ class Returned:
     job_id: str
 
 
-LaneEvent = Taken | Reported | Logged | Finished | Killed | Returned
+LaneEvent = Taken | Reported | Logged | Done | Killed | Returned

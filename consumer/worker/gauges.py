@@ -11,12 +11,12 @@ from consumer.partitions.head_of_line import HeadOfLine
 from consumer.partitions.records import Partition
 from consumer.telemetry.metrics import Metrics
 from consumer.trainers.lanes import Lanes
-from consumer.worker.job_events import Chronicle
+from consumer.worker.job_events import JobEvents
 
 EVERY_S = 1.0
 
 
-class Observer:
+class Gauges:
     """Owned by the worker's thread; changes nothing of what it looks at."""
 
     def __init__(
@@ -24,7 +24,7 @@ class Observer:
         assignment: Assignment,
         lanes: Lanes,
         metrics: Metrics,
-        chronicle: Chronicle,
+        job_events: JobEvents,
         clock: Callable[[], datetime],
         whereabouts: Callable[[Partition, int], tuple[str, Mapping[str, str]]],
     ) -> None:
@@ -32,7 +32,7 @@ class Observer:
         self._assignment = assignment
         self._lanes = lanes
         self._metrics = metrics
-        self._chronicle = chronicle
+        self._job_events = job_events
         self._clock = clock
         self._whereabouts = whereabouts
         self._head_of_line = HeadOfLine()
@@ -71,4 +71,4 @@ class Observer:
             metrics.finished_ahead.labels(label).set(one.finished_ahead if one else 0)
         for one in standing.values():
             if one.due:
-                self._chronicle.held_up(one, *self._whereabouts(one.partition, one.offset))
+                self._job_events.held_up(one, *self._whereabouts(one.partition, one.offset))

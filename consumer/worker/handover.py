@@ -16,7 +16,7 @@ from consumer.jobs.claims import Claims
 from consumer.jobs.job import Job
 from consumer.jobs.jobs import Jobs
 from consumer.jobs.places import Place
-from consumer.jobs.readiness import Preparation
+from consumer.jobs.readiness import Readiness
 from consumer.partitions.assignment import Assignment
 from consumer.partitions.intake import Intake
 from consumer.partitions.records import Partition
@@ -35,7 +35,7 @@ class Handover:
         *,
         intake: Intake,
         claims: Claims,
-        preparation: Preparation,
+        readiness: Readiness,
         lanes: Lanes,
         timeout_s: float,
     ) -> None:
@@ -43,7 +43,7 @@ class Handover:
         self._assignment = assignment
         self._intake = intake
         self._claims = claims
-        self._preparation = preparation
+        self._readiness = readiness
         self._lanes = lanes
         self._timeout_s = timeout_s
         self._asked = threading.Event()
@@ -75,7 +75,7 @@ class Handover:
         failpoints.reach("while_draining")
         log.info("draining", running=self._lanes.busy, waiting=len(self._jobs) - self._lanes.busy)
         self._hand_back([*self._jobs])
-        self._preparation.ask_if_alone(self._leave_unless_alone)
+        self._readiness.ask_if_alone(self._leave_unless_alone)
 
     @property
     def left(self) -> bool:
@@ -115,7 +115,7 @@ class Handover:
             self._claims.release(released)
 
     def _leave_unless_alone(self, alone: bool) -> None:
-        """Leave the group at once if somebody else can have our partitions; called by a thread of the preparation."""
+        """Leave the group at once if somebody else can have our partitions; called by a thread of readiness."""
         if not alone:
             self._left.set()
             self._intake.leave()

@@ -29,7 +29,7 @@ _CAUSES = {
 }
 
 
-class Chronicle:
+class JobEvents:
     """Owned by the worker's thread; `trained` may be read by any."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """The main thread: takes each step of a request's way, owns all state, and waits for nothing.
 
     polled ─▶ claimed ─▶ its model's line ─▶ dataset ready ─▶ lane ─▶ trained ─▶ stored ─▶ announced
-    (intake)  (claims)   (jobs)              (preparation)    (lanes)  (child)    (registrar) (committer)
+    (intake)  (claims)   (jobs)              (readiness)    (lanes)  (child)    (registrar) (committer)
 
 Each neighbour in brackets is a thread or process with one client of its own; it gets orders and answers with a
 message in our inbox. `jobs` knows where each request is and lets it go only where it can go. A request that cannot or
@@ -39,32 +39,32 @@ from consumer.jobs.jobs import Jobs
 from consumer.jobs.lease import Beat
 from consumer.jobs.outcomes import Ending, Result, Reused, negative_outcome
 from consumer.jobs.places import Place
-from consumer.jobs.readiness import Crashed, Preparation, Prepared
-from consumer.jobs.registrar import GROUP_LIMIT, Found, GroupStored, Item, Registrar, Stored, Unstored, request_id_of
+from consumer.jobs.readiness import Crashed, Prepared, Readiness
+from consumer.jobs.registrar import GROUP_LIMIT, Decided, GroupStored, Item, Registrar, Stored, Unstored, request_id_of
 from consumer.partitions.announcements import Announcement
 from consumer.partitions.assignment import Assignment, Verdict
 from consumer.partitions.intake import Intake
-from consumer.partitions.read_ahead import Flow
+from consumer.partitions.read_ahead import ReadAhead
 from consumer.partitions.records import Membership, Partition, PassedOver, Polled, Record
 from consumer.publishing.committer import Committer, GroupSettled
 from consumer.system import disk
 from consumer.telemetry.metrics import Metrics
-from consumer.threads.batching import Gathering, Pace
+from consumer.threads.batching import Batching, Pace
 from consumer.threads.containment import PASSED_ON, UncontainedError, contain, contained
 from consumer.threads.inbox import Inbox
 from consumer.threads.neighbour import ThreadFailed
 from consumer.threads.retrying import Breakers
 from consumer.threads.watch import Watch
 from consumer.trainers.lanes import Lanes
-from consumer.trainers.protocol import End, Finished, Killed, LaneEvent, Logged, Reported, Returned, Taken
+from consumer.trainers.protocol import Done, End, Killed, LaneEvent, Logged, Reported, Returned, Taken
 from consumer.worker.feeding import Limits, spec_of
-from consumer.worker.gauges import Observer
+from consumer.worker.gauges import Gauges
 from consumer.worker.handover import Handover
-from consumer.worker.job_events import Chronicle
+from consumer.worker.job_events import JobEvents
 from pipeline.errors import RejectedError
 from pipeline.jobs import ErrorKind, Failure, OutcomeKind, RegisteredModel, milliseconds
 from pipeline.ledger import Cancel, Owner
-from pipeline.quotas import Quotas
+from pipeline.registry.quotas import Quotas
 
 log = structlog.get_logger(__name__)
 
@@ -95,12 +95,12 @@ class Worker:
         *,
         intake: Intake,
         claims: Claims,
-        preparation: Preparation,
+        readiness: Readiness,
         lanes: Lanes,
         registrar: Registrar,
         committer: Committer,
         checkpoints: Checkpoints,
-        chronicle: Chronicle,
+        job_events: JobEvents,
         breakers: Breakers,
         metrics: Metrics,
         limits: Limits,
@@ -114,12 +114,12 @@ class Worker:
         self._inbox = inbox
         self._intake = intake
         self._claims = claims
-        self._preparation = preparation
+        self._readiness = readiness
         self._lanes = lanes
         self._registrar = registrar
         self._committer = committer
         self._checkpoints = checkpoints
-        self._chronicle = chronicle
+        self._job_events = job_events
         self._breakers = breakers
         self._metrics = metrics
         self._limits = limits
@@ -128,13 +128,13 @@ class Worker:
         self._dask_scheduler = dask_scheduler
         self._clock = clock
         self._assignment = Assignment(me.boot)
-        self._jobs = Jobs(quotas.trainings, preparation.put_down)
+        self._jobs = Jobs(quotas.trainings, readiness.put_down)
         self._fed = 0
         self._duplicates = Duplicates()
         self._unclaimed = 0
-        self._flow = Flow(limits.look_ahead)
-        self._observer = Observer(self._assignment, lanes, metrics, chronicle, clock, self._whereabouts)
-        self._storing: Gathering[Item] = Gathering(Pace(STORE_PACE_S), GROUP_LIMIT)
+        self._read_ahead = ReadAhead(limits.look_ahead)
+        self._gauges = Gauges(self._assignment, lanes, metrics, job_events, clock, self._whereabouts)
+        self._storing: Batching[Item] = Batching(Pace(STORE_PACE_S), GROUP_LIMIT)
         self._again: deque[tuple[float, Item]] = deque()
         """What could not be stored for an error of ours, and when it is tried again."""
         self._announcing = Pace(ANNOUNCE_PACE_S)
@@ -144,7 +144,7 @@ class Worker:
             self._assignment,
             intake=intake,
             claims=claims,
-            preparation=preparation,
+            readiness=readiness,
             lanes=lanes,
             timeout_s=limits.drain_timeout_s,
         )
@@ -206,7 +206,7 @@ class Worker:
         self._start_jobs()
         self._throttle()
         self._send_groups(now)
-        self._observer.observe(now, self._jobs)
+        self._gauges.observe(now, self._jobs)
         self._check_intake(now)
 
     def _pause_s(self) -> float:
@@ -266,7 +266,7 @@ class Worker:
             if isinstance(record, PassedOver):
                 self._assignment.pass_over(record)
                 continue
-            self._flow.received += 1
+            self._read_ahead.received += 1
             if self._assignment.deliver(record):
                 work.append(record)
         if not self._handover.draining:
@@ -330,7 +330,7 @@ class Worker:
         """A record that gets no outcome of its own becomes a dead letter."""
         record, reason = ruling.record, _DEAD_LETTERS[ruling.standing]
         ids = {"request_id": ruling.asked.request.request_id} if ruling.asked else {}
-        self._chronicle.buried(reason, ruling.message, partition=record.partition.number, offset=record.offset, **ids)
+        self._job_events.buried(reason, ruling.message, partition=record.partition.number, offset=record.offset, **ids)
         self._duplicates.over(record)
         self._assignment.announce(Announcement(record, dead_letter=(reason, ruling.message)))
 
@@ -360,7 +360,7 @@ class Worker:
         held_before = job.claim is not None
         job.claim = ruling.claim
         if ruling.standing is Standing.SETTLED and ruling.outcome is not None:
-            self._store(job, Found(ruling.outcome))
+            self._store(job, Decided(ruling.outcome))
         elif ruling.standing is Standing.MINE or (ruling.standing is Standing.FOUND and held_before):
             self._adopt(job, asked.problem)
         else:
@@ -383,7 +383,7 @@ class Worker:
             self._end(job, OutcomeKind.FAILED, Failure(ErrorKind.WORKER_LOST, message))
         else:
             job.suspect = claim.worker_losses >= min(SUSPECT_FROM, self._limits.worker_losses - 1) > 0
-            self._chronicle.accepted(job)
+            self._job_events.accepted(job)
             self._jobs.move(job, Place.WAITING)
 
     def _look_again(self, now: float) -> None:
@@ -408,7 +408,7 @@ class Worker:
         jobs = self._jobs
         while (
             jobs.count(Place.READY) < self._lanes.room()
-            and self._preparation.has_room
+            and self._readiness.has_room
             and (job := jobs.take()) is not None
         ):
             self._step("prepare", job.request_id, self._prepare, job)
@@ -416,11 +416,11 @@ class Worker:
             self._step("feed", ready.request_id, self._feed, ready)
 
     def _prepare(self, job: Job) -> None:
-        job.dataset = self._preparation.at_once(job)
+        job.dataset = self._readiness.at_once(job)
         if job.dataset is not None:
             self._jobs.move(job, Place.READY)
         else:
-            self._preparation.prepare(job)
+            self._readiness.prepare(job)
 
     def _prepared(self, answer: Prepared) -> None:
         if answer.job.moves == answer.moves:
@@ -428,7 +428,7 @@ class Worker:
             return
         with contained(self._metrics, "prepare", **answer.job.ids):
             if answer.dataset is not None:
-                self._preparation.put_down(answer.dataset)
+                self._readiness.put_down(answer.dataset)
             disk.remove(answer.checkpoint)
 
     def _go_on_prepared(self, job: Job, answer: Prepared) -> None:
@@ -454,7 +454,7 @@ class Worker:
             self._refuse(job, Failure(ErrorKind.INVALID_REQUEST, str(error)))
             return
         assert job.dataset is not None
-        job.recipe = self._preparation.recipe(job.request, job.dataset)
+        job.reuse_key = self._readiness.reuse_key(job.request, job.dataset)
         self._jobs.move(job, Place.FED)
         self._lanes.feed(spec)
 
@@ -464,43 +464,43 @@ class Worker:
         job = self._jobs.get(event.job_id)
         if job is None or job.place not in (Place.FED, Place.TRAINING):  # it was ended otherwise
             return
-        if job.failure is not None and isinstance(event, Finished | Killed | Returned):
+        if job.failure is not None and isinstance(event, Done | Killed | Returned):
             self._end(job, OutcomeKind.FAILED, job.failure)
             return
         match event:
             case Taken():
                 self._taken(job)
             case Reported():
-                self._chronicle.reported(job, event)
+                self._job_events.reported(job, event)
                 failpoints.reach("while_training")
             case Logged():
-                self._chronicle.logged(job, event)
+                self._job_events.logged(job, event)
             case Returned():
                 self._start_over(job)
-            case Finished():
+            case Done():
                 self._finished(job, event)
             case Killed():
                 self._killed(job, event)
 
     def _taken(self, job: Job) -> None:
         self._jobs.move(job, Place.TRAINING)
-        self._chronicle.started(job)
+        self._job_events.started(job)
         if job.keeps_checkpoints and job.spool is not None:
             self._checkpoints.keep(job.request_id, job.spool)
         if job.cancelled or job.failure:
             self._lanes.kill(job.request_id, End.CANCELLED, job.cancelled)
 
-    def _finished(self, job: Job, event: Finished) -> None:
+    def _finished(self, job: Job, event: Done) -> None:
         if event.verdict == "trained":
-            self._chronicle.finished(job, "")
+            self._job_events.finished(job, "")
             assert job.spool is not None
-            self._store(job, Result(job.request, self._ending(job), job.spool, job.recipe))
+            self._store(job, Result(job.request, self._ending(job), job.spool, job.reuse_key))
         elif event.verdict == "full":
             self._lacks_space(job, event.message)
         else:
             rejected = event.verdict == "rejected"
             error = ErrorKind.INVALID_REQUEST if rejected else ErrorKind(event.kind)
-            self._chronicle.finished(job, error)
+            self._job_events.finished(job, error)
             self._end(job, OutcomeKind.REJECTED if rejected else OutcomeKind.FAILED, Failure(error, event.message))
 
     def _lacks_space(self, job: Job, message: str) -> None:
@@ -509,23 +509,23 @@ class Worker:
         If there is as much as soon as its files are gone, it has filled the disk itself, and its attempts are counted.
         """
         assert job.spool is not None
-        self._chronicle.lacks_space(job, message)
+        self._job_events.lacks_space(job, message)
         wanted_bytes = 2 * disk.size_bytes(job.spool)
         job.remove_files()
         if self._given_up(job):
             return
         self._jobs.move(job, Place.PREPARING)
         if disk.has_room(self._spool, wanted_bytes):
-            self._preparation.count_crash(job, message)
+            self._readiness.count_crash(job, message)
         else:
             self._jobs.put_down(job)
-            self._preparation.prepare(job, wanted_bytes)
+            self._readiness.prepare(job, wanted_bytes)
 
     def _killed(self, job: Job, event: Killed) -> None:
-        self._chronicle.killed(event.end)
+        self._job_events.killed(event.end)
         if event.end is End.CRASHED:
             self._jobs.move(job, Place.PREPARING)
-            self._preparation.count_crash(job, event.message)
+            self._readiness.count_crash(job, event.message)
             return
         kind, error = _ENDS[event.end]
         self._end(job, kind, Failure(error, event.message))
@@ -539,12 +539,12 @@ class Worker:
         if job.claim is None or crashed.count is None:
             self._park(job)
             return
-        self._chronicle.crashed(job, crashed.count, crashed.message)
+        self._job_events.crashed(job, crashed.count, crashed.message)
         if crashed.count >= self._limits.attempts:
             message = f"{crashed.message}; that was attempt {crashed.count} of {self._limits.attempts} (MAX_ATTEMPTS)"
             self._end(job, OutcomeKind.FAILED, Failure(ErrorKind.TRAINER_CRASHED, message))
             return
-        self._chronicle.retrying(job, crashed.message)
+        self._job_events.retrying(job, crashed.message)
         job.claim = replace(job.claim, trainer_crashes=crashed.count)
         self._start_over(job)
 
@@ -601,14 +601,14 @@ class Worker:
             self._assignment.announce(Announcement(record, outcome, stored.registered))
         if job.keeps_checkpoints:
             self._checkpoints.drop(job.request_id)
-        self._chronicle.stored(job, stored)
+        self._job_events.stored(job, stored)
 
     def _unstored(self, unstored: Unstored) -> None:
         job = self._jobs.get(unstored.request_id)
         if job is None:
             return
         if unstored.again is None:
-            self._chronicle.taken_over(job)
+            self._job_events.taken_over(job)
             self._park(job)
         elif self._handover.draining:
             self._release(job)
@@ -638,7 +638,7 @@ class Worker:
     def _settled(self, settled: GroupSettled) -> None:
         now = time.monotonic()
         if settled.verdict is Verdict.REFUSED and len(settled.group.announcements) == 1:
-            self._chronicle.refused(settled.group.announcements[0])
+            self._job_events.refused(settled.group.announcements[0])
         for announcement in self._assignment.settle(settled.group, settled.verdict, now):
             if announcement.outcome is not None:
                 log.debug("announced", kind=announcement.outcome.kind.value, request_id=announcement.outcome.request_id)
@@ -659,16 +659,16 @@ class Worker:
         if job is None or job.place is Place.PARKED or job.cancelled:
             return
         if job.place is Place.STORING:
-            self._chronicle.cancelled(job, "late")
+            self._job_events.cancelled(job, "late")
             return
         failure = _cancelled(cancel)
         job.cancelled = failure.message
         if self._stopped(job, failure.message):
-            self._chronicle.cancelled(job, "stopped")
+            self._job_events.cancelled(job, "stopped")
         elif job.place is Place.TRAINING:  # it has ended by itself, and its event is on its way
-            self._chronicle.cancelled(job, "late")
+            self._job_events.cancelled(job, "late")
         else:
-            self._chronicle.cancelled(job, "waiting")
+            self._job_events.cancelled(job, "waiting")
             self._end(job, OutcomeKind.CANCELLED, failure)
 
     # The worker goes ----------------------------------------------------------------------------------------------
@@ -690,11 +690,11 @@ class Worker:
     def _throttle(self) -> None:
         """Read on only as fast as requests can be claimed and finished, and not while a service is away."""
         halted = self._handover.draining or self._breakers.any_open()
-        self._intake.read(self._flow.reading(self._assignment, self._unclaimed, halted=halted))
-        if not self._flow.full:
+        self._intake.read(self._read_ahead.reading(self._assignment, self._unclaimed, halted=halted))
+        if not self._read_ahead.full:
             for partition in self._assignment.rewind():
                 self._intake.rewind(*partition)
-        self._metrics.intake_paused.set(halted or self._flow.full)
+        self._metrics.intake_paused.set(halted or self._read_ahead.full)
 
     def _check_intake(self, now: float) -> None:
         if not self._handover.left and now - self._intake.turned_at > POLLS_WITHIN_S:

@@ -2,7 +2,7 @@
 
 from sklearn.neighbors import NearestCentroid
 
-from pipeline.algorithms import Algorithm
+from tensorfleet.algorithms import Algorithm
 
 NEAREST_CENTROID = Algorithm.of(
     "nearest_centroid",

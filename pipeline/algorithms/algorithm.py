@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from pipeline.algorithms.hyperparameters import Hyperparameter, Integer, Kind, derive, shown
-from pipeline.columns import Column, Role
 from pipeline.deep.shapes import row_shape
 from pipeline.errors import RejectedError
 from pipeline.jobs import HyperparameterValue
@@ -44,7 +43,7 @@ class Algorithm:
         sliced: whether `warm_start` adds members one after another, so that a fit in slices can show its progress.
         framework: what trains it, of pipeline.deep.frameworks; empty for scikit-learn.
         takes: what a row is to it; images and sequences are columns of numbers, with a shape.
-        trusted_types: types in its fitted state beyond those every model file may hold (see pipeline.model_file).
+        trusted_types: types in its fitted state beyond those that every model file may hold.
     """
 
     name: str
@@ -108,19 +107,18 @@ class Algorithm:
             return hyperparameters
         return {**hyperparameters, "input_shape": list(shape)}
 
-    def check_columns(self, resolved: Resolved, columns: Sequence[Column]) -> None:
-        """Raises RejectedError if these feature columns are not the image or sequence that it takes."""
+    def check_columns(self, resolved: Resolved, n_columns: int, not_numeric: Sequence[str]) -> None:
+        """Raises RejectedError if so many feature columns are not the image or sequence that it takes."""
         if self.takes == "table":
             return
-        others = [column.name for column in columns if column.role is not Role.NUMERIC]
-        if others:
-            are = "is" if len(others) == 1 else "are"
+        if not_numeric:
+            are = "is" if len(not_numeric) == 1 else "are"
             raise RejectedError(
                 f"{self.name} takes columns of numbers, which together are the {self.takes}; "
-                f"{', '.join(others[:10])} {are} not"
+                f"{', '.join(not_numeric[:10])} {are} not"
             )
         shape: Any = resolved.get("input_shape")
-        row_shape(self.takes, len(columns), shape)
+        row_shape(self.takes, n_columns, shape)
 
     def build(self, resolved: Resolved, n_classes: int = 2) -> Any:
         """The unfitted estimator for what `resolve` gave; `n_classes` is of no matter to a regressor."""

@@ -11,7 +11,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from pipeline.aliases import Alias, AliasChange, AliasChangeReason
-from pipeline.mongodb import Document, durable, transient
+from pipeline.databases.mongodb import Document, durable, transient
 
 
 class MongoAliases:

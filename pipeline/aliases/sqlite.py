@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from pipeline.aliases import Alias, AliasChange, AliasChangeReason
-from pipeline.sqlite import SqliteFile
+from pipeline.databases.sqlite import SqliteFile
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS model_aliases (

@@ -64,7 +64,7 @@ class ArtifactStore(Protocol):
     def fetch(self, uri: str, target: Path) -> None:
         """Write the stored bytes to the path.  Raises NotFoundError, or RejectedError for a uri of another store.
 
-        The caller checks the sha256 before it reads anything (pipeline.model_file does).
+        The caller checks the sha256 before it reads anything (pipeline.model_files.model_file does).
         """
         ...
 

@@ -17,9 +17,9 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from pipeline.artifacts import ListedArtifact, NewArtifact
+from pipeline.databases.mongodb import Document, durable, insert_new, transient
 from pipeline.errors import CorruptArtifactError, NotFoundError, RejectedError
 from pipeline.jobs import StoredArtifact
-from pipeline.mongodb import Document, durable, insert_new, transient
 
 NAMESPACE_NOT_FOUND = 26
 CHUNK_BYTES = 255 * 1024  # what every GridFS driver writes

@@ -21,7 +21,7 @@ from pipeline.datasets import Abandoned, Dataset, DatasetStore, Fetched, LoadAba
 from pipeline.datasets.names import check_name
 from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, TransientError
-from pipeline.recent import put_newest
+from pipeline.lru import put_newest
 
 SERVICE = "dataset cache"
 FULL = (errno.ENOSPC, errno.EDQUOT)

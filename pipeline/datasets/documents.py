@@ -14,9 +14,9 @@ from bson.errors import BSONError
 from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.errors import OperationFailure
 
+from pipeline.databases.mongodb import ACCESS_CODES, NOT_AUTHORIZED, Document, waiting_helps
 from pipeline.datasets.versions import is_number, is_profile, is_text
 from pipeline.errors import RejectedError, said_by
-from pipeline.mongodb import ACCESS_CODES, NOT_AUTHORIZED, Document, waiting_helps
 
 CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True,

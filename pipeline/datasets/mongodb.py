@@ -19,6 +19,7 @@ from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
+from pipeline.databases.mongodb import Document, durable, transient
 from pipeline.datasets import (
     UNKNOWN_ORIGIN,
     Added,
@@ -47,7 +48,6 @@ from pipeline.datasets.sink import Sink
 from pipeline.datasets.tables import about, canonical, check_target, profile
 from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError
-from pipeline.mongodb import Document, durable, transient
 
 OWN_COLLECTIONS = frozenset(
     {"datasets", "model_registry", "model_aliases", "training_requests", "training_outcomes", "workers"}

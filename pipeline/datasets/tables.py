@@ -189,8 +189,8 @@ def _tensor(name: str, column: Column) -> Column:
         shape.append(inner.list_size)
         inner = inner.value_type
     if not shape or not (pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)):
-        if shape and pa.types.is_null(inner):
-            return column
+        if shape and pa.types.is_null(inner):  # lists in which all is missing
+            return chunked([pa.nulls(len(column))], pa.null())
         raise RejectedError(
             f"column {name!r} holds values of type {column.type}; a column takes numbers, booleans, text, dates, "
             "or lists of numbers of one length.  Spread nested values over columns of their own"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from pipeline.deep.course import Arrays, Course, Watch
+from pipeline.deep.epoch_state import Arrays, EpochState, EpochWatch
 from pipeline.deep.frameworks import FRAMEWORKS
 from pipeline.deep.shapes import row_shape
 
@@ -80,7 +80,7 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         built: Network = build(self, shape, n_classes)
         return built
 
-    def fit(self, X: NDArray[Any], y: NDArray[Any], *, watch: Watch | None = None) -> Self:
+    def fit(self, X: NDArray[Any], y: NDArray[Any], *, watch: EpochWatch | None = None) -> Self:
         """X: (rows, features), finite numbers, standardised; y: (rows,) labels.
 
         Raises RejectedError where the features have not the shape the network takes, FloatingPointError when the loss
@@ -92,10 +92,10 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         fit_on, held_out = self._held_out(codes)
         with self._out_of_memory():
             network = self.network(rows.shape[1:], len(self.classes_))
-            course = self._follow(network, rows, codes, fit_on, held_out, watch or Watch())
-        self.weights_ = list(course.best or course.weights)
-        self.n_iter_ = course.epoch
-        self.history_ = {"loss": course.losses, "validation_loss": course.validation_losses}
+            state = self._follow(network, rows, codes, fit_on, held_out, watch or EpochWatch())
+        self.weights_ = list(state.best or state.weights)
+        self.n_iter_ = state.epoch
+        self.history_ = {"loss": state.losses, "validation_loss": state.validation_losses}
         network.set_weights(self.weights_)
         self._built = network
         return self
@@ -159,39 +159,39 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         codes: Codes,
         fit_on: NDArray[np.intp],
         held_out: NDArray[np.intp],
-        watch: Watch,
-    ) -> Course:
-        course = watch.resumed() or Course()
-        if course.epoch:
-            network.set_weights(course.weights)
-            network.set_optimizer_state(course.optimizer)
-        while course.epoch < self.epochs and not self._enough(course):
-            seed = int(np.random.SeedSequence([self.random_state, course.epoch]).generate_state(1)[0])
-            order = fit_on[np.random.default_rng([self.random_state, course.epoch]).permutation(len(fit_on))]
+        watch: EpochWatch,
+    ) -> EpochState:
+        state = watch.resumed() or EpochState()
+        if state.epoch:
+            network.set_weights(state.weights)
+            network.set_optimizer_state(state.optimizer)
+        while state.epoch < self.epochs and not self._enough(state):
+            seed = int(np.random.SeedSequence([self.random_state, state.epoch]).generate_state(1)[0])
+            order = fit_on[np.random.default_rng([self.random_state, state.epoch]).permutation(len(fit_on))]
             loss = network.fit_epoch(rows[order], codes[order], self.batch_size, seed)
-            course.epoch += 1
+            state.epoch += 1
             if not np.isfinite(loss):
                 raise FloatingPointError(
-                    f"the loss is {loss} after epoch {course.epoch}: try a learning_rate below {self.learning_rate:g}"
+                    f"the loss is {loss} after epoch {state.epoch}: try a learning_rate below {self.learning_rate:g}"
                 )
-            course.losses.append(loss)
+            state.losses.append(loss)
             if len(held_out):
-                self._validate(course, network, rows[held_out], codes[held_out])
+                self._validate(state, network, rows[held_out], codes[held_out])
             if watch.due():
-                course.weights, course.optimizer = network.weights(), network.optimizer_state()
-                watch.keep(course)
-            watch.told(course.epoch, self.epochs, f"epoch {course.epoch:,} of {self.epochs:,}; loss {loss:.4f}")
-        course.weights = network.weights()
-        return course
+                state.weights, state.optimizer = network.weights(), network.optimizer_state()
+                watch.keep(state)
+            watch.told(state.epoch, self.epochs, f"epoch {state.epoch:,} of {self.epochs:,}; loss {loss:.4f}")
+        state.weights = network.weights()
+        return state
 
-    def _validate(self, course: Course, network: Network, rows: Rows, codes: Codes) -> None:
+    def _validate(self, state: EpochState, network: Network, rows: Rows, codes: Codes) -> None:
         loss = _cross_entropy(_logits(network, rows), codes)
-        course.validation_losses.append(loss)
-        if loss < course.best_loss:
-            course.best, course.best_loss, course.best_epoch = network.weights(), loss, course.epoch
+        state.validation_losses.append(loss)
+        if loss < state.best_loss:
+            state.best, state.best_loss, state.best_epoch = network.weights(), loss, state.epoch
 
-    def _enough(self, course: Course) -> bool:
-        return self.early_stopping and course.epoch - course.best_epoch >= self.patience and bool(course.epoch)
+    def _enough(self, state: EpochState) -> bool:
+        return self.early_stopping and state.epoch - state.best_epoch >= self.patience and bool(state.epoch)
 
 
 def _logits(network: Network, rows: Rows) -> NDArray[np.float32]:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.deep.classifier import DeepClassifier
+from pipeline.type_names import stored
 
 
+@stored
 @dataclass(eq=False, repr=False)
 class TorchLogistic(DeepClassifier):
     """A linear layer."""
@@ -21,6 +23,7 @@ class TorchLogistic(DeepClassifier):
     builder = "logistic"
 
 
+@stored
 @dataclass(eq=False, repr=False)
 class TorchMLP(DeepClassifier):
     """Fully connected layers with ReLU; dropout after the first."""
@@ -32,6 +35,7 @@ class TorchMLP(DeepClassifier):
     builder = "mlp"
 
 
+@stored
 @dataclass(eq=False, repr=False)
 class TorchCNN(DeepClassifier):
     """Convolutions 3x3, a pooling after the first, and a dense layer; rows are images."""
@@ -47,6 +51,7 @@ class TorchCNN(DeepClassifier):
     takes = "image"
 
 
+@stored
 @dataclass(eq=False, repr=False)
 class TorchLSTM(DeepClassifier):
     """A long short-term memory; rows are sequences."""
@@ -61,6 +66,7 @@ class TorchLSTM(DeepClassifier):
     takes = "sequence"
 
 
+@stored
 @dataclass(eq=False, repr=False)
 class TorchTransformer(DeepClassifier):
     """Pre-norm transformer blocks over the steps, with learned positions; rows are sequences."""
@@ -78,6 +84,7 @@ class TorchTransformer(DeepClassifier):
     takes = "sequence"
 
 
+@stored
 @dataclass(eq=False, repr=False)
 class KerasDNN(DeepClassifier):
     """Fully connected layers with ReLU; dropout after the first."""
@@ -91,6 +98,7 @@ class KerasDNN(DeepClassifier):
     builder = "mlp"
 
 
+@stored
 @dataclass(eq=False, repr=False)
 class KerasCNN(DeepClassifier):
     """Convolutions 3x3, a pooling after the first, and a dense layer; rows are images."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.deep import classifiers
 from pipeline.deep.classifier import Codes, DeepClassifier, Rows
-from pipeline.deep.course import Arrays
+from pipeline.deep.epoch_state import Arrays
 
 Shape = tuple[int, ...]
 

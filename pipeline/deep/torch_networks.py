@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.deep import classifiers
 from pipeline.deep.classifier import Codes, DeepClassifier, Rows
-from pipeline.deep.course import Arrays
+from pipeline.deep.epoch_state import Arrays
 
 Shape = tuple[int, ...]
 

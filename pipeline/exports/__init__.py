@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import RejectedError
-from pipeline.model_file import LoadedModel
+from pipeline.model_files.model_file import LoadedModel
 
 __all__ = ["FORMATS", "Exported", "export"]
 

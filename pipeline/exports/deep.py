@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.deep.classifier import DeepClassifier, Network, Rows
 from pipeline.errors import RejectedError
 from pipeline.exports import Exported
-from pipeline.model_file import LoadedModel
+from pipeline.model_files.model_file import LoadedModel
 
 
 def export_safetensors(model: LoadedModel, path: Path) -> Exported:

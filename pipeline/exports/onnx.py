@@ -26,12 +26,12 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 
-from pipeline.columns import Column, Role, read
 from pipeline.deep.classifier import DeepClassifier
 from pipeline.errors import RejectedError
 from pipeline.exports import Exported
-from pipeline.model_file import LoadedModel, Predictions
-from pipeline.preparation import known_categories
+from pipeline.features.columns import Column, Role, read
+from pipeline.features.preparation import known_categories
+from pipeline.model_files.model_file import LoadedModel, Predictions
 
 MISSING_CATEGORY = "missing"
 """What preparation makes of a missing category, too."""

@@ -28,10 +28,10 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from pipeline.databases.mongodb import Document, durable, insert_new, plain, transient, upserted
 from pipeline.errors import SupersededError, TransientError
 from pipeline.jobs import Outcome, fields_of
 from pipeline.ledger import Cancel, Claim, Entry, Home, NewClaim, Owner, RequestRow
-from pipeline.mongodb import Document, durable, insert_new, plain, transient, upserted
 
 RETENTION_S = 90 * 86_400.0
 UNFINISHED_S = 60 * 86_400.0

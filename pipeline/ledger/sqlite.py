@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
+from pipeline.databases.sqlite import SqliteFile
 from pipeline.errors import SupersededError
 from pipeline.jobs import Outcome
 from pipeline.ledger import Cancel, Claim, Entry, Home, NewClaim, Owner, RequestRow
-from pipeline.sqlite import SqliteFile
 
 RETENTION_S = 90 * 86_400.0
 STUB_S = 7 * 86_400.0

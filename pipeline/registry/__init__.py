@@ -72,12 +72,12 @@ class Registry(Protocol):
         """Note that the version is archived since then, or with None that it is not; returns its document after that.
 
         One that is archived already keeps its moment.  Raises NotFoundError as get() does, and RejectedError for a
-        document of the replaced worker.  Whether an alias points there is pipeline.archiving's to ask.
+        document of the replaced worker.  Whether an alias points there is pipeline.lifecycle.archiving's to ask.
         """
         ...
 
-    def same(self, project: str, recipe: str) -> RegisteredModel | None:
-        """The newest version of the project that this recipe gave and that is not archived (see pipeline.recipe)."""
+    def same(self, project: str, reuse_key: str) -> RegisteredModel | None:
+        """The project's newest version with this key (see pipeline.training.reuse_key) that is not archived."""
         ...
 
     def usage(self, project: str) -> Usage:

@@ -16,11 +16,11 @@ import pymongo
 from pymongo import ReturnDocument
 from pymongo.database import Database
 
+from pipeline.databases.mongodb import Document, durable, insert_new, plain, transient
 from pipeline.errors import RejectedError
 from pipeline.jobs import Model, Outcome, RegisteredModel
-from pipeline.mongodb import Document, durable, insert_new, plain, transient
 from pipeline.registry import NO_TAGS, Usage
-from pipeline.registry.absent import no_such_model, no_such_version, only_archived
+from pipeline.registry.not_found import no_such_model, no_such_version, only_archived
 
 LEGACY_PROJECT = "default"
 NUMBERED = {"version_number": {"$gte": 1}}
@@ -51,7 +51,7 @@ class MongoRegistry:
         )
         self._models.create_index([("created_at", pymongo.DESCENDING)])
         self._models.create_index(["project", "version_number", "archived_at", "artifact_bytes"])
-        self._models.create_index(["recipe", "project"], partialFilterExpression={"recipe": {"$gt": ""}})
+        self._models.create_index(["reuse_key", "project"], partialFilterExpression={"reuse_key": {"$gt": ""}})
 
     @transient("registering models")
     def register(self, outcomes: Sequence[Outcome]) -> Mapping[str, RegisteredModel]:
@@ -138,8 +138,8 @@ class MongoRegistry:
         return standing
 
     @transient("finding a model")
-    def same(self, project: str, recipe: str) -> RegisteredModel | None:
-        query = {"recipe": {"$gt": "", "$eq": recipe}, "project": project, **NUMBERED, **NOT_ARCHIVED}
+    def same(self, project: str, reuse_key: str) -> RegisteredModel | None:
+        query = {"reuse_key": {"$gt": "", "$eq": reuse_key}, "project": project, **NUMBERED, **NOT_ARCHIVED}
         row = self._models.find_one(query, sort=[("created_at", pymongo.DESCENDING)])
         return None if row is None else _registered(row)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import orjson
 
+from pipeline.databases.sqlite import SqliteFile
 from pipeline.jobs import Outcome, RegisteredModel
 from pipeline.registry import NO_TAGS, Usage
-from pipeline.registry.absent import no_such_model, no_such_version, only_archived
-from pipeline.sqlite import SqliteFile
+from pipeline.registry.not_found import no_such_model, no_such_version, only_archived
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 MOMENTS = ("created_at", "archived_at")
@@ -99,12 +99,12 @@ class SqliteRegistry:
             )
         return changed
 
-    def same(self, project: str, recipe: str) -> RegisteredModel | None:
+    def same(self, project: str, reuse_key: str) -> RegisteredModel | None:
         with self._file.reading() as db:
             row = db.execute(
-                "SELECT document FROM model_registry WHERE project = ? AND json_extract(document, '$.recipe') = ?"
+                "SELECT document FROM model_registry WHERE project = ? AND json_extract(document, '$.reuse_key') = ?"
                 f" AND {NOT_ARCHIVED} AND ? != '' ORDER BY created_at DESC, version_number DESC LIMIT 1",
-                (project, recipe, recipe),
+                (project, reuse_key, reuse_key),
             ).fetchone()
         return None if row is None else _read(row[0])
 

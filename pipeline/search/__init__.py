@@ -16,10 +16,10 @@ from pipeline.errors import TrainingFailed
 from pipeline.jobs import Search
 from pipeline.search.checks import check
 from pipeline.search.fitting import Fit, Fitting, Fold, here
-from pipeline.search.scorer import Found, Scorer, Trial, scoring
+from pipeline.search.scorer import Scorer, SearchResult, Trial, scoring
 from pipeline.search.strategies import batches, planned
 
-__all__ = ["FOLDS", "Fit", "Fold", "Found", "Trial", "check", "fitting_on", "planned", "run", "scoring"]
+__all__ = ["FOLDS", "Fit", "Fold", "SearchResult", "Trial", "check", "fitting_on", "planned", "run", "scoring"]
 
 FOLDS = 5
 
@@ -36,7 +36,7 @@ def run(
     report: Callable[[int, int, str], None],
     fitting: Fitting = here,
     clock: Callable[[], float] = time.monotonic,
-) -> Found:
+) -> SearchResult:
     """Score candidates until there are no more, or the time budget is over; what is in `notes` counts as scored.
 
     `made_on` is one line that says on what scores depend beside the request: notes made on something else do not count.
@@ -61,7 +61,7 @@ def run(
     if scorer.best is None:
         why = next((trial.error for trial in scorer.trials if trial.error), "the metric is not defined on any fold")
         raise TrainingFailed(f"none of {len(scorer.trials)} candidates could be scored: {why}")
-    return Found(scorer.best, tuple(scorer.trials), in_all, scorer.scoring, cut)
+    return SearchResult(scorer.best, tuple(scorer.trials), in_all, scorer.scoring, cut)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from distributed import Client, Future, KilledWorker, get_worker
 
 from pipeline.environment import LIBRARIES, environment
 from pipeline.errors import said_by
-from pipeline.search.fitting import Fit, Fold, Outcome, here, on_fold, only_the_users
+from pipeline.search.fitting import Fit, Fitted, Fold, here, on_fold, only_the_users
 from pipeline.search.space import Values
 
 PATIENCE_S = 30.0
@@ -63,7 +63,7 @@ class DaskCluster:
     _client: Client | None = None
     _folds: list[Future[Fold]] = field(default_factory=list)
 
-    def __call__(self, folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Outcome]:
+    def __call__(self, folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Fitted]:
         left = deque(candidates)
         tries = 0
         while left and not self.given_up:
@@ -90,7 +90,7 @@ class DaskCluster:
             client, self._client = self._client, None
             client.close(timeout=2)
 
-    def _fitted(self, folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Outcome]:
+    def _fitted(self, folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Fitted]:
         client = self._connected(folds)
         waiting = iter(candidates)
         ahead: deque[tuple[Values, list[Future[_Scored]]]] = deque()
@@ -158,10 +158,10 @@ def _scored(fold: Fold, candidate: Values, rows: int, fit: Fit, expected: Mappin
     return _Scored(score, error, time.perf_counter() - begun, said)
 
 
-def _together(folds: Sequence[_Scored]) -> Outcome:
+def _together(folds: Sequence[_Scored]) -> Fitted:
     """One outcome of all folds; what was warned of there is warned of here."""
     for message in dict.fromkeys(message for one in folds for message in one.warnings):
         warnings.warn(message, stacklevel=2)
     fit_s = sum(one.fit_s for one in folds)
     error = next((one.error for one in folds if one.error), "")
-    return Outcome(() if error else [one.score for one in folds], fit_s, error)
+    return Fitted(() if error else [one.score for one in folds], fit_s, error)

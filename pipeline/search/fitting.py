@@ -31,7 +31,7 @@ Fit = Callable[[Values, Any, NDArray[Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Fitted:
     """What fitting a candidate has come to: a score for each fold, or `error` with why it could not be fitted."""
 
     scores: Sequence[float | None]
@@ -40,7 +40,7 @@ class Outcome:
 
 
 class Fitting(Protocol):
-    def __call__(self, folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Outcome]:
+    def __call__(self, folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Fitted]:
         """The outcomes in the order of `candidates`, each fitted on the first `rows` of every fold.
 
         Raises MemoryError.  What is not asked for need not be fitted.
@@ -48,7 +48,7 @@ class Fitting(Protocol):
         ...
 
 
-def here(folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Outcome]:
+def here(folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Fitted]:
     """In this thread, each candidate when it is asked for."""
     for candidate in candidates:
         begun = time.perf_counter()
@@ -59,7 +59,7 @@ def here(folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: in
             if error:
                 break
             scores.append(score)
-        yield Outcome(() if error else scores, time.perf_counter() - begun, error)
+        yield Fitted(() if error else scores, time.perf_counter() - begun, error)
 
 
 def on_fold(fold: Fold, fit: Fit, candidate: Values, rows: int) -> tuple[float | None, str]:

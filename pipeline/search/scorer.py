@@ -13,7 +13,7 @@ import orjson
 from pipeline.algorithms import Algorithm
 from pipeline.evaluation import LOWER_IS_BETTER
 from pipeline.jobs import Search
-from pipeline.search.fitting import Fit, Fitting, Fold, Outcome
+from pipeline.search.fitting import Fit, Fitted, Fitting, Fold
 from pipeline.search.space import Values, key_of
 
 SKLEARN_NAMES = {
@@ -64,7 +64,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """What a search has come to.  `planned` is how many were to be scored; `cut` that the time budget ended it."""
 
     best: Trial
@@ -118,7 +118,7 @@ class Scorer:
         finally:
             outcomes.close()
 
-    def _scored(self, candidate: Values, rows: int, planned: int, outcomes: Iterator[Outcome]) -> Trial:
+    def _scored(self, candidate: Values, rows: int, planned: int, outcomes: Iterator[Fitted]) -> Trial:
         number = len(self.trials) + 1
         known = self._known.get(key_of(candidate, rows))
         if known is not None:
@@ -149,7 +149,7 @@ class Scorer:
         assert old is not None
         return trial.rows > best.rows or (trial.rows == best.rows and new > old)
 
-    def _fitted(self, number: int, candidate: Values, rows: int, outcomes: Iterator[Outcome]) -> Trial:
+    def _fitted(self, number: int, candidate: Values, rows: int, outcomes: Iterator[Fitted]) -> Trial:
         """The next of the outcomes, as a trial."""
         outcome = next(outcomes)
         error = outcome.error

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 
 from consumer.events.messages import message
 from consumer.events.requests import to_avro
-from schemas import Record
+from schemas import RecordType
 from tests.chaos.journal import Journal, Recovery, recovery
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.workload import Plan, plan
@@ -180,7 +180,7 @@ def _send(fleet: Fleet, asked: Plan, stopping: threading.Event) -> None:
             fleet.cancel(step.cancel, flush=False)
         elif step.request is not None:
             requested = to_avro(step.request) | {"requested_at": datetime.now(UTC)}
-            sent = message(fleet.codec, fleet.topics, Record.TRAINING_REQUEST, requested)
+            sent = message(fleet.codec, fleet.topics, RecordType.TRAINING_REQUEST, requested)
             fleet.put(step.key or sent.key, sent.value, headers=list(sent.headers))
         else:
             fleet.put(step.key, step.raw)

@@ -18,12 +18,12 @@ import pytest
 from pipeline.aliases import AliasStore
 from pipeline.aliases.mongodb import MongoAliases
 from pipeline.aliases.sqlite import SqliteAliases
+from pipeline.databases.mongodb import connect
 from pipeline.errors import TransientError
 from pipeline.jobs import ErrorKind, Failure, Model, Outcome, OutcomeKind
 from pipeline.ledger import Ledger
 from pipeline.ledger.mongodb import MongoLedger
 from pipeline.ledger.sqlite import SqliteLedger
-from pipeline.mongodb import connect
 from pipeline.registry import Registry
 from pipeline.registry.mongodb import MongoRegistry
 from pipeline.registry.sqlite import SqliteRegistry

@@ -12,9 +12,9 @@ from scipy.sparse import issparse
 
 from pipeline.algorithms import Algorithm, catalogue
 from pipeline.errors import RejectedError
-from pipeline.model_file import LoadedModel
-from pipeline.trained import Trained
-from pipeline.training import Stage
+from pipeline.model_files.model_file import LoadedModel
+from pipeline.training.trained import Trained
+from pipeline.training.training import Stage
 from tests.frameworks import within
 from tests.training_data import QUICK, Bench, mixed_rows, natural, request, told_while_training, wide_rows
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from pipeline.aliases import AliasChange, AliasChangeReason, AliasStore
-from pipeline.archiving import archive, restore
 from pipeline.errors import NotFoundError, RejectedError
 from pipeline.jobs import RegisteredModel
-from pipeline.promotion import promote, remove, rollback
+from pipeline.lifecycle.archiving import archive, restore
+from pipeline.lifecycle.promotion import promote, remove, rollback
 from pipeline.registry import Registry
 from tests.contract.stores import ADAPTERS, AT, Place, place_for, registered
 

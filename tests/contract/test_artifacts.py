@@ -23,8 +23,8 @@ from pipeline.artifacts.gridfs import CALL_BYTES, CHUNK_BYTES, GridFSStore
 from pipeline.artifacts.hybrid import HybridStore
 from pipeline.artifacts.keys import folder_of, key_of, path_of
 from pipeline.artifacts.s3 import S3Store
+from pipeline.databases.mongodb import connect
 from pipeline.errors import CorruptArtifactError, NotFoundError, RejectedError, TransientError
-from pipeline.mongodb import connect
 
 LIMIT = 1_000
 ID = "65f000000000000000000000"

@@ -23,7 +23,7 @@ from consumer.kafka import config as kafka_config
 from consumer.kafka.topic_reader import partition_of
 from consumer.partitions.assignment import Offsets, Verdict
 from consumer.partitions.intake import Intake
-from consumer.partitions.offsets import Commit, Progress, write_metadata
+from consumer.partitions.offsets import Commit, CommittedProgress, write_metadata
 from consumer.partitions.records import Membership, Partition, PassedOver, Polled, Reading, Record
 from consumer.publishing import transactions
 from consumer.publishing.transactions import Announcer, AtLeastOnce, ExactlyOnce
@@ -109,7 +109,7 @@ class Tap:
     def membership(self) -> Membership:
         return self.polled[-1].membership if self.polled else Membership()
 
-    def opened(self, partition: Partition) -> Progress:
+    def opened(self, partition: Partition) -> CommittedProgress:
         return next(polled.opened[partition] for polled in self.polled if partition in polled.opened)
 
     def until(self, condition: Callable[[], object], within_s: float = 60) -> None:

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from pymongo.database import Database
 from pymongo.errors import NetworkTimeout, PyMongoError
 
+from pipeline.databases.mongodb import connect
 from pipeline.datasets import DatasetStore, DatasetSummary, Origin, rows
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.files import read_table
@@ -35,7 +36,6 @@ from pipeline.datasets.mongodb import MongoSource
 from pipeline.datasets.sink import Sink
 from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError, TransientError
-from pipeline.mongodb import connect
 from tests.services.mongodb import MongoDB
 
 CSV = b"height,colour,tall\n1.5,red,no\n2.5,,yes\n,blue,no\n"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import model_file
 from pipeline.algorithms import catalogue
 from pipeline.errors import RejectedError
 from pipeline.exports import Exported, export
-from pipeline.trained import Trained
+from pipeline.model_files import model_file
+from pipeline.training.trained import Trained
 from tests.frameworks import within
 from tests.training_data import Bench, natural, request
 

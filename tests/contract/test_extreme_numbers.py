@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from pipeline.algorithms import Algorithm, catalogue
-from pipeline.columns import LARGEST
 from pipeline.errors import RejectedError, TrainingFailed, said_by
+from pipeline.features.columns import LARGEST
 from pipeline.jobs import Search, SearchDimension
 from tests.training_data import Bench, request
 
@@ -119,7 +119,7 @@ def test_what_an_estimator_raises_is_told_without_its_class_or_a_path(
     def raising(*_: Any, **__: Any) -> None:
         raise ValueError("Input X contains NaN.\nSee https://scikit-learn.org for more")
 
-    monkeypatch.setattr("pipeline.training._fit", raising)
+    monkeypatch.setattr("pipeline.training.training._fit", raising)
     with pytest.raises(
         TrainingFailed, match=re.escape("decision_tree could not be trained: Input X contains NaN.")
     ) as e:

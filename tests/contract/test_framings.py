@@ -16,7 +16,7 @@ from consumer.events.framing import Fingerprint, SchemaId, reference_in
 from consumer.events.requests import Received, read_request
 from consumer.events.schema_registry import COMPATIBILITY, IncompatibleSchemaError, SchemaRegistry
 from pipeline.errors import TransientError
-from schemas import Record, schema
+from schemas import RecordType, schema
 from tests.services.schema_registry import SchemaRegistry as RunningRegistry
 
 REQUEST = {
@@ -51,55 +51,55 @@ def writer(request: pytest.FixtureRequest, codec: Codec) -> Codec:
 
 
 def with_field(name: str, kind: Any, **more: Any) -> dict[str, Any]:
-    evolved = copy.deepcopy(schema(Record.TRAINING_REQUEST))
+    evolved = copy.deepcopy(schema(RecordType.TRAINING_REQUEST))
     evolved["fields"].append({"name": name, "type": kind, "doc": "Of a later release.", **more})
     return evolved
 
 
 def test_a_codec_with_a_registry_reads_both_framings(writer: Codec, codec: Codec) -> None:
-    value = writer.encode(Record.TRAINING_REQUEST, REQUEST)
-    assert codec.decode(value, Record.TRAINING_REQUEST)["hyperparameters"] == REQUEST["hyperparameters"]
+    value = writer.encode(RecordType.TRAINING_REQUEST, REQUEST)
+    assert codec.decode(value, RecordType.TRAINING_REQUEST)["hyperparameters"] == REQUEST["hyperparameters"]
 
 
 def test_a_codec_writes_ids_with_a_registry_and_fingerprints_without(codec: Codec) -> None:
-    assert isinstance(reference_in(codec.encode(Record.TRAINING_REQUEST, REQUEST)), SchemaId)
-    assert isinstance(reference_in(Codec().encode(Record.TRAINING_REQUEST, REQUEST)), Fingerprint)
+    assert isinstance(reference_in(codec.encode(RecordType.TRAINING_REQUEST, REQUEST)), SchemaId)
+    assert isinstance(reference_in(Codec().encode(RecordType.TRAINING_REQUEST, REQUEST)), Fingerprint)
 
 
 def test_a_request_has_one_content_whatever_its_framing(writer: Codec, codec: Codec) -> None:
-    received = read_request(codec, writer.encode(Record.TRAINING_REQUEST, REQUEST), headers=None, timestamp_ms=1)
-    plain = read_request(Codec(), Codec().encode(Record.TRAINING_REQUEST, REQUEST), headers=None, timestamp_ms=2)
+    received = read_request(codec, writer.encode(RecordType.TRAINING_REQUEST, REQUEST), headers=None, timestamp_ms=1)
+    plain = read_request(Codec(), Codec().encode(RecordType.TRAINING_REQUEST, REQUEST), headers=None, timestamp_ms=2)
     assert isinstance(received, Received)
     assert isinstance(plain, Received)
     assert received.sha256 == plain.sha256
 
 
 def test_a_worker_that_did_not_write_an_id_looks_it_up(codec: Codec, registry: SchemaRegistry) -> None:
-    value = codec.encode(Record.TRAINING_REQUEST, REQUEST)
-    assert Codec(registry).decode(value, Record.TRAINING_REQUEST)["request_id"] == "r-1"
+    value = codec.encode(RecordType.TRAINING_REQUEST, REQUEST)
+    assert Codec(registry).decode(value, RecordType.TRAINING_REQUEST)["request_id"] == "r-1"
 
 
 def test_every_subject_is_full_transitive(codec: Codec, registry: SchemaRegistry) -> None:
-    assert {registry.compatibility(codec.subject(record)) for record in Record} == {COMPATIBILITY}
+    assert {registry.compatibility(codec.subject(record)) for record in RecordType} == {COMPATIBILITY}
 
 
 def test_a_subject_left_without_its_rule_gets_it(codec: Codec, registry: SchemaRegistry) -> None:
     """A worker may have died between registering the schema and setting the rule."""
-    registry.set_compatibility(codec.subject(Record.TRAINING_REQUEST), "BACKWARD")
+    registry.set_compatibility(codec.subject(RecordType.TRAINING_REQUEST), "BACKWARD")
     codec.prepare()
-    assert registry.compatibility(codec.subject(Record.TRAINING_REQUEST)) == COMPATIBILITY
+    assert registry.compatibility(codec.subject(RecordType.TRAINING_REQUEST)) == COMPATIBILITY
 
 
 def test_preparing_again_changes_nothing(codec: Codec, registry: SchemaRegistry, prefix: str) -> None:
     again = Codec(registry, prefix)
     again.prepare()
-    for record in Record:
+    for record in RecordType:
         assert registry.versions(codec.subject(record)) == [1]
-    assert again.encode(Record.TRAINING_REQUEST, REQUEST) == codec.encode(Record.TRAINING_REQUEST, REQUEST)
+    assert again.encode(RecordType.TRAINING_REQUEST, REQUEST) == codec.encode(RecordType.TRAINING_REQUEST, REQUEST)
 
 
 def test_a_nullable_field_with_default_null_may_be_added(codec: Codec, registry: SchemaRegistry) -> None:
-    subject = codec.subject(Record.TRAINING_REQUEST)
+    subject = codec.subject(RecordType.TRAINING_REQUEST)
     evolved = with_field("priority", ["null", "int"], default=None)
     assert registry.incompatibilities(subject, evolved) == []
     registry.publish(subject, evolved)
@@ -110,12 +110,12 @@ def test_a_nullable_field_with_default_null_may_be_added(codec: Codec, registry:
     "evolved",
     [
         with_field("priority", "int"),
-        {**schema(Record.TRAINING_REQUEST), "fields": schema(Record.TRAINING_REQUEST)["fields"][1:]},
+        {**schema(RecordType.TRAINING_REQUEST), "fields": schema(RecordType.TRAINING_REQUEST)["fields"][1:]},
     ],
     ids=["a field without default", "a field without default is gone"],
 )
 def test_an_incompatible_change_is_refused(codec: Codec, registry: SchemaRegistry, evolved: dict[str, Any]) -> None:
-    subject = codec.subject(Record.TRAINING_REQUEST)
+    subject = codec.subject(RecordType.TRAINING_REQUEST)
     assert registry.incompatibilities(subject, evolved)
     with pytest.raises(IncompatibleSchemaError, match=subject):
         registry.publish(subject, evolved)
@@ -124,26 +124,26 @@ def test_an_incompatible_change_is_refused(codec: Codec, registry: SchemaRegistr
 
 def test_a_request_of_a_later_release_is_read(codec: Codec, registry: SchemaRegistry) -> None:
     evolved = with_field("priority", ["null", "int"], default=None)
-    number = registry.publish(codec.subject(Record.TRAINING_REQUEST), evolved)
-    ours = codec.encode(Record.TRAINING_REQUEST, REQUEST)
+    number = registry.publish(codec.subject(RecordType.TRAINING_REQUEST), evolved)
+    ours = codec.encode(RecordType.TRAINING_REQUEST, REQUEST)
     theirs = b"\0" + number.to_bytes(4, "big") + ours[5:] + b"\x02\x0e"
-    assert codec.decode(theirs, Record.TRAINING_REQUEST) == codec.decode(ours, Record.TRAINING_REQUEST)
+    assert codec.decode(theirs, RecordType.TRAINING_REQUEST) == codec.decode(ours, RecordType.TRAINING_REQUEST)
 
 
 def test_an_unknown_schema_id_is_undecodable(codec: Codec) -> None:
     with pytest.raises(UndecodableError, match="knows no schema id 2000000000"):
-        codec.decode(b"\0" + (2_000_000_000).to_bytes(4, "big") + b"x", Record.TRAINING_REQUEST)
+        codec.decode(b"\0" + (2_000_000_000).to_bytes(4, "big") + b"x", RecordType.TRAINING_REQUEST)
 
 
 def test_an_apicurio_8_byte_id_is_explained(codec: Codec) -> None:
     with pytest.raises(UndecodableError, match="4-byte"):
-        codec.decode(b"\0" + (7).to_bytes(8, "big") + b"x", Record.TRAINING_REQUEST)
+        codec.decode(b"\0" + (7).to_bytes(8, "big") + b"x", RecordType.TRAINING_REQUEST)
 
 
 def test_another_record_under_the_id_is_named(codec: Codec) -> None:
-    value = codec.encode(Record.TRAINING_CONTROL, {"command": "CANCEL", "request_id": "r-1"})
+    value = codec.encode(RecordType.TRAINING_CONTROL, {"command": "CANCEL", "request_id": "r-1"})
     with pytest.raises(UndecodableError, match=r"is a io\.tensorfleet\.v1\.TrainingControl; expected .*Request"):
-        codec.decode(value, Record.TRAINING_REQUEST)
+        codec.decode(value, RecordType.TRAINING_REQUEST)
 
 
 def test_json_schemas_are_no_avro(codec: Codec, schema_registry: RunningRegistry, prefix: str) -> None:
@@ -159,15 +159,15 @@ def test_json_schemas_are_no_avro(codec: Codec, schema_registry: RunningRegistry
     assert answer.status == 200, answer.data
     number = answer.json()["id"]
     with pytest.raises(UndecodableError, match="not an Avro schema"):
-        codec.decode(b"\0" + number.to_bytes(4, "big") + b"{}", Record.TRAINING_REQUEST)
+        codec.decode(b"\0" + number.to_bytes(4, "big") + b"{}", RecordType.TRAINING_REQUEST)
 
 
 def test_a_subject_that_is_not_there_has_neither_versions_nor_rules(registry: SchemaRegistry, prefix: str) -> None:
     subject = f"{prefix}nothing-value"
     assert registry.versions(subject) == []
-    assert registry.lookup(subject, schema(Record.TRAINING_REQUEST)) is None
+    assert registry.lookup(subject, schema(RecordType.TRAINING_REQUEST)) is None
     assert registry.compatibility(subject) is None
-    assert registry.incompatibilities(subject, schema(Record.TRAINING_REQUEST)) == []
+    assert registry.incompatibilities(subject, schema(RecordType.TRAINING_REQUEST)) == []
 
 
 def test_a_wrong_path_waits_instead_of_losing_requests(schema_registry: RunningRegistry) -> None:

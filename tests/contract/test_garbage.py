@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from pipeline.artifacts import ArtifactStore, NewArtifact, checkpoints_of
 from pipeline.artifacts.directory import DirectoryStore
 from pipeline.artifacts.gridfs import GridFSStore
-from pipeline.garbage import FORGOTTEN_SOON_S, Collector
 from pipeline.jobs import Outcome
 from pipeline.ledger import Home, Ledger, NewClaim
+from pipeline.lifecycle.garbage import FORGOTTEN_SOON_S, Collector
 from pipeline.registry import Registry
 from pipeline.registry.sqlite import SqliteRegistry
 from tests.contract.dict_ledger import DictLedger

@@ -12,11 +12,11 @@ import pytest
 from pymongo.database import Database
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
+from pipeline.databases.mongodb import connect
 from pipeline.errors import TransientError
 from pipeline.ledger import Claim, Owner
 from pipeline.ledger.mongodb import UNFINISHED_S, MongoLedger
 from pipeline.ledger.sqlite import SqliteLedger
-from pipeline.mongodb import connect
 from tests.contract.stores import AT, Place, failed, patiently, place_for, refused_when
 from tests.contract.test_ledger import CANCEL, claim_of, ended, living, new
 from tests.services.mongodb import MongoDB

@@ -12,7 +12,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from pipeline.datasets.builtin import load_frame
-from pipeline.model_file import LoadedModel
+from pipeline.model_files.model_file import LoadedModel
 from tests.training_data import Bench, mixed_rows, request
 
 CLASSIFIERS = ("random_forest", "svm", "gradient_boosting", "logistic_regression", "naive_bayes")

@@ -18,7 +18,7 @@ from pipeline.datasets.builtin import load_frame
 from pipeline.errors import RejectedError
 from pipeline.exports import FORMATS, export
 from pipeline.exports import onnx as to_onnx
-from pipeline.model_file import LoadedModel
+from pipeline.model_files.model_file import LoadedModel
 from tests.training_data import Bench, mixed_rows, request
 
 CLASSIFIES = [entry for entry in catalogue().values() if entry.task == "classification"]

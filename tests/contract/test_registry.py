@@ -21,9 +21,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from pipeline.databases.mongodb import connect
 from pipeline.errors import NotFoundError, RejectedError
 from pipeline.jobs import Outcome, RegisteredModel
-from pipeline.mongodb import connect
 from pipeline.registry import Registry, Usage
 from pipeline.registry.mongodb import MongoRegistry
 from tests.contract.stores import ADAPTERS, AT, Place, failed, patiently, place_for, refused_when, registered
@@ -146,9 +146,9 @@ def test_the_newest_are_listed_first(registry: Registry) -> None:
 
 def test_an_equal_training_of_the_project_is_found_by_its_recipe(registry: Registry) -> None:
     outcomes = [
-        registered("r-1", recipe="one"),
-        registered("r-2", recipe="one", created_at=AT + timedelta(days=1)),
-        registered("r-3", recipe="one", project="p", created_at=AT + timedelta(days=2)),
+        registered("r-1", reuse_key="one"),
+        registered("r-2", reuse_key="one", created_at=AT + timedelta(days=1)),
+        registered("r-3", reuse_key="one", project="p", created_at=AT + timedelta(days=2)),
         registered("r-4"),
     ]
     models = registry.register(outcomes)

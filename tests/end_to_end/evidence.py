@@ -21,7 +21,7 @@ from minio import Minio
 from minio.error import S3Error
 from pymongo.database import Database
 
-from schemas import Record, schema
+from schemas import RecordType, schema
 
 Document = dict[str, Any]
 MARKER = b"\xc3\x01"
@@ -68,15 +68,17 @@ class Evidence:
 
 
 def collect(bootstrap_servers: str, prefix: str, database: Database[Document], s3: Minio | None) -> Evidence:
-    def topic(record: Record) -> list[Seen]:
+    def topic(record: RecordType) -> list[Seen]:
         return _seen(read_topic(bootstrap_servers, prefix + record.topic), record)
 
     models = list(database["model_registry"].find({"request_id": {"$exists": True}}))
     return Evidence(
-        requests=topic(Record.TRAINING_REQUEST),
-        progress=topic(Record.TRAINING_PROGRESS),
-        registered=topic(Record.MODEL_REGISTERED),
-        dead_letters=_seen(read_topic(bootstrap_servers, f"{prefix}training-requests.dlq"), Record.TRAINING_REQUEST),
+        requests=topic(RecordType.TRAINING_REQUEST),
+        progress=topic(RecordType.TRAINING_PROGRESS),
+        registered=topic(RecordType.MODEL_REGISTERED),
+        dead_letters=_seen(
+            read_topic(bootstrap_servers, f"{prefix}training-requests.dlq"), RecordType.TRAINING_REQUEST
+        ),
         claims=list(database["training_requests"].find()),
         outcomes=list(database["training_outcomes"].find()),
         models=models,
@@ -114,7 +116,7 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Any]:
     return sorted(records, key=lambda record: (record.partition(), record.offset()))
 
 
-def decode(value: bytes, record: Record) -> Document:
+def decode(value: bytes, record: RecordType) -> Document:
     """Single-object encoding, by the released schema; anything that is raised means that these bytes are none."""
     parsed, known = _parsed(record)
     assert value[:10] == MARKER + known
@@ -126,12 +128,12 @@ def decode(value: bytes, record: Record) -> Document:
 
 
 @cache
-def _parsed(record: Record) -> tuple[Any, bytes]:
+def _parsed(record: RecordType) -> tuple[Any, bytes]:
     written = dict(schema(record))
     return parse_schema(written), bytes.fromhex(fingerprint(to_parsing_canonical_form(written), "CRC-64-AVRO"))
 
 
-def _seen(records: Sequence[Any], record: Record) -> list[Seen]:
+def _seen(records: Sequence[Any], record: RecordType) -> list[Seen]:
     return [
         Seen(
             one.partition(),
@@ -145,7 +147,7 @@ def _seen(records: Sequence[Any], record: Record) -> list[Seen]:
     ]
 
 
-def _content(value: bytes | None, record: Record) -> Document | None:
+def _content(value: bytes | None, record: RecordType) -> Document | None:
     try:
         return decode(value or b"", record)
     except Exception:  # noqa: BLE001 - whatever is wrong with them, they cannot be read

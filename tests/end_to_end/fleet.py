@@ -29,7 +29,7 @@ from consumer.events.messages import Message, message
 from consumer.events.requests import to_avro
 from consumer.events.topics import Topics
 from pipeline.jobs import TrainingRequest
-from schemas import Record
+from schemas import RecordType
 from tests.command import Answer
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ class Fleet:
         new = [
             NewTopic(
                 topic.name,
-                partitions if topic.record is Record.TRAINING_REQUEST else topic.partitions,
+                partitions if topic.record is RecordType.TRAINING_REQUEST else topic.partitions,
                 config={**topic.config, **config},
             )
             for topic in self.topics.all()
@@ -169,7 +169,7 @@ class Fleet:
         self.flush()
 
     def encode(self, request: TrainingRequest) -> Message:
-        return message(self.codec, self.topics, Record.TRAINING_REQUEST, to_avro(request))
+        return message(self.codec, self.topics, RecordType.TRAINING_REQUEST, to_avro(request))
 
     def put(
         self,
@@ -209,7 +209,7 @@ class Fleet:
 
     def cancel(self, request_id: str, reason: str = "not needed", *, flush: bool = True) -> None:
         command = cancel_command(request_id, reason=reason, user="ann", requested_at=datetime.now(UTC))
-        sent = message(self.codec, self.topics, Record.TRAINING_CONTROL, command)
+        sent = message(self.codec, self.topics, RecordType.TRAINING_CONTROL, command)
         self.producer.produce(sent.topic, sent.value, sent.key, headers=list(sent.headers), on_delivery=_delivered)
         if flush:
             self.flush()

@@ -15,7 +15,7 @@ from gridfs import GridFSBucket
 from pymongo.database import Database
 
 from consumer.events.framing import fingerprint_of, header
-from schemas import Record, schema
+from schemas import RecordType, schema
 from tests.fuzz import records
 from tests.fuzz.avro import Plausible
 from tests.fuzz.mutation import mutated
@@ -59,9 +59,9 @@ _KEYS = (None, b"", b"default/churn", b"risk/churn", b"\xff\xfe", b"/" * 1_000, 
 
 def _value(random: Random) -> bytes | None:
     if random.random() < 0.15:
-        return records.value(random, Record.TRAINING_REQUEST)
-    framed = header(fingerprint_of(schema(Record.TRAINING_REQUEST)))
-    data = framed + records.body(random, Record.TRAINING_REQUEST, plausible=QUICK)
+        return records.value(random, RecordType.TRAINING_REQUEST)
+    framed = header(fingerprint_of(schema(RecordType.TRAINING_REQUEST)))
+    data = framed + records.body(random, RecordType.TRAINING_REQUEST, plausible=QUICK)
     return mutated(random, data) if random.random() < 0.4 else data
 
 

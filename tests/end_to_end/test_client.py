@@ -31,7 +31,7 @@ from consumer.stores import open_stores
 from pipeline.errors import RejectedError
 from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind, RegisteredModel, TrainingRequest
 from pipeline.ledger import Home, NewClaim
-from schemas import Record as Schema
+from schemas import RecordType
 from tests.command import Answer, Run
 from tests.services.kafka import Kafka
 
@@ -87,22 +87,22 @@ class Worker:
         event = progress_event(
             asked, state, attempt=1, sequence=sequence, worker_id="w", occurred_at=datetime.now(UTC), **more
         )
-        self.say(Schema.TRAINING_PROGRESS, event)
+        self.say(RecordType.TRAINING_PROGRESS, event)
         return event
 
     def failed(self, request_id: str) -> dict[str, Any]:
         event = terminal_progress(_outcome(request_id, OutcomeKind.FAILED, error=Failure("TRAINING_ERROR", "NaN in y")))
-        self.say(Schema.TRAINING_PROGRESS, event)
+        self.say(RecordType.TRAINING_PROGRESS, event)
         return event
 
     def registered(self, request_id: str) -> dict[str, Any]:
         model = RegisteredModel.of(_outcome(request_id, OutcomeKind.REGISTERED, model=_MODEL), 3)
-        self.say(Schema.MODEL_REGISTERED, registered_event(model))
+        self.say(RecordType.MODEL_REGISTERED, registered_event(model))
         event = terminal_progress(_outcome(request_id, OutcomeKind.REGISTERED, model=_MODEL), model)
-        self.say(Schema.TRAINING_PROGRESS, event)
+        self.say(RecordType.TRAINING_PROGRESS, event)
         return event
 
-    def say(self, record: Schema, event: dict[str, Any]) -> None:
+    def say(self, record: RecordType, event: dict[str, Any]) -> None:
         self.send(message(self._client.codec, self._client.topics, record, event))
 
     def send(self, one: Message, at: datetime | None = None) -> None:
@@ -159,7 +159,7 @@ _MODEL = Model(
 
 
 def request_message(client: Client, request: TrainingRequest) -> Message:
-    return message(client.codec, client.topics, Schema.TRAINING_REQUEST, to_avro(request))
+    return message(client.codec, client.topics, RecordType.TRAINING_REQUEST, to_avro(request))
 
 
 def records(settings: Settings, topic: str) -> list[Any]:
@@ -245,7 +245,7 @@ def test_the_same_model_goes_to_one_partition_and_stays_in_order(client: Client,
     ids = [client.submit(algorithm="svm", dataset_name="iris", model_name="flowers") for _ in range(5)]
     sent = records(settings, client.topics.training_requests)
     assert len({one.partition() for one in sent}) == 1
-    assert [client.codec.decode(one.value(), Schema.TRAINING_REQUEST)["request_id"] for one in sent] == ids
+    assert [client.codec.decode(one.value(), RecordType.TRAINING_REQUEST)["request_id"] for one in sent] == ids
 
 
 def test_what_no_worker_could_answer_is_refused_before_it_is_sent(client: Client, settings: Settings) -> None:
@@ -261,7 +261,7 @@ def test_a_cancel_reaches_the_control_topic(run: Run, settings: Settings, client
     assert (answer.code, answer.error) == (0, "")
     assert "asked to stop r-1, which no worker has accepted yet" in answer.out
     (record,) = records(settings, client.topics.training_control)
-    command = client.codec.decode(record.value(), Schema.TRAINING_CONTROL)
+    command = client.codec.decode(record.value(), RecordType.TRAINING_CONTROL)
     assert record.key() == b"r-1"
     assert (command["command"], command["request_id"], command["reason"]) == ("CANCEL", "r-1", "too slow")
 
@@ -271,7 +271,7 @@ def test_a_cancel_says_what_it_stopped_and_why_it_stopped_nothing(
 ) -> None:
     worker.failed("over")
     worker.progress("runs", ProgressState.TRAINING, 1)
-    worker.say(Schema.TRAINING_PROGRESS, terminal_progress(_cancelled("stopped")))
+    worker.say(RecordType.TRAINING_PROGRESS, terminal_progress(_cancelled("stopped")))
     answer = run("cancel", "over")
     assert answer.code == 1
     assert re.match(r"tensorfleet: over was not stopped: it had ended as FAILED at 20\d\d-.* UTC\n$", answer.error)
@@ -287,7 +287,7 @@ def test_a_cancel_says_what_it_stopped_and_why_it_stopped_nothing(
 
 def test_a_watch_sees_what_was_and_what_comes_each_once_to_the_end(client: Client, worker: Worker) -> None:
     accepted = worker.progress("r-1", ProgressState.ACCEPTED, 0)
-    worker.say(Schema.TRAINING_PROGRESS, accepted)
+    worker.say(RecordType.TRAINING_PROGRESS, accepted)
     worker.progress("another", ProgressState.TRAINING, 3)
 
     def later() -> None:
@@ -436,7 +436,7 @@ def test_a_replay_is_a_new_request_that_remembers_the_old_one(
     (told,) = run("dlq", "replay", "r-1", "--json").objects
     assert (told["sent"], told["replayed_as"]) == (True, "r-1.r1")
     (record,) = records(settings, client.topics.training_requests)
-    asked = client.codec.decode(record.value(), Schema.TRAINING_REQUEST)
+    asked = client.codec.decode(record.value(), RecordType.TRAINING_REQUEST)
     assert (asked["request_id"], asked["correlation_id"]) == ("r-1.r1", "c-1")
     assert asked["tags"] == {"a": "b", "replay_of": "r-1"}
     assert record.key() == b"default/flowers"

@@ -27,7 +27,7 @@ from confluent_kafka.admin import (
 from pymongo.database import Database
 
 from consumer.kafka.topic_reader import partition_of
-from schemas import Record
+from schemas import RecordType
 from tests.end_to_end.evidence import decode, read_topic
 from tests.end_to_end.fleet import Fleet, metric
 from tests.end_to_end.test_fleet import request, seed_people
@@ -194,7 +194,7 @@ def test_replaying_twice_and_from_two_processes_at_once_trains_everything_once(
     fleet.await_lag(0)
 
     requests = [
-        decode(record.value(), Record.TRAINING_REQUEST)
+        decode(record.value(), RecordType.TRAINING_REQUEST)
         for record in read_topic(fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], fleet.topics.training_requests)
         if record.value() != b"no avro"
     ]
@@ -209,7 +209,7 @@ def test_replaying_twice_and_from_two_processes_at_once_trains_everything_once(
     started = Counter(
         event["request_id"]
         for record in read_topic(fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], fleet.topics.training_progress)
-        if (event := decode(record.value(), Record.TRAINING_PROGRESS))["state"] == "STARTED"
+        if (event := decode(record.value(), RecordType.TRAINING_PROGRESS))["state"] == "STARTED"
     )
     assert set(started.values()) == {1}
     letters = read_topic(fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], fleet.topics.dead_letters)

@@ -121,8 +121,8 @@ def test_every_request_has_one_outcome_and_every_model_its_versions(
 
 
 def test_a_stored_model_scores_raw_rows(fleet: Fleet, mongo_database: Database[dict[str, Any]], tmp_path: Any) -> None:
-    from pipeline import model_file
     from pipeline.artifacts.gridfs import GridFSStore
+    from pipeline.model_files import model_file
 
     seed_people(mongo_database)
     fleet.create_topics()
@@ -166,7 +166,7 @@ def test_a_request_seen_twice_trains_once_and_other_content_is_a_conflict(
 def test_resetting_the_groups_offsets_announces_again_with_the_same_event_ids(
     fleet: Fleet, mongo_database: Database[dict[str, Any]], kafka: Any
 ) -> None:
-    from schemas import Record
+    from schemas import RecordType
     from tests.end_to_end.evidence import decode, read_topic
 
     seed_people(mongo_database)
@@ -179,7 +179,9 @@ def test_resetting_the_groups_offsets_announces_again_with_the_same_event_ids(
     fleet.await_log(["worker started"])
     topic = f"{fleet.prefix}model-registered"
     fleet.until(lambda: len(read_topic(kafka.bootstrap_servers, topic)) >= 6 or again.process.poll(), 60)
-    ids = [decode(r.value(), Record.MODEL_REGISTERED)["event_id"] for r in read_topic(kafka.bootstrap_servers, topic)]
+    ids = [
+        decode(r.value(), RecordType.MODEL_REGISTERED)["event_id"] for r in read_topic(kafka.bootstrap_servers, topic)
+    ]
     assert len(ids) == 6
     assert len(set(ids)) == 3
     assert mongo_database["model_registry"].count_documents({}) == 3

@@ -15,7 +15,7 @@ from pymongo.database import Database
 from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
 from consumer.events.requests import read_request
-from schemas import Record
+from schemas import RecordType
 from tests.end_to_end.evidence import decode, read_topic
 from tests.end_to_end.fleet import Fleet, WorkerProcess
 from tests.end_to_end.hostile import ODD_NAMES, hostile_records, store_datasets
@@ -134,7 +134,7 @@ def _sorted_out(fleet: Fleet) -> tuple[set[str], set[str]]:
 def _events(fleet: Fleet) -> list[dict[str, Any]]:
     topic = fleet.topics.training_progress
     records = read_topic(fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], topic)
-    return [decode(record.value(), Record.TRAINING_PROGRESS) for record in records]
+    return [decode(record.value(), RecordType.TRAINING_PROGRESS) for record in records]
 
 
 def _dead_letters(fleet: Fleet) -> Counter[str]:

@@ -15,9 +15,9 @@ from pymongo.database import Database
 from consumer.events.codec import Codec
 from consumer.events.schema_registry import SchemaRegistry
 from pipeline.aliases.mongodb import MongoAliases
-from pipeline.promotion import promote, rollback
+from pipeline.lifecycle.promotion import promote, rollback
 from pipeline.registry.mongodb import MongoRegistry
-from schemas import Record
+from schemas import RecordType
 from tests.end_to_end.evidence import decode, read_topic
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.test_fleet import request
@@ -88,7 +88,7 @@ def test_a_worker_announces_what_whoever_changed_an_alias_could_not(
     rollback(registry, aliases, "default", "m", user="bob")
     fleet.until(lambda: not aliases.unannounced(), 60)
     servers, topic = fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], fleet.topics.model_aliases
-    events = [decode(record.value(), Record.MODEL_ALIAS_CHANGED) for record in read_topic(servers, topic)]
+    events = [decode(record.value(), RecordType.MODEL_ALIAS_CHANGED) for record in read_topic(servers, topic)]
     assert [(e["sequence"], e["version"], e["previous_version"], e["reason"], e["user"]) for e in events] == [
         (1, "v1", None, "PROMOTED", "ann"), (2, "v2", "v1", "PROMOTED", "ann"), (3, "v1", "v2", "ROLLED_BACK", "bob"),
     ]  # fmt: skip
@@ -157,5 +157,5 @@ def test_with_a_schema_registry_both_framings_are_read_and_events_carry_its_ids(
         for record in read_topic(fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], fleet.topics.model_registered)
     ]
     assert all(value[:1] == b"\x00" for value in events)
-    decoded = [fleet.codec.decode(value, Record.MODEL_REGISTERED) for value in events]
+    decoded = [fleet.codec.decode(value, RecordType.MODEL_REGISTERED) for value in events]
     assert sorted(event["request_id"] for event in decoded) == ["framed", "plain"]

@@ -9,7 +9,7 @@ from typing import Any
 from pymongo.database import Database
 
 from pipeline.jobs import TrainingRequest
-from schemas import Record
+from schemas import RecordType
 from tests.end_to_end.evidence import decode, read_topic
 from tests.end_to_end.fleet import Fleet, metrics
 from tests.end_to_end.test_fleet import request
@@ -27,7 +27,7 @@ def outcome(database: Database[dict[str, Any]], request_id: str) -> dict[str, An
 def progress(fleet: Fleet, request_id: str) -> list[dict[str, Any]]:
     topic = fleet.topics.training_progress
     records = read_topic(fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], topic)
-    events = [decode(record.value(), Record.TRAINING_PROGRESS) for record in records]
+    events = [decode(record.value(), RecordType.TRAINING_PROGRESS) for record in records]
     return [event for event in events if event["request_id"] == request_id]
 
 

@@ -17,6 +17,7 @@ from types import FrameType
 
 ROOT = Path(__file__).parents[2]
 CPU_LIMIT_S = 1.0
+"""Of a record, a file or whatever else a case is about."""
 MEMORY_LIMIT_BYTES = 256 * 2**20
 
 
@@ -41,6 +42,7 @@ class Kind:
         run: makes a case and hands it to the real code; what it returns was accepted.
         refusals: the named errors by which a case may end instead.
         memory_bytes: how far the process may grow in a case.
+        records: how many a case may hold, each with the CPU limit for itself.
         contained: in production the target runs in a process that is there to be lost; only a crash is no find then.
     """
 
@@ -49,6 +51,7 @@ class Kind:
     run: Callable[[Random], object]
     refusals: tuple[type[Exception], ...]
     memory_bytes: int = MEMORY_LIMIT_BYTES
+    records: int = 1
     contained: bool = False
 
 
@@ -82,12 +85,12 @@ def run_case(kind: Kind, seed: str, cpu_limit_s: float = CPU_LIMIT_S) -> Result:
 
 def _judged(kind: Kind, random: Random, cpu_limit_s: float) -> tuple[End, str, str]:
     try:
-        with _cpu_limit(cpu_limit_s):
+        with _cpu_limit(cpu_limit_s * kind.records):
             kind.run(random)
     except kind.refusals:
         return End.REFUSED, "", ""
     except TooSlowError as error:
-        return End.FIND, f"time at {_place(error)}", f"more than {cpu_limit_s:g} s of CPU time\n{_stack(error)}"
+        return End.FIND, f"time at {_place(error)}", f"more than {cpu_limit_s * kind.records:g} s of CPU time\n{_stack(error)}"
     except Exception as error:  # noqa: BLE001 - an unnamed error is what is looked for
         return End.FIND, f"{type(error).__name__} at {_place(error)}", f"{str(error)[:500]}\n{_stack(error)}"
     return End.ACCEPTED, "", ""

@@ -18,7 +18,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("rows", 100, rows.run, (RejectedError,)),
         Kind("files", 60, files.run, (RejectedError,), contained=True),
         Kind("models", 20, models.run, models.REFUSALS),
-        Kind("letters", 40, letters.run, ()),
+        Kind("letters", 40, letters.run, (), records=letters.MOST),
         Kind("schemas", 60, registries.run_schemas, registries.SCHEMA_REFUSALS),
         Kind("answers", 20, registries.run_answers, registries.ANSWER_REFUSALS),
         Kind("port", 10, port.run, ()),

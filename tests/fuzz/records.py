@@ -15,7 +15,7 @@ from consumer.events.errors import UnknownSchemaIdError
 from consumer.events.framing import SchemaId, fingerprint_of, header
 from consumer.events.schema_registry import SchemaRegistry
 from pipeline.algorithms import catalogue
-from schemas import Record, released, schema
+from schemas import RecordType, released, schema
 from tests.fuzz import values
 from tests.fuzz.avro import Plausible, Writer
 from tests.fuzz.mutation import mutated, noise
@@ -47,7 +47,7 @@ def codec() -> Codec:
     return codec
 
 
-def value(random: Random, record: Record) -> bytes | None:
+def value(random: Random, record: RecordType) -> bytes | None:
     """The value of a record that somebody has sent for one of this kind."""
     roll = random.random()
     if roll < 0.005:
@@ -60,17 +60,19 @@ def value(random: Random, record: Record) -> bytes | None:
     return data if roll < 0.75 else mutated(random, data)
 
 
-def framing(random: Random, record: Record) -> bytes:
+def framing(random: Random, record: RecordType) -> bytes:
     if random.random() < 0.1:
         return random.choice(
             (b"", b"\0", b"\xc3\x01", header(SchemaId(random.choice((0, 3, 2**32 - 1)))), noise(random, 10))
         )
     if random.random() < 0.5:
-        return header(SchemaId(list(Record).index(record) + 1))
+        return header(SchemaId(list(RecordType).index(record) + 1))
     return header(fingerprint_of(random.choice(released(record))))
 
 
-def body(random: Random, record: Record, request_id: str | None = None, plausible: Plausible | None = None) -> bytes:
+def body(
+    random: Random, record: RecordType, request_id: str | None = None, plausible: Plausible | None = None
+) -> bytes:
     """An Avro body by our schema: as people send it, a field or two at its worst, or all."""
     plausible = dict(PLAUSIBLE if plausible is None else plausible)
     if request_id is not None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from consumer.events.messages import Message
-from consumer.partitions.offsets import Commit, Progress, read_metadata
+from consumer.partitions.offsets import Commit, CommittedProgress, read_metadata
 from consumer.partitions.records import Partition
 
 
@@ -47,12 +47,12 @@ class Broker:
     epochs: dict[str, int] = field(default_factory=dict)
     endings: dict[str, str] = field(default_factory=dict)
 
-    def read(self, partition: Partition) -> Progress | None:
+    def read(self, partition: Partition) -> CommittedProgress | None:
         """What is committed, as require_stable tells: None while a transaction on it is open."""
         if any(Partition(one.topic, one.partition) == partition for t in self.open.values() for one in t.offsets):
             return None
         commit = self.committed.get(partition)
-        return Progress(0, (), "") if commit is None else read_metadata(commit.offset, commit.metadata)
+        return CommittedProgress(0, (), "") if commit is None else read_metadata(commit.offset, commit.metadata)
 
     def commit(self, name: str) -> None:
         transaction = self.open.pop(name)

@@ -27,7 +27,7 @@ from consumer.events.requests import to_avro
 from consumer.events.topics import Topics
 from consumer.jobs.claims import Claims
 from consumer.jobs.lease import INTERVAL_S, LEASE_S, Heartbeat, Steady, begin_life
-from consumer.jobs.readiness import Preparation
+from consumer.jobs.readiness import Readiness
 from consumer.jobs.registrar import Registrar
 from consumer.partitions.records import Membership, Partition, Polled, Record
 from consumer.publishing.committer import Committer
@@ -36,20 +36,20 @@ from consumer.telemetry.metrics import Metrics
 from consumer.threads.neighbour import Surroundings, ThreadFailed
 from consumer.threads.retrying import Breakers, Stopped
 from consumer.threads.watch import Watch
-from consumer.trainers.protocol import End, Finished, LaneEvent, Spec, Taken
+from consumer.trainers.protocol import Done, End, LaneEvent, Spec, Taken
 from consumer.trainers.protocol import Killed as KilledTraining
 from consumer.worker.feeding import Limits
-from consumer.worker.job_events import Chronicle
+from consumer.worker.job_events import JobEvents
 from consumer.worker.worker import Worker
 from pipeline.artifacts import NewArtifact
 from pipeline.datasets import Dataset
 from pipeline.errors import SupersededError, TransientError
 from pipeline.jobs import ErrorKind, StoredArtifact, TrainingRequest
 from pipeline.ledger import Entry
-from pipeline.quotas import Quotas
+from pipeline.registry.quotas import Quotas
 from pipeline.registry.sqlite import SqliteRegistry
-from pipeline.trained import Trained
-from schemas import Record as Schema
+from pipeline.training.trained import Trained
+from schemas import RecordType
 from tests.contract.dict_ledger import DictLedger
 from tests.protocol.broker import Broker, Killed, Proof
 
@@ -114,7 +114,7 @@ class Lanes:
             del self.fed[job_id]
             return
         for job_id, spec in self.running.items():
-            self.events.append(_trained(spec) if well else Finished(job_id, "failed", ErrorKind.TRAINING_ERROR, "no"))
+            self.events.append(_trained(spec) if well else Done(job_id, "failed", ErrorKind.TRAINING_ERROR, "no"))
             del self.running[job_id]
             return
 
@@ -182,14 +182,14 @@ class Process:
             misses=0,
             begun=0,
         )
-        self.preparation = Preparation(
+        self.readiness = Readiness(
             self.me, ledger, datasets, lambda _: None, quotas=Quotas(), registry=registry, machine={},
             training_memory_bytes=2**30, spool=folder, is_alone=lambda: True, steady=steady, around=around,
         )  # fmt: skip
         self.worker = Worker(
-            self.me, self.inbox, intake=self.intake, claims=self.claims, preparation=self.preparation,  # type: ignore[arg-type]
+            self.me, self.inbox, intake=self.intake, claims=self.claims, readiness=self.readiness,  # type: ignore[arg-type]
             lanes=self.lanes, registrar=self.registrar, committer=self.committer, checkpoints=None,  # type: ignore[arg-type]
-            chronicle=Chronicle(name, progress, metrics), breakers=breakers, metrics=metrics, limits=LIMITS,
+            job_events=JobEvents(name, progress, metrics), breakers=breakers, metrics=metrics, limits=LIMITS,
             quotas=Quotas(), watch=Watch(), spool=folder, clock=fleet.now,
         )  # fmt: skip
         self.heart = Heartbeat(self.me, ledger, watched=self.worker.watched, steady=steady, around=around)
@@ -235,7 +235,7 @@ class Process:
         self.claims.step()
 
     def prepare(self) -> None:
-        self.preparation.step()
+        self.readiness.step()
 
     def train(self, well: bool) -> None:
         self.lanes.go_on(well)
@@ -277,7 +277,7 @@ class Fleet:
         self.codec, self.topics = Codec(), Topics()
         self.requests = {one.request_id for requests in log.values() for one in requests}
         values = {
-            Partition(TOPIC, number): [self.codec.encode(Schema.TRAINING_REQUEST, to_avro(one)) for one in requests]
+            Partition(TOPIC, number): [self.codec.encode(RecordType.TRAINING_REQUEST, to_avro(one)) for one in requests]
             for number, requests in log.items()
         }
         self.broker = Broker(values)
@@ -383,9 +383,9 @@ class Fleet:
         return said
 
 
-def _trained(spec: Spec) -> Finished:
+def _trained(spec: Spec) -> Done:
     spool = Path(orjson.loads(spec.payload)["spool"])
     spool.mkdir()
     sha256 = hashlib.sha256(str(spool).encode()).hexdigest()
     (spool / "result.json").write_bytes(replace(A_MODEL, sha256=sha256).to_json())
-    return Finished(spec.job_id, "trained")
+    return Done(spec.job_id, "trained")

@@ -143,8 +143,8 @@ class Protocol:
         yield Step(f"{_w(me)} {label}", PROGRESS, then(after, answer))
         if state.left and state.late is None and "late" in self._bounds.faults:
             worker = state.workers[me]
-            suspects = worker.suspects | {write[1]} if write[0] == "take over" else worker.suspects
-            waits = worker._replace(steady=False, suspects=suspects)
+            late = worker.unanswered | {write[1]} if write[0] == "take over" else worker.unanswered
+            waits = worker._replace(steady=False, unanswered=late)
             unanswered = _with(state, me, waits)._replace(late=write, left=state.left - 1)
             yield Step(f"{_w(me)} {label}: no answer", FAULT, unanswered)
 
@@ -248,7 +248,7 @@ class Protocol:
 
             def released(state: State, _: Any) -> State:
                 worker = state.workers[me]
-                again = {number} if self._keeps["suspects again"] else set()
+                again = {number} if self._keeps["unanswered again"] else set()
                 return _with(state, me, _answered(worker._replace(cleared=worker.cleared - again), place))
 
             yield from self._tried(state, me, ("release", number, life), f"releases {_r(number)}", released)
@@ -277,21 +277,21 @@ class Protocol:
 
     def _sweep(self, state: State, me: int, worker: Worker, place: int, held: frozenset[int]) -> Steps:
         """Claims._sweep; a suspect is remembered for longer than it takes to look again at what it may have left."""
-        orphans = worker.suspects - worker.cleared - held
+        orphans = worker.unanswered - worker.cleared - held
         kept = {
             request
-            for request in worker.suspects - orphans
+            for request in worker.unanswered - orphans
             if request not in worker.cleared and _owner(state, request) == (me, worker.boot)
         }
         if state.late is not None and state.late[0] == "take over":
-            kept |= worker.suspects & {state.late[1]}
-        swept = worker._replace(suspects=frozenset(kept), cleared=worker.cleared & kept)
+            kept |= worker.unanswered & {state.late[1]}
+        swept = worker._replace(unanswered=frozenset(kept), cleared=worker.cleared & kept)
 
         def released(state: State, _: Any) -> State:
             return _with(state, me, _answered(swept, place))
 
         if not orphans:
-            yield Step(f"{_w(me)} has no suspects to give back", PROGRESS, released(state, None))
+            yield Step(f"{_w(me)} has nothing unanswered to give back", PROGRESS, released(state, None))
         for request in sorted(orphans):
             yield from self._tried(state, me, ("release", request, (me, worker.boot)), "gives a suspect back", released)
 
@@ -520,7 +520,7 @@ class Protocol:
     def _heartbeat(self, state: State, me: int, worker: Worker) -> Steps:
         if not worker.lease:
             yield Step(f"{_w(me)} beats", PROGRESS, _with(state, me, worker._replace(lease=True)))
-        if worker.suspects and self._keeps["suspects"] and all(order[0] != "sweep" for order in worker.orders):
+        if worker.unanswered and self._keeps["unanswered"] and all(order[0] != "sweep" for order in worker.orders):
             held = frozenset(request for request, job in enumerate(worker.jobs) if job is not None)
             swept = worker._replace(orders=(*worker.orders, ("sweep", held, True)))
             yield Step(f"{_w(me)} sweeps", PROGRESS, _with(state, me, swept))
@@ -650,7 +650,7 @@ def _stored(worker: Worker, request: int, job: Job | None) -> Worker:
 
 def _cleared(worker: Worker, request: int) -> Worker:
     """Claims._clear: a suspect turned out to be ours."""
-    return worker._replace(cleared=worker.cleared | ({request} & worker.suspects))
+    return worker._replace(cleared=worker.cleared | ({request} & worker.unanswered))
 
 
 def _answered(worker: Worker, place: int) -> Worker:

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from consumer.jobs.jobs import IllegalMoveError, Jobs
-from consumer.jobs.readiness import Preparation
+from consumer.jobs.readiness import Readiness
 from consumer.jobs.registrar import Registrar
 from consumer.threads.containment import UncontainedError
 from consumer.worker.worker import Worker
@@ -30,8 +30,8 @@ STEPS: list[tuple[type, str]] = [
     (Worker, "_feed"),
     (Worker, "_taken"),
     (Worker, "_finished"),
-    (Preparation, "_prepared"),
-    (Preparation, "recipe"),
+    (Readiness, "_prepared"),
+    (Readiness, "reuse_key"),
     (Registrar, "_upload"),
 ]
 

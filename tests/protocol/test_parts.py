@@ -198,7 +198,7 @@ def test_a_worker_that_has_left_its_group_to_drain_finishes_what_runs_however_lo
     with fleet_of({0: [OTHER]}) as fleet:
         first, _ = begin(fleet)
         work(fleet, first, until=lambda: first.lanes.running)
-        first.preparation._is_alone = lambda: False
+        first.readiness._is_alone = lambda: False
         first.worker.drain()
         first.turn(10)
         first.prepare()

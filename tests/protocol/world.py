@@ -41,8 +41,8 @@ PROTECTIONS = {
     "store's clock": "whether a lease has run out is for the store's clock to say",
     "first beat": "a worker's lease runs before it claims anything",
     "steady": "nothing is taken over before the ledger has answered for a whole lease",
-    "suspects": "what a late take-over puts into a worker's name is given back by its heartbeat",
-    "suspects again": "a suspect that was taken over after all is one again when it is released",
+    "unanswered": "what a late take-over puts into a worker's name is given back by its heartbeat",
+    "unanswered again": "a take-over that came through after all is unanswered again when it is released",
     "found": "what was found in a worker's name is released with its partition, although it was not adopted yet",
     "taken together": "offsets are sent with the membership under which they were put together",
     "dropped on revoke": "waiting announcements go with the assignment that they belong to",
@@ -166,7 +166,7 @@ class Worker(NamedTuple):
         records: by record: "-" not delivered, "asked", "job", "repeat", "group", "done", or what is to be said.
         jobs: by request.
         orders: to the claims thread, and its rulings, in their order: (what, record or request, current, ...).
-        suspects: requests whose take-over was not answered; `cleared`: those of them that turned out to be its own.
+        unanswered: requests whose take-over was not answered; `cleared`: those of them that turned out to be its own.
         honest: it was not stopped past its lease in this life.
     """
 
@@ -181,7 +181,7 @@ class Worker(NamedTuple):
     member: int = 1
     orders: tuple[tuple[Any, ...], ...] = ()
     group: Group | None = None
-    suspects: frozenset[int] = frozenset()
+    unanswered: frozenset[int] = frozenset()
     cleared: frozenset[int] = frozenset()
     honest: bool = True
 

@@ -70,7 +70,7 @@ def test_a_dead_letter_topic_that_takes_nothing_costs_one_refusal_in_a_while() -
             broker.once()
     broker.for_s(60)
     assert broker.offsets() == set(range(0, 1_000, 2))
-    assert broker.announcements.suspects == 500
+    assert broker.announcements.quarantined == 500
     assert broker.announcements.stuck
     assert broker.refusals <= 60 / REFUSED_PAUSE_S + 10
 
@@ -85,7 +85,7 @@ def test_once_the_topic_takes_them_again_all_dead_letters_go_out_at_once() -> No
     broker.for_s(REFUSED_PAUSE_S + 1)
     assert len(broker.taken) == 600
     assert broker.attempts - before <= 10
-    assert not broker.announcements.suspects
+    assert not broker.announcements.quarantined
 
 
 def test_one_dead_letter_that_is_too_large_holds_back_no_other() -> None:
@@ -110,4 +110,4 @@ def test_whatever_is_refused_everything_else_is_announced_once(
             broker.once()
     broker.for_s(600)
     assert sorted(one.record.offset for one in broker.taken) == sorted(set(range(len(added))) - refused)
-    assert broker.announcements.suspects == len(refused & set(range(len(added))))
+    assert broker.announcements.quarantined == len(refused & set(range(len(added))))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.datasets.builtin import BUILTINS, TARGETS, BuiltinSource, fingerprint, load_frame
-from pipeline.datasets.frames import frame_of
 from pipeline.errors import RejectedError
+from pipeline.features.frames import frame_of
 
 
 def test_iris_has_the_names_people_know() -> None:

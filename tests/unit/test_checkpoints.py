@@ -12,7 +12,7 @@ from consumer.jobs.checkpoints import Checkpoints
 from consumer.threads.neighbour import Surroundings
 from pipeline.artifacts import NewArtifact, checkpoints_of
 from pipeline.artifacts.directory import DirectoryStore
-from pipeline.trained import COURSE, SEARCH_NOTES
+from pipeline.training.trained import EPOCH_STATE, SEARCH_NOTES
 
 
 class Machine:
@@ -130,15 +130,15 @@ def test_what_the_next_attempt_adds_is_newer_than_what_it_found(
 ) -> None:
     notes = machine.training("r")
     for epoch in (b"1", b"2", b"3"):
-        (notes.parent / COURSE).write_bytes(epoch)
+        (notes.parent / EPOCH_STATE).write_bytes(epoch)
         notes.write_bytes(b"scored\n")
-        machine.until_stored("r", b"scored\n", **{COURSE: epoch})
+        machine.until_stored("r", b"scored\n", **{EPOCH_STATE: epoch})
     other = Machine(tmp_path / "other", store)
     assert other.checkpoints.restore("r") is not None
     elsewhere = other.training("r")
-    (elsewhere.parent / COURSE).write_bytes(b"4")
+    (elsewhere.parent / EPOCH_STATE).write_bytes(b"4")
     elsewhere.write_bytes(b"scored\n")
-    machine.until_stored("r", b"scored\n", **{COURSE: b"4"})
+    machine.until_stored("r", b"scored\n", **{EPOCH_STATE: b"4"})
     other.checkpoints.finish()
     other.checkpoints.join(10)
 

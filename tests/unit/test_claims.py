@@ -20,7 +20,7 @@ from consumer.threads.neighbour import Surroundings
 from pipeline.errors import TransientError
 from pipeline.jobs import ErrorKind, TrainingRequest
 from pipeline.ledger import Cancel, Claim, Ledger, NewClaim, Owner
-from schemas import Record as Schema
+from schemas import RecordType
 from tests.training_data import request
 
 
@@ -43,7 +43,9 @@ class Desk:
         codec = Codec()
         self.claims.claim(
             [
-                Record(Partition("t", 0), 1, offset, b"k", codec.encode(Schema.TRAINING_REQUEST, to_avro(one)), (), 0)
+                Record(
+                    Partition("t", 0), 1, offset, b"k", codec.encode(RecordType.TRAINING_REQUEST, to_avro(one)), (), 0
+                )
                 for offset, one in enumerate(requests)
             ]
         )

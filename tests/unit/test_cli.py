@@ -25,19 +25,21 @@ from consumer import embedded
 from consumer.cli import main, submit
 from consumer.cli.output import Stop, _fitted, column, duration, shown, size
 from consumer.cli.reproducing import dataset_of, request_of
-from consumer.cli.values import hyperparameter, model_reference, tried
+from consumer.cli.values import hyperparameter, tried
 from consumer.kafka.topic_reader import murmur2, partition_of
 from consumer.new_requests import new_request_id, time_of, training_request
 from consumer.settings import Settings, SettingsError
 from consumer.stores import Stores, open_stores
-from pipeline import promotion
 from pipeline.artifacts import NewArtifact
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError
-from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind, Search, SearchDimension
+from pipeline.jobs import Evaluation, Failure, Outcome, OutcomeKind, Search, SearchDimension
 from pipeline.ledger import Home, NewClaim
+from pipeline.lifecycle import promotion
+from pipeline.lifecycle.references import model_reference
 from tests.command import Answer, Run
+from tests.models import model
 from tests.training_data import Bench, mixed_rows, request
 
 ROOT = Path(__file__).parents[2]
@@ -78,54 +80,6 @@ def stores(run: Run, tmp_path: Path) -> Stores:
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a decision tree on iris."""
     return Bench(tmp_path_factory.mktemp("spool")).train(request()).model_file
-
-
-def model(stores: Stores, file: Path, request_id: str = "r1", model_name: str = "flowers", **changes: Any) -> Outcome:
-    """Store and register a version, as a worker would."""
-    content = file.read_bytes()
-    digest = sha256(content).hexdigest()
-    key = f"default/{model_name}/{request_id}/{digest}.zip"
-    stored = stores.artifacts.put([NewArtifact(key, file, digest, len(content))])[key]
-    entry = Model(
-        model_id=f"m-{request_id}",
-        name="job_decision-tree_iris_20260131T141500Z",
-        project="default",
-        user="ann",
-        model_name=model_name,
-        algorithm="decision_tree",
-        model_type="classification",
-        hyperparameters={"max_depth": 3, "criterion": "gini"},
-        metrics={"accuracy": 0.9, "f1": 0.9},
-        dataset_name="iris",
-        dataset_fingerprint="ab" * 32,
-        features=["sepal length", "petal width"],
-        target_column="species",
-        classes=["setosa", "versicolor", "virginica"],
-        artifact_uri=stored.uri,
-        artifact_format="tensorfleet-model/1",
-        artifact_sha256=digest,
-        artifact_bytes=len(content),
-        file_id=None,
-        training_time=1.5,
-        created_at=AT,
-        tags={"team": "botany"},
-        seed=42,
-        signature=[],
-        environment={"scikit-learn": "1.9.1"},
-        warnings=[],
-    )
-    outcome = Outcome(
-        request_id=request_id,
-        kind=OutcomeKind.REGISTERED,
-        at=AT,
-        correlation_id=request_id,
-        project="default",
-        model_name=model_name,
-        worker_id="w",
-        model=replace(entry, **changes),
-    )
-    stores.registry.register([outcome])
-    return outcome
 
 
 def claim(stores: Stores, *request_ids: str, model_name: str = "flowers") -> None:

@@ -14,9 +14,9 @@ from consumer.client import Client
 from consumer.settings import Settings, SettingsError
 from consumer.stores import open_cache, open_stores
 from examples.import_frame import orders
-from pipeline.columns import Role, describe
-from pipeline.datasets.frames import read_frame
 from pipeline.errors import RejectedError
+from pipeline.features.columns import Role, describe
+from pipeline.features.frames import read_frame
 
 NOBODY = "127.0.0.1:1"
 

@@ -20,7 +20,7 @@ from consumer.events.framing import Fingerprint, SchemaId, fingerprint_of, heade
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.writer_schema import UnusableSchemaError, WriterSchema
 from pipeline.errors import RejectedError, TransientError
-from schemas import Record, schema
+from schemas import RecordType, schema
 
 CODEC = Codec()
 REQUEST: dict[str, Any] = {"request_id": "r-1", "job_name": "j", "algorithm": "svm", "dataset_name": "iris"}
@@ -131,20 +131,20 @@ def same_types(left: Any, right: Any) -> bool:
 
 @given(request_records)
 def test_a_record_is_read_back_with_the_types_it_was_written_with(record: dict[str, Any]) -> None:
-    read = CODEC.decode(CODEC.encode(Record.TRAINING_REQUEST, record), Record.TRAINING_REQUEST)
+    read = CODEC.decode(CODEC.encode(RecordType.TRAINING_REQUEST, record), RecordType.TRAINING_REQUEST)
     assert read == record
     assert same_types(read, record)
 
 
 @given(request_records)
 def test_the_same_record_gives_the_same_bytes(record: dict[str, Any]) -> None:
-    assert CODEC.encode(Record.TRAINING_REQUEST, record) == Codec().encode(
-        Record.TRAINING_REQUEST, copy.deepcopy(record)
+    assert CODEC.encode(RecordType.TRAINING_REQUEST, record) == Codec().encode(
+        RecordType.TRAINING_REQUEST, copy.deepcopy(record)
     )
 
 
 def test_what_is_left_out_has_its_default() -> None:
-    read = CODEC.decode(CODEC.encode(Record.TRAINING_REQUEST, REQUEST), Record.TRAINING_REQUEST)
+    read = CODEC.decode(CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST), RecordType.TRAINING_REQUEST)
     assert read == REQUEST | {
         "project": "default",
         "user": "",
@@ -172,7 +172,7 @@ def test_what_is_left_out_has_its_default() -> None:
 )
 def test_a_record_that_does_not_fit_is_not_written(wrong: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):
-        CODEC.encode(Record.TRAINING_REQUEST, REQUEST | wrong)
+        CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST | wrong)
 
 
 def test_undecodable_bytes_are_rejected_and_not_retried() -> None:
@@ -186,15 +186,15 @@ def test_undecodable_bytes_are_rejected_and_not_retried() -> None:
         (b"", "is empty"),
         (b'{"request_id": "r-1"}', "looks like JSON"),
         (bytes(20 * 1024 * 1024), "20,971,520 bytes; at most 1,048,576"),
-        (CODEC.encode(Record.TRAINING_REQUEST, REQUEST)[:-3], "ends in the middle"),
-        (CODEC.encode(Record.TRAINING_REQUEST, REQUEST) + b"\0", "1 bytes are left over"),
+        (CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST)[:-3], "ends in the middle"),
+        (CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST) + b"\0", "1 bytes are left over"),
         (header(Fingerprint(7)) + b"x", "unknown schema fingerprint 0000000000000007; known are .*TrainingRequest"),
         (header(SchemaId(7)) + b"x", "schema id 7 cannot be looked up: SCHEMA_REGISTRY_URL is not set"),
         (
-            CODEC.encode(Record.TRAINING_CONTROL, {"command": "CANCEL", "request_id": "r-1"}),
+            CODEC.encode(RecordType.TRAINING_CONTROL, {"command": "CANCEL", "request_id": "r-1"}),
             r"is a io\.tensorfleet\.v1\.TrainingControl; expected io\.tensorfleet\.v1\.TrainingRequest",
         ),
-        (header(fingerprint_of(schema(Record.TRAINING_REQUEST))) + b"\x04\xff\xff", "not UTF-8"),
+        (header(fingerprint_of(schema(RecordType.TRAINING_REQUEST))) + b"\x04\xff\xff", "not UTF-8"),
     ],
     ids=[
         "null",
@@ -211,41 +211,41 @@ def test_undecodable_bytes_are_rejected_and_not_retried() -> None:
 )
 def test_bytes_that_are_no_request_are_told_why(value: bytes | None, complaint: str) -> None:
     with pytest.raises(UndecodableError, match=complaint):
-        CODEC.decode(value, Record.TRAINING_REQUEST)
+        CODEC.decode(value, RecordType.TRAINING_REQUEST)
 
 
 def test_a_message_at_the_limit_is_read() -> None:
-    room = MAX_MESSAGE_BYTES - len(CODEC.encode(Record.TRAINING_REQUEST, REQUEST | {"user": "x" * 100_000}))
-    value = CODEC.encode(Record.TRAINING_REQUEST, REQUEST | {"user": "x" * (100_000 + room)})
+    room = MAX_MESSAGE_BYTES - len(CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST | {"user": "x" * 100_000}))
+    value = CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST | {"user": "x" * (100_000 + room)})
     assert len(value) == MAX_MESSAGE_BYTES
-    assert CODEC.decode(value, Record.TRAINING_REQUEST)["request_id"] == "r-1"
+    assert CODEC.decode(value, RecordType.TRAINING_REQUEST)["request_id"] == "r-1"
     with pytest.raises(UndecodableError, match="1,048,577 bytes"):
-        CODEC.decode(value + b"x", Record.TRAINING_REQUEST)
+        CODEC.decode(value + b"x", RecordType.TRAINING_REQUEST)
 
 
-def decodes_or_is_undecodable(value: bytes, record: Record) -> None:
+def decodes_or_is_undecodable(value: bytes, record: RecordType) -> None:
     with contextlib.suppress(UndecodableError):
         assert isinstance(CODEC.decode(value, record), dict)
 
 
-@given(st.binary(max_size=300), st.sampled_from(Record))
-def test_any_bytes_at_all_decode_or_are_undecodable(value: bytes, record: Record) -> None:
+@given(st.binary(max_size=300), st.sampled_from(RecordType))
+def test_any_bytes_at_all_decode_or_are_undecodable(value: bytes, record: RecordType) -> None:
     decodes_or_is_undecodable(value, record)
 
 
-@given(st.binary(max_size=300), st.sampled_from(Record))
-def test_any_body_behind_a_known_header_decodes_or_is_undecodable(body: bytes, record: Record) -> None:
+@given(st.binary(max_size=300), st.sampled_from(RecordType))
+def test_any_body_behind_a_known_header_decodes_or_is_undecodable(body: bytes, record: RecordType) -> None:
     decodes_or_is_undecodable(header(fingerprint_of(schema(record))) + body, record)
 
 
 @given(request_records, st.data())
 @settings(max_examples=200)
 def test_a_damaged_request_decodes_or_is_undecodable(record: dict[str, Any], data: st.DataObject) -> None:
-    value = bytearray(CODEC.encode(Record.TRAINING_REQUEST, record))
+    value = bytearray(CODEC.encode(RecordType.TRAINING_REQUEST, record))
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(10, len(value)))
         value[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=10))
-    decodes_or_is_undecodable(bytes(value), Record.TRAINING_REQUEST)
+    decodes_or_is_undecodable(bytes(value), RecordType.TRAINING_REQUEST)
 
 
 HUGE = b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"
@@ -269,23 +269,23 @@ START = b"\x06r-1\x02j\x0edefault\0\0\x06svm\x08iris\0"
 def test_a_false_length_costs_neither_memory_nor_time(body: bytes) -> None:
     begun = time.process_time()
     with pytest.raises(UndecodableError):
-        CODEC.decode(header(fingerprint_of(schema(Record.TRAINING_REQUEST))) + body, Record.TRAINING_REQUEST)
+        CODEC.decode(header(fingerprint_of(schema(RecordType.TRAINING_REQUEST))) + body, RecordType.TRAINING_REQUEST)
     assert time.process_time() - begun < 2
 
 
 def test_a_date_beyond_the_calendar_is_undecodable_but_says_whose_it_is() -> None:
-    plain = copy.deepcopy(schema(Record.TRAINING_REQUEST))
+    plain = copy.deepcopy(schema(RecordType.TRAINING_REQUEST))
     plain["fields"][-1]["type"][1] = "long"
     body = written(REQUEST | {"requested_at": 2**62}, 1, plain)[5:]
-    value = header(fingerprint_of(schema(Record.TRAINING_REQUEST))) + body
+    value = header(fingerprint_of(schema(RecordType.TRAINING_REQUEST))) + body
     with pytest.raises(UndecodableError, match="out of range") as caught:
-        CODEC.decode(value, Record.TRAINING_REQUEST)
+        CODEC.decode(value, RecordType.TRAINING_REQUEST)
     assert caught.value.written is not None
     assert caught.value.written["request_id"] == "r-1"
 
 
 def evolved(*more: dict[str, Any], without: str = "") -> dict[str, Any]:
-    changed = copy.deepcopy(schema(Record.TRAINING_REQUEST))
+    changed = copy.deepcopy(schema(RecordType.TRAINING_REQUEST))
     changed["fields"] = [field for field in changed["fields"] if field["name"] != without] + list(more)
     return changed
 
@@ -293,30 +293,30 @@ def evolved(*more: dict[str, Any], without: str = "") -> dict[str, Any]:
 def test_fields_of_a_later_release_are_passed_over() -> None:
     later = evolved({"name": "priority", "type": ["null", {"type": "array", "items": "int"}], "default": None})
     codec = Codec(KnownSchemas(later))
-    read = codec.decode(written(REQUEST | {"priority": [1, 2]}, 1, later), Record.TRAINING_REQUEST)
-    assert read == CODEC.decode(CODEC.encode(Record.TRAINING_REQUEST, REQUEST), Record.TRAINING_REQUEST)
+    read = codec.decode(written(REQUEST | {"priority": [1, 2]}, 1, later), RecordType.TRAINING_REQUEST)
+    assert read == CODEC.decode(CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST), RecordType.TRAINING_REQUEST)
 
 
 def test_fields_that_an_earlier_release_lacked_have_their_default() -> None:
     earlier = evolved(without="tags")
-    read = Codec(KnownSchemas(earlier)).decode(written(REQUEST, 1, earlier), Record.TRAINING_REQUEST)
+    read = Codec(KnownSchemas(earlier)).decode(written(REQUEST, 1, earlier), RecordType.TRAINING_REQUEST)
     assert read["tags"] == {}
 
 
 def test_a_state_of_a_later_release_reads_as_unknown() -> None:
-    later = copy.deepcopy(schema(Record.TRAINING_PROGRESS))
+    later = copy.deepcopy(schema(RecordType.TRAINING_PROGRESS))
     state = next(field for field in later["fields"] if field["name"] == "state")
     state["type"]["symbols"].insert(0, "PONDERING")
     texts = ("event_id", "request_id", "correlation_id", "project", "model_name", "worker_id")
     event = dict.fromkeys(texts, "x") | {"attempt": 1, "sequence": 1, "state": "PONDERING"}
     value = written(event | {"occurred_at": datetime.now(UTC)}, 1, later)
-    assert Codec(KnownSchemas(later)).decode(value, Record.TRAINING_PROGRESS)["state"] == "UNKNOWN"
+    assert Codec(KnownSchemas(later)).decode(value, RecordType.TRAINING_PROGRESS)["state"] == "UNKNOWN"
 
 
 def test_a_request_of_an_incompatible_schema_is_undecodable_but_says_whose_it_is() -> None:
     broken = evolved({"name": "seed", "type": "string"}, without="seed")
     with pytest.raises(UndecodableError) as caught:
-        Codec(KnownSchemas(broken)).decode(written(REQUEST | {"seed": "x"}, 1, broken), Record.TRAINING_REQUEST)
+        Codec(KnownSchemas(broken)).decode(written(REQUEST | {"seed": "x"}, 1, broken), RecordType.TRAINING_REQUEST)
     assert caught.value.written is not None
     assert caught.value.written["request_id"] == "r-1"
 
@@ -372,7 +372,7 @@ def test_a_schema_by_which_few_bytes_mean_endless_work_is_refused(hostile: dict[
     with pytest.raises(UnusableSchemaError, match=complaint):
         WriterSchema.of(hostile)
     with pytest.raises(UndecodableError, match=complaint):
-        Codec(KnownSchemas(hostile)).decode(header(SchemaId(1)) + b"\2\2\2", Record.TRAINING_REQUEST)
+        Codec(KnownSchemas(hostile)).decode(header(SchemaId(1)) + b"\2\2\2", RecordType.TRAINING_REQUEST)
 
 
 def test_a_schema_that_is_not_usable_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,23 +380,23 @@ def test_a_schema_that_is_not_usable_is_parsed_once(monkeypatch: pytest.MonkeyPa
     value = header(SchemaId(1)) + b"x"
     for _ in range(2):
         with pytest.raises(UndecodableError, match="schema id 1 is not usable: it has more than 10,000 types"):
-            codec.decode(value, Record.TRAINING_REQUEST)
+            codec.decode(value, RecordType.TRAINING_REQUEST)
         monkeypatch.setattr(WriterSchema, "of", None)
 
 
 def refused(codec: Codec, number: int) -> str:
     with pytest.raises(UndecodableError) as caught:
-        codec.decode(header(SchemaId(number)) + b"x", Record.TRAINING_REQUEST)
+        codec.decode(header(SchemaId(number)) + b"x", RecordType.TRAINING_REQUEST)
     return str(caught.value)
 
 
 def test_a_schema_is_asked_for_once_whether_it_can_be_used_or_not() -> None:
-    ours = schema(Record.TRAINING_REQUEST)
+    ours = schema(RecordType.TRAINING_REQUEST)
     registry = KnownSchemas(ours, {"type": "int"}, UndecodableError("schema id 3 is not an Avro schema"))
     now = [0.0]
     codec = Codec(registry, clock=lambda: now[0])
     for _ in range(3):
-        assert codec.decode(written(REQUEST, 1, ours), Record.TRAINING_REQUEST)["request_id"] == "r-1"
+        assert codec.decode(written(REQUEST, 1, ours), RecordType.TRAINING_REQUEST)["request_id"] == "r-1"
         assert refused(codec, 2) == "schema id 2 is not usable: it is not a record"
         assert refused(codec, 3) == "schema id 3 is not an Avro schema"
         now[0] += 1e9
@@ -411,10 +411,10 @@ def test_an_unknown_id_is_asked_for_again_after_a_while_since_it_may_be_register
         now[0] = at
         assert refused(codec, 1) == "the schema registry knows no schema id 1"
     assert registry.asked == [1]
-    registry.known[1] = schema(Record.TRAINING_REQUEST)
+    registry.known[1] = schema(RecordType.TRAINING_REQUEST)
     now[0] = UNKNOWN_S
     value = written(REQUEST, 1, registry.known[1])
-    assert codec.decode(value, Record.TRAINING_REQUEST)["request_id"] == "r-1"
+    assert codec.decode(value, RecordType.TRAINING_REQUEST)["request_id"] == "r-1"
     assert registry.asked == [1, 1]
 
 
@@ -443,7 +443,7 @@ def test_a_text_that_its_writer_calls_something_else_is_undecodable_or_a_text(ki
     plain = evolved({"name": "user", "type": {k: v for k, v in kind.items() if k != "logicalType"}}, without="user")
     value = written(REQUEST | {"user": given}, 1, plain)
     try:
-        read = Codec(KnownSchemas(theirs)).decode(value, Record.TRAINING_REQUEST)
+        read = Codec(KnownSchemas(theirs)).decode(value, RecordType.TRAINING_REQUEST)
     except UndecodableError:
         return
     assert isinstance(read["user"], str)
@@ -451,18 +451,18 @@ def test_a_text_that_its_writer_calls_something_else_is_undecodable_or_a_text(ki
 
 def test_a_registry_that_is_down_is_waited_for() -> None:
     with pytest.raises(TransientError, match="schema registry"):
-        Codec(SchemaRegistry("http://127.0.0.1:1")).decode(header(SchemaId(1)) + b"x", Record.TRAINING_REQUEST)
+        Codec(SchemaRegistry("http://127.0.0.1:1")).decode(header(SchemaId(1)) + b"x", RecordType.TRAINING_REQUEST)
 
 
 def test_a_codec_with_a_registry_does_not_write_before_it_knows_the_ids() -> None:
     with pytest.raises(RuntimeError, match="prepare"):
-        Codec(SchemaRegistry("http://127.0.0.1:1")).encode(Record.TRAINING_REQUEST, REQUEST)
+        Codec(SchemaRegistry("http://127.0.0.1:1")).encode(RecordType.TRAINING_REQUEST, REQUEST)
 
 
 def test_a_request_takes_microseconds() -> None:
     """18-30 µs on the machine of FACTS; 500 stands for a schema parsed anew for each record."""
-    value = CODEC.encode(Record.TRAINING_REQUEST, REQUEST)
+    value = CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST)
     begun = time.process_time()
     for _ in range(1_000):
-        CODEC.decode(value, Record.TRAINING_REQUEST)
+        CODEC.decode(value, RecordType.TRAINING_REQUEST)
     assert (time.process_time() - begun) / 1_000 < 500e-6

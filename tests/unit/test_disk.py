@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from consumer.jobs.lease import Steady
-from consumer.jobs.readiness import Preparation, Prepared
+from consumer.jobs.readiness import Prepared, Readiness
 from consumer.settings import Settings
 from consumer.stores import open_cache, open_stores
 from consumer.system import disk
@@ -18,7 +18,7 @@ from consumer.threads.neighbour import Surroundings
 from consumer.threads.retrying import Breakers
 from pipeline.errors import TransientError
 from pipeline.ledger import Owner
-from pipeline.quotas import Quotas
+from pipeline.registry.quotas import Quotas
 from tests.disks import fill, small_disk
 from tests.jobs import preparing
 
@@ -39,7 +39,7 @@ def test_a_job_that_lacked_space_is_prepared_when_there_is_some(tmp_path: Path) 
     stores, breakers = open_stores(settings), Breakers(threshold=2, pause_s=0.1)
     delivered: list[Any] = []
     with small_disk(tmp_path / "spool", 2**23):
-        preparation = Preparation(
+        readiness = Readiness(
             Owner("w", 1),
             stores.ledger,
             open_cache(settings, stores.datasets),
@@ -54,14 +54,14 @@ def test_a_job_that_lacked_space_is_prepared_when_there_is_some(tmp_path: Path) 
             around=Surroundings(delivered.append, breakers),
         )
         fill(tmp_path / "spool" / "ballast")
-        preparation.start()
-        preparation.prepare(preparing("r", "iris"), 0)
+        readiness.start()
+        readiness.prepare(preparing("r", "iris"), 0)
         _await(lambda: breakers.is_open(disk.SERVICE))
         assert delivered == []
         (tmp_path / "spool" / "ballast").unlink()
         _await(lambda: bool(delivered))
         assert not breakers.is_open(disk.SERVICE)
-        preparation.give_up()
+        readiness.give_up()
     (prepared,) = delivered
     assert isinstance(prepared, Prepared)
     assert prepared.dataset is not None

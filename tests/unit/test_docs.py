@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = sorted(
-    init.parent.relative_to(ROOT) for top in ("consumer", "pipeline") for init in (ROOT / top).rglob("__init__.py")
-)
+TOPS = ("tensorfleet", "consumer", "pipeline")
+PACKAGES = sorted(init.parent.relative_to(ROOT) for top in TOPS for init in (ROOT / top).rglob("__init__.py"))
 TREE = (ROOT / "docs/architecture.md").read_text().partition("## The tree")[2]
 
 

@@ -34,7 +34,7 @@ from pipeline.jobs import (
     TrainingRequest,
     event_id,
 )
-from schemas import Record, schema
+from schemas import RecordType, schema
 
 CODEC = Codec()
 AT = datetime(2026, 1, 31, 14, 15, 0, 123_000, UTC)
@@ -117,11 +117,11 @@ def test_announcing_a_model_again_sends_the_same_bytes(model: Model, version: in
     again = RegisteredModel.from_document(reordered(registered.to_document(), seed))
     outcome_again = Outcome.from_document(reordered(outcome.to_document(), seed))
     topics = Topics("t.")
-    assert message(CODEC, topics, Record.MODEL_REGISTERED, registered_event(registered)) == message(
-        Codec(), topics, Record.MODEL_REGISTERED, registered_event(again)
+    assert message(CODEC, topics, RecordType.MODEL_REGISTERED, registered_event(registered)) == message(
+        Codec(), topics, RecordType.MODEL_REGISTERED, registered_event(again)
     )
-    assert message(CODEC, topics, Record.TRAINING_PROGRESS, terminal_progress(outcome, registered)) == message(
-        Codec(), topics, Record.TRAINING_PROGRESS, terminal_progress(outcome_again, again)
+    assert message(CODEC, topics, RecordType.TRAINING_PROGRESS, terminal_progress(outcome, registered)) == message(
+        Codec(), topics, RecordType.TRAINING_PROGRESS, terminal_progress(outcome_again, again)
     )
 
 
@@ -129,10 +129,10 @@ def test_announcing_a_model_again_sends_the_same_bytes(model: Model, version: in
 def test_announcing_a_negative_outcome_again_sends_the_same_bytes(outcome: Outcome, seed: int) -> None:
     again = Outcome.from_document(reordered(outcome.to_document(), seed))
     event = terminal_progress(outcome)
-    assert CODEC.encode(Record.TRAINING_PROGRESS, event) == Codec().encode(
-        Record.TRAINING_PROGRESS, terminal_progress(again)
+    assert CODEC.encode(RecordType.TRAINING_PROGRESS, event) == Codec().encode(
+        RecordType.TRAINING_PROGRESS, terminal_progress(again)
     )
-    assert CODEC.decode(CODEC.encode(Record.TRAINING_PROGRESS, event), Record.TRAINING_PROGRESS) == event
+    assert CODEC.decode(CODEC.encode(RecordType.TRAINING_PROGRESS, event), RecordType.TRAINING_PROGRESS) == event
 
 
 def test_a_registered_event_says_what_the_document_says() -> None:
@@ -192,7 +192,7 @@ def test_progress_on_the_way_is_a_record_of_its_schema(state: ProgressState) -> 
         cpu_s=1.5,
         rss_bytes=1024,
     )
-    assert CODEC.decode(CODEC.encode(Record.TRAINING_PROGRESS, event), Record.TRAINING_PROGRESS) == event
+    assert CODEC.decode(CODEC.encode(RecordType.TRAINING_PROGRESS, event), RecordType.TRAINING_PROGRESS) == event
 
 
 def test_progress_of_two_attempts_or_lives_of_a_worker_never_shares_an_id() -> None:
@@ -220,19 +220,22 @@ def test_an_alias_event_has_one_id_for_each_change_of_each_alias() -> None:
     removed = changed(version_number=None, reason=AliasChangeReason.REMOVED)
     assert removed["event_id"] == events[0]["event_id"]
     assert (removed["version"], removed["previous_version"]) == (None, "v2")
-    assert CODEC.decode(CODEC.encode(Record.MODEL_ALIAS_CHANGED, changed()), Record.MODEL_ALIAS_CHANGED) == changed()
+    assert (
+        CODEC.decode(CODEC.encode(RecordType.MODEL_ALIAS_CHANGED, changed()), RecordType.MODEL_ALIAS_CHANGED)
+        == changed()
+    )
 
 
 def test_the_states_and_reasons_here_are_those_of_the_schemas() -> None:
-    def symbols(record: Record, name: str) -> set[str]:
+    def symbols(record: RecordType, name: str) -> set[str]:
         return set(next(field for field in schema(record)["fields"] if field["name"] == name)["type"]["symbols"])
 
-    assert symbols(Record.TRAINING_PROGRESS, "state") == {*ProgressState, *OutcomeKind, "UNKNOWN"}
-    assert symbols(Record.MODEL_ALIAS_CHANGED, "reason") == {*AliasChangeReason, "UNKNOWN"}
+    assert symbols(RecordType.TRAINING_PROGRESS, "state") == {*ProgressState, *OutcomeKind, "UNKNOWN"}
+    assert symbols(RecordType.MODEL_ALIAS_CHANGED, "reason") == {*AliasChangeReason, "UNKNOWN"}
 
 
 def test_every_kind_of_error_is_explained_in_the_schema() -> None:
-    error = next(field for field in schema(Record.TRAINING_PROGRESS)["fields"] if field["name"] == "error")
+    error = next(field for field in schema(RecordType.TRAINING_PROGRESS)["fields"] if field["name"] == "error")
     told = error["type"][1]["fields"][0]["doc"]
     assert all(kind.value in told for kind in ErrorKind)
 
@@ -240,23 +243,23 @@ def test_every_kind_of_error_is_explained_in_the_schema() -> None:
 @pytest.mark.parametrize(
     ("record", "event", "key"),
     [
-        (Record.TRAINING_REQUEST, {"project": "p", "model_name": None, "job_name": "straße"}, "p/straße"),
-        (Record.TRAINING_REQUEST, {"project": "p", "model_name": "m", "job_name": "j"}, "p/m"),
-        (Record.TRAINING_CONTROL, {"request_id": "r-1"}, "r-1"),
-        (Record.TRAINING_PROGRESS, terminal_progress(OUTCOME, REGISTERED), "r-1"),
-        (Record.MODEL_REGISTERED, registered_event(REGISTERED), "default/churn"),
-        (Record.MODEL_ALIAS_CHANGED, changed(), "default/churn/production"),
+        (RecordType.TRAINING_REQUEST, {"project": "p", "model_name": None, "job_name": "straße"}, "p/straße"),
+        (RecordType.TRAINING_REQUEST, {"project": "p", "model_name": "m", "job_name": "j"}, "p/m"),
+        (RecordType.TRAINING_CONTROL, {"request_id": "r-1"}, "r-1"),
+        (RecordType.TRAINING_PROGRESS, terminal_progress(OUTCOME, REGISTERED), "r-1"),
+        (RecordType.MODEL_REGISTERED, registered_event(REGISTERED), "default/churn"),
+        (RecordType.MODEL_ALIAS_CHANGED, changed(), "default/churn/production"),
     ],
 )
-def test_keys_are_plain_utf_8(record: Record, event: dict[str, Any], key: str) -> None:
+def test_keys_are_plain_utf_8(record: RecordType, event: dict[str, Any], key: str) -> None:
     assert key_of(record, event) == key.encode()
 
 
 def test_a_message_is_a_cloud_event_in_binary_mode() -> None:
     event = registered_event(REGISTERED)
-    sent = message(CODEC, Topics("t."), Record.MODEL_REGISTERED, event, REGISTERED.traceparent)
+    sent = message(CODEC, Topics("t."), RecordType.MODEL_REGISTERED, event, REGISTERED.traceparent)
     assert (sent.topic, sent.key) == ("t.model-registered", b"default/churn")
-    assert CODEC.decode(sent.value, Record.MODEL_REGISTERED) == event
+    assert CODEC.decode(sent.value, RecordType.MODEL_REGISTERED) == event
     assert dict(sent.headers) == {
         "ce_specversion": b"1.0",
         "ce_id": event["event_id"].encode(),
@@ -270,19 +273,19 @@ def test_a_message_is_a_cloud_event_in_binary_mode() -> None:
 
 
 def test_a_traceparent_that_is_none_is_no_header() -> None:
-    assert "traceparent" not in dict(cloud_event_headers(Record.MODEL_REGISTERED, registered_event(REGISTERED)))
+    assert "traceparent" not in dict(cloud_event_headers(RecordType.MODEL_REGISTERED, registered_event(REGISTERED)))
 
 
 @pytest.mark.parametrize(
     ("record", "event", "identity", "correlation_id"),
     [
-        (Record.MODEL_ALIAS_CHANGED, changed(), changed()["event_id"], changed()["event_id"]),
-        (Record.TRAINING_CONTROL, {"request_id": "r-1", "command": "CANCEL"}, "r-1/CANCEL", "r-1"),
-        (Record.TRAINING_REQUEST, {"request_id": "r-1", "project": "p", "correlation_id": "c"}, "r-1", "c"),
+        (RecordType.MODEL_ALIAS_CHANGED, changed(), changed()["event_id"], changed()["event_id"]),
+        (RecordType.TRAINING_CONTROL, {"request_id": "r-1", "command": "CANCEL"}, "r-1/CANCEL", "r-1"),
+        (RecordType.TRAINING_REQUEST, {"request_id": "r-1", "project": "p", "correlation_id": "c"}, "r-1", "c"),
     ],
 )
 def test_records_that_belong_to_no_request_or_event_still_have_an_id(
-    record: Record, event: dict[str, Any], identity: str, correlation_id: str
+    record: RecordType, event: dict[str, Any], identity: str, correlation_id: str
 ) -> None:
     headers = dict(cloud_event_headers(record, event))
     assert (headers["ce_id"], headers["correlation_id"]) == (identity.encode(), correlation_id.encode())

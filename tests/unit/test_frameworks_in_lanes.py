@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from consumer.trainers.lanes import Lanes
-from consumer.trainers.protocol import End, Finished, Killed, LaneEvent, Returned, Spec, Taken, Work
+from consumer.trainers.protocol import Done, End, Killed, LaneEvent, Returned, Spec, Taken, Work
 from pipeline.algorithms import framework_of
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import fingerprint
@@ -51,11 +51,11 @@ class Bench:
             assert time.monotonic() < deadline, self.events
             self.turn()
 
-    def ended(self, job_id: str) -> Finished | Killed:
+    def ended(self, job_id: str) -> Done | Killed:
         deadline = time.monotonic() + 180
         while True:
             for event in self.events:
-                if isinstance(event, (Finished, Killed)) and event.job_id == job_id:
+                if isinstance(event, (Done, Killed)) and event.job_id == job_id:
                     return event
             assert time.monotonic() < deadline, self.events
             self.turn()
@@ -81,7 +81,7 @@ def test_one_lane_trains_with_one_framework_after_the_other(bench: Bench) -> Non
     bench.feed("torch", "torch_logistic", epochs=1)
     for job_id in ("tree", "torch"):
         event = bench.ended(job_id)
-        assert isinstance(event, Finished)
+        assert isinstance(event, Done)
         assert event.verdict == "trained", event
     bench.feed("again", "decision_tree")
     assert bench.ended("again").verdict == "trained"  # type: ignore[union-attr]
@@ -145,7 +145,7 @@ def test_a_busy_lane_changes_to_a_framework_once_it_is_imported(bench: Bench) ->
     bench.feed("torch", "torch_logistic", epochs=1)
     deadline = time.monotonic() + 180
     for number in itertools.count():
-        if any(isinstance(event, Finished) and event.job_id == "torch" for event in bench.events):
+        if any(isinstance(event, Done) and event.job_id == "torch" for event in bench.events):
             break
         assert time.monotonic() < deadline
         if bench.lanes.room():

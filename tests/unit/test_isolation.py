@@ -28,8 +28,8 @@ from pipeline.artifacts import NewArtifact
 from pipeline.errors import NotFoundError, RejectedError
 from pipeline.jobs import Failure, Outcome, OutcomeKind, TrainingRequest
 from pipeline.ledger import Home, NewClaim
-from pipeline.promotion import promote
-from schemas import Record as Schema
+from pipeline.lifecycle.promotion import promote
+from schemas import RecordType
 from tests.command import Answer, Run
 from tests.contract.stores import registered
 from tests.training_data import Bench, request
@@ -151,9 +151,9 @@ def _fill(stores: Stores, client: Client, project: str, word: str, model_file: P
         asked, ProgressState.ACCEPTED, attempt=1, sequence=1, worker_id="w", occurred_at=datetime.now(UTC)
     )
     for event in (accepted, terminal_progress(failed)):
-        client.send([message(client.codec, client.topics, Schema.TRAINING_PROGRESS, event)])
+        client.send([message(client.codec, client.topics, RecordType.TRAINING_PROGRESS, event)])
     letter = replace(asked, request_id=f"{word}-letter", tags={"secret": f"{word} tag"})
-    sent = message(client.codec, client.topics, Schema.TRAINING_REQUEST, to_avro(letter))
+    sent = message(client.codec, client.topics, RecordType.TRAINING_REQUEST, to_avro(letter))
     record = Record(Partition("training-requests", 0), 1, 17, sent.key, sent.value, list(sent.headers), 0)
     client.send([dead_letter(client.topics.dead_letters, record, "INVALID_REQUEST", f"{word} reason")])
 
@@ -194,9 +194,9 @@ def _theirs(stores: Stores, settings: Settings) -> list[Any]:
     sent = []
     with Client(settings) as client:
         for topic, record in (
-            (client.topics.training_requests, Schema.TRAINING_REQUEST),
-            (client.topics.training_control, Schema.TRAINING_CONTROL),
-            (client.topics.model_aliases, Schema.MODEL_ALIAS_CHANGED),
+            (client.topics.training_requests, RecordType.TRAINING_REQUEST),
+            (client.topics.training_control, RecordType.TRAINING_CONTROL),
+            (client.topics.model_aliases, RecordType.MODEL_ALIAS_CHANGED),
         ):
             with Reader(settings, topic, 10) as reader:
                 reader.start(range(reader.partitions))

@@ -19,7 +19,7 @@ from consumer.jobs.places import ENDS, MOVES, RUNNING, Place, table
 from consumer.partitions.records import Partition, Record
 from pipeline.datasets import Dataset
 from pipeline.ledger import Claim, Owner
-from pipeline.trained import COURSE
+from pipeline.training.trained import EPOCH_STATE
 from tests.training_data import request
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ class JobsAgainstTheirTable(RuleBasedStateMachine):
             self._folders += 1
             job.spool = Path(self._folder.name) / str(self._folders)
             job.spool.mkdir()
-            (job.spool / COURSE).touch()
+            (job.spool / EPOCH_STATE).touch()
         self.model[job.request_id] = as_far_as
 
     @rule(number=numbers)

@@ -14,7 +14,7 @@ import pytest
 
 from consumer.trainers import lanes as lanes_module
 from consumer.trainers.lanes import Lanes
-from consumer.trainers.protocol import End, Finished, Killed, LaneEvent, Logged, Reported, Returned, Spec, Taken
+from consumer.trainers.protocol import Done, End, Killed, LaneEvent, Logged, Reported, Returned, Spec, Taken
 from pipeline.datasets.builtin import BuiltinSource
 from pipeline.jobs import TrainingRequest
 from tests.disks import fill, small_disk
@@ -76,7 +76,7 @@ class Bench:
         raise AssertionError(f"did not happen within {within_s} s; what did: {self.events}")
 
     def ended(self, job_id: str, within_s: float = 60) -> LaneEvent:
-        return self.until(lambda e: isinstance(e, (Finished, Killed)) and e.job_id == job_id, within_s)
+        return self.until(lambda e: isinstance(e, (Done, Killed)) and e.job_id == job_id, within_s)
 
     def trains(self, job_id: str, **hyperparameters: object) -> None:
         """Feed a job, again if it comes back because its trainer was replaced, and see that it is trained."""
@@ -84,8 +84,8 @@ class Bench:
         while isinstance(event, Returned):
             self.events = [e for e in self.events if e.job_id != job_id]
             self.feed(job_id, **hyperparameters)
-            event = self.until(lambda e: isinstance(e, (Finished, Killed, Returned)) and e.job_id == job_id)
-        assert isinstance(event, Finished)
+            event = self.until(lambda e: isinstance(e, (Done, Killed, Returned)) and e.job_id == job_id)
+        assert isinstance(event, Done)
         assert event.verdict == "trained"
 
     def number_in(self, path: Path) -> int:
@@ -121,7 +121,7 @@ def bench(lanes: Lanes, tmp_path: Path) -> Iterator[Bench]:
 def test_a_training_reports_its_stages_and_leaves_a_result(bench: Bench) -> None:
     bench.feed("a", mode="warn")
     event = bench.ended("a")
-    assert isinstance(event, Finished)
+    assert isinstance(event, Done)
     assert event.verdict == "trained"
     stages = [e.stage for e in bench.events if isinstance(e, Reported)]
     assert stages == ["LOADING", "TRAINING", "EVALUATING"]
@@ -133,7 +133,7 @@ def test_a_training_reports_its_stages_and_leaves_a_result(bench: Bench) -> None
 def test_an_exception_is_reported_and_the_trainer_goes_on(bench: Bench) -> None:
     bench.feed("bad", mode="raise")
     event = bench.ended("bad")
-    assert isinstance(event, Finished)
+    assert isinstance(event, Done)
     assert (event.verdict, event.kind) == ("failed", "TRAINING_ERROR")
     assert "the data is cursed" in event.message
     bench.feed("good")
@@ -252,7 +252,7 @@ def test_a_training_that_finds_the_disk_full_says_so(bench: Bench, tmp_path: Pat
             fill(tmp_path / "disk" / "ballast")
         bench.feed("full", mode=mode)
         event = bench.ended("full")
-    assert isinstance(event, Finished)
+    assert isinstance(event, Done)
     assert (event.verdict, event.kind) == ("full", "")
     assert "No space left on device" in event.message
 

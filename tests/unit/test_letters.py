@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from consumer.cli.dlq import _first
-from consumer.cli.letters import Letter, _letter
+from consumer.cli.letters import Letter, _letter, planned
 from consumer.cli.output import one_line, show_fields
 from consumer.events.codec import Codec
 from consumer.events.messages import Message
+from consumer.events.requests import to_avro
+from consumer.events.topics import Topics
+from pipeline.jobs import Evaluation, TrainingRequest
+from schemas import RecordType
+from tests.contract.dict_ledger import DictLedger
 from tests.fuzz.targets.letters import Delivered
 
 
@@ -50,3 +57,19 @@ def test_what_anybody_has_written_tells_the_terminal_nothing(
     assert one_line(text) == shown
     show_fields({}, {text: text, "headers": {text: text}}, as_json=False)
     assert capsys.readouterr().out == f"{shown}: {shown}\nheaders.{shown}: {shown}\n"
+
+
+def test_a_letter_with_a_value_beyond_what_the_schema_allows_is_not_sent_again_and_says_why() -> None:
+    """Avro's bytes have room for an int of more than 32 bits, which fastavro reads and does not write."""
+    codec = Codec()
+    plain = TrainingRequest("r-1", "job", "svm", "iris", evaluation=Evaluation(cv=5), search=None)
+    value = codec.encode(RecordType.TRAINING_REQUEST, to_avro(plain))
+    small, large = b"\x02\x0a", b"\x02\x80\x80\x80\x80\x20"  # of a union: branch 1, then 5, and 2**32
+    assert value.count(small) == 1
+    found = _letter(Delivered(Message("dlq", None, value.replace(small, large), []), 0, 7), codec)
+    assert found.record is not None
+    assert found.record["evaluation"]["cv"] == 2**32
+    client: Any = SimpleNamespace(codec=codec, topics=Topics(""))
+    (replay,) = planned([found], [found], DictLedger(lambda: datetime(2026, 1, 31, tzinfo=UTC)), client)
+    assert replay.sent is None
+    assert replay.why == "a value in it is beyond what the schema allows: correct it and submit it anew"

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.datasets import Dataset
 from pipeline.errors import RejectedError
-from pipeline.memory import COPIES, check_fits
+from pipeline.training.memory import COPIES, check_fits
 from tests.training_data import Bench, request
 
 ROWS = 1_000
@@ -23,7 +23,7 @@ PEAK = """
 import sys
 from pathlib import Path
 from pipeline.datasets import Dataset
-from pipeline.training import train
+from pipeline.training.training import train
 from tests.training_data import request
 
 def kib(name):

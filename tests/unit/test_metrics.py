@@ -15,7 +15,7 @@ from consumer.jobs.job import Job
 from consumer.jobs.places import Place
 from consumer.jobs.registrar import Stored
 from consumer.telemetry.metrics import Metrics, MongoCommandCount, metrics_table
-from consumer.worker.job_events import Chronicle
+from consumer.worker.job_events import JobEvents
 from pipeline.jobs import TrainingRequest
 from tests.contract.stores import MODEL, registered
 
@@ -83,7 +83,7 @@ def test_mongodb_commands_are_counted_by_a_fixed_set_of_names(command: str, coun
 
 def test_the_accuracy_is_that_of_the_last_model_and_the_distribution_has_them_all() -> None:
     metrics, unused = Metrics(), cast(Any, None)
-    chronicle = Chronicle("w", unused, metrics)
+    job_events = JobEvents("w", unused, metrics)
     job = Job(
         Asked(unused, TrainingRequest("r", "job", "decision_tree", "iris"), "", None),
         None,
@@ -91,7 +91,7 @@ def test_the_accuracy_is_that_of_the_last_model_and_the_distribution_has_them_al
         finished_at=1.0,
     )
     for accuracy in (0.5, 0.75):
-        chronicle.stored(job, Stored(registered("r", metrics={"test_accuracy": accuracy}), None))
+        job_events.stored(job, Stored(registered("r", metrics={"test_accuracy": accuracy}), None))
     sample, labels = metrics.registry.get_sample_value, {"model_type": MODEL.model_type}
     assert sample("ml_worker_model_accuracy", labels) == 0.75
     assert sample("ml_worker_model_accuracy_distribution_sum", labels) == 1.25

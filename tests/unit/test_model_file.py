@@ -32,13 +32,14 @@ from sklearn.svm import SVC, SVR, NuSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.tree._tree import Tree
 
-from pipeline import model_file, skops_writer, zip_files
 from pipeline.algorithms import catalogue
 from pipeline.datasets.builtin import load_frame
 from pipeline.errors import CorruptArtifactError, RejectedError
-from pipeline.model_file import LoadedModel, load
-from pipeline.skops_alone import skops
-from pipeline.trained import Trained
+from pipeline.model_files import checks, model_file, skops_writer, zip_files
+from pipeline.model_files.model_file import LoadedModel, load
+from pipeline.model_files.skops_import import skops
+from pipeline.training.trained import Trained
+from tests.frameworks import within
 from tests.training_data import Bench, mixed_rows, natural, request, wide_rows
 
 GOLDEN = Path(__file__).parents[1] / "golden/models"
@@ -103,8 +104,8 @@ def test_what_is_no_model_file_is_refused(rewritten: Callable[..., LoadedModel],
 
 
 def test_a_newer_format_asks_for_an_upgrade(rewritten: Callable[..., LoadedModel]) -> None:
-    with pytest.raises(CorruptArtifactError, match="has the format 2; this version reads formats up to 1: upgrade"):
-        rewritten(manifest_json=orjson.dumps({"format": 2}))
+    with pytest.raises(CorruptArtifactError, match="has the format 3; this version reads formats up to 2: upgrade"):
+        rewritten(manifest_json=orjson.dumps({"format": 3}))
 
 
 def test_a_file_that_brings_a_function_along_is_refused_and_runs_nothing(
@@ -411,7 +412,7 @@ def test_a_tree_that_leads_outside_of_itself_is_found_within_another_estimator(
     rewritten: Callable[..., LoadedModel], wrapped: Callable[[Any], Any]
 ) -> None:
     model = wrapped(DecisionTreeRegressor(random_state=1))
-    (tree,) = (one.tree_ for one in model_file._parts_of(model) if hasattr(one, "tree_"))
+    (tree,) = (one.tree_ for one in checks.parts_of(model) if hasattr(one, "tree_"))
     state = tree.__getstate__()
     state["nodes"]["left_child"][0] = 10**6
     tree.__setstate__(state)
@@ -421,7 +422,7 @@ def test_a_tree_that_leads_outside_of_itself_is_found_within_another_estimator(
 
 def out_of(pipeline: Any, kind: type) -> Any:
     """The fitted part of this type."""
-    parts = [part for part in model_file._parts_of(pipeline) if isinstance(part, kind)]
+    parts = [part for part in checks.parts_of(pipeline) if isinstance(part, kind)]
     return next(part for part in parts if hasattr(part, "categories_") or hasattr(part, "vocabulary_"))
 
 
@@ -630,5 +631,30 @@ def test_a_file_of_every_released_format_still_scores_as_it_did(golden: Path) ->
     assert predictions.probabilities.tolist() == expected["probabilities"]
 
 
-def test_there_is_a_golden_file_of_the_present_format() -> None:
-    assert (GOLDEN / f"format-{model_file.FORMAT}.zip").exists()
+@pytest.mark.parametrize("golden", sorted(GOLDEN.glob("deep-*.zip")), ids=lambda path: path.stem)
+def test_a_deep_network_of_every_released_format_still_scores_as_it_did(golden: Path) -> None:
+    expected = orjson.loads(golden.with_suffix(".json").read_bytes())
+    _, framework, _ = golden.stem.split("-", 2)
+    labels, probabilities = within(framework, _predicted, golden, expected["sha256"], expected["rows"])
+    assert labels == expected["labels"]
+    assert np.allclose(probabilities, expected["probabilities"], rtol=0, atol=1e-6)  # CPUs differ
+
+
+def _predicted(path: Path, sha256: str, rows: list[dict[str, Any]]) -> tuple[list[Any], Any]:
+    predictions = load(path, sha256).predict(rows)
+    return list(predictions.labels), predictions.probabilities
+
+
+@pytest.mark.parametrize("kind", ["", "deep-torch-", "deep-keras-"])
+def test_there_is_a_golden_file_of_the_present_format(kind: str) -> None:
+    assert (GOLDEN / f"{kind}format-{model_file.FORMAT}.zip").exists()
+
+
+def test_types_of_former_formats_are_trusted_in_files_of_theirs_only(rewritten: Callable[..., LoadedModel]) -> None:
+    """A file of the present format names them as `tensorfleet.model_types` does."""
+    with ZipFile(GOLDEN / "format-1.zip") as former:
+        members = {name.replace(".", "_"): former.read(name) for name in former.namelist()}
+    assert rewritten(**members).manifest["format"] == 1
+    manifest = {**orjson.loads(members["manifest_json"]), "format": model_file.FORMAT}
+    with pytest.raises(CorruptArtifactError, match=r"pipeline\.dates\.DateFeatures"):
+        rewritten(**{**members, "manifest_json": orjson.dumps(manifest)})

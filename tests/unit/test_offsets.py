@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.partitions.offsets import OffsetTracker, Progress, read_metadata, write_metadata
+from consumer.partitions.offsets import CommittedProgress, OffsetTracker, read_metadata, write_metadata
 
-NOTHING = Progress(0, (), "")
+NOTHING = CommittedProgress(0, (), "")
 
 
 def test_nothing_unfinished_commits_the_position() -> None:
@@ -39,7 +39,7 @@ def test_a_commit_that_fails_changes_nothing() -> None:
 
 
 def test_what_an_earlier_life_finished_is_not_work() -> None:
-    tracker = OffsetTracker(Progress(10, ((12, 15),), ""))
+    tracker = OffsetTracker(CommittedProgress(10, ((12, 15),), ""))
     assert [tracker.deliver(offset) for offset in range(10, 16)] == [True, True, False, False, False, True]
     assert tracker.unfinished == 3
 

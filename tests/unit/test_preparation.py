@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 from sklearn.pipeline import Pipeline
 
-from pipeline.columns import Column, Role, UnusableColumnError, describe, read
-from pipeline.datasets.frames import frame_of
-from pipeline.dates import DateFeatures
 from pipeline.errors import RejectedError
-from pipeline.preparation import WIDEST_DENSE, as_rows, preparation
+from pipeline.features.columns import Column, Role, UnusableColumnError, describe, read
+from pipeline.features.dates import DateFeatures
+from pipeline.features.frames import frame_of
+from pipeline.features.preparation import WIDEST_DENSE, as_rows, preparation
 from tests.training_data import mixed_rows
 
 SENTENCES = [f"the quick brown fox jumps over {n} lazy dogs" for n in range(30)]

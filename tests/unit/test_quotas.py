@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from consumer.settings import SettingsError, load_settings
-from pipeline.quotas import Quota, Quotas
 from pipeline.registry import Usage
+from pipeline.registry.quotas import Quota, Quotas
 
 
 def quotas(text: str) -> Quotas:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from consumer.jobs.outcomes import Ending, Result, registered_outcome
-from pipeline import comparison, report
 from pipeline.algorithms import catalogue
-from pipeline.champion import lower_is_better
 from pipeline.jobs import RegisteredModel, Search, SearchDimension, StoredArtifact, TrainingRequest
-from pipeline.model_file import LoadedModel
+from pipeline.model_files.model_file import LoadedModel
+from pipeline.reports import comparison, report
+from pipeline.reports.version_comparison import lower_is_better
 from tests.training_data import Bench, mixed_rows, natural, request
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)

@@ -16,7 +16,7 @@ from consumer.trainers.protocol import JOB_LIMIT_BYTES, Work
 from pipeline.datasets import Dataset
 from pipeline.errors import RejectedError
 from pipeline.jobs import Search, SearchDimension, TrainingRequest
-from pipeline.naming import semantic_name
+from pipeline.registry.model_names import semantic_name
 from pipeline.validation import LARGEST_REQUEST_BYTES, check
 from tests.training_data import request
 

@@ -23,7 +23,7 @@ from pipeline.errors import RejectedError
 from pipeline.jobs import Evaluation, TrainingRequest
 from pipeline.ledger import Cancel
 from pipeline.validation import check
-from schemas import Record, schema
+from schemas import RecordType, schema
 
 CODEC = Codec()
 REQUEST: dict[str, Any] = {"request_id": "r-1", "job_name": "churn", "algorithm": "svm", "dataset_name": "iris"}
@@ -32,7 +32,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def read(record: dict[str, Any], headers: Any = None, timestamp_ms: int = TIMESTAMP_MS) -> Received | Malformed:
-    value = CODEC.encode(Record.TRAINING_REQUEST, REQUEST | record)
+    value = CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST | record)
     return read_request(CODEC, value, headers=headers, timestamp_ms=timestamp_ms)
 
 
@@ -49,7 +49,7 @@ def malformed(record: dict[str, Any]) -> Malformed:
 
 
 def as_decoded(record: dict[str, Any]) -> dict[str, Any]:
-    return CODEC.decode(CODEC.encode(Record.TRAINING_REQUEST, REQUEST | record), Record.TRAINING_REQUEST)
+    return CODEC.decode(CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST | record), RecordType.TRAINING_REQUEST)
 
 
 def test_a_request_of_four_fields_has_all_defaults() -> None:
@@ -113,7 +113,7 @@ training_requests = st.builds(
 @given(training_requests)
 def test_what_a_producer_sends_is_what_the_worker_reads(request_: TrainingRequest) -> None:
     headers = [("traceparent", request_.traceparent.encode())] if request_.traceparent else []
-    value = CODEC.encode(Record.TRAINING_REQUEST, to_avro(request_))
+    value = CODEC.encode(RecordType.TRAINING_REQUEST, to_avro(request_))
     result = read_request(CODEC, value, headers=headers, timestamp_ms=TIMESTAMP_MS)
     assert isinstance(result, Received)
     assert result.request == request_
@@ -258,11 +258,11 @@ def test_a_request_id_is_any_text_of_1_to_120_characters(request_id: str) -> Non
 @pytest.mark.parametrize("sent", [TIMESTAMP_MS * 1000, -TIMESTAMP_MS * 1000, 253_402_300_800_000, -(2**63), 2**63 - 1])
 def test_a_date_beyond_the_calendar_is_rejected_with_its_request_id(sent: int) -> None:
     """Microseconds sent as milliseconds are the commonest mistake with timestamp-millis."""
-    numbers = copy.deepcopy(schema(Record.TRAINING_REQUEST))
+    numbers = copy.deepcopy(schema(RecordType.TRAINING_REQUEST))
     numbers["fields"][-1]["type"][1] = "long"
     buffer = BytesIO()
     schemaless_writer(buffer, numbers, REQUEST | {"project": "p", "requested_at": sent})
-    value = header(fingerprint_of(schema(Record.TRAINING_REQUEST))) + buffer.getvalue()
+    value = header(fingerprint_of(schema(RecordType.TRAINING_REQUEST))) + buffer.getvalue()
     result = read_request(CODEC, value, headers=[("correlation_id", b"c-1")], timestamp_ms=TIMESTAMP_MS)
     assert isinstance(result, Malformed)
     assert "out of range" in result.message
@@ -280,7 +280,7 @@ def test_any_date_of_the_calendar_is_the_time_of_a_request(year: str) -> None:
 
 
 def test_bytes_that_do_not_decode_have_no_request() -> None:
-    value = CODEC.encode(Record.TRAINING_REQUEST, REQUEST)
+    value = CODEC.encode(RecordType.TRAINING_REQUEST, REQUEST)
     for broken in (None, b"", value[:-1], value + b"x", b'{"request_id": "r-1"}'):
         with pytest.raises(UndecodableError):
             read_request(CODEC, broken, headers=None, timestamp_ms=0)
@@ -288,7 +288,7 @@ def test_bytes_that_do_not_decode_have_no_request() -> None:
 
 @given(st.binary(max_size=200), st.lists(st.tuples(texts, st.none() | st.binary(max_size=60)), max_size=3))
 def test_any_body_and_headers_are_received_malformed_or_undecodable(body: bytes, headers: Any) -> None:
-    value = header(fingerprint_of(schema(Record.TRAINING_REQUEST))) + b"\x06r-1" + body
+    value = header(fingerprint_of(schema(RecordType.TRAINING_REQUEST))) + b"\x06r-1" + body
     try:
         result = read_request(CODEC, value, headers=headers, timestamp_ms=TIMESTAMP_MS)
     except UndecodableError:
@@ -376,12 +376,12 @@ def test_a_hyperparameter_without_an_avro_form_is_not_sent(value: Any) -> None:
 def test_a_cancel_is_read_as_it_was_asked_for() -> None:
     asked_at = moment(TIMESTAMP_MS)
     command = cancel_command("r-1", reason="wrong dataset", user="ada", requested_at=asked_at)
-    value = CODEC.encode(Record.TRAINING_CONTROL, command)
+    value = CODEC.encode(RecordType.TRAINING_CONTROL, command)
     assert read_control(CODEC, value, timestamp_ms=5) == CancelRequest("r-1", Cancel("wrong dataset", "ada", asked_at))
 
 
 def test_a_cancel_of_two_fields_has_the_time_of_its_record() -> None:
-    value = CODEC.encode(Record.TRAINING_CONTROL, {"command": "CANCEL", "request_id": "r-1"})
+    value = CODEC.encode(RecordType.TRAINING_CONTROL, {"command": "CANCEL", "request_id": "r-1"})
     assert read_control(CODEC, value, timestamp_ms=TIMESTAMP_MS) == CancelRequest(
         "r-1", Cancel("", "", moment(TIMESTAMP_MS))
     )
@@ -400,7 +400,7 @@ def test_a_tombstone_commands_nothing() -> None:
 )
 def test_a_command_that_is_none_is_told_why(record: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UndecodableError, match=complaint):
-        read_control(CODEC, CODEC.encode(Record.TRAINING_CONTROL, record), timestamp_ms=0)
+        read_control(CODEC, CODEC.encode(RecordType.TRAINING_CONTROL, record), timestamp_ms=0)
 
 
 def test_the_canonical_form_is_plain_json() -> None:

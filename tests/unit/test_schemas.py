@@ -16,11 +16,11 @@ from consumer.events.codec import Codec
 from consumer.events.framing import fingerprint_of
 from consumer.events.messages import CONTENT_TYPE
 from consumer.events.topics import Topics
-from schemas import Record, asyncapi, released, schema, text
+from schemas import RecordType, asyncapi, released, schema, text
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("v*/*.bin"))
 ASYNCAPI_SCHEMA = Path(__file__).parent / "data" / "asyncapi-3.0.0.json"
-INCOMING = (Record.TRAINING_REQUEST, Record.TRAINING_CONTROL)
+INCOMING = (RecordType.TRAINING_REQUEST, RecordType.TRAINING_CONTROL)
 
 
 def types_in(node: Any) -> Iterator[dict[str, Any]]:
@@ -32,17 +32,17 @@ def types_in(node: Any) -> Iterator[dict[str, Any]]:
             yield from types_in(part)
 
 
-def fields_of(record: Record) -> list[dict[str, Any]]:
+def fields_of(record: RecordType) -> list[dict[str, Any]]:
     return [field for part in types_in(schema(record)) if part.get("type") == "record" for field in part["fields"]]
 
 
-def expected(golden: Path) -> tuple[Record, dict[str, Any], str]:
+def expected(golden: Path) -> tuple[RecordType, dict[str, Any], str]:
     document = json.loads(golden.with_suffix(".json").read_text("utf-8"))
     value = {
         name: datetime.fromisoformat(field) if name.endswith("_at") and field is not None else field
         for name, field in document["value"].items()
     }
-    return Record(document["record"]), value, document["fingerprint"]
+    return RecordType(document["record"]), value, document["fingerprint"]
 
 
 def without_later_fields(decoded: Any, written: Any) -> Any:
@@ -68,26 +68,26 @@ def test_what_this_release_writes_is_what_is_kept_as_golden(golden: Path) -> Non
         assert Codec().encode(record, value) == golden.read_bytes()
 
 
-@pytest.mark.parametrize("record", Record)
-def test_golden_bytes_are_kept_of_every_released_schema(record: Record) -> None:
+@pytest.mark.parametrize("record", RecordType)
+def test_golden_bytes_are_kept_of_every_released_schema(record: RecordType) -> None:
     kept = {expected(golden)[2] for golden in GOLDEN}
     assert {f"{fingerprint_of(one).number:016x}" for one in released(record)} <= kept
 
 
-@pytest.mark.parametrize("record", Record)
-def test_names_never_change(record: Record) -> None:
+@pytest.mark.parametrize("record", RecordType)
+def test_names_never_change(record: RecordType) -> None:
     assert schema(record)["name"] == record.value
     assert f"{schema(record)['namespace']}.{record.value}" == record.full_name == f"io.tensorfleet.v1.{record.value}"
 
 
-@pytest.mark.parametrize("record", Record)
-def test_every_record_enum_and_field_is_explained(record: Record) -> None:
+@pytest.mark.parametrize("record", RecordType)
+def test_every_record_enum_and_field_is_explained(record: RecordType) -> None:
     named = [part for part in types_in(schema(record)) if part.get("type") in ("record", "enum")]
     assert all(part.get("doc") for part in [*named, *fields_of(record)])
 
 
-@pytest.mark.parametrize("record", Record)
-def test_nullable_fields_are_null_first_with_default_null(record: Record) -> None:
+@pytest.mark.parametrize("record", RecordType)
+def test_nullable_fields_are_null_first_with_default_null(record: RecordType) -> None:
     for field in fields_of(record):
         if isinstance(field["type"], list):
             assert field["type"][0] == "null", field["name"]
@@ -95,21 +95,21 @@ def test_nullable_fields_are_null_first_with_default_null(record: Record) -> Non
             assert len(field["type"]) == 2, field["name"]
 
 
-@pytest.mark.parametrize("record", Record)
-def test_enums_exist_only_in_outgoing_events_and_know_unknown(record: Record) -> None:
+@pytest.mark.parametrize("record", RecordType)
+def test_enums_exist_only_in_outgoing_events_and_know_unknown(record: RecordType) -> None:
     enums = [part for part in types_in(schema(record)) if part.get("type") == "enum"]
     assert not (enums and record in INCOMING)
     assert all(one["default"] == "UNKNOWN" and "UNKNOWN" in one["symbols"] for one in enums)
 
 
-@pytest.mark.parametrize("record", Record)
-def test_timestamps_are_milliseconds_and_there_is_no_other_logical_type(record: Record) -> None:
+@pytest.mark.parametrize("record", RecordType)
+def test_timestamps_are_milliseconds_and_there_is_no_other_logical_type(record: RecordType) -> None:
     logical = {part["logicalType"] for part in types_in(schema(record)) if "logicalType" in part}
     assert logical == {"timestamp-millis"}
 
 
 def test_a_text_is_what_its_schema_was_read_from() -> None:
-    assert all(json.loads(text(record)) == schema(record) for record in Record)
+    assert all(json.loads(text(record)) == schema(record) for record in RecordType)
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,8 @@ def test_the_asyncapi_document_is_valid(document: dict[str, Any]) -> None:
 
 def test_the_asyncapi_document_names_every_record_and_its_schema(document: dict[str, Any]) -> None:
     messages = document["components"]["messages"]
-    assert set(messages) == {*Record, "DeadLetter"}
-    for record in Record:
+    assert set(messages) == {*RecordType, "DeadLetter"}
+    for record in RecordType:
         assert messages[record]["name"] == record.full_name
         assert messages[record]["payload"]["schema"]["$ref"] == f"./{record.topic}.avsc"
         assert messages[record]["contentType"] == CONTENT_TYPE == document["defaultContentType"]

@@ -17,7 +17,7 @@ from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.jobs import Search, SearchDimension
 from pipeline.search.scorer import Scorer
 from pipeline.search.space import values_of
-from pipeline.trained import SEARCH_NOTES
+from pipeline.training.trained import SEARCH_NOTES
 from pipeline.validation import check
 from tests.training_data import Bench, request
 

@@ -17,8 +17,8 @@ from distributed import Client, LocalCluster
 
 from consumer.cli import doctor
 from consumer.trainers.lanes import Lanes
-from consumer.trainers.protocol import Finished, Spec, Work
-from pipeline import search, training
+from consumer.trainers.protocol import Done, Spec, Work
+from pipeline import search
 from pipeline.algorithms import find
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import fingerprint
@@ -28,7 +28,8 @@ from pipeline.search import cluster as on_dask
 from pipeline.search.cluster import DaskCluster
 from pipeline.search.fitting import here
 from pipeline.search.scorer import Scorer
-from pipeline.trained import SEARCH_NOTES, Trained
+from pipeline.training import training
+from pipeline.training.trained import SEARCH_NOTES, Trained
 from tests.training_data import Bench, request
 
 DEPTHS = SearchDimension("max_depth", low=1, high=9, step=1)
@@ -244,7 +245,7 @@ def test_a_trainer_is_told_of_the_scheduler_and_uses_it(dask: LocalCluster, tmp_
         deadline = time.monotonic() + 60
         while ended is None and time.monotonic() < deadline:
             met |= set(dask.scheduler.clients)
-            ended = next((event for event in lanes.poll() if isinstance(event, Finished)), None)
+            ended = next((event for event in lanes.poll() if isinstance(event, Done)), None)
             time.sleep(0.01)
     finally:
         lanes.stop()

@@ -15,8 +15,8 @@ from pipeline.datasets.files import parquet_of, read_table
 from pipeline.datasets.moments import MOMENT
 from pipeline.datasets.profiles import profile_columns
 from pipeline.datasets.tables import canonical
-from pipeline.dates import DateFeatures, moments_of
 from pipeline.errors import RejectedError
+from pipeline.features.dates import DateFeatures, moments_of
 from tests.training_data import Bench, request
 
 FIRST, LAST = datetime.fromisoformat("0001-01-01"), datetime.fromisoformat("9999-12-31T23:59:59.999999")

@@ -13,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import algorithms
-from pipeline.columns import Role
 from pipeline.datasets.builtin import load_frame
-from pipeline.datasets.frames import frame_of, table_of
 from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
-from pipeline.examples import Examples, examples
+from pipeline.features.columns import Role
+from pipeline.features.examples import Examples, examples
+from pipeline.features.frames import frame_of, table_of
 from tests.training_data import Bench, request
 
 ROWS = 400
@@ -78,6 +78,13 @@ def test_gaps_in_a_tensor_are_missing_numbers() -> None:
     assert frame["x_1"].isna().tolist() == [True, True, False]
     truths = frame_of(canonical(pa.table({"t": [[True, False], [False, True]]})))
     assert truths.to_numpy().tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("rows", [[[None, None]], [[None, None], None], [[[None], [None]]]])
+def test_lists_in_which_all_is_missing_are_a_column_without_values(rows: list[Any]) -> None:
+    table = canonical(pa.table({"empty": rows, "label": list(range(len(rows)))}))
+    assert table.schema.field("empty").type == pa.null()
+    assert canonical(table).equals(table)
 
 
 def test_a_frame_with_arrays_in_its_cells_is_a_tensor_too() -> None:

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from pipeline import training
 from pipeline.algorithms import catalogue
 from pipeline.errors import RejectedError, TrainingFailed
-from pipeline.trained import Trained
-from pipeline.training import Stage
+from pipeline.training import training
+from pipeline.training.trained import Trained
+from pipeline.training.training import Stage
 from tests.training_data import QUICK, Bench, mixed_rows, request
 
 ALL = list(catalogue())

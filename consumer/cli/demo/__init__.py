@@ -16,11 +16,11 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.demo.customers import CUSTOMERS, ROWS
-from consumer.cli.demo.screen import Job, Screen
+from consumer.cli.demo.screen import DemoJob, Screen
 from consumer.cli.output import Stop, duration, shown
 
 if TYPE_CHECKING:
-    from consumer.cli.demo.stage import Stage
+    from consumer.cli.demo.stage import DemoStage
     from consumer.settings import Settings
     from pipeline.jobs import RegisteredModel
 
@@ -41,13 +41,13 @@ def demo() -> None:
     next versions. Settings that name servers are left alone.
     """
     from consumer import embedded
-    from consumer.cli.demo.stage import Stage
+    from consumer.cli.demo.stage import DemoStage
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     screen, settings = Screen(), _own(context.any_settings())
     screen.title("TensorFleet", "broker, registry and worker on this machine; no server is needed")
     try:
-        with embedded.broker(settings) as settings, Stage(settings).opened() as stage:
+        with embedded.broker(settings) as settings, DemoStage(settings).opened() as stage:
             _introduce(stage, screen)
             _train(stage, screen)
             _reject(stage, screen)
@@ -70,7 +70,7 @@ def _own(settings: Settings) -> Settings:
     return settings.model_copy(update={**own, "worker_concurrency": lanes})
 
 
-def _introduce(stage: Stage, screen: Screen) -> None:
+def _introduce(stage: DemoStage, screen: Screen) -> None:
     settings, earlier = stage.settings, stage.stores.registry.count()
     stays = f"; its {earlier} models stay, and versions go on" if earlier else ""
     screen.fact("broker", f"{settings.kafka_bootstrap_servers}, in this process")
@@ -78,7 +78,7 @@ def _introduce(stage: Stage, screen: Screen) -> None:
     screen.fact("worker", f"process {stage.worker.pid}, {settings.worker_concurrency} trainers, log {named(stage.log)}")
 
 
-def _train(stage: Stage, screen: Screen) -> None:
+def _train(stage: DemoStage, screen: Screen) -> None:
     algorithms = _algorithms()
     screen.act(1, "Train", f"{len(algorithms)} algorithms on {len(MODELS)} datasets")
     began = datetime.now(UTC)
@@ -90,7 +90,7 @@ def _train(stage: Stage, screen: Screen) -> None:
     screen.good(f"{len(jobs)} models in {took}, the worker's start included; versions in order")
 
 
-def _reject(stage: Stage, screen: Screen) -> None:
+def _reject(stage: DemoStage, screen: Screen) -> None:
     screen.act(2, "Reject", "a request with a slip of the pen: random_forest, n_estimatorz=300")
     job = stage.submit("iris", "random_forest", n_estimatorz=300)
     stage.watch([job])
@@ -101,7 +101,7 @@ def _reject(stage: Stage, screen: Screen) -> None:
     screen.good(f"never tried again; its bytes and the reason lie on {stage.topics.dead_letters}")
 
 
-def _cancel(stage: Stage, screen: Screen) -> None:
+def _cancel(stage: DemoStage, screen: Screen) -> None:
     screen.act(3, "Cancel", "a forest of 2,000 trees, in the middle of its fit")
     job = _in_the_middle(stage, screen, 2_000)
     reached, asked = job.fraction or 0.0, datetime.now(UTC)
@@ -113,7 +113,7 @@ def _cancel(stage: Stage, screen: Screen) -> None:
     screen.good(f"stopped at {reached:.0%}, {took} after it was asked for; no version was used up")
 
 
-def _kill(stage: Stage, screen: Screen) -> None:
+def _kill(stage: DemoStage, screen: Screen) -> None:
     screen.act(4, "kill -9", "the worker dies in the middle of a training, another takes over")
     job, killed = _in_the_middle(stage, screen, 200), stage.worker
     killed.kill()
@@ -136,7 +136,7 @@ def _kill(stage: Stage, screen: Screen) -> None:
     screen.good(f"one version in the registry, digits {versions[0]}; one event on {stage.topics.model_registered}")
 
 
-def _show_registry(stage: Stage, screen: Screen) -> None:
+def _show_registry(stage: DemoStage, screen: Screen) -> None:
     screen.act(5, "The registry", "what this run has added to it")
     registered = sorted(stage.registered(), key=lambda one: (one.model.model_name, one.version_number))
     headings = ("MODEL", "ALGORITHM", "ACCURACY", "F1", "ROC AUC", "TOOK")
@@ -150,7 +150,7 @@ def _show_registry(stage: Stage, screen: Screen) -> None:
     screen.good(f"{len(jobs)} requests: {words}; one outcome and one terminal event each")
 
 
-def _score(stage: Stage, screen: Screen) -> None:
+def _score(stage: DemoStage, screen: Screen) -> None:
     best = max((one for one in stage.registered() if one.model.model_name == CUSTOMERS), key=_accuracy)
     screen.act(6, "Score raw rows", f"by {CUSTOMERS} {best.version}, a {best.model.algorithm} with its own preparation")
     stage.rows.write_text(ROWS)
@@ -168,7 +168,7 @@ def _score(stage: Stage, screen: Screen) -> None:
     screen.good(f"gaps are imputed; a word that training had not seen is counted ({shown(predictions.unseen)})")
 
 
-def _in_the_middle(stage: Stage, screen: Screen, trees: int) -> Job:
+def _in_the_middle(stage: DemoStage, screen: Screen, trees: int) -> DemoJob:
     """A forest in the middle of its training; a larger one if this machine was too quick to be interrupted."""
     for factor in (1, 5, 25):
         job = stage.submit("digits", "random_forest", n_estimators=min(trees * factor, MOST_TREES), **SLOW)
@@ -179,11 +179,11 @@ def _in_the_middle(stage: Stage, screen: Screen, trees: int) -> Job:
     raise Stop(f"a forest of {MOST_TREES:,} trees ended {job.state} before it could be interrupted", 1)
 
 
-def _halfway(job: Job) -> bool:
+def _halfway(job: DemoJob) -> bool:
     return job.state == "TRAINING" and (job.fraction or 0.0) >= MIDDLE
 
 
-def _require(jobs: list[Job], state: str) -> None:
+def _require(jobs: list[DemoJob], state: str) -> None:
     for job in jobs:
         if job.state != state:
             raise Stop(f"{job.algorithm} on {job.model_name} ended {job.state}, not {state}: {job.message}", 1)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from consumer.client import Event
 
-Show = Callable[["Job"], None]
+Show = Callable[["DemoJob"], None]
 
 REFRESHES_A_SECOND = 8
 INDENT = 3
@@ -28,7 +28,7 @@ WORDS = {"": "waiting", "ACCEPTED": "queued", "STARTED": "starting", "REGISTERIN
 
 
 @dataclass(slots=True)
-class Job:
+class DemoJob:
     """A request of the demo, and what its events have said so far. `told` is said in place of its last message."""
 
     request_id: str
@@ -113,10 +113,10 @@ class Screen:
         self._console.print(Padding(table, (0, 0, 0, INDENT)))
 
     @contextmanager
-    def matrix(self, jobs: Sequence[Job]) -> Iterator[Show]:
+    def matrix(self, jobs: Sequence[DemoJob]) -> Iterator[Show]:
         """Show jobs as they go, algorithms by models; gives what is to be called when one has changed."""
 
-        def line(job: Job) -> None:
+        def line(job: DemoJob) -> None:
             if job.ended:
                 said = job.message if job.accuracy is None else f"{job.version} accuracy {job.accuracy:.3f}"
                 write(f"   {job.state:<11} {job.model_name} {job.algorithm} {said} {duration(job.elapsed_s)}")
@@ -125,11 +125,11 @@ class Screen:
             yield show
 
     @contextmanager
-    def follow(self, job: Job) -> Iterator[Show]:
+    def follow(self, job: DemoJob) -> Iterator[Show]:
         """Show one job as it goes; in a pipe a line a state, and one a quarter of its training."""
         said: set[tuple[str, int, int]] = set()
 
-        def line(job: Job) -> None:
+        def line(job: DemoJob) -> None:
             step = (job.state, job.attempt, int((job.fraction or 0) * 4))
             if step not in said:
                 said.add(step)
@@ -175,9 +175,9 @@ def _grid(headings: Sequence[str], right: Sequence[str] = ()) -> Table:
     return table
 
 
-def _matrix(jobs: Sequence[Job]) -> RenderableType:
+def _matrix(jobs: Sequence[DemoJob]) -> RenderableType:
     models = list(dict.fromkeys(job.model_name for job in jobs))
-    rows: dict[str, dict[str, Job]] = {}
+    rows: dict[str, dict[str, DemoJob]] = {}
     for job in jobs:
         rows.setdefault(job.algorithm, {})[job.model_name] = job
     table = _grid(["ALGORITHM", *models])
@@ -190,7 +190,7 @@ def _matrix(jobs: Sequence[Job]) -> RenderableType:
     return table
 
 
-def _cell(job: Job) -> Text:
+def _cell(job: DemoJob) -> Text:
     from rich.text import Text
 
     if job.state == "REGISTERED":
@@ -211,7 +211,7 @@ def _bar(fraction: float | None, width: int = BAR) -> Text:
     return Text.assemble(("━" * full, "cyan"), ("━" * (width - full), "bright_black"), (f" {done:4.0%}", "cyan"))
 
 
-def _one(job: Job) -> RenderableType:
+def _one(job: DemoJob) -> RenderableType:
     from rich.text import Text
 
     text = Text(no_wrap=True, overflow="ellipsis")
@@ -224,5 +224,5 @@ def _one(job: Job) -> RenderableType:
     return text
 
 
-def _word(job: Job) -> str:
+def _word(job: DemoJob) -> str:
     return WORDS.get(job.state, job.state.lower())

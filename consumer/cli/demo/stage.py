@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from consumer.cli.demo.customers import CUSTOMERS, write_customers
-from consumer.cli.demo.screen import Job
+from consumer.cli.demo.screen import DemoJob
 from consumer.cli.letters import read_letters
 from consumer.cli.output import Stop, one_line
 from consumer.client import Client, Event
@@ -22,11 +22,11 @@ from consumer.embedded import WorkerProcess, settle_past
 from consumer.kafka.topic_reader import Reader
 from consumer.settings import Settings
 from pipeline.jobs import Outcome, RegisteredModel
-from schemas import Record
+from schemas import RecordType
 
 if TYPE_CHECKING:
     from consumer.stores import Stores
-    from pipeline.model_file import Predictions
+    from pipeline.model_files.model_file import Predictions
 
 PROJECT = "demo"
 ACT_S = 150.0
@@ -38,7 +38,7 @@ ALL = 10_000
 HYPERPARAMETERS = {"neural_network": {"max_iter": 300}}
 
 
-class Stage:
+class DemoStage:
     """Owned by the main thread: the workers that it starts end with it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -47,10 +47,10 @@ class Stage:
         self.topics = self.client.topics
         self.log = settings.data_dir / "worker.log"
         self.rows = settings.data_dir / "rows.csv"
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, DemoJob] = {}
 
     @contextmanager
-    def opened(self) -> Iterator[Stage]:
+    def opened(self) -> Iterator[DemoStage]:
         """With a worker, and all progress events from now on."""
         self.log.unlink(missing_ok=True)
         self.start_worker()
@@ -58,7 +58,7 @@ class Stage:
             self.stores.prepare()
             settle_past(self.stores)
             write_customers(self.settings.data_dir / "datasets" / f"{CUSTOMERS}.csv")
-            with self.client, self._reader(Record.TRAINING_PROGRESS) as self._progress:
+            with self.client, self._reader(RecordType.TRAINING_PROGRESS) as self._progress:
                 yield self
         finally:
             self._stop_worker()
@@ -73,7 +73,7 @@ class Stage:
         self.worker = WorkerProcess(self.settings, self.log)
         return self.worker
 
-    def submit(self, model: str, algorithm: str, **hyperparameters: Any) -> Job:
+    def submit(self, model: str, algorithm: str, **hyperparameters: Any) -> DemoJob:
         """Ask for a version of the model that is named like its dataset."""
         request_id = self.client.submit(
             algorithm=algorithm,
@@ -83,13 +83,13 @@ class Stage:
             user="demo",
             hyperparameters=hyperparameters or HYPERPARAMETERS.get(algorithm, {}),
         )
-        job = self.jobs[request_id] = Job(request_id, model, algorithm)
+        job = self.jobs[request_id] = DemoJob(request_id, model, algorithm)
         return job
 
     def watch(
         self,
-        jobs: Sequence[Job],
-        show: Callable[[Job], None] = lambda _: None,
+        jobs: Sequence[DemoJob],
+        show: Callable[[DemoJob], None] = lambda _: None,
         until: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take events, and show whom they are about, until all these jobs have ended or `until` holds."""
@@ -116,24 +116,24 @@ class Stage:
     def announced(self) -> list[Event]:
         """Everything on the topic model-registered."""
         found: list[Event] = []
-        with self._reader(Record.MODEL_REGISTERED) as reader:
+        with self._reader(RecordType.MODEL_REGISTERED) as reader:
             for delivered in reader:
                 if delivered is not None:
-                    found.append(self.client.codec.decode(delivered.value(), Record.MODEL_REGISTERED))
+                    found.append(self.client.codec.decode(delivered.value(), RecordType.MODEL_REGISTERED))
                 elif reader.at_end:
                     break
         return found
 
-    def dead_letters(self, job: Job) -> int:
+    def dead_letters(self, job: DemoJob) -> int:
         letters = read_letters(self.client, self.settings)
         return sum(letter.request_id == job.request_id for letter in letters)
 
     def predict(self, registered: RegisteredModel) -> Predictions:
         """What the stored model says of `rows`."""
-        from pipeline import model_file
         from pipeline.datasets.files import read_table
-        from pipeline.datasets.frames import frame_of
         from pipeline.datasets.tables import canonical
+        from pipeline.features.frames import frame_of
+        from pipeline.model_files import model_file
 
         frame = frame_of(canonical(read_table(self.rows.read_bytes(), self.rows.name)))
         with TemporaryDirectory(prefix="tensorfleet-") as folder:
@@ -142,7 +142,7 @@ class Stage:
             return model_file.load(file, registered.model.artifact_sha256).predict(frame)
 
     @contextmanager
-    def _reader(self, record: Record) -> Iterator[Reader]:
+    def _reader(self, record: RecordType) -> Iterator[Reader]:
         """Of all partitions, from their beginning."""
         with Reader(self.settings, self.topics.of(record), ANSWER_S) as reader:
             reader.start(range(reader.partitions))
@@ -152,12 +152,12 @@ class Stage:
     def _deliveries(self) -> Iterator[Any]:
         return iter(self._progress)
 
-    def _next_told(self) -> Job | None:
+    def _next_told(self) -> DemoJob | None:
         """The job that the next event is about, if one has come."""
         delivered = next(self._deliveries)
         if delivered is None:
             return None
-        event = self.client.codec.decode(delivered.value(), Record.TRAINING_PROGRESS)
+        event = self.client.codec.decode(delivered.value(), RecordType.TRAINING_PROGRESS)
         job = self.jobs.get(event["request_id"])
         if job is None or not job.take(event):
             return None

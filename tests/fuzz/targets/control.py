@@ -6,13 +6,13 @@ from random import Random
 
 from consumer.events.control import read_control
 from consumer.events.errors import UndecodableError
-from schemas import Record
+from schemas import RecordType
 from tests.fuzz import records
 from tests.fuzz.targets.requests import TIMESTAMPS_MS, check_message, stored
 
 
 def run(random: Random) -> None:
-    value = records.value(random, Record.TRAINING_CONTROL)
+    value = records.value(random, RecordType.TRAINING_CONTROL)
     try:
         command = read_control(records.codec(), value, timestamp_ms=random.choice(TIMESTAMPS_MS))
     except UndecodableError as error:

@@ -16,11 +16,12 @@ from consumer.events.topics import Topics
 from consumer.publishing.dead_letters import PREFIX
 from pipeline.jobs import Outcome, OutcomeKind
 from pipeline.ledger import Home, NewClaim, Owner
-from schemas import Record
+from schemas import RecordType
 from tests.contract.dict_ledger import DictLedger
 from tests.fuzz import records, values
 from tests.fuzz.mutation import noise
 
+MOST = 4
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 CLIENT: Any = SimpleNamespace(codec=records.codec(), topics=Topics(""))
 """What a replay needs of the client."""
@@ -54,7 +55,7 @@ class Delivered:
 
 
 def run(random: Random) -> None:
-    found = [letters._letter(_delivered(random, n), records.codec()) for n in range(random.randint(1, 4))]
+    found = [letters._letter(_delivered(random, n), records.codec()) for n in range(random.randint(1, MOST))]
     found.sort(key=lambda one: one.at)
     for one in found:
         _shown(one)
@@ -63,7 +64,7 @@ def run(random: Random) -> None:
         orjson.dumps(dlq._document(replay, dry_run=True))
         assert replay.sent is not None or replay.why, "nothing is sent, and nobody is told why"
         if replay.sent is not None and replay.letter.record is not None:
-            records.codec().decode(replay.sent.value, Record.TRAINING_REQUEST)
+            records.codec().decode(replay.sent.value, RecordType.TRAINING_REQUEST)
 
 
 def _shown(letter: letters.Letter) -> None:
@@ -74,10 +75,10 @@ def _shown(letter: letters.Letter) -> None:
 
 
 def _delivered(random: Random, place: int) -> Delivered:
-    value = records.value(random, Record.TRAINING_REQUEST)
+    value = records.value(random, RecordType.TRAINING_REQUEST)
     if random.random() < 0.3:
-        value = records.codec()._headers[Record.TRAINING_REQUEST] + records.body(
-            random, Record.TRAINING_REQUEST, random.choice(("r", "r.r1", "r.r" + "9" * 5_000, "x" * 120, "x" * 118))
+        value = records.codec()._headers[RecordType.TRAINING_REQUEST] + records.body(
+            random, RecordType.TRAINING_REQUEST, random.choice(("r", "r.r1", "r.r" + "9" * 5_000, "x" * 120, "x" * 118))
         )
     sent = Message("training-requests.dlq", noise(random), value, _headers(random))
     return Delivered(sent, random.choice((0, -1, 1_770_000_000_000, 253402300800000, 2**63 - 1, -(2**63))), place)

@@ -34,10 +34,10 @@ from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from pipeline import model_file
-from pipeline.columns import Column, Role
 from pipeline.errors import CorruptArtifactError, RejectedError
-from pipeline.zip_files import archive
+from pipeline.features.columns import Column, Role
+from pipeline.model_files import model_file
+from pipeline.model_files.zip_files import archive
 from tests.fuzz import values
 from tests.fuzz.mutation import mutated, noise
 
@@ -313,7 +313,7 @@ def _base(preparation: BaseEstimator, estimator: BaseEstimator) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipeline = make_pipeline(preparation, estimator).fit(frame, target[::3])
-    content = model_file.Content(
+    content = model_file.ModelContent(
         pipeline=pipeline, columns=[Column(name, Role.NUMERIC, "double") for name in ROWS.columns],
         target_column="y", target_type="long", classes=["0", "1", "2"], example=[], evaluation={}, manifest={},
         model_id="m", created=datetime(2026, 1, 31, tzinfo=UTC),

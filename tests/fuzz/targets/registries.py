@@ -17,7 +17,7 @@ from consumer.events.framing import SchemaId, header
 from consumer.events.requests import read_request
 from consumer.events.schema_registry import MOST_BYTES, IncompatibleSchemaError, SchemaRegistry
 from pipeline.errors import RejectedError, TransientError
-from schemas import Record, schema
+from schemas import RecordType, schema
 from tests.fuzz import records, values
 from tests.fuzz.mutation import mutated, noise, varint
 from tests.fuzz.targets.requests import check_message
@@ -53,7 +53,7 @@ def _codec() -> tuple[Codec, records.LocalRegistry]:
 
 
 def _schema(random: Random) -> dict[str, Any]:
-    ours = copy.deepcopy(dict(schema(Record.TRAINING_REQUEST)))
+    ours = copy.deepcopy(dict(schema(RecordType.TRAINING_REQUEST)))
     fields = ours["fields"]
     roll = random.random()
     if roll < 0.1:
@@ -168,7 +168,7 @@ def _deep(random: Random) -> Any:
 def _body(random: Random) -> bytes:
     roll = random.random()
     if roll < 0.5:
-        body = records.body(random, Record.TRAINING_REQUEST, "r")
+        body = records.body(random, RecordType.TRAINING_REQUEST, "r")
         return body if random.random() < 0.5 else mutated(random, body)
     if roll < 0.8:
         counts = (2**31, 2**40, 2**62, -1, -(2**62), 1, 3, 1000)

@@ -1,0 +1,140 @@
+"""The client of a fleet for asyncio: what `Client` does, without blocking the loop.
+
+async with AsyncClient() as fleet:
+    request_id = await fleet.submit(algorithm="random_forest", dataset_name="iris", model_name="flowers")
+    async for event in fleet.watch(request_id):
+        print(event["state"])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import suppress
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
+
+from consumer.client import REGISTERED_WITHIN_S, Client, Event, Finished
+from consumer.new_requests import RequestFields
+from consumer.settings import Settings
+from pipeline.jobs import OutcomeKind, TrainingRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.datasets import DatasetVersion
+
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
+
+
+class AsyncClient:
+    """`Client` for asyncio, with the same arguments, methods and errors; of one event loop.
+
+    Each call has a thread of its own while it waits, and each watch a thread and a Kafka consumer: follow many
+    requests with one watch.  A watch that is left, or whose task is cancelled, ends within a fraction of a second.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, timeout_s: float = 10.0, project: str | None = None, **named: Any
+    ) -> None:
+        self._client = Client(settings, timeout_s=timeout_s, project=project, **named)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await _in_thread(self._client.__exit__, kind, error, trace)
+
+    async def submit(self, **request: Unpack[RequestFields]) -> str:
+        """See Client.submit."""
+        return await _in_thread(self._client.submit, **request)
+
+    async def submit_all(self, requests: Sequence[TrainingRequest]) -> list[str]:
+        """See Client.submit_all."""
+        return await _in_thread(self._client.submit_all, requests)
+
+    async def cancel(self, request_id: str, reason: str = "", user: str = "") -> None:
+        """See Client.cancel."""
+        await _in_thread(self._client.cancel, request_id, reason, user)
+
+    async def latest(self, request_ids: Collection[str]) -> dict[str, Event]:
+        """See Client.latest."""
+        return await _in_thread(self._client.latest, request_ids)
+
+    async def wait(self, request_id: str, *, since: datetime | None = None, timeout_s: float | None = None) -> Finished:
+        """See Client.wait."""
+        *_, event = [event async for event in self.watch(request_id, since=since, timeout_s=timeout_s)]
+        return Finished(event, await self.registered(event) if event["state"] == OutcomeKind.REGISTERED else None)
+
+    async def registered(self, event: Event, timeout_s: float = REGISTERED_WITHIN_S) -> Event | None:
+        """See Client.registered."""
+        return await _in_thread(self._client.registered, event, timeout_s)
+
+    async def import_dataset(
+        self, name: str, frame: pd.DataFrame, target_column: str | None = None, *, user: str = ""
+    ) -> DatasetVersion:
+        """See Client.import_dataset."""
+        return await _in_thread(self._client.import_dataset, name, frame, target_column, user=user)
+
+    async def watch(
+        self, request_id: str, *more: str, since: datetime | None = None, timeout_s: float | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """See Client.watch."""
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+        left = threading.Event()
+
+        def tell(what: Event | BaseException | None) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and nobody listens
+                loop.call_soon_threadsafe(heard.put_nowait, what)
+
+        def follow() -> None:
+            try:
+                for event in self._client.watched((request_id, *more), since, timeout_s):
+                    if left.is_set():
+                        return
+                    if event is not None:
+                        tell(event)
+                tell(None)
+            except BaseException as error:  # noqa: BLE001 - it is raised where the events are awaited
+                tell(error)
+
+        threading.Thread(target=follow, name=f"watch-{request_id}", daemon=True).start()
+        try:
+            while (what := await heard.get()) is not None:
+                if isinstance(what, BaseException):
+                    raise what
+                yield what
+        finally:
+            left.set()
+
+
+async def _in_thread(call: Callable[Asked, Answer], *args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
+    """asyncio's own pool has few threads, and whoever waits for Kafka would keep others from theirs."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Answer] = loop.create_future()
+
+    def settle(result: Answer | None, error: BaseException | None) -> None:
+        if answer.cancelled():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)  # type: ignore[arg-type]  # None only where Answer has it
+
+    def run() -> None:
+        result, failed = None, None
+        try:
+            result = call(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is awaited
+            failed = error
+        with suppress(RuntimeError):  # the loop has ended, and nobody listens
+            loop.call_soon_threadsafe(settle, result, failed)
+
+    threading.Thread(target=run, name=getattr(call, "__name__", "call"), daemon=True).start()
+    return await answer

@@ -1,0 +1,1 @@
+"""MongoDB and SQLite as the stores use them."""

@@ -1,0 +1,1 @@
+"""What becomes of a dataset's columns before an estimator sees them."""

@@ -1,0 +1,280 @@
+"""From a dataset to examples: features, target, and what is wrong with the data.
+
+Every rule here ends in RejectedError with what would be right, or in a warning that is stored with the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.algorithms import Algorithm, catalogue
+from pipeline.errors import RejectedError
+from pipeline.features.columns import LARGEST, Column, Role, UnusableColumnError, describe, read, too_large
+from pipeline.features.dates import moments_of
+from pipeline.features.preparation import Rows, as_rows
+from pipeline.features.tensors import Shape, gathered, parts, shapes_of, shown
+from pipeline.jobs import TrainingRequest
+
+MOST_INTEGER_CLASSES = 50
+ENOUGH_ROWS = 20
+"""For values that are all different to say something."""
+LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Rows to learn from, and what is to be learned.
+
+    Attributes:
+        rows: matrix or frame of shape (rows, len(columns)), as preparation takes it.
+        target: shape (rows,): int64, bool, str objects or, for regression, float64; never missing.
+        codes: shape (rows,): each row's place in `classes`; empty for regression.
+        classes: the sorted labels; empty for regression.
+        groups, times: shape (rows,) where the request names such a column.
+        sample: the first five rows, untouched, which are stored with the model.
+        dropped: columns that are left out, with the reason.
+        tensors: by name, the shapes of the dataset's columns of lists, all of whose numbers are among `columns`.
+    """
+
+    rows: Rows
+    columns: tuple[Column, ...]
+    target: NDArray[Any]
+    target_column: str
+    codes: NDArray[np.intp]
+    classes: NDArray[Any]
+    groups: NDArray[Any] | None
+    times: NDArray[Any] | None
+    sample: tuple[dict[str, Any], ...]
+    dropped: Mapping[str, str]
+    warnings: tuple[str, ...]
+    tensors: Mapping[str, Shape] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> Shape | None:
+        """Of one row, where the columns are the numbers of one tensor, in its order, and nothing else."""
+        for name, shape in self.tensors.items():
+            if [column.name for column in self.columns] == parts(name, shape):
+                return shape
+        return None
+
+    @property
+    def not_numeric(self) -> Sequence[str]:
+        """Names of the columns that are no numbers."""
+        return [column.name for column in self.columns if column.role is not Role.NUMERIC]
+
+    @property
+    def size_bytes(self) -> int:
+        rows = self.rows
+        size = rows.memory_usage(deep=True).sum() if isinstance(rows, pd.DataFrame) else rows.nbytes
+        return int(size) + self.target.nbytes + self.codes.nbytes
+
+
+def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str | None, algorithm: Algorithm) -> Examples:
+    """What the request asks to learn from this frame.  Raises RejectedError where the data cannot give it."""
+    names = [str(name) for name in frame.columns]
+    shapes = shapes_of(frame)
+    target_column = _target(request, names, own_target, shapes)
+    features = _features(request, names, target_column, shapes)
+    target, present, warnings = _labels(frame[target_column], target_column, algorithm)
+    if not present.all():
+        frame = frame[present]
+    codes, classes = (
+        _classes(target, target_column, algorithm) if algorithm.task == "classification" else (_NONE, _NONE)
+    )
+    columns, dropped = _columns(frame, features, named=request.features is not None)
+    whole = _whole(columns, shapes)
+    warnings += [f"column {name!r} {reason}; it is left out" for name, reason in dropped.items()]
+    warnings += [_like_an_identifier(one.name) for one in columns if _tells_rows_apart(frame[one.name], one)]
+    return Examples(
+        rows=as_rows([_read(frame[column.name], column) for column in columns], columns),
+        columns=columns,
+        target=target,
+        target_column=target_column,
+        codes=codes,
+        classes=classes,
+        groups=_groups(frame, request.evaluation.group_column),
+        times=_times(frame, request.evaluation.time_column),
+        sample=_sample(frame, columns, whole),
+        dropped=dropped,
+        warnings=tuple(warnings),
+        tensors=whole,
+    )
+
+
+_NONE: NDArray[Any] = np.array([], dtype=np.intp)
+
+
+def _target(request: TrainingRequest, names: Sequence[str], own_target: str | None, shapes: Mapping[str, Shape]) -> str:
+    if not names:
+        raise RejectedError(f"dataset {request.dataset_name} has no column")
+    lists = {part for name, shape in shapes.items() for part in parts(name, shape)}
+    single = [name for name in names if name not in lists]
+    target = request.target_column or own_target or (single or names)[-1]
+    if target in shapes:
+        raise RejectedError(f"the target {target!r} holds lists of {shown(shapes[target])} numbers; it takes one value")
+    if target not in names:
+        raise RejectedError(f"dataset {request.dataset_name} has no target column {_near([target], names)}")
+    return target
+
+
+def _features(request: TrainingRequest, names: Sequence[str], target: str, shapes: Mapping[str, Shape]) -> list[str]:
+    """Those named, else all but the target and the column that the split goes by, which no new row shares."""
+    split_by = {request.evaluation.group_column, request.evaluation.time_column} - {None}
+    for column in split_by - set(names):
+        raise RejectedError(f"dataset {request.dataset_name} has no column {_near([str(column)], names)}")
+    if target in split_by:
+        raise RejectedError(f"the target {target!r} cannot be the column that the split goes by")
+    if request.features is None:
+        return [name for name in names if name != target and name not in split_by]
+    wanted = [part for name in request.features for part in (parts(name, shapes[name]) if name in shapes else [name])]
+    known = set(names)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise RejectedError(f"dataset {request.dataset_name} has no column {_near(unknown, names)}")
+    if target in wanted:
+        raise RejectedError(f"the target {target!r} is among the features; a model must not see what it is to predict")
+    return list(dict.fromkeys(wanted)) if shapes else wanted
+
+
+def _tells_rows_apart(values: pd.Series[Any], column: Column) -> bool:
+    """Whether words or codes are another in each row, so that what is learned of them is of no use for new rows."""
+    return column.role is Role.CATEGORICAL and len(values) >= ENOUGH_ROWS and values.nunique() == len(values)
+
+
+def _like_an_identifier(name: str) -> str:
+    return f"column {name!r} has another value in each row: if it is an identifier, leave it out (features)"
+
+
+def _whole(columns: Sequence[Column], shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    names = {column.name for column in columns}
+    return {name: shape for name, shape in shapes.items() if names.issuperset(parts(name, shape))}
+
+
+def _near(unknown: Sequence[str], names: Sequence[str]) -> str:
+    """`'pedal' (did you mean 'petal'?); its columns are …`; of many, the first ones."""
+    hints = []
+    for name in unknown[:LISTED]:
+        near = get_close_matches(name, names, n=1)
+        hints.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return f"{', '.join(hints)}; its columns are {listed}"
+
+
+def _labels(
+    values: pd.Series[Any], name: str, algorithm: Algorithm
+) -> tuple[NDArray[Any], NDArray[np.bool_], list[str]]:
+    """The target without its gaps, which rows have one, and the warning about those that have not."""
+    present = values.notna().to_numpy()
+    if values.dtype.kind == "f":
+        present = present & ~np.isinf(values.to_numpy())
+    missing = len(values) - int(present.sum())
+    if missing == len(values):
+        raise RejectedError(f"the target {name!r} has no value in any of {len(values):,} rows")
+    if 2 * missing > len(values):
+        raise RejectedError(f"the target {name!r} is missing in {missing:,} of {len(values):,} rows; more than half")
+    labels = _labels_of_a_classifier if algorithm.task == "classification" else _numbers_of_a_regressor
+    target = labels(values[present] if missing else values, name, algorithm)
+    return target, present, [f"{missing:,} of {len(values):,} rows have no target and are left out"] if missing else []
+
+
+def _labels_of_a_classifier(values: pd.Series[Any], name: str, algorithm: Algorithm) -> NDArray[Any]:
+    """Labels keep their type: int64, bool, or str."""
+    kind = values.dtype.kind
+    inferred = pd.api.types.infer_dtype(values, skipna=True) if kind == "O" else ""
+    if kind == "f" or inferred in ("floating", "decimal", "mixed-integer-float"):
+        raise RejectedError(
+            f"the target {name!r} holds real numbers and {algorithm.name} tells classes apart; "
+            f"{_regressors(algorithm)}, or classes that are integers, words or true and false"
+        )
+    if kind in "iu" or inferred == "integer":
+        return values.to_numpy(dtype=np.int64)
+    if kind == "b" or inferred == "boolean":
+        return values.to_numpy(dtype=np.bool_)
+    if kind in "mM" or not (kind == "O" and values.map(lambda value: isinstance(value, (str, bool, int))).all()):
+        raise RejectedError(f"the target {name!r} holds neither words, nor integers, nor true and false")
+    return values.astype(str).to_numpy(dtype=object)
+
+
+def _numbers_of_a_regressor(values: pd.Series[Any], name: str, algorithm: Algorithm) -> NDArray[Any]:
+    try:
+        numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
+        raise RejectedError(f"the target {name!r} holds no numbers, which {algorithm.name} needs") from None
+    if len(beyond := numbers[~(np.abs(numbers) <= LARGEST)]):
+        raise RejectedError(f"the target {name!r} holds numbers that cannot be learned: {too_large(beyond[0])}")
+    return numbers
+
+
+def _classes(target: NDArray[Any], name: str, algorithm: Algorithm) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    classes, codes = np.unique(target, return_inverse=True)
+    if len(classes) == 1:
+        raise RejectedError(f"the target {name!r} has one class only, {str(classes[0])!r}; two or more are needed")
+    if target.dtype.kind == "i" and len(classes) > MOST_INTEGER_CLASSES:
+        raise RejectedError(
+            f"the target {name!r} holds {len(classes):,} different integers, which are numbers rather than classes "
+            f"(at most {MOST_INTEGER_CLASSES}); {_regressors(algorithm)}, or classes that are words"
+        )
+    return codes, classes
+
+
+def _regressors(algorithm: Algorithm) -> str:
+    names = [name for name, entry in catalogue().items() if entry.task == "regression"]
+    twin = f"{algorithm.name}_regressor"
+    return f"it needs {twin}" if twin in names else f"it needs a regressor ({', '.join(names)})"
+
+
+def _columns(frame: pd.DataFrame, names: Sequence[str], *, named: bool) -> tuple[tuple[Column, ...], dict[str, str]]:
+    columns, dropped = [], {}
+    for name in names:
+        try:
+            columns.append(describe(frame[name], name, wanted=named))
+        except UnusableColumnError as unusable:
+            dropped[name] = str(unusable)
+    if not columns:
+        reasons = "; ".join(f"{name!r} {reason}" for name, reason in list(dropped.items())[:LISTED])
+        raise RejectedError(f"there is no column to learn from ({reasons or 'the target is the only one'})")
+    return tuple(columns), dropped
+
+
+def _sample(frame: pd.DataFrame, columns: Sequence[Column], tensors: Mapping[str, Shape]) -> tuple[dict[str, Any], ...]:
+    """As JSON has it: a missing value is None, and a tensor a list."""
+    head = frame[[column.name for column in columns]].head(5).astype(object)
+    records: Any = head.where(head.notna(), None).to_dict("records")
+    return tuple(gathered(record, tensors) for record in records) if tensors else tuple(records)
+
+
+def _read(values: pd.Series[Any], column: Column) -> NDArray[Any]:
+    try:
+        return read(values, column)
+    except ValueError as wrong:
+        raise RejectedError(str(wrong)) from None
+
+
+def _groups(frame: pd.DataFrame, column: str | None) -> NDArray[Any] | None:
+    if column is None:
+        return None
+    groups = pd.factorize(frame[column], use_na_sentinel=False)[0]
+    if groups.max(initial=0) == 0:
+        raise RejectedError(f"the group_column {column!r} has one group only; two or more are needed to split by group")
+    return groups
+
+
+def _times(frame: pd.DataFrame, column: str | None) -> NDArray[Any] | None:
+    if column is None:
+        return None
+    values = frame[column]
+    if values.isna().any():
+        raise RejectedError(f"the time_column {column!r} is missing in {int(values.isna().sum()):,} rows")
+    if values.dtype.kind not in "iufM":
+        try:
+            return moments_of(values)
+        except (ValueError, TypeError):
+            raise RejectedError(f"the time_column {column!r} holds neither dates nor numbers") from None
+    return values.to_numpy()

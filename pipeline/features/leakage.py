@@ -1,0 +1,71 @@
+"""Whether one column gives the target away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.features.columns import Role
+from pipeline.features.examples import Examples
+
+PURE = 0.99
+RUNS_A_CLASS = 2
+MOST_ROWS = 10_000
+
+
+def giveaway(examples: Examples, train: NDArray[np.intp]) -> str | None:
+    """The first column of which the target can be read off by itself, None if there is none.
+
+    A number gives it away if rows sorted by it come in hardly more runs of one class than there are classes; a
+    category if nearly all its rows are of one class.  Looks at MOST_ROWS training rows.
+    """
+    train = train[:MOST_ROWS]
+    codes = examples.codes[train]
+    for place, column in enumerate(examples.columns):
+        rows = examples.rows
+        values = rows[column.name].to_numpy()[train] if isinstance(rows, pd.DataFrame) else rows[train, place]
+        if _RULES[column.role](values, codes):
+            return column.name
+    return None
+
+
+def _sorts(values: NDArray[Any], codes: NDArray[np.intp]) -> bool:
+    """Whether equal values have one class, and rows sorted by value change it about as seldom as they can."""
+    present = ~pd.isna(values)
+    if present.mean() < PURE:
+        return False
+    values, codes = values[present], codes[present]
+    ordered = codes[np.lexsort((codes, values))]
+    runs = int((ordered[1:] != ordered[:-1]).sum()) + 1
+    return runs <= RUNS_A_CLASS * len(np.unique(codes)) and _purity(values, codes)[0] >= PURE
+
+
+def _tells(values: NDArray[Any], codes: NDArray[np.intp]) -> bool:
+    """Values that come once tell nothing that can be learned."""
+    purity, distinct = _purity(values, codes)
+    return purity >= PURE and 2 * distinct <= len(values)
+
+
+def _purity(values: NDArray[Any], codes: NDArray[np.intp]) -> tuple[float, int]:
+    """The share of rows that have the most frequent class of their value, and how many values there are."""
+    places, distinct = pd.factorize(values, use_na_sentinel=False)
+    table = np.zeros((len(distinct), codes.max() + 1), dtype=np.int64)
+    np.add.at(table, (places, codes), 1)
+    return float(table.max(axis=1).sum() / len(values)), len(distinct)
+
+
+def _never(_values: NDArray[Any], _codes: NDArray[np.intp]) -> bool:
+    return False
+
+
+_RULES: Mapping[Role, Any] = {
+    Role.NUMERIC: _sorts,
+    Role.DATE: _sorts,
+    Role.BOOLEAN: _tells,
+    Role.CATEGORICAL: _tells,
+    Role.TEXT: _never,
+}

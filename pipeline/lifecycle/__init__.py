@@ -1,0 +1,1 @@
+"""What happens to versions after they are registered: promoted, archived, cleaned up."""

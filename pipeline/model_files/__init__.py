@@ -1,0 +1,1 @@
+"""Model files: written once, byte for byte the same, and read without executing anything in them."""

@@ -1,0 +1,79 @@
+"""Zip files: written byte for byte the same each time, and read only as they were written.
+
+An archive that was not written here may have few bytes stand for many, and names for places.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from pipeline.errors import CorruptArtifactError
+
+MADE = (1980, 1, 1, 0, 0, 0)
+"""A zip entry's earliest date: time must not change the bytes."""
+NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,100}")
+UTF8 = 0x800
+"""The flag of an entry by which its name is UTF-8."""
+
+
+def archive(members: Mapping[str, Any]) -> bytes:
+    """A zip file of stored (uncompressed) entries, the same bytes for the same entries."""
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w", ZIP_STORED) as target:
+        for name, content in members.items():
+            target.writestr(ZipInfo(name, MADE), content)
+    return buffer.getvalue()
+
+
+def uncompressed(data: bytes) -> bytes:
+    """What another library has put into a zip file, as `archive` puts it."""
+    with ZipFile(io.BytesIO(data)) as source:
+        return archive({name: source.read(name) for name in source.namelist()})
+
+
+def unpacked(data: bytes) -> dict[str, bytes]:
+    """What `archive` has put into a zip file, by name.
+
+    An archive that it would not have written is refused, so that no few bytes stand for many and no name for a place:
+    raises CorruptArtifactError for entries that are compressed, encrypted, overlapping or named twice, and for names
+    that are more than a name.
+    """
+    try:
+        with ZipFile(io.BytesIO(data)) as source:
+            entries = source.infolist()
+            _check(entries, len(data))
+            return {entry.filename: source.read(entry) for entry in entries}
+    except (BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as wrong:
+        raise CorruptArtifactError(f"is no model file: {wrong}") from wrong
+
+
+def unpack(data: bytes, directory: Path) -> None:
+    """Write the entries into a directory, made if it is not there.  Raises CorruptArtifactError before that."""
+    members = unpacked(data)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in members.items():
+        (directory / name).write_bytes(content)
+
+
+def packed(directory: Path) -> bytes:
+    """The archive of what `unpack` has written, whatever else lies beside it under other names."""
+    files = (path for path in sorted(directory.iterdir()) if path.is_file() and NAME.fullmatch(path.name))
+    return archive({path.name: path.read_bytes() for path in files})
+
+
+def _check(entries: Sequence[ZipInfo], size_bytes: int) -> None:
+    names = [entry.filename for entry in entries]
+    for entry in entries:
+        if not NAME.fullmatch(entry.filename):
+            raise CorruptArtifactError(f"is no model file: an entry is named {entry.filename[:100]!r}")
+        if entry.compress_type != ZIP_STORED or entry.flag_bits & ~UTF8:
+            raise CorruptArtifactError(f"is no model file: its entry {entry.filename} is compressed or encrypted")
+    if len(set(names)) < len(names):
+        raise CorruptArtifactError("is no model file: two of its entries have one name")
+    if sum(entry.file_size for entry in entries) > size_bytes:
+        raise CorruptArtifactError("is no model file: its entries overlap")

@@ -1,0 +1,72 @@
+"""Says what a training would do, without training: what is wrong, and how the data would be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from pipeline import algorithms, search, validation
+from pipeline.features.examples import examples
+from pipeline.features.preparation import preparation, take
+from pipeline.features.splitting import split
+from pipeline.jobs import HyperparameterValue, TrainingRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a training of the request would begin with.
+
+    Attributes:
+        hyperparameters: all of them, defaults resolved; without those that are searched.
+        columns: of the features, as {name, type, role}; `dropped` are left out, with the reason.
+        prepared_columns: how wide the matrix is that the estimator is fitted on.
+        candidates: of the search; 0 without one.
+    """
+
+    algorithm: str
+    task: str
+    hyperparameters: Mapping[str, HyperparameterValue]
+    target_column: str
+    classes: Sequence[str]
+    columns: Sequence[Mapping[str, str]]
+    dropped: Mapping[str, str]
+    train_rows: int
+    test_rows: int
+    prepared_columns: int
+    candidates: int
+    warnings: Sequence[str]
+
+    def to_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str | None) -> Plan:
+    """Read a request against its rows as a training would.  Raises RejectedError with what is wrong."""
+    validation.check(request)
+    algorithm = algorithms.find(request.algorithm)
+    searched = {dimension.name for dimension in request.search.space} if request.search else set()
+    data = examples(request, frame, own_target, algorithm)
+    given = algorithm.with_shape(request.hyperparameters, data.shape)
+    hyperparameters = algorithm.resolve(given, request.seed, alone=request.search is not None)
+    algorithm.check_columns(hyperparameters, len(data.columns), data.not_numeric)
+    parts = split(data, request.evaluation, request.seed)
+    rows: Any = take(data.rows, parts.train)
+    for _, step in preparation(data.columns, rows, needs_dense=algorithm.needs_dense, algorithm=algorithm.name):
+        rows = step.fit_transform(rows, data.target[parts.train])
+    return Plan(
+        algorithm=algorithm.name,
+        task=algorithm.task,
+        hyperparameters={name: value for name, value in hyperparameters.items() if name not in searched},
+        target_column=data.target_column,
+        classes=[str(name) for name in data.classes.tolist()],
+        columns=[{**column.to_document(), "role": str(column.role)} for column in data.columns],
+        dropped=data.dropped,
+        train_rows=len(parts.train),
+        test_rows=len(parts.test),
+        prepared_columns=rows.shape[1],
+        candidates=0 if request.search is None else search.planned(request.search, algorithm),
+        warnings=[*data.warnings, *parts.warnings],
+    )
