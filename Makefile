@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint types contracts bench chaos fuzz services-up services-down lock clean
+.PHONY: help demo check test unit lint types contracts docs bench chaos fuzz services-up services-down lock clean
 
 # Without .pyc files each of the many short-lived Python processes would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,6 +28,9 @@ test: $(SYNCED) ## Run all tests, on real servers, with coverage
 	@$(BIN)/coverage erase
 	@$(BIN)/pytest -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
+check: $(SYNCED) lint types contracts ## Check style, types and contracts, and run the unit tests of what has changed; a minute
+	@$(BIN)/python -m tests.changed
+
 unit: $(SYNCED) ## Run the tests that need no server and kill nothing
 	@$(BIN)/pytest -m "not services and not chaos" $(ARGS)
 
@@ -40,6 +43,9 @@ types: $(SYNCED) ## Check types
 
 contracts: $(SYNCED) ## Check which package may import which
 	@$(BIN)/lint-imports
+
+docs: $(SYNCED) ## Build the documentation as a site into build/site; a dead link fails
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(SYNCED) ## Measure, on real servers
 	@$(BIN)/python -m tests.services install

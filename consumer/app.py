@@ -51,6 +51,7 @@ from consumer.threads.watch import Watch
 from consumer.trainers.lanes import Lanes
 from consumer.worker.feeding import Limits
 from consumer.worker.job_events import JobEvents
+from consumer.worker.shared import Neighbours
 from consumer.worker.worker import Worker
 from pipeline.errors import SupersededError, TransientError
 from pipeline.ledger import Owner
@@ -238,9 +239,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     announcer = _announcer(settings, intake, lambda: stores.ledger.heartbeat(me, LEASE_S, ()))
     committer = Committer(announcer, progress, codec, topics, around=around)
     job_events = JobEvents(me.worker_id, progress, metrics)
-    worker = Worker(
-        me,
-        inbox,
+    neighbours = Neighbours(
         intake=intake,
         claims=claims,
         readiness=readiness,
@@ -248,6 +247,11 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         registrar=registrar,
         committer=committer,
         checkpoints=checkpoints,
+    )
+    worker = Worker(
+        me,
+        inbox,
+        neighbours,
         job_events=job_events,
         breakers=breakers,
         metrics=metrics,

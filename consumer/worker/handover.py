@@ -12,15 +12,12 @@ from collections.abc import Collection
 import structlog
 
 from consumer import failpoints
-from consumer.jobs.claims import Claims
 from consumer.jobs.job import Job
 from consumer.jobs.jobs import Jobs
 from consumer.jobs.places import Place
-from consumer.jobs.readiness import Readiness
 from consumer.partitions.assignment import Assignment
-from consumer.partitions.intake import Intake
 from consumer.partitions.records import Partition
-from consumer.trainers.lanes import Lanes
+from consumer.worker.shared import Neighbours
 
 log = structlog.get_logger(__name__)
 
@@ -28,23 +25,13 @@ log = structlog.get_logger(__name__)
 class Handover:
     """Owned by the worker's thread, but for `ask`."""
 
-    def __init__(
-        self,
-        jobs: Jobs,
-        assignment: Assignment,
-        *,
-        intake: Intake,
-        claims: Claims,
-        readiness: Readiness,
-        lanes: Lanes,
-        timeout_s: float,
-    ) -> None:
+    def __init__(self, jobs: Jobs, assignment: Assignment, neighbours: Neighbours, timeout_s: float) -> None:
         self._jobs = jobs
         self._assignment = assignment
-        self._intake = intake
-        self._claims = claims
-        self._readiness = readiness
-        self._lanes = lanes
+        self._intake = neighbours.intake
+        self._claims = neighbours.claims
+        self._readiness = neighbours.readiness
+        self._lanes = neighbours.lanes
         self._timeout_s = timeout_s
         self._asked = threading.Event()
         self._drain_by: float | None = None

@@ -90,7 +90,11 @@ def _judged(kind: Kind, random: Random, cpu_limit_s: float) -> tuple[End, str, s
     except kind.refusals:
         return End.REFUSED, "", ""
     except TooSlowError as error:
-        return End.FIND, f"time at {_place(error)}", f"more than {cpu_limit_s * kind.records:g} s of CPU time\n{_stack(error)}"
+        return (
+            End.FIND,
+            f"time at {_place(error)}",
+            f"more than {cpu_limit_s * kind.records:g} s of CPU time\n{_stack(error)}",
+        )
     except Exception as error:  # noqa: BLE001 - an unnamed error is what is looked for
         return End.FIND, f"{type(error).__name__} at {_place(error)}", f"{str(error)[:500]}\n{_stack(error)}"
     return End.ACCEPTED, "", ""

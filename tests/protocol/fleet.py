@@ -40,6 +40,7 @@ from consumer.trainers.protocol import Done, End, LaneEvent, Spec, Taken
 from consumer.trainers.protocol import Killed as KilledTraining
 from consumer.worker.feeding import Limits
 from consumer.worker.job_events import JobEvents
+from consumer.worker.shared import Neighbours
 from consumer.worker.worker import Worker
 from pipeline.artifacts import NewArtifact
 from pipeline.datasets import Dataset
@@ -186,9 +187,12 @@ class Process:
             self.me, ledger, datasets, lambda _: None, quotas=Quotas(), registry=registry, machine={},
             training_memory_bytes=2**30, spool=folder, is_alone=lambda: True, steady=steady, around=around,
         )  # fmt: skip
+        neighbours = Neighbours(
+            intake=self.intake, claims=self.claims, readiness=self.readiness, lanes=self.lanes,  # type: ignore[arg-type]
+            registrar=self.registrar, committer=self.committer, checkpoints=None,  # type: ignore[arg-type]
+        )  # fmt: skip
         self.worker = Worker(
-            self.me, self.inbox, intake=self.intake, claims=self.claims, readiness=self.readiness,  # type: ignore[arg-type]
-            lanes=self.lanes, registrar=self.registrar, committer=self.committer, checkpoints=None,  # type: ignore[arg-type]
+            self.me, self.inbox, neighbours,
             job_events=JobEvents(name, progress, metrics), breakers=breakers, metrics=metrics, limits=LIMITS,
             quotas=Quotas(), watch=Watch(), spool=folder, clock=fleet.now,
         )  # fmt: skip

@@ -12,7 +12,9 @@ from consumer.jobs.jobs import IllegalMoveError, Jobs
 from consumer.jobs.readiness import Readiness
 from consumer.jobs.registrar import Registrar
 from consumer.threads.containment import UncontainedError
-from consumer.worker.worker import Worker
+from consumer.worker.endings import Endings
+from consumer.worker.rulings import Rulings
+from consumer.worker.trainings import Trainings
 from pipeline.jobs import ErrorKind, OutcomeKind
 from tests.protocol.fleet import Fleet
 from tests.protocol.test_parts import FIRST, SECOND, begin, check_end, finish, fleet_of, work
@@ -23,13 +25,13 @@ OTHER = request(request_id=GUILTY, model_name="n", reuse=True)
 """Something slow has to be prepared for it."""
 LOG = {0: [FIRST, SECOND], 1: [FIRST, OTHER]}
 STEPS: list[tuple[type, str]] = [
-    (Worker, "_place"),
-    (Worker, "_adopt"),
-    (Worker, "_prepare"),
-    (Worker, "_go_on_prepared"),
-    (Worker, "_feed"),
-    (Worker, "_taken"),
-    (Worker, "_finished"),
+    (Rulings, "_place"),
+    (Rulings, "_adopt"),
+    (Trainings, "_prepare"),
+    (Trainings, "_go_on_prepared"),
+    (Trainings, "_feed"),
+    (Trainings, "_taken"),
+    (Trainings, "_done"),
     (Readiness, "_prepared"),
     (Readiness, "reuse_key"),
     (Registrar, "_upload"),
@@ -80,7 +82,7 @@ def test_a_step_that_raises_for_a_request_ends_that_one(owner: type, step: str, 
 
 
 def test_an_outcome_that_stands_is_not_undone_by_an_error_after_it() -> None:
-    with fleet_of(LOG) as fleet, patch.object(Worker, "_stored", stumbling(Worker._stored, 1)):
+    with fleet_of(LOG) as fleet, patch.object(Endings, "_stored", stumbling(Endings._stored, 1)):
         first, _ = begin(fleet)
         work(fleet, first, until=lambda: all(entry.outcome for entry in fleet.entries().values()))
         assert {entry.outcome.kind for entry in fleet.entries().values() if entry.outcome} == {OutcomeKind.REGISTERED}
@@ -120,15 +122,15 @@ def test_what_cannot_be_contained_ends_a_worker_at_most_twice() -> None:
         fleet.kill(first)
         losses += 1
 
-    end = Worker._end
+    end = Endings.end
 
-    def stumble(self: Worker, job: Any, *how: Any) -> None:
+    def stumble(self: Endings, job: Any, *how: Any) -> None:
         if job.request_id == GUILTY and how[1].kind == ErrorKind.INTERNAL_ERROR:
             raise LookupError("not even that")
         end(self, job, *how)
 
-    with fleet_of({0: [OTHER]}) as fleet, patch.object(Worker, "_end", stumble):
-        with patch.object(Worker, "_feed", stumbling(Worker._feed, float("inf"))):
+    with fleet_of({0: [OTHER]}) as fleet, patch.object(Endings, "end", stumble):
+        with patch.object(Trainings, "_feed", stumbling(Trainings._feed, float("inf"))):
             for _ in range(2):
                 not_contained(fleet)
                 fleet.start("w0")

@@ -1,0 +1,202 @@
+"""A job's way through a training: made ready, fed to a lane, trained, and what its trainer's end means for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from consumer import failpoints
+from consumer.jobs.job import Job
+from consumer.jobs.outcomes import Result, Reused
+from consumer.jobs.places import Place
+from consumer.jobs.readiness import Crashed, Prepared
+from consumer.system import disk
+from consumer.threads.containment import contained
+from consumer.trainers.protocol import Done, End, Killed, LaneEvent, Logged, Reported, Returned, Taken
+from consumer.worker.endings import Endings
+from consumer.worker.feeding import spec_of
+from consumer.worker.shared import Shared
+from pipeline.errors import RejectedError
+from pipeline.jobs import ErrorKind, Failure, OutcomeKind
+
+
+class Trainings:
+    """Owned by the worker's thread."""
+
+    def __init__(self, shared: Shared, endings: Endings, dask_scheduler: str | None) -> None:
+        self._shared = shared
+        self._jobs = shared.jobs
+        self._lanes = shared.neighbours.lanes
+        self._readiness = shared.neighbours.readiness
+        self._checkpoints = shared.neighbours.checkpoints
+        self._job_events = shared.job_events
+        self._endings = endings
+        self._dask_scheduler = dask_scheduler
+        self._fed = 0
+
+    # Before -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """As many jobs as the lanes have room for, each in its turn."""
+        if self._shared.breakers.is_open(disk.SERVICE):
+            return
+        jobs = self._jobs
+        while (
+            jobs.count(Place.READY) < self._lanes.room()
+            and self._readiness.has_room
+            and (job := jobs.take()) is not None
+        ):
+            self._endings.step("prepare", job.request_id, self._prepare, job)
+        while self._lanes.room() and (ready := jobs.first(Place.READY)) is not None:
+            self._endings.step("feed", ready.request_id, self._feed, ready)
+
+    def _prepare(self, job: Job) -> None:
+        job.dataset = self._readiness.at_once(job)
+        if job.dataset is not None:
+            self._jobs.move(job, Place.READY)
+        else:
+            self._readiness.prepare(job)
+
+    def prepared(self, answer: Prepared) -> None:
+        """The answer of readiness; a job that has moved meanwhile was ended otherwise."""
+        if answer.job.moves == answer.moves:
+            self._endings.step("prepare", answer.job.request_id, self._go_on_prepared, answer.job, answer)
+            return
+        with contained(self._shared.metrics, "prepare", **answer.job.ids):
+            if answer.dataset is not None:
+                self._readiness.put_down(answer.dataset)
+            disk.remove(answer.checkpoint)
+
+    def _go_on_prepared(self, job: Job, answer: Prepared) -> None:
+        job.dataset, job.checkpoint = answer.dataset or job.dataset, answer.checkpoint or job.checkpoint
+        if answer.lost:
+            self._endings.park(job)
+        elif answer.failure is not None:
+            self._endings.refuse(job, answer.failure)
+        elif answer.reused is not None:  # an equal training's result stands for this one's
+            self._endings.store(job, Reused(job.request, self._endings.ending(job), answer.reused))
+        else:
+            self._jobs.move(job, Place.READY)
+
+    def _feed(self, job: Job) -> None:
+        self._fed += 1
+        try:
+            spec = spec_of(job, self._shared.spool / str(self._fed), self._shared.limits, self._dask_scheduler)
+        except RejectedError as error:
+            self._endings.refuse(job, Failure(ErrorKind.INVALID_REQUEST, str(error)))
+            return
+        assert job.dataset is not None
+        job.reuse_key = self._readiness.reuse_key(job.request, job.dataset)
+        self._jobs.move(job, Place.FED)
+        self._lanes.feed(spec)
+
+    # With a trainer -----------------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """What the lanes have to tell."""
+        for event in self._lanes.poll():
+            self._endings.step("train", event.job_id, self._lane_event, event)
+
+    def _lane_event(self, event: LaneEvent) -> None:
+        job = self._jobs.get(event.job_id)
+        if job is None or job.place not in (Place.FED, Place.TRAINING):  # it was ended otherwise
+            return
+        if job.failure is not None and isinstance(event, Done | Killed | Returned):
+            self._endings.end(job, OutcomeKind.FAILED, job.failure)
+            return
+        match event:
+            case Taken():
+                self._taken(job)
+            case Reported():
+                self._job_events.reported(job, event)
+                failpoints.reach("while_training")
+            case Logged():
+                self._job_events.logged(job, event)
+            case Returned():
+                self._start_over(job)
+            case Done():
+                self._done(job, event)
+            case Killed():
+                self._killed(job, event)
+
+    def _taken(self, job: Job) -> None:
+        self._jobs.move(job, Place.TRAINING)
+        self._job_events.started(job)
+        if job.keeps_checkpoints and job.spool is not None:
+            self._checkpoints.keep(job.request_id, job.spool)
+        if job.cancelled or job.failure:
+            self._lanes.kill(job.request_id, End.CANCELLED, job.cancelled)
+
+    # After --------------------------------------------------------------------------------------------------------
+
+    def _done(self, job: Job, event: Done) -> None:
+        if event.verdict == "trained":
+            self._job_events.finished(job, "")
+            assert job.spool is not None
+            self._endings.store(job, Result(job.request, self._endings.ending(job), job.spool, job.reuse_key))
+        elif event.verdict == "full":
+            self._lacks_space(job, event.message)
+        else:
+            rejected = event.verdict == "rejected"
+            error = ErrorKind.INVALID_REQUEST if rejected else ErrorKind(event.kind)
+            self._job_events.finished(job, error)
+            kind = OutcomeKind.REJECTED if rejected else OutcomeKind.FAILED
+            self._endings.end(job, kind, Failure(error, event.message))
+
+    def _lacks_space(self, job: Job, message: str) -> None:
+        """A full disk is not the request's fault: it is prepared again once there is more room than it has taken.
+
+        If there is as much as soon as its files are gone, it has filled the disk itself, and its attempts are counted.
+        """
+        assert job.spool is not None
+        self._job_events.lacks_space(job, message)
+        wanted_bytes = 2 * disk.size_bytes(job.spool)
+        job.remove_files()
+        if self._endings.given_up(job):
+            return
+        self._jobs.move(job, Place.PREPARING)
+        if disk.has_room(self._shared.spool, wanted_bytes):
+            self._readiness.count_crash(job, message)
+        else:
+            self._jobs.put_down(job)
+            self._readiness.prepare(job, wanted_bytes)
+
+    def _killed(self, job: Job, event: Killed) -> None:
+        self._job_events.killed(event.end)
+        if event.end is End.CRASHED:
+            self._jobs.move(job, Place.PREPARING)
+            self._readiness.count_crash(job, event.message)
+            return
+        kind, error = _ENDS[event.end]
+        self._endings.end(job, kind, Failure(error, event.message))
+
+    def counted_crash(self, crashed: Crashed) -> None:
+        """The answer of readiness: how often the request's trainers have crashed."""
+        if crashed.job.moves == crashed.moves:
+            self._endings.step("train", crashed.job.request_id, self._try_again, crashed.job, crashed)
+
+    def _try_again(self, job: Job, crashed: Crashed) -> None:
+        """A trainer that dies is tried again, but not for ever."""
+        if job.claim is None or crashed.count is None:
+            self._endings.park(job)
+            return
+        self._job_events.crashed(job, crashed.count, crashed.message)
+        attempts = self._shared.limits.attempts
+        if crashed.count >= attempts:
+            message = f"{crashed.message}; that was attempt {crashed.count} of {attempts} (MAX_ATTEMPTS)"
+            self._endings.end(job, OutcomeKind.FAILED, Failure(ErrorKind.TRAINER_CRASHED, message))
+            return
+        self._job_events.retrying(job, crashed.message)
+        job.claim = replace(job.claim, trainer_crashes=crashed.count)
+        self._start_over(job)
+
+    def _start_over(self, job: Job) -> None:
+        """It was fed, and comes back untrained."""
+        if not self._endings.given_up(job):
+            self._jobs.move(job, Place.READY)
+
+
+_ENDS = {
+    End.TIMED_OUT: (OutcomeKind.TIMED_OUT, ErrorKind.TIME_LIMIT),
+    End.OUT_OF_MEMORY: (OutcomeKind.FAILED, ErrorKind.OUT_OF_MEMORY),
+    End.CANCELLED: (OutcomeKind.CANCELLED, ErrorKind.CANCELLED),
+}

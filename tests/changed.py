@@ -1,0 +1,67 @@
+"""Runs the tests that need no server and import what has changed: `python -m tests.changed [REF]`.
+
+Changed is what differs from REF (by default the last commit of main, else the last commit), committed or not.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PYTEST = ("-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "not services and not chaos")
+
+
+def main(arguments: list[str]) -> int:
+    changed = changed_files(arguments[0] if arguments else "")
+    tests = sorted(
+        str(test.relative_to(ROOT)) for test in (ROOT / "tests").rglob("test_*.py") if concerns(test, changed)
+    )
+    if not tests:
+        sys.stdout.write("no test imports what has changed\n")
+        return 0
+    sys.stdout.write(f"{len(tests)} test files: {' '.join(tests)}\n")
+    sys.stdout.flush()
+    code = subprocess.run([sys.executable, *PYTEST, *tests], cwd=ROOT, check=False).returncode
+    return 0 if code == 5 else code  # pytest's word for "all of them need a server"
+
+
+def changed_files(since: str) -> set[Path]:
+    since = since or _common_ancestor()
+    names = _git("diff", "--name-only", since) + _git("ls-files", "--others", "--exclude-standard")
+    return {ROOT / name for name in names}
+
+
+def concerns(test: Path, changed: set[Path]) -> bool:
+    """Whether it is one of these, or imports one of them itself."""
+    return test in changed or any(module in changed for module in _imported(test))
+
+
+def _imported(test: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(test.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [one.name for one in node.names]
+        else:
+            continue
+        for name in names:
+            path = ROOT / name.replace(".", "/")
+            yield from (path.with_suffix(".py"), path / "__init__.py")
+
+
+def _common_ancestor() -> str:
+    on_main = _git("rev-parse", "HEAD") == _git("rev-parse", "--verify", "--quiet", "main")
+    return "HEAD" if on_main else (_git("merge-base", "HEAD", "main") or ["HEAD"])[0]
+
+
+def _git(*arguments: str) -> list[str]:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.split()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
