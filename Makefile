@@ -64,9 +64,9 @@ services-up: $(SYNCED) ## Start Kafka, MongoDB, S3 and a schema registry, and pr
 services-down: $(SYNCED) ## Stop what services-up has started
 	@$(BIN)/python -m tests.services down
 
-lock: $(SYNCED) ## Pin anew, with hashes, what pyproject.toml asks for
-	@$(BIN)/uv pip compile $(LOCKED) --output-file requirements.txt
+lock: $(SYNCED) ## Pin anew, with hashes, what pyproject.toml asks for: workers run what the tests ran
 	@$(BIN)/uv pip compile $(LOCKED) --group dev --output-file requirements-dev.txt
+	@$(BIN)/uv pip compile $(LOCKED) --constraint requirements-dev.txt --output-file requirements.txt
 
 clean: ## Stop servers, and remove the virtual environment, downloads and caches
 	@if [[ -e .services/run.json && -e $(SYNCED) ]]; then $(BIN)/python -m tests.services down; fi

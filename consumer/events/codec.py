@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
+from cachetools import FIFOCache
 from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 from fastavro.validation import validate
@@ -21,7 +22,6 @@ from consumer.events.errors import UndecodableError, UnknownSchemaIdError
 from consumer.events.framing import Fingerprint, SchemaId, SchemaReference, fingerprint_of, header, reference_in
 from consumer.events.schema_registry import SchemaRegistry
 from consumer.events.writer_schema import UnusableSchemaError, WriterSchema
-from pipeline.lru import put_newest
 from schemas import RecordType, released, schema
 
 MAX_MESSAGE_BYTES = 1024 * 1024
@@ -51,7 +51,9 @@ class Codec:
         self.registry = registry
         self._topic_prefix = topic_prefix
         self._clock = clock
-        self._refused: dict[SchemaId, tuple[str, float]] = {}  # why, and until when the registry is not asked again
+        self._refused: FIFOCache[SchemaId, tuple[str, float]] = FIFOCache(
+            MOST_REFUSED
+        )  # why, and until when the registry is not asked again
         self._refusing = threading.Lock()
         self._writers: dict[SchemaReference, WriterSchema] = {
             fingerprint_of(one): WriterSchema.of(one) for record in RecordType for one in released(record)
@@ -133,7 +135,7 @@ class Codec:
 
     def _refuse(self, reference: SchemaId, reason: str, until: float) -> None:
         with self._refusing:
-            put_newest(self._refused, reference, (reason, until), MOST_REFUSED)
+            self._refused[reference] = (reason, until)
 
     def _fingerprints(self) -> list[Fingerprint]:
         return [reference for reference in self._writers if isinstance(reference, Fingerprint)]

@@ -6,13 +6,11 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import structlog
-from purgatory import SyncCircuitBreakerFactory
-from purgatory.domain.messages.events import CircuitBreakerCreated, ContextChanged
-from purgatory.domain.model import CLOSED, OPENED, HalfOpenedState, OpenedState
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from consumer.telemetry.metrics import Metrics
@@ -97,6 +95,17 @@ def until_answered(
     return retrying(attempt)
 
 
+@dataclass(slots=True)
+class _Breaker:
+    """What is known of one service; times as the clock gives them."""
+
+    failures: int = 0
+    """In a row."""
+    opened_at: float | None = None
+    """When it failed last, while the breaker is open."""
+    away_since: float = 0.0
+
+
 class Breakers:
     """Which services answer, as all threads of the worker found out.  Safe to use from any thread.
 
@@ -105,8 +114,8 @@ class Breakers:
     `services` are shown from the start, others from when they are first heard of.
     """
 
-    # Whoever waits tries far more often: a breaker this old was opened by someone who gave up, and says nothing now.
     STALE_S = 60.0
+    """Callers try far more often: a breaker that failed last so long ago has none, and counts as closed."""
 
     def __init__(
         self,
@@ -118,17 +127,13 @@ class Breakers:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
+        self._threshold = threshold
         self._pause_s = pause_s
         self._clock = clock
-        self._lock = threading.Lock()
-        self._services: set[str] = set()
-        self._away_since: dict[str, float] = {}
-        self._opened_at: dict[str, float] = {}
-        # purgatory's own pause goes by the wall clock, which may be set back: it never ends, and `_enter` decides.
-        self._factory = SyncCircuitBreakerFactory(default_threshold=threshold, default_ttl=float("inf"))
-        self._factory.add_listener(self._changed)
+        self._lock = threading.RLock()
+        self._breakers: dict[str, _Breaker] = {}
         for service in services:
-            self._factory.get_breaker(service)
+            self._breaker(service)
 
     def any_open(self) -> bool:
         """Whether a service that every request needs is known not to answer, and has not answered since."""
@@ -137,12 +142,13 @@ class Breakers:
     def is_open(self, service: str) -> bool:
         """Whether this service is known not to answer."""
         with self._lock:
-            return self._is_open(service)
+            breaker = self._breakers.get(service)
+            return breaker is not None and breaker.opened_at is not None and self._is_fresh(breaker.opened_at)
 
     def states(self) -> dict[str, str]:
         """`open` or `closed`, for each service that was named at the start or in a call, or failed."""
         with self._lock:
-            return {service: "open" if self._is_open(service) else "closed" for service in self._services}
+            return {service: "open" if self.is_open(service) else "closed" for service in self._breakers}
 
     def call(self, operation: Callable[[], T], service: str | None = None) -> T:
         """Calls `operation` once, and notes whether its service answered.
@@ -154,6 +160,8 @@ class Breakers:
             self._enter(service)
         try:
             result = operation()
+        except ServiceAwayError:
+            raise
         except TransientError as error:
             self._failed(error)
             raise
@@ -163,56 +171,50 @@ class Breakers:
         self._answered(service)
         return result
 
+    def _breaker(self, service: str) -> _Breaker:
+        if service not in self._breakers:
+            self._breakers[service] = _Breaker()
+            if self._metrics is not None:
+                self._metrics.breaker_open.labels(service).set_function(partial(self.is_open, service))
+                for change in ("opened", "closed"):
+                    self._metrics.breaker_changes.labels(service, change)
+        return self._breakers[service]
+
     def _enter(self, service: str) -> None:
         with self._lock:
-            breaker = self._factory.get_breaker(service)
-            opened_at = self._opened_at.get(service)
-            if opened_at is not None and self._clock() - opened_at >= self._pause_s:
-                breaker.context.set_state(HalfOpenedState())
-            try:
-                breaker.__enter__()
-            except OpenedState:
-                raise ServiceAwayError(service) from None
+            opened_at = self._breaker(service).opened_at
+            if opened_at is not None and self._clock() - opened_at < self._pause_s:
+                raise ServiceAwayError(service)
 
     def _failed(self, error: TransientError) -> None:
-        if isinstance(error, ServiceAwayError):
-            return
         _log.debug("service did not answer", service=error.service, error=str(error))
         with self._lock:
             if self._metrics is not None:
                 self._metrics.retries.labels(error.service).inc()
-            self._factory.get_breaker(error.service).__exit__(type(error), error, None)
+            breaker, now = self._breaker(error.service), self._clock()
+            breaker.failures += 1
+            if breaker.failures < self._threshold:
+                return
+            if breaker.opened_at is None:
+                breaker.away_since = now
+                self._count(error.service, "opened")
+                _log.warning("service away", service=error.service)
+            breaker.opened_at = now
 
     def _answered(self, service: str | None) -> None:
-        if service is not None:
-            with self._lock:
-                self._factory.get_breaker(service).__exit__(None, None, None)
-
-    def _changed(self, service: str, _: str, event: object) -> None:
-        """Called by purgatory, with the lock held."""
-        now = self._clock()
-        if isinstance(event, CircuitBreakerCreated):
-            self._services.add(service)
-            if self._metrics is not None:
-                self._metrics.breaker_open.labels(service).set_function(partial(self._is_open, service))
-                for change in ("opened", "closed"):
-                    self._metrics.breaker_changes.labels(service, change)
-        elif isinstance(event, ContextChanged) and event.state == OPENED:
-            self._opened_at[service] = now
-            if service not in self._away_since:
-                self._count(service, "opened")
-                self._away_since[service] = now
-                _log.warning("service away", service=service)
-        elif isinstance(event, ContextChanged) and event.state == CLOSED:
-            self._opened_at.pop(service, None)
-            self._count(service, "closed")
-            away_s = now - self._away_since.pop(service, now)
-            _log.warning("service back", service=service, away_s=round(away_s, 3))
+        if service is None:
+            return
+        with self._lock:
+            breaker = self._breaker(service)
+            breaker.failures = 0
+            if breaker.opened_at is not None:
+                breaker.opened_at = None
+                self._count(service, "closed")
+                _log.warning("service back", service=service, away_s=round(self._clock() - breaker.away_since, 3))
 
     def _count(self, service: str, event: str) -> None:
         if self._metrics is not None:
             self._metrics.breaker_changes.labels(service, event).inc()
 
-    def _is_open(self, service: str) -> bool:
-        opened_at = self._opened_at.get(service)
-        return opened_at is not None and self._clock() - opened_at < self.STALE_S
+    def _is_fresh(self, opened_at: float) -> bool:
+        return self._clock() - opened_at < self.STALE_S

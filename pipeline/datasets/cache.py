@@ -16,12 +16,12 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import orjson
+from cachetools import FIFOCache
 
 from pipeline.datasets import Abandoned, Dataset, DatasetStore, Fetched, LoadAbandoned, Read, builtin, reading
 from pipeline.datasets.names import check_name
 from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, TransientError
-from pipeline.lru import put_newest
 
 SERVICE = "dataset cache"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -98,9 +98,9 @@ class DatasetCache:
         self._holds: dict[str, _Hold] = {}
         self._readers: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         """By dataset, for as long as somebody wants it."""
-        self._fetches: dict[str, _Fetch] = {}
+        self._fetches: FIFOCache[str, _Fetch] = FIFOCache(MOST_REMEMBERED)
         self._begun = 0
-        self._verdicts: dict[tuple[str, str], tuple[float, str]] = {}
+        self._verdicts: FIFOCache[tuple[str, str], tuple[float, str]] = FIFOCache(MOST_REMEMBERED)
 
     def at_hand(self, name: str) -> Dataset | None:
         """What `ensure` returns, if nothing has to be fetched for it."""
@@ -181,7 +181,7 @@ class DatasetCache:
 
     def _remember_fetch(self, name: str, fetch: _Fetch) -> None:
         with self._lock:
-            put_newest(self._fetches, name, fetch, MOST_REMEMBERED)
+            self._fetches[name] = fetch
 
     def _found(self, name: str, revision: str) -> _Known | None:
         """What is there of this revision, and held; raises RejectedError if it could not be read a short while ago."""
@@ -221,7 +221,7 @@ class DatasetCache:
     def _judge(self, fetched: Fetched, error: RejectedError) -> None:
         verdict = (self._clock(), str(error))
         with self._lock:
-            put_newest(self._verdicts, (fetched.name, fetched.revision), verdict, MOST_REMEMBERED)
+            self._verdicts[fetched.name, fetched.revision] = verdict
 
     def _remember(self, name: str, known: _Known) -> None:
         self._names.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings as python_warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -15,6 +16,7 @@ from uuid import uuid4
 import numpy as np
 import orjson
 import sklearn
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
@@ -32,7 +34,6 @@ from pipeline.features.leakage import giveaway
 from pipeline.features.preparation import Steps, check_range, preparation, remember_names, take
 from pipeline.features.splitting import Split, folds, split
 from pipeline.jobs import HyperparameterValue, Search, TrainingRequest, event_id
-from pipeline.lru import Recent
 from pipeline.model_files import model_file
 from pipeline.reports import diagnostics
 from pipeline.search.fitting import fit_algorithm, only_the_users, score_on
@@ -47,7 +48,7 @@ MOST_WARNINGS = 50
 SEARCH_SHARE = 0.95
 """How much of a training with a search is the search, as its progress tells it."""
 
-_EXAMPLES: Recent[Examples] = Recent(32 * 1024 * 1024, lambda data: data.size_bytes)
+_EXAMPLES: LRUCache[Hashable, Examples] = LRUCache(32 * 1024 * 1024, getsizeof=lambda data: data.size_bytes)
 """One a trainer process: requests in a row are often for the same small dataset."""
 
 
@@ -122,7 +123,12 @@ def train(
 def _examples(request: TrainingRequest, dataset: Dataset, algorithm: Algorithm) -> Examples:
     asked = (request.target_column, request.features, request.evaluation.group_column, request.evaluation.time_column)
     key = (dataset.fingerprint, dataset.target_column, algorithm.task, *asked)
-    return _EXAMPLES.get(key, lambda: examples(request, read_frame(dataset), dataset.target_column, algorithm))
+    if (known := _EXAMPLES.get(key)) is not None:
+        return known
+    data = examples(request, read_frame(dataset), dataset.target_column, algorithm)
+    with suppress(ValueError):  # it is larger than all that is kept
+        _EXAMPLES[key] = data
+    return data
 
 
 @dataclass(frozen=True, slots=True)
