@@ -161,6 +161,8 @@ def _renamed(
         read = client.codec.decode(_sent(request, letter, client).value, RecordType.TRAINING_REQUEST)
     except (TypeError, ValueError, OverflowError):  # Avro's bytes have room for more than its types
         return Replay(letter, None, why="a value in it is beyond what the schema allows: correct it and submit it anew")
+    except UndecodableError as error:
+        return Replay(letter, None, why=f"with the names of its first request {error}: submit a smaller one")
     while True:
         names = [f"{first_id}.r{n}" for n in range(number, number + CANDIDATES)]
         if len(names[0]) > MAX_REQUEST_ID_CHARACTERS:

@@ -18,6 +18,7 @@ from types import FrameType
 ROOT = Path(__file__).parents[2]
 CPU_LIMIT_S = 1.0
 """Of a record, a file or whatever else a case is about."""
+SLOW = "time at"
 MEMORY_LIMIT_BYTES = 256 * 2**20
 
 
@@ -76,6 +77,8 @@ def run_case(kind: Kind, seed: str, cpu_limit_s: float = CPU_LIMIT_S) -> Result:
     before = _peak_from_now()
     begun = time.perf_counter()
     end, what, why = _judged(kind, random_of(kind.name, seed), cpu_limit_s)
+    if what.startswith(SLOW):  # on a busy machine CPU time stretches, too: what is slow is so twice
+        end, what, why = _judged(kind, random_of(kind.name, seed), cpu_limit_s)
     ms = (time.perf_counter() - begun) * 1000
     grown = max(_peak() - before, 0)
     if end is not End.FIND and grown > kind.memory_bytes:
@@ -92,7 +95,7 @@ def _judged(kind: Kind, random: Random, cpu_limit_s: float) -> tuple[End, str, s
     except TooSlowError as error:
         return (
             End.FIND,
-            f"time at {_place(error)}",
+            f"{SLOW} {_place(error)}",
             f"more than {cpu_limit_s * kind.records:g} s of CPU time\n{_stack(error)}",
         )
     except Exception as error:  # noqa: BLE001 - an unnamed error is what is looked for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from consumer.cli.dlq import _first
 from consumer.cli.letters import Letter, _letter, planned
 from consumer.cli.output import one_line, show_fields
-from consumer.events.codec import Codec
+from consumer.events.codec import MAX_MESSAGE_BYTES, Codec
 from consumer.events.messages import Message
 from consumer.events.requests import to_avro
 from consumer.events.topics import Topics
@@ -73,3 +74,24 @@ def test_a_letter_with_a_value_beyond_what_the_schema_allows_is_not_sent_again_a
     (replay,) = planned([found], [found], DictLedger(lambda: datetime(2026, 1, 31, tzinfo=UTC)), client)
     assert replay.sent is None
     assert replay.why == "a value in it is beyond what the schema allows: correct it and submit it anew"
+
+
+def test_a_letter_that_would_be_too_large_with_its_new_names_is_not_sent_again_and_says_why() -> None:
+    codec = Codec()
+
+    def value_of(characters: int) -> bytes:
+        request = TrainingRequest("r-1", "j", "svm", "iris", tags={"t": "x" * characters})
+        return codec.encode(RecordType.TRAINING_REQUEST, to_avro(request))
+
+    almost = MAX_MESSAGE_BYTES - 300
+    value = value_of(almost + MAX_MESSAGE_BYTES - len(value_of(almost)))
+    assert len(value) == MAX_MESSAGE_BYTES
+    found = _letter(Delivered(Message("dlq", None, value, []), 0, 7), codec)
+    client: Any = SimpleNamespace(codec=codec, topics=Topics(""))
+    (replay,) = planned([found], [found], DictLedger(lambda: datetime(2026, 1, 31, tzinfo=UTC)), client)
+    assert replay.sent is None
+    assert re.fullmatch(
+        r"with the names of its first request the value has 1,048,\d+ bytes; at most 1,048,576 are read: "
+        "submit a smaller one",
+        replay.why,
+    )
