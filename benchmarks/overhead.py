@@ -87,7 +87,7 @@ def _pipeline(workload: Workload, folder: Path, turn: int) -> tuple[float, dict[
     for number, kind in enumerate(workload.kinds):
         marks: list[tuple[str, float]] = []
         request = workload.request(f"t{turn}", number)
-        dataset = Dataset(kind.dataset, builtin.fingerprint(kind.dataset), None, None)
+        dataset = Dataset(kind.dataset, builtin.fingerprint(kind.dataset), None, builtin.TARGETS[kind.dataset])
         trained = training.train(request, dataset, folder, lambda stage, *_: marks.append((stage, time.perf_counter())))  # noqa: B023 - called before the next turn
         ended = time.perf_counter()
         trained.model_file.unlink()

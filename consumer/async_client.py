@@ -16,10 +16,10 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
 
-from consumer.client import REGISTERED_WITHIN_S, Client, Event, Finished
+from consumer.client import TERMINAL, Client, Event, Finished
 from consumer.new_requests import RequestFields
 from consumer.settings import Settings
-from pipeline.jobs import OutcomeKind, TrainingRequest
+from pipeline.jobs import TrainingRequest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,8 @@ class AsyncClient:
     """`Client` for asyncio, with the same arguments, methods and errors; of one event loop.
 
     Each call has a thread of its own while it waits, and each watch a thread and a Kafka consumer: follow many
-    requests with one watch.  A watch that is left, or whose task is cancelled, ends within a fraction of a second.
+    requests with one watch.  One that is left, or whose task is cancelled, ends as soon as Kafka has answered it.
+    A `submit` whose task is cancelled may have been sent: give it a request_id of your own to send it again safely.
     """
 
     def __init__(
@@ -48,13 +49,17 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await _in_thread(self._client.__exit__, kind, error, trace)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """See Client.close."""
+        await _in_thread(self._client.close)
 
     async def submit(self, **request: Unpack[RequestFields]) -> str:
         """See Client.submit."""
         return await _in_thread(self._client.submit, **request)
 
-    async def submit_all(self, requests: Sequence[TrainingRequest]) -> list[str]:
+    async def submit_all(self, requests: Sequence[TrainingRequest | RequestFields]) -> list[str]:
         """See Client.submit_all."""
         return await _in_thread(self._client.submit_all, requests)
 
@@ -68,12 +73,15 @@ class AsyncClient:
 
     async def wait(self, request_id: str, *, since: datetime | None = None, timeout_s: float | None = None) -> Finished:
         """See Client.wait."""
-        *_, event = [event async for event in self.watch(request_id, since=since, timeout_s=timeout_s)]
-        return Finished(event, await self.registered(event) if event["state"] == OutcomeKind.REGISTERED else None)
+        return (await self.wait_all([request_id], since=since, timeout_s=timeout_s))[request_id]
 
-    async def registered(self, event: Event, timeout_s: float = REGISTERED_WITHIN_S) -> Event | None:
-        """See Client.registered."""
-        return await _in_thread(self._client.registered, event, timeout_s)
+    async def wait_all(
+        self, request_ids: Collection[str], *, since: datetime | None = None, timeout_s: float | None = None
+    ) -> dict[str, Finished]:
+        """See Client.wait_all."""
+        events = self.watch(*request_ids, since=since, timeout_s=timeout_s)
+        ends = [event async for event in events if event["state"] in TERMINAL] if request_ids else []
+        return await _in_thread(self._client.finished, ends)
 
     async def import_dataset(
         self, name: str, frame: pd.DataFrame, target_column: str | None = None, *, user: str = ""

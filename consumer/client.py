@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
 
-from consumer.embedded import resolve, with_stores
+from consumer.embedded import named_settings, resolve, with_stores
 from consumer.events.codec import Codec
 from consumer.events.control import cancel_command
 from consumer.events.errors import UndecodableError
@@ -31,7 +31,7 @@ from consumer.events.topics import Topics
 from consumer.kafka import config as kafka_config
 from consumer.kafka.topic_reader import POLL_S, Reader, partition_count, partition_of, quiet, topics_present, transient
 from consumer.new_requests import RequestFields, earliest, training_request
-from consumer.settings import Settings, load_settings
+from consumer.settings import Settings
 from pipeline.errors import NotFoundError, RejectedError, TransientError
 from pipeline.jobs import OutcomeKind, TrainingRequest, milliseconds
 from schemas import RecordType
@@ -39,19 +39,26 @@ from schemas import RecordType
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.datasets import DatasetSource, DatasetVersion
+    from consumer.stores import Stores
+    from pipeline.datasets import DatasetVersion
 
 Event = Mapping[str, Any]
 """A record of one of the topics in its Avro form: the fields that its schema lists."""
 
 TERMINAL = frozenset(OutcomeKind)
+ANSWERS_S = 0.02
+LOST = (KafkaError._FATAL, KafkaError._FENCED, KafkaError.UNKNOWN_PRODUCER_ID)
+"""After these a producer sends nothing any more."""
 REGISTERED_WITHIN_S = 15.0
 """The two events of a model are one transaction, but a reader may see the one partition before the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a request ended: its terminal TrainingProgress, and the ModelRegistered of a model."""
+    """How a request ended: its terminal TrainingProgress, and the ModelRegistered of a model.
+
+    `registered` is None where the request did not end REGISTERED, or its event did not turn up within 15 s.
+    """
 
     event: Event
     registered: Event | None = None
@@ -59,6 +66,21 @@ class Finished:
     @property
     def state(self) -> OutcomeKind:
         return OutcomeKind(self.event["state"])
+
+    @property
+    def version(self) -> str | None:
+        """`v3`, where a model was registered."""
+        return None if self.registered is None else str(self.registered["version"])
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Of the registered model; empty where there is none."""
+        return {} if self.registered is None else self.registered["metrics"]
+
+    @property
+    def error(self) -> str:
+        """Why there is no model; empty where there is one."""
+        return str(self.event["error"]["message"]) if self.event["error"] else ""
 
 
 class Client:
@@ -69,9 +91,9 @@ class Client:
     in this folder.  docs/settings.md lists the names.
 
     `timeout_s` bounds each wait for a service that does not answer, which ends in TransientError.  `submit` and
-    `cancel` may be called from several threads.  With a `project` (TENSORFLEET_PROJECT unless it is given) it keeps to
-    that one: requests are of it unless they say otherwise, which is refused, and those of another are neither followed
-    nor cancelled.
+    `cancel` may be called from several threads.  With a `project` it keeps to that one: requests are of it unless they
+    say otherwise, which is refused, and those of another are neither followed nor cancelled.  Without `settings` the
+    project is that of TENSORFLEET_PROJECT, unless one is given.
 
     Raises SettingsError if no Kafka is named, or something is named that is no setting.
     """
@@ -79,23 +101,18 @@ class Client:
     def __init__(
         self, settings: Settings | None = None, *, timeout_s: float = 10.0, project: str | None = None, **named: Any
     ) -> None:
-        settings = settings or resolve(load_settings(needs=(), **named))
+        if settings is None:
+            settings = resolve(named_settings(**named))
+            project = project or settings.tensorfleet_project
         registry_url = settings.schema_registry_url
         self.topics = Topics(settings.topic_prefix)
         self.codec = Codec(SchemaRegistry(registry_url) if registry_url else None, settings.topic_prefix)
         self._settings = settings
-        self._datasets: DatasetSource | None = None
+        self._stores: Stores | None = None
         self._timeout_s = timeout_s
-        self._project = project or settings.tensorfleet_project
+        self._project = project
         self._prepared = False
-        self._producer = Producer(
-            {
-                **kafka_config.producer_config(settings),
-                **quiet(),
-                "message.timeout.ms": round(timeout_s * 1000),
-                "request.timeout.ms": round(timeout_s * 1000),
-            }
-        )
+        self._producer = self._new_producer()
 
     def __enter__(self) -> Self:
         return self
@@ -103,8 +120,24 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it; what a call of another thread still sends is given up."""
+        if self._stores is not None:
+            self._stores.close()
         self._producer.purge()
         self._producer.flush(1.0)
+
+    def _new_producer(self) -> Producer:
+        return Producer(
+            {
+                **kafka_config.producer_config(self._settings),
+                **quiet(),
+                "message.timeout.ms": round(self._timeout_s * 1000),
+                "request.timeout.ms": round(self._timeout_s * 1000),
+            }
+        )
 
     def submit(self, **request: Unpack[RequestFields]) -> str:
         """Send one request and wait until the brokers have it; returns its request_id, a new one if none is given.
@@ -112,11 +145,21 @@ class Client:
         Raises RejectedError for what no request can say, MissingTopicsError, and TransientError if Kafka does not
         take it in time: sending it again with the same request_id never trains it twice.
         """
-        given = request if self._project is None else {"project": self._project, **request}
-        return self.submit_all([training_request(given)])[0]
+        return self.submit_all([request])[0]
 
-    def submit_all(self, requests: Sequence[TrainingRequest]) -> list[str]:
-        """Send requests, in their order, and wait for all of them; returns their request_ids."""
+    def submit_all(self, requests: Sequence[TrainingRequest | RequestFields]) -> list[str]:
+        """Send requests, in their order, and wait for all of them; returns their request_ids.
+
+        Each as a mapping of what `submit` takes.
+        """
+        return self._submit([self._meant(request) for request in requests])
+
+    def _meant(self, request: TrainingRequest | RequestFields) -> TrainingRequest:
+        if isinstance(request, TrainingRequest):
+            return request
+        return training_request(request if self._project is None else {"project": self._project, **request})
+
+    def _submit(self, requests: Sequence[TrainingRequest]) -> list[str]:
         for request in requests:
             if self._project not in (None, request.project):
                 raise RejectedError(f"this keeps to project {self._project}; a request names {request.project}")
@@ -195,19 +238,37 @@ class Client:
 
     def wait(self, request_id: str, *, since: datetime | None = None, timeout_s: float | None = None) -> Finished:
         """Wait for the end of a request; see `watch`."""
-        *_, event = self.watch(request_id, since=since, timeout_s=timeout_s)
-        return Finished(event, self.registered(event) if event["state"] == OutcomeKind.REGISTERED else None)
+        return self.wait_all([request_id], since=since, timeout_s=timeout_s)[request_id]
 
-    def registered(self, event: Event, timeout_s: float = REGISTERED_WITHIN_S) -> Event | None:
-        """The ModelRegistered that belongs to a REGISTERED event; None if it does not turn up in time."""
-        deadline = time.monotonic() + timeout_s
-        key = f"{event['project']}/{event['model_name']}"
-        for found in self._events(RecordType.MODEL_REGISTERED, frozenset({key}), event["occurred_at"]):
-            if found is not None and found["request_id"] == event["request_id"]:
-                return found
-            if time.monotonic() > deadline:
-                return None
-        return None
+    def wait_all(
+        self, request_ids: Collection[str], *, since: datetime | None = None, timeout_s: float | None = None
+    ) -> dict[str, Finished]:
+        """Wait for the ends of all these requests, by one consumer; see `watch`."""
+        ends = {}
+        for event in self.watch(*request_ids, since=since, timeout_s=timeout_s) if request_ids else ():
+            if event["state"] in TERMINAL:
+                ends[event["request_id"]] = event
+        return self.finished(ends.values())
+
+    def finished(self, ends: Collection[Event]) -> dict[str, Finished]:
+        """These terminal events with what was registered, by request_id."""
+        registered = self._registered([end for end in ends if end["state"] == OutcomeKind.REGISTERED])
+        return {end["request_id"]: Finished(end, registered.get(end["request_id"])) for end in ends}
+
+    def _registered(self, ends: Collection[Event]) -> dict[str, Event]:
+        """The ModelRegistered of each, as far as it turns up in time."""
+        missing, found = {end["request_id"] for end in ends}, dict[str, Event]()
+        if not missing:
+            return found
+        deadline = time.monotonic() + REGISTERED_WITHIN_S
+        keys = frozenset(f"{end['project']}/{end['model_name']}" for end in ends)
+        for event in self._events(RecordType.MODEL_REGISTERED, keys, min(end["occurred_at"] for end in ends)):
+            if event is not None and event["request_id"] in missing:
+                missing.remove(event["request_id"])
+                found[event["request_id"]] = event
+            if not missing or time.monotonic() > deadline:
+                break
+        return found
 
     def import_dataset(
         self, name: str, frame: pd.DataFrame, target_column: str | None = None, *, user: str = ""
@@ -227,9 +288,9 @@ class Client:
         settings = with_stores(self._settings)
         with about(name):
             table = table_of(frame)
-        if self._datasets is None:
-            self._datasets = open_stores(settings).datasets
-        return self._datasets.add(name, table, target_column, Origin(user)).version
+        if self._stores is None:
+            self._stores = open_stores(settings)
+        return self._stores.datasets.add(name, table, target_column, Origin(user)).version
 
     def send(self, messages: Sequence[Message]) -> None:
         """Produce these and wait for their acknowledgement; see `submit` for what it raises."""
@@ -237,25 +298,35 @@ class Client:
         for topic in sorted({one.topic for one in messages}):
             partition_count(topic, present)
         refused: list[KafkaError] = []
+        taken = 0
 
         def delivered(error: KafkaError | None, _: Delivered) -> None:
-            if error is not None:
+            nonlocal taken
+            if error is None:
+                taken += 1
+            else:
                 refused.append(error)
 
+        producer, deadline = self._producer, time.monotonic() + self._timeout_s + 1
         for one in messages:
-            _produce(self._producer, one, delivered)
-        left = self._producer.flush(self._timeout_s + 1)
-        if left or refused:
-            why = refused[0].str() if refused else f"no answer within {self._timeout_s:g} s"
-            if refused and refused[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                raise RejectedError(f"the request is larger than the topic takes: {why}")
-            raise TransientError("kafka", f"{left + len(refused)} of {len(messages)} records were not taken: {why}")
+            _produce(producer, one, delivered)
+        while taken + len(refused) < len(messages) and time.monotonic() < deadline:
+            producer.poll(ANSWERS_S)  # or another thread's poll has the answers, so for a moment only
+        if taken == len(messages):
+            return
+        why = refused[0].str() if refused else f"no answer within {self._timeout_s:g} s"
+        if refused and refused[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise RejectedError(f"the request is larger than the topic takes: {why}")
+        if refused and refused[0].code() in LOST and self._producer is producer:
+            self._producer = self._new_producer()
+        raise TransientError("kafka", f"{len(messages) - taken} of {len(messages)} records were not taken: {why}")
 
     def _topics_present(self) -> Mapping[str, Any]:
         return topics_present(self._producer, self._settings.kafka_bootstrap_servers, self._timeout_s)
 
     def prepare(self) -> None:
-        """Learn the ids of the schema registry, where there is one; the other methods do it by themselves."""
+        """Register our schemas in the schema registry, where there is one, and learn their ids; the other methods do it
+        by themselves."""
         if not self._prepared:
             self.codec.prepare()
             self._prepared = True
@@ -290,14 +361,16 @@ class Client:
                     if to_end and reader.at_end:
                         return
                     yield None
-                elif delivered.key() in wanted:
-                    yield self._decoded(delivered.value(), record)
+                else:
+                    yield self._decoded(delivered.value(), record) if delivered.key() in wanted else None
 
-    def _decoded(self, value: bytes | None, record: RecordType) -> Event | None:
+    def _decoded(self, value: bytes | None, record: RecordType) -> Event:
+        """Raises UndecodableError: a request's event is never passed over, as somebody waits for its last one."""
         try:
             return self.codec.decode(value, record)
-        except UndecodableError:
-            return None  # some other producer's: none of ours would be
+        except UndecodableError as error:
+            what = f"an event of the topic {self.topics.of(record)} cannot be read"
+            raise UndecodableError(f"{what}: {error}; SCHEMA_REGISTRY_URL must be that of the workers") from error
 
 
 def _check(request_id: str) -> None:

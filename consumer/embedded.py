@@ -18,12 +18,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import SecretStr
 
-from consumer.settings import Settings, SettingsError
+from consumer.settings import Settings, SettingsError, load_settings
 from consumer.system.processes import die_with_parent
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ WORKER_ID = "embedded"
 SESSION_MS = 6_000
 """After kill -9 the next worker gets the partitions when the dead one's session has ended."""
 TIMEOUT_S = 10.0
+UNUSED = frozenset(("kafka_security_protocol", "delivery", "mongodb_url", "schema_registry_url"))
+"""Settings that the embedded fleet has no use for: see `resolve`."""
 NO_STORES = (
     "MONGODB_URL is not set; it takes mongodb://… or mongodb+srv://…, "
     "or run `tensorfleet dev`, whose stores lie in DATA_DIR"
@@ -74,11 +76,29 @@ def resolve(settings: Settings) -> Settings:
     )
 
 
+def named_settings(**named: Any) -> Settings:
+    """Settings of a program: what it names comes before the environment.
+
+    Raises SettingsError for what is no setting, and for a service that a running `tensorfleet dev` would not use.
+    """
+    settings = load_settings(needs=(), **named)
+    if not settings.kafka_bootstrap_servers and find(settings.data_dir) and (lost := sorted(named.keys() & UNUSED)):
+        raise SettingsError(
+            f"the `tensorfleet dev` of this folder has no {', '.join(lost)}: name kafka_bootstrap_servers too"
+        )
+    return settings
+
+
 def with_stores(settings: Settings) -> Settings:
-    """Settings that name stores, those that a `tensorfleet dev` has left included.  Raises SettingsError."""
-    if not settings.kafka_bootstrap_servers and find(settings.data_dir):
+    """Settings that name stores, those that a `tensorfleet dev` has left included.
+
+    Raises SettingsError if there are none, or if those of DATA_DIR do not belong to the Kafka that is named.
+    """
+    dev, kafka = find(settings.data_dir), settings.kafka_bootstrap_servers
+    if not kafka and dev is not None:
         return resolve(settings)
-    if settings.embedded and not settings.data_dir.is_dir():
+    elsewhere = bool(kafka) and (dev is None or kafka != dev.kafka_bootstrap_servers)
+    if settings.embedded and (elsewhere or not settings.data_dir.is_dir()):
         raise SettingsError(NO_STORES)
     return settings
 

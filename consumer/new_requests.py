@@ -37,12 +37,15 @@ class RequestFields(TypedDict, total=False):
     reuse: NotRequired[bool]
     correlation_id: NotRequired[str]
     tags: NotRequired[Mapping[str, str]]
+    traceparent: NotRequired[str]
 
 
 def training_request(given: Mapping[str, object]) -> TrainingRequest:
     """The request that says this, with a new request_id if it has none.  Raises RejectedError for unknown fields."""
     values: dict[str, Any] = {
-        name: value for name, value in given.items() if value is not None and (value or name not in EMPTY_IS_NOT_GIVEN)
+        name: _plain(value)
+        for name, value in given.items()
+        if value is not None and (name not in EMPTY_IS_NOT_GIVEN or value != "")
     }
     _known(values, _REQUEST_FIELDS, "a request")
     for name in ("algorithm", "dataset_name"):
@@ -65,8 +68,19 @@ def training_request(given: Mapping[str, object]) -> TrainingRequest:
     values.setdefault("model_name", values["job_name"])
     values.setdefault("requested_at", milliseconds(datetime.now(UTC)))
     if "features" in values:
+        if isinstance(values["features"], str):
+            raise RejectedError(f"features takes a list of names of columns, not the text {values['features']!r}")
         values["features"] = tuple(values["features"])
     return TrainingRequest(**values)
+
+
+def _plain(value: Any) -> Any:
+    """With numbers and arrays of NumPy as Python's own."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.tolist() if type(value).__module__ == "numpy" else value
 
 
 def _search(given: Mapping[str, Any]) -> Search:

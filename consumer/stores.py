@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -42,6 +42,8 @@ class Stores:
     aliases: AliasStore
     artifacts: ArtifactStore
     datasets: DatasetStore
+    close: Callable[[], None] = lambda: None
+    """Ends the connections of a program that goes on without these stores."""
 
     def prepare(self) -> None:
         """Create what is missing; raises TransientError while a service is away."""
@@ -81,6 +83,7 @@ def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -
             max_bytes=settings.dataset_cache_bytes,
             read=loader(settings),
         ),
+        client.close,
     )
 
 

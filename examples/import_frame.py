@@ -34,8 +34,7 @@ def main() -> None:
                 algorithm="gradient_boosting", dataset_name=dataset, model_name="returns", project="examples"
             )
             end = fleet.wait(request_id, timeout_s=600)
-            accuracy = end.registered and end.registered["metrics"]["test_accuracy"]
-            print(f"trained on {dataset}: {end.state}, test_accuracy {accuracy}")
+            print(f"trained on {dataset}: {end.state}, test_accuracy {end.metrics.get('test_accuracy')}")
 
 
 if __name__ == "__main__":

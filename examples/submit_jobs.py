@@ -7,7 +7,7 @@ It goes to the Kafka of KAFKA_BOOTSTRAP_SERVERS (and SCHEMA_REGISTRY_URL), else 
 
 # ruff: noqa: T201 - it prints
 
-from tensorfleet import Client, Finished
+from tensorfleet import Client
 
 ALGORITHMS = {
     "random_forest": {"n_estimators": 200},
@@ -30,16 +30,10 @@ def main() -> None:
             ): algorithm
             for algorithm, hyperparameters in ALGORITHMS.items()
         }
-        finished: dict[str, Finished] = {}
         for event in fleet.watch(*submitted, timeout_s=600):
             print(f"{submitted[event['request_id']]:20} {event['state']:12} {event['message']}")
-        for request_id in submitted:
-            finished[request_id] = fleet.wait(request_id, timeout_s=60)
-    scores = {
-        end.registered["version"]: end.registered["metrics"]["test_accuracy"]
-        for end in finished.values()
-        if end.registered is not None
-    }
+        ended = fleet.wait_all(submitted, timeout_s=60).values()
+    scores = {end.version: end.metrics["test_accuracy"] for end in ended if end.version is not None}
     for version, accuracy in sorted(scores.items(), key=lambda one: one[1], reverse=True):
         print(f"examples/tumours {version}: test_accuracy {accuracy:.3f}")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from consumer.async_client import AsyncClient
     from consumer.client import Client, Finished
-    from consumer.events.errors import MissingTopicsError
+    from consumer.events.errors import MissingTopicsError, UndecodableError
     from consumer.settings import SettingsError
     from pipeline.errors import AccessDeniedError, CorruptArtifactError, NotFoundError, RejectedError, TransientError
     from pipeline.model_files.model_file import LoadedModel, Predictions
@@ -37,6 +37,7 @@ _HOMES = {
     "RejectedError": "pipeline.errors",
     "SettingsError": "consumer.settings",
     "TransientError": "pipeline.errors",
+    "UndecodableError": "consumer.events.errors",
     "load_model": "tensorfleet.models",
 }
 
@@ -53,6 +54,7 @@ __all__ = [
     "RejectedError",
     "SettingsError",
     "TransientError",
+    "UndecodableError",
     "load_model",
 ]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from consumer.embedded import with_stores
-from consumer.settings import load_settings
-from consumer.stores import open_ready
-from pipeline.errors import NotFoundError
+from consumer.settings import Settings, SettingsError, load_settings
+from consumer.stores import open_stores
+from pipeline.errors import CorruptArtifactError, NotFoundError, RejectedError
 from pipeline.lifecycle.references import find_model, model_reference
 from pipeline.model_files import model_file
 from pipeline.model_files.model_file import LoadedModel
@@ -20,29 +20,46 @@ def load_model(model: str | Path, *, sha256: str | None = None, **named: Any) ->
     Args:
         model: `NAME` (the newest version), `NAME@v3` or `NAME@production`, each also as `PROJECT/NAME…`; or a Path, or
             a str that ends in .zip: a model file, or the folder that one was unpacked to.
-        sha256: that a file must have; a registered model must have the one that was registered.
+        sha256: that the file must have; it is checked before anything in it is read.  A registered model must have the
+            one that was registered in any case.
         named: settings, as in `mongodb_url="mongodb://…"`; they come before the environment, `.env`, and the
-            `tensorfleet-data` of a `tensorfleet dev` in this folder.
+            `tensorfleet-data` of a `tensorfleet dev` in this folder.  With TENSORFLEET_PROJECT it keeps to that one.
 
     Raises:
         NotFoundError: there is no such model, version or alias.
         FileNotFoundError: there is no such file.
         CorruptArtifactError: the file is not the one that was registered, or no model file.
-        RejectedError: `model` is no name of a model.
+        RejectedError: `model` is no name of a model, or one of another project.
         SettingsError: no store is named.
         TransientError: a store does not answer.
     """
     if isinstance(model, Path) or model.endswith(".zip"):
+        if sha256 is not None and Path(model).is_dir():
+            raise RejectedError(f"a sha256 is that of a file, and {model} is a folder")
         return model_file.load(Path(model), sha256)
-    settings = load_settings(needs=(), **named)
-    reference = model_reference(model, settings.tensorfleet_project)
-    stores = open_ready(with_stores(settings))
+    if not isinstance(model, str):
+        raise RejectedError(f"a model is named by a str or a Path, not by {model!r}")
     try:
-        registered = find_model(stores.registry, stores.aliases, reference)
-    except NotFoundError as error:
+        return _registered(model, sha256, load_settings(needs=(), **named), anywhere="mongodb_url" not in named)
+    except (NotFoundError, RejectedError, SettingsError) as error:
         if Path(model).exists():
-            raise NotFoundError(
-                f"{error}; for what lies here under that name say load_model(Path({model!r}))"
+            raise type(error)(
+                f"{error}; if the {model} that lies here is meant, say load_model(Path({model!r}))"
             ) from None
         raise
-    return model_file.fetch(stores.artifacts, registered.model)
+
+
+def _registered(name: str, sha256: str | None, settings: Settings, *, anywhere: bool) -> LoadedModel:
+    """`anywhere`: of the stores of a `tensorfleet dev` too."""
+    reference = model_reference(name, settings.tensorfleet_project)
+    stores = open_stores(with_stores(settings) if anywhere else settings)
+    try:
+        if settings.embedded:
+            stores.prepare()
+        registered = find_model(stores.registry, stores.aliases, reference)
+        found = registered.model.artifact_sha256
+        if sha256 is not None and sha256.lower() != found:
+            raise CorruptArtifactError(f"{name} is registered with the sha256 {found}, not {sha256}")
+        return model_file.fetch(stores.artifacts, registered)
+    finally:
+        stores.close()

@@ -54,13 +54,15 @@ def _imported(test: Path) -> Iterator[Path]:
 
 
 def _common_ancestor() -> str:
-    on_main = _git("rev-parse", "HEAD") == _git("rev-parse", "--verify", "--quiet", "main")
-    return "HEAD" if on_main else (_git("merge-base", "HEAD", "main") or ["HEAD"])[0]
+    branches = _git("branch", "--format=%(refname:short)")
+    return _git("merge-base", "HEAD", "main")[0] if "main" in branches else "HEAD"
 
 
 def _git(*arguments: str) -> list[str]:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.split()
+    if done.returncode:
+        sys.exit(f"git {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout.splitlines()
 
 
 if __name__ == "__main__":

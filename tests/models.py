@@ -37,7 +37,7 @@ def model(stores: Stores, file: Path, request_id: str = "r1", model_name: str = 
         target_column="species",
         classes=["setosa", "versicolor", "virginica"],
         artifact_uri=stored.uri,
-        artifact_format="tensorfleet-model/1",
+        artifact_format="tensorfleet-model/2",
         artifact_sha256=digest,
         artifact_bytes=len(content),
         file_id=None,

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from pipeline.algorithms import Algorithm, framework_of
 from pipeline.datasets import Dataset
-from pipeline.datasets.builtin import BUILTINS, fingerprint
+from pipeline.datasets.builtin import BUILTINS, TARGETS, fingerprint
+from pipeline.datasets.tables import last_target
 from pipeline.jobs import Evaluation, TrainingRequest
 from pipeline.model_files import model_file
 from pipeline.training import training
@@ -58,7 +59,7 @@ class Bench:
         path = self.directory / f"{len(list(self.directory.iterdir()))}.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
-        return Dataset("rows", str(path), path, target_column)
+        return Dataset("rows", str(path), path, target_column or last_target(table))
 
     def train(
         self,
@@ -69,7 +70,7 @@ class Bench:
         """What a training of a deep network reports cannot be heard here: see `told_while_training`."""
         if data is None:
             assert asked.dataset_name in BUILTINS
-            data = Dataset(asked.dataset_name, fingerprint(asked.dataset_name), None, None)
+            data = Dataset(asked.dataset_name, fingerprint(asked.dataset_name), None, TARGETS[asked.dataset_name])
         dataset = data if isinstance(data, Dataset) else self.dataset(data)
         if framework := framework_of(asked.algorithm):
             return within(framework, told_while_training, asked, dataset, self.directory)[0]

@@ -94,7 +94,7 @@ def _page(stores: Stores, found: Sequence[RegisteredModel], names: Sequence[str]
     from pipeline.model_files.model_file import fetch
     from pipeline.reports import comparison
 
-    return comparison.page(found, [fetch(stores.artifacts, one.model) for one in found], names)
+    return comparison.page(found, [fetch(stores.artifacts, one) for one in found], names)
 
 
 def _rows_of(one: RegisteredModel) -> tuple[str, str]:

@@ -88,7 +88,7 @@ def import_dataset(
     """Store a dataset under a name, and show the types it was read with; what the name had stays as a version."""
     from pipeline.datasets import Origin
     from pipeline.datasets.names import check_free
-    from pipeline.datasets.tables import about, check_target
+    from pipeline.datasets.tables import about, check_target, last_target
 
     if name is None and file == "-":
         raise Stop("--name must be given for standard input", WRONG_USE)
@@ -97,7 +97,7 @@ def import_dataset(
     table = context.table_of(name, file)
     with about(name):
         check_target(table, target)
-    found = _described(name, table, target)
+    found = _described(name, table, target or last_target(table))
     if not as_json:
         _show(found)
     source = context.stores().datasets
@@ -136,7 +136,7 @@ def _document(one: DatasetSummary) -> dict[str, Any]:
     }
 
 
-def _described(name: str, table: pa.Table, target_column: str | None) -> dict[str, Any]:
+def _described(name: str, table: pa.Table, target_column: str) -> dict[str, Any]:
     from pipeline.datasets.profiles import profile_columns, task_of
     from pipeline.datasets.tables import canonical, profile
 

@@ -186,7 +186,7 @@ def _progress() -> Progress:
 def _conclude(client: Client, event: Event, as_json: bool) -> None:
     if event["state"] != REGISTERED:
         return
-    registered = client.registered(event)
+    registered = client.finished([event])[event["request_id"]].registered
     if registered is None:
         note(f"{event['request_id']} is registered; its event on {client.topics.model_registered} did not turn up yet")
     elif as_json:

@@ -15,7 +15,7 @@ from typing import Any
 
 from consumer.cli import context
 from consumer.client import Client
-from consumer.events.codec import Codec
+from consumer.events.codec import MAX_MESSAGE_BYTES, Codec
 from consumer.events.errors import UndecodableError
 from consumer.events.messages import Message, message
 from consumer.events.requests import MAX_REQUEST_ID_CHARACTERS, content_sha256, moment
@@ -31,6 +31,7 @@ REPLAY_OF = "replay_of"
 FIRST_LETTER = "tensorfleet.replay_of"
 """The header of replayed bytes that do not decode: where their first dead letter lies."""
 CANDIDATES = 10
+TOO_LARGE = f"with a new request_id it has more than {MAX_MESSAGE_BYTES:,} bytes: submit a smaller one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,8 @@ def _renamed(
         read = client.codec.decode(_sent(request, letter, client).value, RecordType.TRAINING_REQUEST)
     except (TypeError, ValueError, OverflowError):  # Avro's bytes have room for more than its types
         return Replay(letter, None, why="a value in it is beyond what the schema allows: correct it and submit it anew")
-    except UndecodableError as error:
-        return Replay(letter, None, why=f"with the names of its first request {error}: submit a smaller one")
+    except UndecodableError:
+        return Replay(letter, None, why=TOO_LARGE)
     while True:
         names = [f"{first_id}.r{n}" for n in range(number, number + CANDIDATES)]
         if len(names[0]) > MAX_REQUEST_ID_CHARACTERS:
@@ -176,8 +177,11 @@ def _renamed(
                 continue
             entry = entries[name]
             if entry.claim is None and entry.outcome is None:
+                sent = _sent({**request, "request_id": name}, letter, client)
+                if len(sent.value or b"") > MAX_MESSAGE_BYTES:
+                    return Replay(letter, None, why=TOO_LARGE)
                 taken[name] = sha256
-                return Replay(letter, name, _sent({**request, "request_id": name}, letter, client))
+                return Replay(letter, name, sent)
             if entry.claim is not None and entry.claim.request_sha256 == sha256:
                 return Replay(letter, name, why=f"it was replayed before, and {_state(entry)}")
         number += CANDIDATES

@@ -136,7 +136,7 @@ def export_model(
     stores, registered = context.registered(model, project)
     target = output or Path(f"{registered.model.model_name}-{registered.version}.{format_name}")
     with TemporaryDirectory(dir=folder_of(target), prefix=".tensorfleet-") as folder:
-        exported = export(fetch(stores.artifacts, registered.model), format_name, Path(folder, target.name))
+        exported = export(fetch(stores.artifacts, registered), format_name, Path(folder, target.name))
         exported.path.replace(target)
     if as_json:
         write_json({**asdict(exported), "path": str(target), "version": registered.version})
@@ -161,7 +161,7 @@ def predict(
 
     frame = frame_of(context.table_of(Path(file).name, file))
     stores, registered = context.registered(model, project)
-    predictions = fetch(stores.artifacts, registered.model).predict(frame)
+    predictions = fetch(stores.artifacts, registered).predict(frame)
     for warning in _warnings(predictions):
         note(warning)
     columns = [

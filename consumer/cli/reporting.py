@@ -47,7 +47,7 @@ def report(
     stores, registered = context.registered(model, project)
     target = target or Path(f"{registered.model.model_name}-{registered.version}.html")
     write_as = reports.card if target.suffix == ".md" else reports.page
-    loaded = fetch(stores.artifacts, registered.model)
+    loaded = fetch(stores.artifacts, registered)
     if importance and "importance" not in loaded.evaluation:
         loaded = _with_importance(stores, registered, loaded)
     save(write_as(registered, loaded, _in_production(stores, registered)), target)

@@ -120,7 +120,8 @@ class Codec:
 
     def _asked_for(self, reference: SchemaId, registry: SchemaRegistry) -> WriterSchema:
         """What many messages name is asked for and parsed once, also where it is refused."""
-        reason, until = self._refused.get(reference, ("", -math.inf))
+        with self._refusing:
+            reason, until = self._refused.get(reference, ("", -math.inf))
         if self._clock() >= until:
             try:
                 return self._writers.setdefault(reference, WriterSchema.of(registry.schema_by_id(reference.number)))

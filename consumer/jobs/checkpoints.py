@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 EVERY_S = 5.0
 """The work of so many seconds is repeated when a worker dies, and of more where a checkpoint takes long to store."""
 PAUSES = 10
-"""Times what storing one took, before the next."""
+"""The pause before the next checkpoint is this many times as long as storing the last one took."""
 
 
 @dataclass(slots=True)

@@ -44,7 +44,7 @@ class Standing(Enum):
     MINE = "mine"
     """Ours to train, or to end with what its claim says (closing, cancel)."""
     FOUND = "found"
-    """In our name before we asked: it runs here, or an answer was lost. If nobody here has it, look again."""
+    """The ledger names us as its owner already: it runs here, or an answer was lost. If no job has it, look again."""
     SETTLED = "settled"
     """It has an outcome, and this record is its home: announce it."""
     PARKED = "parked"
@@ -108,7 +108,7 @@ class Claims(Ordered):
         self._unanswered: dict[str, float] = {}
         """Requests whose take-over was not answered, until when it may still be applied."""
         self._cleared: set[str] = set()
-        """Those that turned out to be ours. Released, they are unanswered again: the write may still come."""
+        """Those confirmed as ours. Once released they count as unanswered again, as the late write may still arrive."""
 
     def claim(self, records: Sequence[Record]) -> None:
         """Read a batch and claim it; the rulings come with a Ruled."""

@@ -78,7 +78,7 @@ class Dispatch(Generic[Q]):
         self._in_free: set[int] = set()
 
     def join(self, entry: Q) -> None:
-        """Stand at the end of the line, and hold it: the entry trains elsewhere, is stored, or is to wait."""
+        """Join the line at its end; entries behind this one wait until it leaves."""
         self._lines.setdefault(entry.line, _Line()).entries.append(entry)
 
     def wait(self, entry: Q) -> None:

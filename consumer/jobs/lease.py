@@ -29,7 +29,7 @@ class Steady:
         self.since = self.clock()
 
     def for_a_lease(self) -> bool:
-        """Else the others' leases may have run out only because nobody could extend them."""
+        """True if the ledger has answered for a whole lease: only then does an expired lease mean a dead worker."""
         return self.clock() - self.since >= LEASE_S
 
 

@@ -10,7 +10,7 @@ from enum import Enum
 class Place(Enum):
     """Where a job is; the value says what that means."""
 
-    PARKED = "whose it is, the ledger is to be asked: another worker has it, or what we know is out of date"
+    PARKED = "another worker has it, or what we know is out of date: the ledger is asked again who owns it"
     WAITING = "ours, in its model's line"
     PREPARING = "its turn has come: its dataset is made ready, or a crash of its trainer is counted"
     READY = "waits for room in a lane"

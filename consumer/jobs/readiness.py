@@ -120,9 +120,7 @@ class Readiness(Ordered):
     def at_once(self, job: Job) -> Dataset | None:
         """The dataset, if nothing slow is needed for it."""
         request = job.request
-        slow = (
-            _accused(job) or job.keeps_checkpoints or _reuses(request) or self._quotas.limits_storage(request.project)
-        )
+        slow = job.orphaned or job.keeps_checkpoints or _reuses(request) or self._quotas.limits_storage(request.project)
         return None if slow or request.dataset_name not in BUILTINS else self._datasets.at_hand(request.dataset_name)
 
     def prepare(self, job: Job, room_bytes: int | None = None) -> None:
@@ -209,7 +207,7 @@ class Readiness(Ordered):
                 checkpoint = self._answered(lambda: self._restore(job.request_id), wanted)
                 undo.callback(disk.remove, checkpoint)
             same = self._answered(lambda: self._same(request, dataset), wanted) if _reuses(request) else None
-            if _accused(job) and not self._answered(lambda: self._ledger.start(self._me, request.request_id), wanted):
+            if job.orphaned and not self._answered(lambda: self._ledger.start(self._me, request.request_id), wanted):
                 return Prepared(job, moves, lost=True)
             undo.pop_all()
         return Prepared(job, moves, dataset, checkpoint, same)
@@ -286,11 +284,6 @@ class _Wanted:
             raise LoadAbandoned
 
 
-def _accused(job: Job) -> bool:
-    """Whether a worker has died under this request: then it is written down before it is fed again."""
-    return job.claim is not None and job.claim.worker_losses > 0
-
-
 def _reuses(request: TrainingRequest) -> bool:
-    """A page in the model file would be about the other request."""
+    """A request with a report is never served by another's model file: the report in it names the other request."""
     return request.reuse and not request.evaluation.report

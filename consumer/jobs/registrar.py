@@ -36,20 +36,21 @@ GROUP_LIMIT = 200
 EVENT_LIMIT_BYTES = 900_000
 """Of an event: the broker's default limit is 1,048,576 with its overhead."""
 CERTAINLY_FITTING_BYTES = EVENT_LIMIT_BYTES // 3
-"""A document so small needs no event encoded to measure it: that says less, and a number takes up to 8 bytes for 3."""
+"""An event is at most three times as large as its document as JSON (a number of 3 characters takes 8 bytes), so a
+smaller document need not be encoded to know that its event fits."""
 DOCUMENT_LIMIT_BYTES = 12_000_000
 """Of an outcome or registry document as JSON: MongoDB's limit is 16 MiB of BSON."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """An outcome that was in the ledger already, and may still lack its registry document."""
+class Recorded:
+    """An outcome that is in the ledger already, and may still lack its registry document."""
 
     outcome: Outcome
 
 
-Item = Result | Reused | Outcome | Decided
-"""A bare Outcome is a negative one that we decided on."""
+Item = Result | Reused | Outcome | Recorded
+"""A bare Outcome is a negative one that is not in the ledger yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Registrar(Ordered):
         new = [outcome for outcome in trained if outcome.kind is OutcomeKind.REGISTERED]
         new += [outcome for outcome in negatives if outcome.request_id in accepted]
         standing = dict(self._insert(new)) if new else {}
-        standing |= {item.outcome.request_id: item.outcome for item in group if isinstance(item, Decided)}
+        standing |= {item.outcome.request_id: item.outcome for item in group if isinstance(item, Recorded)}
         documents = self._register(list(standing.values()))
         for result in results:
             disk.remove(result.spool)
@@ -136,12 +137,12 @@ class Registrar(Ordered):
         try:
             entry = self._answered(lambda: self._ledger.read((request_id,)))[request_id]
             if entry.outcome is not None:
-                return [Unstored(request_id, Decided(entry.outcome))]
-            if not isinstance(item, Decided):
+                return [Unstored(request_id, Recorded(entry.outcome))]
+            if not isinstance(item, Recorded):
                 again = _failed(item, failure)
                 answers = self._store([again])
                 ours = entry.claim is not None and entry.claim.owner == self._me
-                # Ours and refused: it is closed already, with the outcome that we came with.
+                # Ours and refused: the claim holds a closing outcome already, which is this one. It is tried again.
                 return [Unstored(request_id, item)] if ours and isinstance(answers[0], Unstored) else answers
         except PASSED_ON:
             raise
@@ -215,7 +216,7 @@ def _failed(item: Result | Reused | Outcome, failure: Failure) -> Outcome:
 
 
 def request_id_of(item: Item) -> str:
-    if isinstance(item, Decided):
+    if isinstance(item, Recorded):
         return item.outcome.request_id
     return item.request_id if isinstance(item, Outcome) else item.request.request_id
 

@@ -56,7 +56,7 @@ class Committer(Ordered):
         self._announcer.close()
 
     def _announce(self, group: Group) -> Verdict:
-        """Announce a group; one that nothing can be sent of counts as refused, so that the guilty one is isolated."""
+        """Announce a group. One that cannot be sent at all counts as refused, so that halving finds the bad record."""
         begun = time.perf_counter()
         verdict = self._say(group)
         self._metrics.transactions.labels(_RESULTS[verdict]).inc()

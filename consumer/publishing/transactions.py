@@ -127,7 +127,7 @@ class ExactlyOnce:
 
     def announce(self, records: Sequence[Message], offsets: Offsets) -> Verdict:
         self.prepare()
-        if self._doubtful is not None and self._took_place(self._doubtful):
+        if self._doubtful is not None and self._was_committed(self._doubtful):
             happened, self._doubtful = self._doubtful, None
             if happened.tag == offsets.tag:
                 return Verdict.COMMITTED
@@ -224,7 +224,8 @@ class ExactlyOnce:
         return verdict
 
     def _raise_if_fenced(self, error: KafkaException) -> None:
-        """A static member of our name started after us; of a producer that is to be asked, before the next try."""
+        """A fenced member means a newer process of our name; of a fenced producer the ledger is asked before the next
+        try."""
         code = _kafka_error(error).code()
         if code == KafkaError.FENCED_INSTANCE_ID:
             raise SupersededError(f"another process is the member of our name: {error}") from error
@@ -234,7 +235,7 @@ class ExactlyOnce:
                 "kafka", f"fenced by a newer process of our name, or by a time-out: {error}"
             ) from error
 
-    def _took_place(self, offsets: Offsets) -> bool:
+    def _was_committed(self, offsets: Offsets) -> bool:
         """Ask the broker, which has decided since init_transactions, what is committed."""
         wanted = [TopicPartition(*partition) for partition in offsets.commits]
         reader = Consumer(self._offsets_config)

@@ -199,6 +199,8 @@ class Breakers:
                 breaker.away_since = now
                 self._count(error.service, "opened")
                 _log.warning("service away", service=error.service)
+            elif now - breaker.opened_at < self._pause_s:
+                return  # a call that was on its way already says nothing new
             breaker.opened_at = now
 
     def _answered(self, service: str | None) -> None:

@@ -22,7 +22,7 @@ from pipeline.jobs import ErrorKind, Failure, OutcomeKind, milliseconds
 
 STORE_PACE_S = 0.1
 FAILED_AGAIN_S = 60.0
-"""When what met an error of ours, and cannot be ended for it, is tried again."""
+"""Pause before what could not be stored, for an error of ours, is tried again."""
 
 
 class Endings:
@@ -52,18 +52,18 @@ class Endings:
                 self.fail(job, failure)
 
     def fail(self, job: Job, failure: Failure) -> None:
-        """End a job for an error of ours; one that a trainer has, as soon as the trainer is gone."""
+        """End a job FAILED for an error of ours; if a trainer has it, kill that first; it ends when that is gone."""
         try:
             if job.place is Place.STORING:
                 return  # what it came to is on its way
             first, job.failure = job.failure is None, failure
-            if not (first and self.stopped(job, failure.message)):
+            if not (first and self.kill_trainer(job, failure.message)):
                 self.end(job, OutcomeKind.FAILED, failure)
         except Exception as worse:
             raise UncontainedError({job.request_id}) from worse
 
-    def stopped(self, job: Job, message: str) -> bool:
-        """Whether a trainer has it and is being killed for it: the lanes tell when it is gone."""
+    def kill_trainer(self, job: Job, message: str) -> bool:
+        """Kill the trainer that has it; the lanes tell when it is gone.  False if none has it."""
         if job.place is Place.FED and not self._lanes.take_back(job.request_id):
             self._lanes.kill(job.request_id, End.CANCELLED, message)  # or as soon as it is taken
             return True
@@ -139,8 +139,8 @@ class Endings:
 
     # Elsewhere ----------------------------------------------------------------------------------------------------
 
-    def given_up(self, job: Job) -> bool:
-        """Whether a job that comes back untrained is not to be trained here."""
+    def ended_instead(self, job: Job) -> bool:
+        """End or release a job that comes back untrained and is not to be trained here; False if it is to be."""
         if job.record is None or self._handover.draining:
             self.release(job)
         elif job.cancelled:
@@ -150,7 +150,7 @@ class Endings:
         return True
 
     def park(self, job: Job) -> None:
-        """Whatever we know of it is out of date: the ledger is asked, by whoever owns its partition."""
+        """What we know of it is out of date: ask the ledger again, if its partition is still ours."""
         if job.record is None or self._handover.draining:
             self.release(job)
             return

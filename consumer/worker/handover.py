@@ -74,7 +74,7 @@ class Handover:
         return self._drain_by is not None and now >= self._drain_by and len(self._jobs) > 0
 
     def give_up(self) -> None:
-        """Of what still runs."""
+        """Abandon the trainings that still run: others train them again."""
         log.warning("drain timeout: trainings are given up", requests=sorted(self._jobs.ids())[:20])
         self._claims.release(self._jobs.ids())
         self._jobs.give_up()

@@ -10,7 +10,7 @@ from consumer.jobs.claims import LOOK_AGAIN_S, Asked, Ruled, Ruling, Standing
 from consumer.jobs.duplicates import Duplicates
 from consumer.jobs.job import Job
 from consumer.jobs.places import Place
-from consumer.jobs.registrar import Decided
+from consumer.jobs.registrar import Recorded
 from consumer.partitions.announcements import Announcement
 from consumer.partitions.records import Partition, Record
 from consumer.threads.containment import PASSED_ON, UncontainedError, contain
@@ -48,7 +48,7 @@ class Rulings:
             self._claims.claim(records[first : first + CLAIM_BATCH])
 
     def look_again(self, now: float) -> None:
-        """At what others have in hand, and at duplicates whose first is not finished."""
+        """Ask again about what others have in hand, and about duplicates whose home has no outcome yet."""
         if now < self._look_at or self._handover.draining:
             return
         self._look_at = now + LOOK_EVERY_S
@@ -114,7 +114,7 @@ class Rulings:
         self._assignment.announce(Announcement(record, dead_letter=(reason, ruling.message)))
 
     def _forget_parked(self, ruling: Ruling, asked: Asked) -> None:
-        """Another record is the request's home. For a moment this one may have been thought to be it."""
+        """This record was parked as the request's home; the ledger now names another."""
         job = self._jobs.get(asked.request.request_id)
         if job is not None and job.record is ruling.record and job.place is Place.PARKED:
             self._jobs.move(job, Place.RELEASED)
@@ -139,7 +139,7 @@ class Rulings:
         held_before = job.claim is not None
         job.claim = ruling.claim
         if ruling.standing is Standing.SETTLED and ruling.outcome is not None:
-            self._endings.store(job, Decided(ruling.outcome))
+            self._endings.store(job, Recorded(ruling.outcome))
         elif ruling.standing is Standing.MINE or (ruling.standing is Standing.FOUND and held_before):
             self._adopt(job, asked.problem)
         else:

@@ -38,7 +38,7 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """Owned by the worker's thread, and by nobody else."""
+    """Read by the worker's thread alone; `jobs` and `assignment` are its own."""
 
     me: Owner
     jobs: Jobs

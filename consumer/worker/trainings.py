@@ -143,15 +143,15 @@ class Trainings:
             self._endings.end(job, kind, Failure(error, event.message))
 
     def _lacks_space(self, job: Job, message: str) -> None:
-        """A full disk is not the request's fault: it is prepared again once there is more room than it has taken.
+        """A full disk is not the request's fault: it is prepared again once there is twice the room that it took.
 
-        If there is as much as soon as its files are gone, it has filled the disk itself, and its attempts are counted.
+        If deleting its own files makes that room, it has filled the disk itself: that counts as a crash.
         """
         assert job.spool is not None
         self._job_events.lacks_space(job, message)
         wanted_bytes = 2 * disk.size_bytes(job.spool)
         job.remove_files()
-        if self._endings.given_up(job):
+        if self._endings.ended_instead(job):
             return
         self._jobs.move(job, Place.PREPARING)
         if disk.has_room(self._shared.spool, wanted_bytes):
@@ -191,7 +191,7 @@ class Trainings:
 
     def _start_over(self, job: Job) -> None:
         """It was fed, and comes back untrained."""
-        if not self._endings.given_up(job):
+        if not self._endings.ended_instead(job):
             self._jobs.move(job, Place.READY)
 
 

@@ -9,8 +9,8 @@ message in our inbox. `jobs` knows where each request is and lets it go only whe
 need not be trained leaves the way early: unreadable bytes and conflicts become dead letters, what already has an
 outcome is announced, negative outcomes go straight to the registrar.
 
-What we own can go at any moment. A job that is not in a trainer's hands is then released, for the new owner to train;
-one that is goes on without its record, ends in the ledger and the registry, and is announced by the new owner.
+Partitions can be revoked at any moment. A job that no trainer has is then released, for the new owner to train. A job
+that is being trained goes on, ends in the ledger and the registry, and is announced by the new owner.
 
 What is raised while one request takes a step ends that request (`Endings.step`), whichever step it is.
 """
@@ -60,13 +60,13 @@ log = structlog.get_logger(__name__)
 
 TICK_S = 0.1
 TURNS_WITHIN_S = 30.0
-"""The loop does not wait for anything: a turn that lasts longer stands still."""
+"""The loop waits for nothing: a turn that takes longer is reported as stuck."""
 TURN_S = 0.05
 """Messages are left for the next turn after this long, so that the lanes are looked at in between."""
 ANNOUNCE_PACE_S = 0.25
 SWEEP_S = 3.0
 POLLS_WITHIN_S = 60.0
-"""A poll loop that has not gone round for this long is stuck: the broker would go on taking us for a living member."""
+"""A poll loop that has not gone round for this long is stuck, and the broker would still take us for a member."""
 
 
 class Worker:
@@ -257,7 +257,7 @@ class Worker:
             return
         failure = cancelled(cancel)
         job.cancelled = failure.message
-        if self._endings.stopped(job, failure.message):
+        if self._endings.kill_trainer(job, failure.message):
             self._job_events.cancelled(job, "stopped")
         elif job.place is Place.TRAINING:  # it has ended by itself, and its event is on its way
             self._job_events.cancelled(job, "late")

@@ -28,13 +28,13 @@ class Dataset:
     Attributes:
         fingerprint: sha256 of the content, hexadecimal; equal content has an equal fingerprint.
         path: of the Arrow IPC file in the cache; None for a built-in, which the trainer loads by itself.
-        target_column: the dataset's own target; None means its last column.
+        target_column: what is learned unless a request names another.
     """
 
     name: str
     fingerprint: str
     path: Path | None
-    target_column: str | None
+    target_column: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a source read: the rows, and the revision under which they were read."""
+    """What a source read: the rows, what is learned of them unless a request names another, and their revision."""
 
     table: pa.Table
-    target_column: str | None
+    target_column: str
     revision: str
 
 
@@ -116,12 +116,17 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What came of reading: an Arrow file of so many bytes."""
+    """What came of reading: an Arrow file of so many bytes.
+
+    Attributes:
+        last_target: what is learned where nobody names a column (see `tables.last_target`).
+    """
 
     fingerprint: str
     size_bytes: int
     rows: int
     columns: int
+    last_target: str
 
 
 class LoadAbandoned(Exception):  # noqa: N818 - an order, not a malfunction

@@ -39,7 +39,7 @@ class _Known:
 
     revision: str
     fingerprint: str
-    target_column: str | None
+    target_column: str
     reading: int = 1
 
 
@@ -154,7 +154,8 @@ class DatasetCache:
 
     def _known(self, name: str, revision: str | None, abandoned: Abandoned | None, came: int) -> _Known:
         with self._one_reader(name, abandoned):
-            last = self._fetches.get(name)
+            with self._lock:
+                last = self._fetches.get(name)
             if revision is None and last is not None and last.number > came:
                 if last.rejection:
                     raise RejectedError(last.rejection)
@@ -205,7 +206,8 @@ class DatasetCache:
                 self._judge(fetched, error)
                 raise
             fetched.path.unlink(missing_ok=True)
-            known = _Known(fetched.revision, content.fingerprint, fetched.target_column, reading.VERSION)
+            target = fetched.target_column or content.last_target
+            known = _Known(fetched.revision, content.fingerprint, target, reading.VERSION)
             if not self._hold(known.fingerprint):
                 self._store(file, path, known.fingerprint)
                 if not self._hold(known.fingerprint):

@@ -251,7 +251,8 @@ class DirectorySource:
                 return DatasetSummary(name, **own["profile"], source="directory", version=own["version"])
             target = own.get("target_column")
             if file.stat().st_size <= PROFILED_BYTES:
-                return DatasetSummary(name, **asdict(profile(self.load(name).table, target)), source="directory")
+                loaded = self.load(name)
+                return DatasetSummary(name, **asdict(profile(loaded.table, loaded.target_column)), source="directory")
         return DatasetSummary(name, None, None, target, None, "directory")
 
 

@@ -376,7 +376,7 @@ class MongoSource:
                 )
         with suppress(RejectedError), self._readable_rows(name):
             first = collection.find_one({}, {"_id": 0}, sort=[("_id", 1)]) or {}
-            return DatasetSummary(name, rows, len(first), target or next(reversed(first), None), None, "mongodb")
+            return DatasetSummary(name, rows, len(first), target, None, "mongodb")
         return DatasetSummary(name, rows, None, target, None, "mongodb")
 
 

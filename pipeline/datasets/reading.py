@@ -21,12 +21,12 @@ from pipeline.datasets import Abandoned, Content, Fetched, Loaded, Read
 from pipeline.datasets.files import read_table
 from pipeline.datasets.rows import decoded, table_of
 from pipeline.datasets.sink import Sink
-from pipeline.datasets.tables import about, canonical, fingerprint
+from pipeline.datasets.tables import about, canonical, fingerprint, last_target
 from pipeline.errors import RejectedError, said_by
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Of what is made of the same bytes: a higher one, and everything in caches is read again."""
 LARGEST_DOCUMENT_BYTES = 17 * 2**20
 """MongoDB keeps none above 16 MiB."""
@@ -42,7 +42,8 @@ def read(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandon
     with about(fetched.name), _only_rejections(shown(fetched)):
         columns, names = _columns(fetched, max_bytes)
         table = pa.table(list(_each_whole(columns)), names=names)
-        content = Content(fingerprint(table), size_bytes := _size_bytes(table), table.num_rows, table.num_columns)
+        size_bytes = _size_bytes(table)
+        content = Content(fingerprint(table), size_bytes, table.num_rows, table.num_columns, last_target(table))
         if max_bytes is not None and size_bytes > max_bytes:
             raise RejectedError(f"it takes {size_bytes:,} bytes, more than the dataset cache of {max_bytes:,} bytes")
     with into.open("wb") as file:
@@ -56,7 +57,8 @@ def load(fetch: Callable[[Sink], Fetched], read: Read, max_bytes: int | None) ->
     with TemporaryDirectory(prefix="tensorfleet-") as folder:
         with Sink(Path(folder, "fetched"), max_bytes) as sink:
             fetched = fetch(sink)
-        return Loaded(table_from(fetched, read, max_bytes), fetched.target_column, fetched.revision)
+        table = table_from(fetched, read, max_bytes)
+        return Loaded(table, fetched.target_column or last_target(table), fetched.revision)
 
 
 def table_from(fetched: Fetched, read: Read, max_bytes: int | None) -> pa.Table:

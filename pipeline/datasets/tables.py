@@ -103,14 +103,15 @@ class Profile:
     classes: Sequence[str] | None
 
 
-def profile(table: pa.Table, target_column: str | None) -> Profile:
-    target = target_column or last_target(table)
-    return Profile(table.num_rows, table.num_columns, target, _classes(table, target))
+def profile(table: pa.Table, target_column: str) -> Profile:
+    return Profile(table.num_rows, table.num_columns, target_column, _classes(table, target_column))
 
 
 def last_target(table: pa.Table) -> str:
     """The column that is learned where nobody names one: the last, but for tensors, which are never a target."""
     names: Sequence[str] = table.column_names
+    if not names:
+        raise RejectedError("it has no columns")
     return next((name for name in reversed(names) if not is_tensor(table.column(name).type)), names[-1])
 
 

@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from pipeline.datasets import DatasetVersion, Origin
 from pipeline.datasets.names import version_name
-from pipeline.datasets.tables import fingerprint, profile
+from pipeline.datasets.tables import fingerprint, last_target, profile
 
 
 def description(table: pa.Table, target_column: str | None, origin: Origin, now: datetime | None) -> dict[str, Any]:
     """What is kept beside the rows of a canonical table, so that nobody has to read them to list them."""
     return {
         "target_column": target_column,
-        "profile": asdict(profile(table, target_column)),
+        "profile": asdict(profile(table, target_column or last_target(table))),
         "fingerprint": fingerprint(table),
         "imported_at": now,
         **asdict(origin),

@@ -76,7 +76,7 @@ class Examples:
         return int(size) + self.target.nbytes + self.codes.nbytes
 
 
-def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str | None, algorithm: Algorithm) -> Examples:
+def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str, algorithm: Algorithm) -> Examples:
     """What the request asks to learn from this frame.  Raises RejectedError where the data cannot give it."""
     names = [str(name) for name in frame.columns]
     shapes = shapes_of(frame)
@@ -111,12 +111,8 @@ def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str | No
 _NONE: NDArray[Any] = np.array([], dtype=np.intp)
 
 
-def _target(request: TrainingRequest, names: Sequence[str], own_target: str | None, shapes: Mapping[str, Shape]) -> str:
-    if not names:
-        raise RejectedError(f"dataset {request.dataset_name} has no column")
-    lists = {part for name, shape in shapes.items() for part in parts(name, shape)}
-    single = [name for name in names if name not in lists]
-    target = request.target_column or own_target or (single or names)[-1]
+def _target(request: TrainingRequest, names: Sequence[str], own_target: str, shapes: Mapping[str, Shape]) -> str:
+    target = request.target_column or own_target
     if target in shapes:
         raise RejectedError(f"the target {target!r} holds lists of {shown(shapes[target])} numbers; it takes one value")
     if target not in names:

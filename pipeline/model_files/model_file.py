@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +36,7 @@ from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.features import tensors
 from pipeline.features.columns import Column, Role, read
 from pipeline.features.preparation import as_rows, check_range, known_categories
-from pipeline.jobs import Model
+from pipeline.jobs import RegisteredModel
 from pipeline.model_files.checks import check_places
 from pipeline.model_files.mlflow_files import mlmodel, python_env
 from pipeline.model_files.skops_reader import loads
@@ -156,15 +156,15 @@ def load(path: Path, sha256: str | None = None) -> LoadedModel:
     return _parse(data, str(path))
 
 
-def fetch(artifacts: ArtifactStore, model: Model) -> LoadedModel:
+def fetch(artifacts: ArtifactStore, registered: RegisteredModel) -> LoadedModel:
     """The model of a registered version, from the store that holds its file.
 
     Raises NotFoundError if the file is gone, and what `load` raises.
     """
     with TemporaryDirectory(prefix="tensorfleet-") as folder:
         file = Path(folder, "model.zip")
-        artifacts.fetch(model.artifact_uri, file)
-        return load(file, model.artifact_sha256)
+        artifacts.fetch(registered.model.artifact_uri, file)
+        return replace(load(file, registered.model.artifact_sha256), version=registered.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,12 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that scores raw rows.  `evaluation` is what was measured when it was trained."""
+    """A model that scores raw rows; it may be used by several threads.
+
+    Attributes:
+        evaluation: what was measured when it was trained.
+        version: `v3`, where it comes from the registry.
+    """
 
     manifest: Mapping[str, Any]
     pipeline: Pipeline
@@ -196,6 +201,7 @@ class LoadedModel:
     example: Sequence[Mapping[str, Any]]
     evaluation: Mapping[str, Any]
     data: bytes
+    version: str = ""
 
     def predict(self, rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Predictions:
         """Columns match by name, in any order; a tensor may come as the column of lists that training had, or spread.

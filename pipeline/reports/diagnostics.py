@@ -108,7 +108,7 @@ def importance_afterwards(
         features=tuple(model.features),
         evaluation=model.evaluation,
     )
-    data = examples(request, frame, None, algorithms.find(model.algorithm))
+    data = examples(request, frame, model.target_column, algorithms.find(model.algorithm))
     parts = split(data, model.evaluation, model.seed)
     if parts.fingerprint(data.target_column) != model.split or data.columns != tuple(loaded.columns):
         raise RejectedError(f"dataset {name} is read or split in another way than it was: {only}")

@@ -43,7 +43,7 @@ class Plan:
         return asdict(self)
 
 
-def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str | None) -> Plan:
+def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str) -> Plan:
     """Read a request against its rows as a training would.  Raises RejectedError with what is wrong."""
     validation.check(request)
     algorithm = algorithms.find(request.algorithm)

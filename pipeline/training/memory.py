@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.datasets import Dataset
-from pipeline.datasets.tables import TEXT, last_target
+from pipeline.datasets.tables import TEXT
 from pipeline.errors import RejectedError
 from pipeline.jobs import TrainingRequest
 
@@ -45,7 +45,7 @@ def _size(request: TrainingRequest, dataset: Dataset, path: Path) -> tuple[int, 
     with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
         table = reader.read_all()
         names = table.column_names
-        target = request.target_column or dataset.target_column or last_target(table)
+        target = request.target_column or dataset.target_column
         rows = table.num_rows - (table.column(target).null_count if target in names else 0)
         wanted = names if request.features is None else [name for name in request.features if name in names]
         columns: list[Any] = [table.column(name) for name in wanted]

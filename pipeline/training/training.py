@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings as python_warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -126,7 +125,7 @@ def _examples(request: TrainingRequest, dataset: Dataset, algorithm: Algorithm) 
     if (known := _EXAMPLES.get(key)) is not None:
         return known
     data = examples(request, read_frame(dataset), dataset.target_column, algorithm)
-    with suppress(ValueError):  # it is larger than all that is kept
+    if data.size_bytes <= _EXAMPLES.maxsize:
         _EXAMPLES[key] = data
     return data
 
@@ -344,7 +343,7 @@ def _told(job: _Job, part: int) -> Callable[[float, str], None]:
 
 
 def _with_pages(job: _Job, content: model_file.ModelContent) -> model_file.ModelContent:
-    from pipeline.reports import report
+    from pipeline.reports import report  # draws, which no other training needs
 
     job.report(Stage.EVALUATING, 1.0, "drawing the report")
     return replace(content, pages=report.pages(job.request, content))

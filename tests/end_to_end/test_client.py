@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
@@ -15,9 +17,10 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
+from consumer import embedded
 from consumer.cli import main
 from consumer.client import Client
-from consumer.events.errors import UNREADABLE, MissingTopicsError
+from consumer.events.errors import UNREADABLE, MissingTopicsError, UndecodableError
 from consumer.events.messages import Message, message
 from consumer.events.outgoing import ProgressState, progress_event, registered_event, terminal_progress
 from consumer.events.requests import Received, read_request, to_avro
@@ -60,6 +63,7 @@ def run(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], 
         out, error = capsys.readouterr()
         return Answer(code, out, error)
 
+    embedded.announce(settings.data_dir, embedded.Dev(settings.kafka_bootstrap_servers, os.getpid()))
     assert tensorfleet("topics", "create").code == 0
     return tensorfleet
 
@@ -144,7 +148,7 @@ _MODEL = Model(
     target_column="species",
     classes=["setosa", "virginica"],
     artifact_uri="gridfs://fs/1",
-    artifact_format="tensorfleet-model/1",
+    artifact_format="tensorfleet-model/2",
     artifact_sha256="cd" * 32,
     artifact_bytes=20_000,
     file_id="1",
@@ -339,6 +343,29 @@ def test_waiting_for_a_model_gives_both_events(client: Client, worker: Worker) -
     assert finished.state is OutcomeKind.REGISTERED
     assert finished.registered is not None
     assert (finished.registered["version"], finished.registered["request_id"]) == ("v3", "r-1")
+
+
+def test_the_ends_of_several_requests_are_waited_for_together(client: Client, worker: Worker) -> None:
+    worker.failed("r-2")
+    worker.registered("r-1")
+    ended = client.wait_all(["r-1", "r-2"], timeout_s=30)
+    assert (ended["r-1"].version, ended["r-1"].error, ended["r-1"].metrics) == ("v3", "", {"accuracy": 0.9})
+    assert (ended["r-2"].version, ended["r-2"].error, ended["r-2"].metrics) == (None, "NaN in y", {})
+    assert client.wait_all([]) == {}
+
+
+def test_an_event_that_cannot_be_read_ends_the_wait(client: Client, worker: Worker) -> None:
+    """Else who has another schema registry than the workers, or an older client, would wait for ever."""
+    worker.send(Message(client.topics.training_progress, b"r-1", b"\0\0\0\0\7of a registry", []))
+    with pytest.raises(UndecodableError, match="SCHEMA_REGISTRY_URL must be that of the workers"):
+        client.wait("r-1", timeout_s=30)
+
+
+def test_each_thread_is_told_of_its_own_requests_only(client: Client) -> None:
+    """They share one producer, whose queue is seldom empty."""
+    with ThreadPoolExecutor(8) as threads:
+        sent = [threads.submit(client.submit, algorithm="svm", dataset_name="iris") for _ in range(200)]
+    assert len({one.result() for one in sent}) == 200
 
 
 def test_watch_exits_with_the_outcome(run: Run, worker: Worker) -> None:

@@ -1,6 +1,6 @@
 """Two real workers in one thread: each neighbour of the worker's thread does its next piece of work when it is told to.
 
-Real are Worker, Assignment, Dispatch, Claims, Heartbeat, Preparation, Registrar, Committer and ExactlyOnce. In memory
+Real are Worker, Assignment, Dispatch, Claims, Heartbeat, Readiness, Registrar, Committer and ExactlyOnce. In memory
 are the ledger, the broker, the artifact store and the trainers; the registry is SQLite. Time stands still but for
 `Fleet.pass_time`.
 """
@@ -173,7 +173,7 @@ class Process:
         )  # fmt: skip
         self.committer = Committer(announcer, progress, codec, topics, around=around)
         self.committer._given_up.set()  # what is in doubt is tried again when it is told to
-        dataset = Dataset("iris", "f", None, None)
+        dataset = Dataset("iris", "f", None, "species")
         at_hand = cycle((dataset, None, None))  # every second one has to be waited for
         datasets: Any = SimpleNamespace(
             at_hand=lambda _: next(at_hand),

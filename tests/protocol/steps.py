@@ -276,7 +276,7 @@ class Protocol:
             yield Step(f"{_w(me)} reads how {name} stands: {ruling[0]}", PROGRESS, read)
 
     def _sweep(self, state: State, me: int, worker: Worker, place: int, held: frozenset[int]) -> Steps:
-        """Claims._sweep; a suspect is remembered for longer than it takes to look again at what it may have left."""
+        """Claims._sweep; what is unanswered is remembered for longer than looking again takes."""
         orphans = worker.unanswered - worker.cleared - held
         kept = {
             request
@@ -293,7 +293,9 @@ class Protocol:
         if not orphans:
             yield Step(f"{_w(me)} has nothing unanswered to give back", PROGRESS, released(state, None))
         for request in sorted(orphans):
-            yield from self._tried(state, me, ("release", request, (me, worker.boot)), "gives a suspect back", released)
+            yield from self._tried(
+                state, me, ("release", request, (me, worker.boot)), "gives an unanswered one back", released
+            )
 
     def _rule(self, state: State, me: int, worker: Worker, number: int) -> tuple[Any, ...]:
         """Claims._rule: what a look at the ledger says of a record, or that it may be taken over."""
@@ -649,7 +651,7 @@ def _stored(worker: Worker, request: int, job: Job | None) -> Worker:
 
 
 def _cleared(worker: Worker, request: int) -> Worker:
-    """Claims._clear: a suspect turned out to be ours."""
+    """Claims._clear: an unanswered one turned out to be ours."""
     return worker._replace(cleared=worker.cleared | ({request} & worker.unanswered))
 
 

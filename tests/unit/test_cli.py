@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -26,6 +27,7 @@ from consumer.cli import main, submit
 from consumer.cli.output import Stop, _fitted, column, duration, shown, size
 from consumer.cli.reproducing import dataset_of, request_of
 from consumer.cli.values import hyperparameter, tried
+from consumer.events.requests import to_avro
 from consumer.kafka.topic_reader import murmur2, partition_of
 from consumer.new_requests import new_request_id, time_of, training_request
 from consumer.settings import Settings, SettingsError
@@ -241,6 +243,27 @@ def test_what_a_request_cannot_say_is_rejected() -> None:
         training_request({"algorithm": "svm"})
     with pytest.raises(RejectedError, match=r"evaluation has no 'tset_size'; did you mean test_size\?"):
         training_request({"algorithm": "svm", "dataset_name": "iris", "evaluation": {"tset_size": 0.3}})
+
+
+def test_numbers_and_arrays_of_numpy_are_those_of_python() -> None:
+    asked = training_request(
+        {
+            "algorithm": "svm",
+            "dataset_name": "iris",
+            "seed": np.int64(7),
+            "hyperparameters": {"degree": np.int32(2), "class_weight": None, "C": np.float32(0.5)},
+            "search": {"space": {"C": np.logspace(0, 1, 2), "kernel": ("rbf", "poly")}, "cv": np.int8(3)},
+        }
+    )
+    assert to_avro(asked)["seed"] == 7
+    assert asked.hyperparameters == {"degree": 2, "class_weight": None, "C": 0.5}
+    assert asked.search is not None
+    assert [list(one.values or ()) for one in asked.search.space] == [[1.0, 10.0], ["rbf", "poly"]]
+
+
+def test_the_name_of_one_feature_is_no_list_of_its_letters() -> None:
+    with pytest.raises(RejectedError, match="features takes a list of names of columns, not the text 'age'"):
+        training_request({"algorithm": "svm", "dataset_name": "iris", "features": "age"})
 
 
 def test_request_ids_rise_and_only_ours_tell_their_time() -> None:

@@ -116,6 +116,12 @@ def test_a_dataset_is_a_memory_mapped_file_of_its_rows_named_by_its_fingerprint(
     assert pa.total_allocated_bytes() - before < ROWS_BYTES / 2
 
 
+def test_a_dataset_that_names_no_target_has_its_last_column(cache: DatasetCache, source: CountingSource) -> None:
+    """So that a request which names that column, and one which names none, are the same training."""
+    source.add("e", _table(5), None)
+    assert cache.ensure("e").target_column == "y"
+
+
 def test_a_built_in_passes_through_without_a_question_to_the_source(
     cache: DatasetCache, source: CountingSource
 ) -> None:

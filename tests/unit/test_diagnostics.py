@@ -54,7 +54,7 @@ def quiet(_done: float, _message: str) -> None:
 
 def read(frame: pd.DataFrame, algorithm: str = "decision_tree", **changes: Any) -> tuple[Examples, Split]:
     asked = request(algorithm, **changes)
-    data = examples(asked, frame, None, algorithms.find(algorithm))
+    data = examples(asked, frame, str(frame.columns[-1]), algorithms.find(algorithm))
     return data, split(data, asked.evaluation, asked.seed)
 
 

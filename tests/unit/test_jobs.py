@@ -116,7 +116,7 @@ class JobsAgainstTheirTable(RuleBasedStateMachine):
         if job is None:
             return
         assert self.model[job.request_id] is Place.WAITING
-        job.dataset = Dataset("d", job.request_id, None, None)
+        job.dataset = Dataset("d", job.request_id, None, "y")
         self.held[job.request_id] += 1
         for place in WAY[1 : WAY.index(as_far_as) + 1]:
             self.jobs.move(job, place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -12,13 +13,23 @@ from pathlib import Path
 import pytest
 
 import tensorfleet
+from consumer import embedded
 from consumer.settings import Settings
 from consumer.stores import open_ready
 from pipeline.lifecycle.promotion import promote
 from pipeline.model_files import model_file
 from pipeline.model_files.model_file import LoadedModel
 from pipeline.training.trained import Trained
-from tensorfleet import CorruptArtifactError, NotFoundError, RejectedError, SettingsError, load_model, model_types
+from tensorfleet import (
+    Client,
+    CorruptArtifactError,
+    NotFoundError,
+    RejectedError,
+    SettingsError,
+    TransientError,
+    load_model,
+    model_types,
+)
 from tests.models import model
 from tests.training_data import Bench, request
 
@@ -85,7 +96,15 @@ print(json.dumps([list(labels), [name for name in ("confluent_kafka", "fastavro"
 @pytest.mark.usefixtures("data_dir")
 @pytest.mark.parametrize("name", ["flowers", "flowers@v1", "flowers@production", "default/flowers@v2"])
 def test_a_registered_model_is_loaded_by_its_name(name: str, data_dir: Path) -> None:
-    assert _label(load_model(name, data_dir=data_dir)) == "setosa"
+    model = load_model(name, data_dir=data_dir)
+    assert _label(model) == "setosa"
+    assert model.version == ("v1" if name in ("flowers@v1", "flowers@production") else "v2")
+
+
+def test_a_registered_model_has_the_sha256_that_is_asked_for(data_dir: Path, trained: Trained) -> None:
+    assert _label(load_model("flowers", sha256=trained.sha256, data_dir=data_dir)) == "setosa"
+    with pytest.raises(CorruptArtifactError, match="flowers is registered with the sha256"):
+        load_model("flowers", sha256="0" * 64, data_dir=data_dir)
 
 
 def test_a_file_and_what_it_was_unpacked_to_are_loaded_by_their_path(trained: Trained, tmp_path: Path) -> None:
@@ -98,6 +117,8 @@ def test_a_file_and_what_it_was_unpacked_to_are_loaded_by_their_path(trained: Tr
     assert _label(load_model(trained.model_file, sha256=trained.sha256)) == "setosa"
     with pytest.raises(CorruptArtifactError, match="was recorded for it"):
         load_model(trained.model_file, sha256="0" * 64)
+    with pytest.raises(RejectedError, match="a sha256 is that of a file"):
+        load_model(folder, sha256=trained.sha256)
     with pytest.raises(FileNotFoundError):
         load_model(tmp_path / "nothing.zip")
 
@@ -110,6 +131,36 @@ def test_what_is_not_there_is_said_with_what_is(data_dir: Path, tmp_path: Path) 
     (tmp_path / "churn").mkdir()
     with pytest.raises(NotFoundError, match=r"say load_model\(Path\('churn'\)\)"):
         load_model("churn", data_dir=data_dir)
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_a_kafka_that_is_named_is_not_taken_for_that_of_the_models_that_lie_here(data_dir: Path) -> None:
+    """They would be a stale copy, or those of another fleet."""
+    with pytest.raises(SettingsError, match="MONGODB_URL is not set"):
+        load_model("flowers", data_dir=data_dir, kafka_bootstrap_servers="kafka:9092")
+
+
+def test_a_store_that_is_named_comes_before_the_fleet_that_runs_here(data_dir: Path) -> None:
+    dev = embedded.Dev("127.0.0.1:9", os.getpid())
+    embedded.announce(data_dir, dev)
+    assert load_model("flowers", data_dir=data_dir).version == "v2"
+    assert load_model("flowers", data_dir=data_dir, kafka_bootstrap_servers="127.0.0.1:9").version == "v2"
+    with pytest.raises(TransientError, match="mongodb"):
+        load_model("flowers", data_dir=data_dir, mongodb_url="mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200")
+    with pytest.raises(SettingsError, match="dev` of this folder has no schema_registry_url"):
+        Client(data_dir=data_dir, schema_registry_url="http://127.0.0.1:9")
+
+
+def test_the_project_of_the_environment_is_that_of_a_client_made_from_it(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORFLEET_PROJECT", "mine")
+    named = {"kafka_bootstrap_servers": "127.0.0.1:9"}
+    for client in (Client(**named), Client(**named, project="mine")):
+        with client, pytest.raises(RejectedError, match="keeps to project mine; a request names other"):
+            client.submit(algorithm="svm", dataset_name="iris", project="other")
+    with Client(Settings(**named), timeout_s=0.1) as client, pytest.raises(TransientError):
+        client.submit(algorithm="svm", dataset_name="iris", project="other")
 
 
 def test_a_setting_that_does_not_exist_is_refused(tmp_path: Path) -> None:

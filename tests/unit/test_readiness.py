@@ -36,7 +36,7 @@ class Datasets:
     def at_hand(self, name: str) -> Dataset | None:
         if name == "away" and not self.go.is_set():
             raise TransientError("dataset cache", "the disk is read-only")
-        return Dataset(name, name, None, None) if name in self._at_hand else None
+        return Dataset(name, name, None, "y") if name in self._at_hand else None
 
     def ensure(self, name: str, abandoned: Abandoned, came: int) -> Dataset:
         self.asked.append(name)
@@ -45,7 +45,7 @@ class Datasets:
         while not name.startswith("small") and not self.go.wait(0.01):
             if abandoned.is_set():
                 raise LoadAbandoned
-        return Dataset(name, name, None, None)
+        return Dataset(name, name, None, "y")
 
     def release(self, dataset: Dataset) -> None:
         pass

@@ -14,7 +14,7 @@ from consumer.events.codec import Codec
 from consumer.events.topics import Topics
 from consumer.jobs.lease import Steady
 from consumer.jobs.outcomes import Ending, Result
-from consumer.jobs.registrar import EVENT_LIMIT_BYTES, Decided, GroupStored, Registrar, Stored, Unstored
+from consumer.jobs.registrar import EVENT_LIMIT_BYTES, GroupStored, Recorded, Registrar, Stored, Unstored
 from consumer.settings import load_settings
 from consumer.stores import Stores, open_stores
 from consumer.threads.neighbour import Surroundings, ThreadFailed
@@ -155,12 +155,12 @@ def test_an_outcome_that_stands_and_cannot_be_registered_is_tried_again_and_hold
     outcome = desk.stores.ledger.read({"b"})["b"].outcome
     assert outcome is not None
     assert outcome.kind is OutcomeKind.REGISTERED
-    assert unstored == Unstored("b", Decided(outcome))
+    assert unstored == Unstored("b", Recorded(outcome))
     claim = desk.stores.ledger.read({"b"})["b"].claim
     assert claim is not None
     assert claim.closing is None, "a request with an outcome is closed with no other"
     monkeypatch.undo()
-    assert registered(desk.store(Decided(outcome))["b"]).version == "v3"
+    assert registered(desk.store(Recorded(outcome))["b"]).version == "v3"
 
 
 def cancelled(request_id: str) -> Outcome:

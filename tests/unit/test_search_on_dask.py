@@ -68,7 +68,7 @@ def _cluster(workers: int = 2) -> Iterator[LocalCluster]:
 def _found(folder: Path, asked: Search, scheduler: str | None, **more: Any) -> tuple[dict[str, Any], list[str]]:
     """What the model file says of the search, but for seconds, and what the training warned of."""
     folder.mkdir(exist_ok=True)
-    dataset = Dataset("digits", fingerprint("digits"), None, None)
+    dataset = Dataset("digits", fingerprint("digits"), None, "digit")
     wanted = request(more.pop("algorithm", "decision_tree"), "digits", search=asked, **more)
     trained = training.train(wanted, dataset, folder, lambda *_: None, scheduler)
     document: dict[str, Any] = Bench(folder).load(trained).evaluation["search"]
@@ -235,7 +235,9 @@ def test_what_takes_dask_workers_down_is_fitted_in_the_trainer(tmp_path: Path) -
 def test_a_trainer_is_told_of_the_scheduler_and_uses_it(dask: LocalCluster, tmp_path: Path) -> None:
     asked = request("decision_tree", "iris", search=Search("grid", (DEPTHS,), cv=2))
     limit_bytes = 4 * 2**30
-    work = Work(asked, Dataset("iris", fingerprint("iris"), None, None), tmp_path, limit_bytes, dask.scheduler_address)
+    work = Work(
+        asked, Dataset("iris", fingerprint("iris"), None, "species"), tmp_path, limit_bytes, dask.scheduler_address
+    )
     lanes = Lanes(1)
     lanes.start()
     ended = None

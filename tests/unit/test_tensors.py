@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import algorithms
 from pipeline.datasets.builtin import load_frame
-from pipeline.datasets.tables import canonical
+from pipeline.datasets.tables import canonical, last_target
 from pipeline.errors import RejectedError
 from pipeline.features.columns import Role
 from pipeline.features.examples import Examples, examples
@@ -40,7 +40,9 @@ def _images(**more: Sequence[Any]) -> pa.Table:
 
 
 def _examples(table: pa.Table, **asked: Any) -> Examples:
-    return examples(request(dataset="images", **asked), frame_of(table), None, algorithms.find("decision_tree"))
+    return examples(
+        request(dataset="images", **asked), frame_of(table), last_target(table), algorithms.find("decision_tree")
+    )
 
 
 def test_an_image_becomes_columns_of_numbers_and_the_examples_know_its_shape() -> None:

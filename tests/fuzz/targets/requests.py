@@ -36,7 +36,7 @@ INTERNAL = re.compile(r"\b[A-Za-z_]+(?:Error|Exception)\b|Traceback| at 0x[0-9a-
 """What no message to a person has in it; nothing that is generated has it either."""
 TIMESTAMPS_MS = (1_770_000_000_000, 0, -1, 2**62, -(2**62))
 TRAINED = Trained(
-    model_file=Path("model.zip"), sha256="0" * 64, size_bytes=1, artifact_format="tensorfleet-model/1",
+    model_file=Path("model.zip"), sha256="0" * 64, size_bytes=1, artifact_format="tensorfleet-model/2",
     model_type="classification", hyperparameters={}, metrics={"accuracy": 1.0}, dataset_fingerprint="0" * 64,
     features=["a"], target_column="b", classes=["x", "y"], training_time=1.0, signature=[], environment={},
     warnings=[], split="", reproducible=True,
@@ -67,7 +67,7 @@ def run(random: Random) -> None:
 
 def accepted(request: TrainingRequest, trained: Trained, sha256: str) -> None:
     """To the trainer and back, and registered with a result that is given."""
-    work = Work(request, Dataset(request.dataset_name, "0" * 64, Path("x.arrow"), None), Path("spool"), 2**30)
+    work = Work(request, Dataset(request.dataset_name, "0" * 64, Path("x.arrow"), "y"), Path("spool"), 2**30)
     back = Work.from_message(orjson.loads(work.to_datagram()))
     assert _plain(back.request) == _plain(request), "the trainer gets another request"
     content_sha256(to_avro(back.request))
