@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo check test unit lint types contracts docs bench chaos fuzz services-up services-down lock clean
+.PHONY: help demo check test unit lint types contracts docs bench chaos fuzz proof services-up services-down lock clean
 
 # Without .pyc files each of the many short-lived Python processes would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -57,6 +57,11 @@ chaos: $(SYNCED) ## Break everything while 5,000 requests are trained, and count
 
 fuzz: $(SYNCED) ## Try 1,000,000 cases of everything that people can send, and print what was found; 20 minutes
 	@$(BIN)/python -m tests.fuzz $(if $(ARGS),$(ARGS),--seed 1 --cases 1000000)
+
+proof: test ## Prove everything: all tests, chaos of two seeds, every crash point, 1,000,000 cases; two hours
+	@for seed in 1 2; do $(BIN)/python -m tests.chaos --seed $$seed --requests 5000 --faults 200 --minutes 12; done
+	@$(BIN)/python -m tests.chaos.crash_points
+	@$(BIN)/python -m tests.fuzz --seed 1 --cases 1000000
 
 services-up: $(SYNCED) ## Start Kafka, MongoDB, S3 and a schema registry, and print the settings to paste
 	@$(BIN)/python -m tests.services up

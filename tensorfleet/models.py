@@ -40,7 +40,7 @@ def load_model(model: str | Path, *, sha256: str | None = None, **named: Any) ->
     if not isinstance(model, str):
         raise RejectedError(f"a model is named by a str or a Path, not by {model!r}")
     try:
-        return _registered(model, sha256, load_settings(needs=(), **named), anywhere="mongodb_url" not in named)
+        return _registered(model, sha256, load_settings(needs=(), **named), anywhere=not named.get("mongodb_url"))
     except (NotFoundError, RejectedError, SettingsError) as error:
         if Path(model).exists():
             raise type(error)(

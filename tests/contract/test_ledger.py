@@ -362,7 +362,7 @@ class TestCancelling:
         assert filled == claim_of(ledger, "r-1")
         assert ledger.fill_stub(living(ledger, "w-2"), new("r-1", 6)) is None
         assert claim_of(ledger, "r-1") == filled
-        assert [row.request_id for row in ledger.requests(project="default")] != []
+        assert {row.request_id for row in ledger.requests(project="default")} == {"r-1", "r-2"}
 
     def test_what_is_no_stub_is_not_filled(self, ledger: Ledger, me: Owner) -> None:
         assert ledger.fill_stub(me, new("r-1")) is None

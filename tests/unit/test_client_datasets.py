@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from pymongo.database import Database
 
+from consumer import embedded
 from consumer.client import Client
 from consumer.settings import Settings, SettingsError
 from consumer.stores import open_cache, open_stores
@@ -25,7 +27,7 @@ NOBODY = "127.0.0.1:1"
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     named = {"kafka_bootstrap_servers": NOBODY, "dataset_cache_dir": tmp_path / "cache"}
     if request.param == "directory":
-        (tmp_path / "data").mkdir()
+        embedded.announce(tmp_path / "data", embedded.Dev(NOBODY, os.getpid()))
         return Settings(data_dir=tmp_path / "data", **named)
     database: Database[dict[str, object]] = request.getfixturevalue("mongo_database")
     host, port = database.client.address or ("", 0)
