@@ -1,1 +1,1 @@
-"""All that knows Kafka, Avro, HTTP, the command line and the settings."""
+"""Holds all code that knows Kafka, Avro, HTTP, the command line or the settings."""

@@ -1,4 +1,4 @@
-"""Builds the worker from its settings, runs it, and takes it down in order."""
+"""Builds the worker from its settings, runs it, and stops its parts in order."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ EXIT_SUPERSEDED = 75
 def run_worker(settings: Settings) -> None:
     """Run a worker until SIGTERM or SIGINT has drained it, and end the process.
 
-    Raises MissingTopicsError, and whatever a part could not go on from.
+    Raises MissingTopicsError, and any error that ended a part.
     """
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     lanes = Lanes(settings.worker_concurrency, settings.cpus_per_training, gpus())
@@ -87,7 +87,7 @@ def run_worker(settings: Settings) -> None:
     try:
         parts.run()
     except SupersededError as error:
-        # Not in doubt: a newer process has our name. Nothing that we still do may count, so nothing is finished.
+        # Certain: a newer process has our name. Nothing that we still do may count, so end at once.
         log.critical("superseded", why=str(error))
         os._exit(EXIT_SUPERSEDED)
     _end()
@@ -100,7 +100,7 @@ def _drain_when(stop: threading.Event, worker: Worker) -> None:
 
 @dataclass(slots=True)
 class _Parts:
-    """Everything that runs, in the order in which it is started."""
+    """Everything that a worker consists of."""
 
     me: Owner
     stores: Stores
@@ -122,7 +122,7 @@ class _Parts:
     http: HttpServer
 
     def run(self) -> None:
-        """Takes everything down in the end, unless we are superseded: then whatever is still done here is too much."""
+        """Start all parts, run the worker, and stop all parts; if we are superseded, stop nothing, as it could act."""
         self.http.start()
         self.watch.start(self.http.listening)
         for neighbour in self._neighbours:
@@ -143,19 +143,19 @@ class _Parts:
 
     @property
     def _neighbours(self) -> Sequence[Neighbour]:
-        """From the sinks to the source."""
+        """In the order of starting: the sinks first, the source last."""
         stores = (self.prober, self.claims, self.readiness, self.registrar, self.committer, self.checkpoints)
         return (*stores, self.heartbeat, self.news, *self.control, self.intake)
 
     def _blame(self, request_ids: Collection[str]) -> None:
-        """The second worker that ends of an error at the same request is the last."""
+        """Count half of the allowed worker losses for these requests, so that they end at most two workers this way."""
         try:
             self.stores.ledger.blame(self.me, request_ids, ceil(self.limits.worker_losses / 2))
         except Exception:
             log.exception("not written down who was to blame", request_ids=sorted(request_ids))
 
     def _stop(self) -> None:
-        """From the source to the sinks; what does not end in time is left, since all of it can be done again."""
+        """Stop the source first, the sinks last; abandon what does not end in time, as all of it can be done again."""
         self.intake.leave()
         for source in (self.readiness, *self.control):
             source.give_up()
@@ -171,7 +171,7 @@ class _Parts:
             self.stores.ledger.leave(self.me)
         except TransientError as error:
             log.info("the lease is left to run out", why=str(error))
-        self.watch.stop()  # first, for its watcher has the port open too
+        self.watch.stop()  # before http, as the watcher has the port open too
         self.http.stop()
         log.info("worker stopped", worker_id=self.me.worker_id)
 
@@ -184,7 +184,7 @@ def _join(*neighbours: Neighbour) -> None:
 
 
 def _end() -> None:
-    """All is done, or left to others; the interpreter's own end would wait for calls that a service does not answer."""
+    """End the process. A normal exit of the interpreter would wait for calls that a service does not answer."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -311,7 +311,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
 
 
 def _services(settings: Settings) -> list[str]:
-    """What the worker waits for, by the names that errors and metrics have for it."""
+    """The services that the worker needs, by the names in errors and metrics."""
     return [
         "kafka",
         "sqlite" if settings.embedded else "mongodb",
@@ -321,7 +321,7 @@ def _services(settings: Settings) -> list[str]:
 
 
 def _own_spool(folder: Path, me: Owner) -> Path:
-    """A new folder for this life alone, since an earlier one that was only stopped may go on. What it left is gone."""
+    """A new folder for this life of the worker alone, as an earlier, stopped one may resume; its folder is deleted."""
     disk.remove(folder / me.worker_id)
     spool = folder / me.worker_id / str(me.boot)
     spool.mkdir(parents=True)
@@ -347,7 +347,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 def require_topics(admin: AdminClient, topics: Topics) -> None:
-    """Raises MissingTopicsError, or TransientError if no broker answers."""
+    """Raises MissingTopicsError if a topic is missing, TransientError if no broker answers."""
     try:
         present = admin.list_topics(timeout=5).topics
     except KafkaException as error:
@@ -358,11 +358,10 @@ def require_topics(admin: AdminClient, topics: Topics) -> None:
 
 
 def is_alone(admin: AdminClient, group_id: str, protocol: str) -> bool:
-    """Whether the group has at most one member; if nobody can tell, we behave as if we were alone.
+    """Whether the group has at most one member; True if that cannot be found out.
 
-    A classic group is asked for in the old way, deprecated as it is. The new one is all that KIP-848 has, and aborts
-    the process where the broker was away for longer than the time-out and comes back (librdkafka 2.16,
-    rd_kafka_enq_once).
+    For a classic group this uses the old, deprecated call. The new call is the only one for KIP-848 groups, but aborts
+    the process if the broker comes back after longer than the time-out (librdkafka 2.16, rd_kafka_enq_once).
     """
     try:
         if protocol == "classic":

@@ -1,4 +1,4 @@
-"""The client of a fleet for asyncio: what `Client` does, without blocking the loop.
+"""Provides the client of a fleet for asyncio: as `Client`, without blocking the loop.
 
 async with AsyncClient() as fleet:
     request_id = await fleet.submit(algorithm="random_forest", dataset_name="iris", model_name="flowers")
@@ -31,10 +31,10 @@ Answer = TypeVar("Answer")
 
 
 class AsyncClient:
-    """`Client` for asyncio, with the same arguments, methods and errors; of one event loop.
+    """`Client` for asyncio, with the same arguments, methods and errors.  Belongs to one event loop.
 
-    Each call has a thread of its own while it waits, and each watch a thread and a Kafka consumer: follow many
-    requests with one watch.  One that is left, or whose task is cancelled, ends as soon as Kafka has answered it.
+    Each call uses a thread of its own while it waits, and each watch a thread and a Kafka consumer: follow many
+    requests with one watch.  A watch that is left, or whose task is cancelled, ends with its next answer from Kafka.
     A `submit` whose task is cancelled may have been sent: give it a request_id of your own to send it again safely.
     """
 
@@ -98,7 +98,7 @@ class AsyncClient:
         left = threading.Event()
 
         def tell(what: Event | BaseException | None) -> None:
-            with suppress(RuntimeError):  # the loop has ended, and nobody listens
+            with suppress(RuntimeError):  # the loop has ended: nobody waits for this
                 loop.call_soon_threadsafe(heard.put_nowait, what)
 
         def follow() -> None:
@@ -123,7 +123,7 @@ class AsyncClient:
 
 
 async def _in_thread(call: Callable[Asked, Answer], *args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
-    """asyncio's own pool has few threads, and whoever waits for Kafka would keep others from theirs."""
+    """Run the call in a thread of its own: calls that wait for Kafka would use up asyncio's small pool."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Answer] = loop.create_future()
 
@@ -141,7 +141,7 @@ async def _in_thread(call: Callable[Asked, Answer], *args: Asked.args, **kwargs:
             result = call(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - it is raised where the answer is awaited
             failed = error
-        with suppress(RuntimeError):  # the loop has ended, and nobody listens
+        with suppress(RuntimeError):  # the loop has ended: nobody waits for this
             loop.call_soon_threadsafe(settle, result, failed)
 
     threading.Thread(target=run, name=getattr(call, "__name__", "call"), daemon=True).start()

@@ -1,11 +1,11 @@
-"""The client of a fleet: sends requests, follows them, stops them.
+"""Provides the client of a fleet: it sends requests, follows them, and cancels them.
 
     with Client() as fleet:
         request_id = fleet.submit(algorithm="random_forest", dataset_name="iris", model_name="flowers")
         finished = fleet.wait(request_id)
 
-It speaks to Kafka alone (and to the schema registry where there is one), as any producer and subscriber could; but for
-`import_dataset`, which puts rows where the workers find them.
+It talks only to Kafka, and to the schema registry if there is one, as any other producer and consumer could.
+`import_dataset` alone writes to the stores.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ Event = Mapping[str, Any]
 TERMINAL = frozenset(OutcomeKind)
 ANSWERS_S = 0.02
 LOST = (KafkaError._FATAL, KafkaError._FENCED, KafkaError.UNKNOWN_PRODUCER_ID)
-"""After these a producer sends nothing any more."""
+"""After these errors a producer sends nothing any more."""
 REGISTERED_WITHIN_S = 15.0
-"""The two events of a model are one transaction, but a reader may see the one partition before the other."""
+"""A model's two events are in one transaction, but a reader may get one partition's event before the other's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a request ended: its terminal TrainingProgress, and the ModelRegistered of a model.
+    """How a request ended: its terminal TrainingProgress event, and its ModelRegistered event.
 
-    `registered` is None where the request did not end REGISTERED, or its event did not turn up within 15 s.
+    `registered` is None if the request did not end as REGISTERED, or if the event was not read within 15 s.
     """
 
     event: Event
@@ -69,33 +69,33 @@ class Finished:
 
     @property
     def version(self) -> str | None:
-        """`v3`, where a model was registered."""
+        """The registered version, such as `v3`, or None."""
         return None if self.registered is None else str(self.registered["version"])
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Of the registered model; empty where there is none."""
+        """The metrics of the registered model; empty if there is none."""
         return {} if self.registered is None else self.registered["metrics"]
 
     @property
     def error(self) -> str:
-        """Why there is no model; empty where there is one."""
+        """Why there is no model; empty if there is one."""
         return str(self.event["error"]["message"]) if self.event["error"] else ""
 
 
 class Client:
-    """One producer, and a consumer for each watch; no consumer group is joined and nothing is committed.
+    """Has one producer, and a consumer for each watch; joins no consumer group and commits nothing.
 
-    Without `settings` it goes where the commands go: what is `named` comes first, as in
-    Client(kafka_bootstrap_servers="kafka:9092"), then the environment, then `.env`, then a `tensorfleet dev` that runs
-    in this folder.  docs/settings.md lists the names.
+    Without `settings` it finds its services as the commands do.  In order of precedence: `named` settings, as in
+    Client(kafka_bootstrap_servers="kafka:9092"), the environment, `.env`, a `tensorfleet dev` that runs in this folder.
+    docs/settings.md lists the names.
 
-    `timeout_s` bounds each wait for a service that does not answer, which ends in TransientError.  `submit` and
-    `cancel` may be called from several threads.  With a `project` it keeps to that one: requests are of it unless they
-    say otherwise, which is refused, and those of another are neither followed nor cancelled.  Without `settings` the
-    project is that of TENSORFLEET_PROJECT, unless one is given.
+    `timeout_s` limits each wait for a service that does not answer; then TransientError is raised.  `submit` and
+    `cancel` may be called from several threads.  With a `project` the client is limited to it: requests belong to it,
+    one that names another project is refused, and requests of other projects are neither followed nor cancelled.
+    Without `settings` and `project` it is that of TENSORFLEET_PROJECT.
 
-    Raises SettingsError if no Kafka is named, or something is named that is no setting.
+    Raises SettingsError if no Kafka is named, or `named` has a name that is not a setting.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End it; what a call of another thread still sends is given up."""
+        """Close the client; records that another thread is still sending are dropped."""
         if self._stores is not None:
             self._stores.close()
         self._producer.purge()
@@ -142,15 +142,15 @@ class Client:
     def submit(self, **request: Unpack[RequestFields]) -> str:
         """Send one request and wait until the brokers have it; returns its request_id, a new one if none is given.
 
-        Raises RejectedError for what no request can say, MissingTopicsError, and TransientError if Kafka does not
-        take it in time: sending it again with the same request_id never trains it twice.
+        Raises RejectedError for an invalid request, MissingTopicsError, and TransientError if Kafka does not
+        acknowledge it in time: sending it again with the same request_id never trains it twice.
         """
         return self.submit_all([request])[0]
 
     def submit_all(self, requests: Sequence[TrainingRequest | RequestFields]) -> list[str]:
-        """Send requests, in their order, and wait for all of them; returns their request_ids.
+        """Send requests in their order, and wait until the brokers have all; returns their request_ids.
 
-        Each as a mapping of what `submit` takes.
+        A request may be a mapping of the arguments of `submit`.
         """
         return self._submit([self._meant(request) for request in requests])
 
@@ -177,9 +177,10 @@ class Client:
         return [request.request_id for request in requests]
 
     def cancel(self, request_id: str, reason: str = "", user: str = "") -> None:
-        """Ask for a request to be stopped; it may be unknown yet.  Its terminal event tells who won.
+        """Ask for a request to be stopped, even one that is unknown yet.  Its terminal event tells how it ended.
 
-        With a project it must have been accepted, since its events tell whose it is: else NotFoundError.
+        With a `project`, raises NotFoundError unless a worker has accepted the request: only then do its events show
+        that it belongs to the project.
         """
         _check(request_id)
         self.prepare()
@@ -191,10 +192,10 @@ class Client:
     def watch(
         self, request_id: str, *more: str, since: datetime | None = None, timeout_s: float | None = None
     ) -> Iterator[Event]:
-        """The TrainingProgress events of the requests, past and coming, each once, to the terminal one of each.
+        """The TrainingProgress events of the requests, past and future, each once, up to each terminal one.
 
-        `since` is a time before they were submitted; by default it is told by request_ids of ours, else everything
-        that the topic keeps (7 days) is looked through.  Raises TimeoutError if there is no end within `timeout_s`.
+        `since` is a time before they were submitted.  By default it is read from request_ids that this package made;
+        with others the whole topic (7 days) is read.  Raises TimeoutError if they do not all end within `timeout_s`.
         """
         for event in self.watched((request_id, *more), since, timeout_s):
             if event is not None:
@@ -203,7 +204,7 @@ class Client:
     def watched(
         self, request_ids: Collection[str], since: datetime | None, timeout_s: float | None
     ) -> Iterator[Event | None]:
-        """As `watch`, with None now and then, for whoever may want to leave."""
+        """As `watch`, but also yields None now and then, so that the caller can stop."""
         waiting = set(request_ids)
         begin = since or earliest(waiting)
         seen: set[str] = set()
@@ -226,7 +227,7 @@ class Client:
                 raise TimeoutError(f"{', '.join(sorted(waiting))}: no outcome within {timeout_s:g} s{silent}")
 
     def latest(self, request_ids: Collection[str]) -> dict[str, Event]:
-        """The last TrainingProgress that there is now of each that has any; looks as far back as `watch`."""
+        """The last TrainingProgress event so far of each request that has any; reads as far back as `watch`."""
         self.prepare()
         found = {}
         begin = earliest(request_ids)
@@ -243,7 +244,7 @@ class Client:
     def wait_all(
         self, request_ids: Collection[str], *, since: datetime | None = None, timeout_s: float | None = None
     ) -> dict[str, Finished]:
-        """Wait for the ends of all these requests, by one consumer; see `watch`."""
+        """Wait for the ends of all these requests with one consumer; see `watch`."""
         ends = {}
         for event in self.watch(*request_ids, since=since, timeout_s=timeout_s) if request_ids else ():
             if event["state"] in TERMINAL:
@@ -251,12 +252,12 @@ class Client:
         return self.finished(ends.values())
 
     def finished(self, ends: Collection[Event]) -> dict[str, Finished]:
-        """These terminal events with what was registered, by request_id."""
+        """These terminal events with their ModelRegistered events, by request_id."""
         registered = self._registered([end for end in ends if end["state"] == OutcomeKind.REGISTERED])
         return {end["request_id"]: Finished(end, registered.get(end["request_id"])) for end in ends}
 
     def _registered(self, ends: Collection[Event]) -> dict[str, Event]:
-        """The ModelRegistered of each, as far as it turns up in time."""
+        """The ModelRegistered events that are read within REGISTERED_WITHIN_S, by request_id."""
         missing, found = {end["request_id"] for end in ends}, dict[str, Event]()
         if not missing:
             return found
@@ -273,12 +274,12 @@ class Client:
     def import_dataset(
         self, name: str, frame: pd.DataFrame, target_column: str | None = None, *, user: str = ""
     ) -> DatasetVersion:
-        """Store a frame as the next version of a dataset, its types kept; requests may name it at once.
+        """Store a frame as the next version of a dataset, with its types; requests may name it at once.
 
-        The index is no column; the target is the last column unless it is named.  A version with the same rows and
-        target becomes current again instead.  Goes to the settings' MONGODB_URL, else to the stores of a `tensorfleet
-        dev`.  Raises RejectedError, naming the column, for what is no table of numbers, words, booleans, dates and
-        lists of numbers; SettingsError if no stores are named; TransientError if they do not answer.
+        The index is not stored; the default target is the last column.  If a version with the same rows and target
+        exists, it becomes current again instead.  Writes to the settings' MONGODB_URL, else to the stores of a
+        `tensorfleet dev`.  Raises RejectedError, naming the column, for values other than numbers, text, booleans,
+        dates and lists of numbers; SettingsError if no stores are named; TransientError if they do not answer.
         """
         from consumer.stores import open_stores
         from pipeline.datasets import Origin
@@ -293,7 +294,7 @@ class Client:
         return self._stores.datasets.add(name, table, target_column, Origin(user)).version
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Produce these and wait for their acknowledgement; see `submit` for what it raises."""
+        """Produce these and wait for their acknowledgement; raises as `submit`."""
         present = self._topics_present()
         for topic in sorted({one.topic for one in messages}):
             partition_count(topic, present)
@@ -311,7 +312,7 @@ class Client:
         for one in messages:
             _produce(producer, one, delivered)
         while taken + len(refused) < len(messages) and time.monotonic() < deadline:
-            producer.poll(ANSWERS_S)  # or another thread's poll has the answers, so for a moment only
+            producer.poll(ANSWERS_S)  # briefly, as another thread's poll may get the answers
         if taken == len(messages):
             return
         why = refused[0].str() if refused else f"no answer within {self._timeout_s:g} s"
@@ -325,8 +326,8 @@ class Client:
         return topics_present(self._producer, self._settings.kafka_bootstrap_servers, self._timeout_s)
 
     def prepare(self) -> None:
-        """Register our schemas in the schema registry, where there is one, and learn their ids; the other methods do it
-        by themselves."""
+        """Register our schemas in the schema registry, if there is one, and learn their ids; the other methods call
+        this."""
         if not self._prepared:
             self.codec.prepare()
             self._prepared = True
@@ -348,9 +349,9 @@ class Client:
     def _events(
         self, record: RecordType, keys: frozenset[str], since: datetime | None, *, to_end: bool = False
     ) -> Iterator[Event | None]:
-        """Events with these keys, oldest first in a partition; None now and then, to look at the clock.
+        """Events with these keys, oldest first in each partition, and None now and then, so that callers can time out.
 
-        Without end, or `to_end`: those that there are now.
+        Endless, or with `to_end` only the events so far.
         """
         topic = self.topics.of(record)
         wanted = {key.encode() for key in keys}
@@ -365,7 +366,7 @@ class Client:
                     yield self._decoded(delivered.value(), record) if delivered.key() in wanted else None
 
     def _decoded(self, value: bytes | None, record: RecordType) -> Event:
-        """Raises UndecodableError: a request's event is never passed over, as somebody waits for its last one."""
+        """Raises UndecodableError: an event must not be skipped, as it may be the terminal one."""
         try:
             return self.codec.decode(value, record)
         except UndecodableError as error:

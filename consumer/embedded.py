@@ -1,8 +1,8 @@
-"""The embedded fleet of `tensorfleet dev` and `demo`: a broker in this process, a worker in another.
+"""Runs the embedded fleet of `tensorfleet dev` and `demo`: a broker in this process, a worker in another.
 
-`DATA_DIR/dev.json` says where its broker listens and which process it is, so that other commands find it; everything
-else of it lies in DATA_DIR too. The broker is librdkafka's mock cluster: real clients speak to it, it has no
-transactions, keeps at most 5 MB a partition, and forgets everything when its process ends.
+`DATA_DIR/dev.json` has the broker's address and process id, so that other commands find it; all its other files are in
+DATA_DIR too. The broker is librdkafka's mock cluster: real clients can use it, it has no transactions, keeps at most
+5 MB per partition, and loses everything when its process ends.
 
 `python -m consumer.embedded PID` is the worker: it reads its settings from standard input and ends with process PID.
 """
@@ -33,10 +33,10 @@ NOTE = "dev.json"
 LOCK = ".lock"
 WORKER_ID = "embedded"
 SESSION_MS = 6_000
-"""After kill -9 the next worker gets the partitions when the dead one's session has ended."""
+"""After kill -9, the next worker gets the partitions when this session time-out of the dead one is over."""
 TIMEOUT_S = 10.0
 UNUSED = frozenset(("kafka_security_protocol", "delivery", "mongodb_url", "schema_registry_url"))
-"""Settings that the embedded fleet has no use for: see `resolve`."""
+"""Settings that the embedded fleet ignores: see `resolve`."""
 NO_STORES = (
     "MONGODB_URL is not set; it takes mongodb://… or mongodb+srv://…, "
     "or run `tensorfleet dev`, whose stores lie in DATA_DIR"
@@ -45,16 +45,16 @@ NO_STORES = (
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """A running `tensorfleet dev`: the address of its broker, and its process."""
+    """A running `tensorfleet dev`: the address of its broker, and its process id."""
 
     kafka_bootstrap_servers: str
     pid: int
 
 
 def resolve(settings: Settings) -> Settings:
-    """The settings of what there is: the Kafka that they name, else the running `tensorfleet dev` of their DATA_DIR.
+    """The settings unchanged if they name a Kafka, else those of the running `tensorfleet dev` in their DATA_DIR.
 
-    The embedded fleet has its stores in DATA_DIR and no transactions, whatever the environment says of services.
+    The embedded fleet has its stores in DATA_DIR and no transactions, whatever services the environment names.
     Raises SettingsError if there is neither.
     """
     if settings.kafka_bootstrap_servers:
@@ -77,9 +77,9 @@ def resolve(settings: Settings) -> Settings:
 
 
 def named_settings(**named: Any) -> Settings:
-    """Settings of a program: what it names comes before the environment.
+    """The settings of a program: `named` ones have precedence over the environment.
 
-    Raises SettingsError for what is no setting, and for a service that a running `tensorfleet dev` would not use.
+    Raises SettingsError for an unknown name, and for a service that a running `tensorfleet dev` would not use.
     """
     settings = load_settings(needs=(), **named)
     if not settings.kafka_bootstrap_servers and find(settings.data_dir) and (lost := sorted(named.keys() & UNUSED)):
@@ -90,9 +90,9 @@ def named_settings(**named: Any) -> Settings:
 
 
 def with_stores(settings: Settings) -> Settings:
-    """Settings that name stores, those that a `tensorfleet dev` has left included.
+    """Settings that name stores, those in the DATA_DIR of a `tensorfleet dev` included, running or not.
 
-    Raises SettingsError if there are none, or if those of DATA_DIR do not belong to the Kafka that is named.
+    Raises SettingsError if there are none, or if the named Kafka is not the fleet of DATA_DIR.
     """
     dev, kafka = find(settings.data_dir), settings.kafka_bootstrap_servers
     if not kafka and dev is not None:
@@ -104,7 +104,7 @@ def with_stores(settings: Settings) -> Settings:
 
 
 def find(data_dir: Path) -> Dev | None:
-    """The `tensorfleet dev` that runs in this folder."""
+    """The `tensorfleet dev` that runs in this folder, or None."""
     try:
         note = orjson.loads((data_dir / NOTE).read_bytes())
         dev = Dev(str(note["kafka_bootstrap_servers"]), int(note["pid"]))
@@ -114,7 +114,7 @@ def find(data_dir: Path) -> Dev | None:
 
 
 def announce(data_dir: Path, dev: Dev) -> None:
-    """Note that it runs, in one step, for `find`."""
+    """Write dev.json atomically, for `find`."""
     data_dir.mkdir(parents=True, exist_ok=True)
     incoming = data_dir / f".{NOTE}.{dev.pid}"
     incoming.write_bytes(orjson.dumps(asdict(dev)))
@@ -122,14 +122,14 @@ def announce(data_dir: Path, dev: Dev) -> None:
 
 
 def withdraw(data_dir: Path, dev: Dev) -> None:
-    """Take the note away, unless by now it is another's."""
+    """Delete dev.json, unless another process has written it by now."""
     if find(data_dir) == dev:
         (data_dir / NOTE).unlink(missing_ok=True)
 
 
 @contextmanager
 def broker(settings: Settings) -> Iterator[Settings]:
-    """Run the broker of DATA_DIR in this process; gives the settings for its worker, and for clients.
+    """Run the broker of DATA_DIR in this process; yields the settings for its worker and for clients.
 
     Raises SettingsError if one runs there already.
     """
@@ -155,7 +155,7 @@ def broker(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def _mock_cluster(settings: Settings) -> Iterator[str]:
-    """The address of a broker that has all topics, with 4 partitions each: to ask for a topic creates it."""
+    """The address of a broker that has all topics, with 4 partitions each; querying a topic creates it."""
     from confluent_kafka.admin import AdminClient
 
     from consumer.events.topics import Topics
@@ -182,9 +182,9 @@ def _for_worker(settings: Settings, folder: Path) -> Settings:
 
 
 def settle_past(stores: Stores) -> int:
-    """End what an earlier fleet of this folder has left undone; returns how many requests were lost with its broker.
+    """Finish the requests of an earlier fleet in this folder; returns how many were lost with its broker.
 
-    A model that was decided on is registered. A request that was waiting or in training is FAILED: its record is gone.
+    A model with an outcome in the ledger is registered. A request without one ends as FAILED: its record is gone.
     """
     from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, milliseconds
 
@@ -214,8 +214,8 @@ def settle_past(stores: Stores) -> int:
 class WorkerProcess:
     """The worker of the embedded fleet. Start it in the main thread: it is killed when the thread that started it ends.
 
-    It has a session of its own, so that Ctrl-C on the terminal reaches only who started it. `log` is written on;
-    without one it has our standard error.
+    It has a session of its own, so that Ctrl-C on the terminal reaches only this process. Its output is appended to
+    `log`, or goes to our standard error.
     """
 
     def __init__(self, settings: Settings, log: Path | None = None) -> None:
@@ -245,25 +245,25 @@ class WorkerProcess:
         return self._process.poll()
 
     def wait(self, within_s: float) -> int | None:
-        """The exit code, once it has ended or the time is over."""
+        """Wait for its end; returns the exit code, None if it still runs after `within_s`."""
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(within_s)
         return None
 
     def kill(self) -> None:
-        """SIGKILL; nothing happens if it has ended."""
+        """Send SIGKILL, unless it has ended."""
         self._process.kill()
         self._process.wait()
 
     def drain(self, within_s: float) -> None:
-        """SIGTERM, and SIGKILL if it has not finished by then."""
+        """Send SIGTERM, and SIGKILL if it has not ended after `within_s`."""
         self._process.terminate()
         if self.wait(within_s) is None:
             self.kill()
 
 
 def run_worker(parent: int) -> None:
-    """Run the worker that `parent` has started, for as long as that lives."""
+    """Run a worker in this process until it drains, or until `parent`, which has started it, ends."""
     die_with_parent()
     if os.getppid() != parent:
         return

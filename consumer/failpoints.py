@@ -1,17 +1,16 @@
-"""Places on a request's way at which tests let a worker die, stop, wait or fail.
+"""Defines the points in the code at which tests let a worker die, stop, wait or fail.
 
     TENSORFLEET_FAILPOINTS="after_document=kill:0.02,after_outcome=delay(2)::1,seed=7"
 
-A rule is `POINT=ACTION[:PROBABILITY[:COUNT]]`: each time the point is reached the action is taken with that probability
-(1), at most COUNT times in this process (without limit). The actions:
+A rule is `POINT=ACTION[:PROBABILITY[:COUNT]]`: each time the point is reached, the action is taken with that
+probability (default 1), at most COUNT times in this process (default: no limit). The actions:
 
 - `kill`: SIGKILL to this process, as `kill -9` and the kernel's out-of-memory killer do;
-- `stop(S)`: SIGSTOP, as a machine that freezes, and SIGCONT after S seconds; `stop` alone waits for somebody's SIGCONT;
+- `stop(S)`: SIGSTOP, like a frozen machine, and SIGCONT after S seconds; `stop` alone sends no SIGCONT;
 - `delay(S)`: the thread sleeps for S seconds;
-- `raise`: the error that the place meets when its service does not answer; where there is no service a RuntimeError.
+- `raise`: the error of a service that does not answer at this point; a RuntimeError if the point has no service.
 
-Unset, a failpoint costs one look at an empty dictionary. What each protection is worth at each of them is tried in
-tests/chaos.
+An unset failpoint costs one check of an empty dictionary. tests/chaos tries each protection at each point.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ _RULE = re.compile(
 
 @dataclass(slots=True)
 class Rule:
-    """What happens at one point. `count` is what is left of it; None is no limit."""
+    """The action at one point. `count` is how many times it may still be taken; None is no limit."""
 
     action: str
     seconds: float
@@ -85,9 +84,9 @@ _armed = _Armed()
 
 
 def arm(text: str) -> None:
-    """Take these rules, in place of all before; the empty text disarms.
+    """Replace all rules by these; the empty text disarms.
 
-    Raises ValueError for a point or action that does not exist.
+    Raises ValueError for an unknown point or action.
     """
     rules, chance = {}, random.Random()
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -111,13 +110,13 @@ def arm(text: str) -> None:
 
 
 def reach(point: str, error: Callable[[], Exception] = lambda: RuntimeError("a failpoint has failed")) -> None:
-    """A request's way passes this point; `error` makes what `raise` raises here."""
+    """Take this point's action, if it has a rule; `error` makes the exception for `raise`."""
     if _armed.rules:
         _act(point, error)
 
 
 def after(point: str, service: str, result: T) -> T:
-    """The same for a call to a service that was answered with `result`: `raise` loses the answer."""
+    """As `reach`, after a service has answered with `result`; `raise` loses the answer."""
     if _armed.rules:
         _act(point, lambda: TransientError(service, f"no answer (failpoint {point})"))
     return result
@@ -135,7 +134,7 @@ def _act(point: str, error: Callable[[], Exception]) -> None:
             if rule.seconds:
                 wake = f"sleep {rule.seconds}; kill -CONT {os.getpid()}"
                 subprocess.Popen(["/bin/sh", "-c", wake], start_new_session=True)
-            # To this thread: sent to the process, it may stop only after this thread has gone on for a while.
+            # To this thread: a signal to the process could let this thread go on for a while before it stops.
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         case "delay":
             time.sleep(rule.seconds)

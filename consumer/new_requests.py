@@ -1,4 +1,4 @@
-"""Makes a request of what a user typed: defaults filled in, unknown words refused with the nearest known one."""
+"""Makes a request from a user's input: fills in defaults, refuses unknown words with the nearest known one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.jobs import Evaluation, HyperparameterValue, Search, SearchDimensi
 
 
 class RequestFields(TypedDict, total=False):
-    """What a request may say, as `schemas/training-requests.avsc` documents it; all but two fields have a default."""
+    """The fields of a request, documented in `schemas/training-requests.avsc`; all but two have a default."""
 
     algorithm: Required[str]
     dataset_name: Required[str]
@@ -41,7 +41,7 @@ class RequestFields(TypedDict, total=False):
 
 
 def training_request(given: Mapping[str, object]) -> TrainingRequest:
-    """The request that says this, with a new request_id if it has none.  Raises RejectedError for unknown fields."""
+    """The request with these fields, and a new request_id if it has none.  Raises RejectedError for unknown fields."""
     values: dict[str, Any] = {
         name: _plain(value)
         for name, value in given.items()
@@ -75,7 +75,7 @@ def training_request(given: Mapping[str, object]) -> TrainingRequest:
 
 
 def _plain(value: Any) -> Any:
-    """With numbers and arrays of NumPy as Python's own."""
+    """The value with NumPy's numbers and arrays turned into Python's."""
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 
 def _search(given: Mapping[str, Any]) -> Search:
-    """`space` may be a mapping too: from a name to its values, or to its range."""
+    """A search; `space` may also be a mapping from names to lists of values or to ranges."""
     _known(given, [field.name for field in fields(Search)], "search")
     space = given.get("space", ())
     if isinstance(space, Mapping):
@@ -105,14 +105,14 @@ _REQUEST_FIELDS = (*(field.name for field in fields(TrainingRequest)), "hyperpar
 
 
 def new_request_id() -> str:
-    """A UUID of version 7: it tells when it was made, so that a watch knows where to begin."""
+    """A UUID of version 7: it contains its time, from which a watch starts to read."""
     value = round(time.time() * 1000) << 80 | int.from_bytes(os.urandom(10))
     value = value & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
     return str(UUID(int=value))
 
 
 def time_of(request_id: str) -> datetime | None:
-    """When a request_id of ours was made; None for those of others."""
+    """When a request_id was made, if it is one of `new_request_id`; else None."""
     try:
         value = UUID(request_id)
     except ValueError:
@@ -123,7 +123,7 @@ def time_of(request_id: str) -> datetime | None:
 
 
 def earliest(request_ids: Iterable[str]) -> datetime | None:
-    """When the first of these was made; None unless all of them tell."""
+    """When the first of these was made; None unless all of them contain their time."""
     times = [time_of(request_id) for request_id in request_ids]
     return min((one for one in times if one is not None), default=None) if all(times) else None
 

@@ -1,6 +1,6 @@
-"""Every setting of the worker: its name, its default, what it takes.
+"""Defines every setting of the worker: its name, its default, and the values it takes.
 
-`load_settings` is the one reader of the environment; a `Settings` made directly reads nothing.
+Only `load_settings` reads the environment; a `Settings` made directly reads nothing.
 `python -m consumer.settings` prints the table that docs/settings.md shows.
 """
 
@@ -45,10 +45,10 @@ def load_settings(
     needs: Collection[str] = WORKER_NEEDS,
     **overrides: Any,
 ) -> Settings:
-    """Reads the settings: `overrides` (by field name) before the environment before the file before the defaults.
+    """Read the settings. In order of precedence: `overrides` (by field name), environment, file, defaults.
 
     Args:
-        environ: in place of the process's environment.
+        environ: replaces the process's environment.
         env_file: may be missing.
         needs: names that have no default and must be set; the embedded worker needs none.
 
@@ -65,7 +65,7 @@ def load_settings(
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        # What pydantic could not derive because of another's error is no error of its own.
+        # A default that pydantic could not compute because of another setting's error is not an error itself.
         wrong = [detail for detail in error.errors() if detail["type"] != "default_factory_not_called"]
         raise SettingsError("\n".join([*lines, *map(_line, wrong)])) from None
     if lines:
@@ -153,7 +153,7 @@ def _drain_timeout(values: dict[str, Any]) -> float:
 
 
 class Shown(NamedTuple):
-    """A default that differs from machine to machine: the words for it, and what finds it from the settings above."""
+    """A default that depends on the machine: its description, and the function that computes it from other settings."""
 
     words: str
     found: Callable[[dict[str, Any]], Any]
@@ -181,8 +181,8 @@ _COUNT = "a whole number from 1"
 
 
 class Settings(BaseSettings):
-    """What the worker was told.  Immutable; secrets do not show in its text.  The names are the environment's, in
-    lower case."""
+    """The worker's settings.  Immutable; str and repr hide secrets.  The field names are those of the environment
+    variables, in lower case."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, env_file_encoding="utf-8")
 
@@ -356,7 +356,7 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
-        """Whether everything is kept on this machine, in DATA_DIR."""
+        """Whether all stores are on this machine, in DATA_DIR."""
         return not self.mongodb_url.get_secret_value()
 
 
@@ -383,7 +383,7 @@ def _contradictions(settings: Settings) -> list[str]:
     if classic and settings.kafka_session_timeout_ms > settings.kafka_max_poll_interval_ms:
         lines.append("KAFKA_SESSION_TIMEOUT_MS takes milliseconds up to KAFKA_MAX_POLL_INTERVAL_MS")
     if settings.kafka_static_membership and not classic:
-        # A restart within the session is refused for good there: UNRELEASED_INSTANCE_ID.
+        # There, a worker that restarts within its session is refused for good: UNRELEASED_INSTANCE_ID.
         lines.append("KAFKA_STATIC_MEMBERSHIP takes false with KAFKA_GROUP_PROTOCOL=consumer")
     return lines
 

@@ -1,4 +1,4 @@
-"""Which adapter serves each store: MongoDB and S3 in production, SQLite and folders when embedded."""
+"""Chooses the adapter of each store: MongoDB and S3 in production, SQLite and folders when embedded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pipeline.registry.mongodb import MongoRegistry
 from pipeline.registry.sqlite import SqliteRegistry
 
 MOST_LOADS = 4
-"""Datasets that a worker reads at once: they come after its trainings, and each may take as much memory as one."""
+"""The most datasets that a worker reads at once: trainings have priority, and a load may take as much memory as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Stores:
     artifacts: ArtifactStore
     datasets: DatasetStore
     close: Callable[[], None] = lambda: None
-    """Ends the connections of a program that goes on without these stores."""
+    """Closes the stores' connections, for a program that goes on without them."""
 
     def prepare(self) -> None:
-        """Create what is missing; raises TransientError while a service is away."""
+        """Create missing tables, indexes and folders; raises TransientError while a service is away."""
         self.ledger.prepare()
         self.registry.prepare()
         self.aliases.prepare()
@@ -54,9 +54,9 @@ class Stores:
 
 
 def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -> Stores:
-    """The stores that the settings name; nothing is asked of them yet. Without MONGODB_URL the embedded ones.
+    """The stores that the settings name, without calling them yet; the embedded ones if MONGODB_URL is not set.
 
-    Their datasets, where they are read at once and not by way of a cache, are read by a loader of this process.
+    Datasets that are read without a cache are read by a loader of this process.
     """
     if settings.embedded:
         return _embedded(settings)
@@ -88,7 +88,7 @@ def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -
 
 
 def open_ready(settings: Settings) -> Stores:
-    """The stores, for a command or a program: the embedded ones are made if they are not there.
+    """The stores for a command or a program, once they answer; missing embedded ones are created.
 
     Raises TransientError if they do not answer.
     """
@@ -96,29 +96,29 @@ def open_ready(settings: Settings) -> Stores:
     if settings.embedded:
         opened.prepare()
     else:
-        opened.ledger.read(("",))  # lists and uploads may take long, so they would wait long for a server that is away
+        opened.ledger.read(("",))  # fails fast: lists and uploads have long time-outs
     return opened
 
 
 def open_cache(settings: Settings, source: DatasetStore, read: Read = reading.read) -> DatasetCache:
-    """The datasets of this machine, shared by all its workers."""
+    """The dataset cache of this machine, shared by all its workers."""
     return DatasetCache(settings.dataset_cache_dir, settings.dataset_cache_bytes, source, read=read)
 
 
 def open_loaders(settings: Settings) -> Loaders:
-    """What reads the datasets of a worker."""
+    """The loaders of a worker."""
     count = min(MOST_LOADS, settings.worker_concurrency + 1)
     return Loaders(count, settings.dataset_load_time, settings.max_training_memory)
 
 
 def loader(settings: Settings) -> Read:
-    """What reads datasets for commands and the client, one at a time; it is started when it is needed."""
+    """Reads datasets for commands and the client, one at a time; its process starts when it is first needed."""
     return _loader(settings.dataset_load_time, settings.max_training_memory).load
 
 
 @cache
 def _loader(max_time_s: float, max_memory_bytes: int) -> Loaders:
-    """One a process; it ends with that."""
+    """The loaders of this process, which end with it."""
     loaders = Loaders(1, max_time_s, max_memory_bytes)
     atexit.register(loaders.stop)
     return loaders

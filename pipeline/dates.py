@@ -1,4 +1,4 @@
-"""The name by which model files of format 1 know `DateFeatures`; newer ones name `tensorfleet.model_types`."""
+"""The name of `DateFeatures` in model files of format 1; newer files use `tensorfleet.model_types`."""
 
 from pipeline.features.dates import DateFeatures
 

@@ -1,4 +1,4 @@
-"""What a result depends on beside request and data: library versions, threads, CPU."""
+"""What a result depends on beside request and data: library versions, threads, CPU, device."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.deep.frameworks import FRAMEWORKS
 
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "matplotlib")
 OPTIONAL = ("optuna",)
-"""On which some results depend, where they are installed."""
+"""Some results depend on these too, if installed."""
 
 
 @cache
 def environment(framework: str = "") -> Mapping[str, str]:
-    """Versions of this worker, its libraries and Python; threads, CPU and device.  The same for a process's life.
+    """Versions of this worker, its libraries and Python; threads, CPU and device.  Constant within a process.
 
-    With a framework of pipeline.deep.frameworks its versions and device too, for which it is imported.
+    With a framework of pipeline.deep.frameworks also its versions and device; this imports the framework.
     """
     device = FRAMEWORKS[framework].networks().device() if framework else "cpu"
     return {**versions(framework), "threads": _threads(), "device": device}
@@ -28,7 +28,7 @@ def environment(framework: str = "") -> Mapping[str, str]:
 
 @cache
 def versions(framework: str = "") -> Mapping[str, str]:
-    """What is the same in all processes of a machine, and imports nothing: versions, and the CPU."""
+    """The part that is equal in all processes of a machine: versions and CPU.  Imports nothing."""
     names = ["tensorfleet-worker", *LIBRARIES]
     optional = [*OPTIONAL, *(FRAMEWORKS[framework].libraries if framework else ())]
     names += [name for name in optional if _version(name) != "unknown"]
@@ -36,7 +36,7 @@ def versions(framework: str = "") -> Mapping[str, str]:
 
 
 def requirements(names: Iterable[str] = ("scikit-learn", "skops", "numpy", "pandas")) -> list[str]:
-    """Pinned requirements of a model, one line each; a worker that is not installed has no version to pin.
+    """Pinned requirements of a model, one per line; a package without a known version is not pinned.
 
     A name may have extras in brackets.
     """
@@ -53,12 +53,12 @@ def _version(package: str) -> str:
 
 
 def _threads() -> str:
-    """Of BLAS and OpenMP, which the parent sets for its trainers."""
+    """The threads of BLAS and OpenMP, which the parent sets for its trainers."""
     return os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
 
 
 def _cpu() -> str:
-    """Architecture and model: the kernels of BLAS are chosen by these."""
+    """Architecture and model, by which BLAS chooses its kernels."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

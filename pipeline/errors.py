@@ -10,14 +10,14 @@ LONGEST_SAID = 1_000
 
 
 class RejectedError(Exception):
-    """The request itself is wrong: it goes to the dead letters and is never tried again.
+    """The request itself is wrong: it goes to the dead letters and is not tried again.
 
-    The message is for the person who sent the request: what is wrong, and what would be right.
+    The message tells the sender of the request what is wrong and what would be right.
     """
 
 
 class WorseError(RejectedError):
-    """A version is not promoted: it is worse than the present one, or nothing shows that it is not."""
+    """A version is not promoted: it is worse than the current one, or cannot be compared with it."""
 
 
 class TransientError(Exception):
@@ -29,18 +29,18 @@ class TransientError(Exception):
 
 
 class AccessDeniedError(Exception):
-    """A service refuses what we ask of it: our credentials or rights are wrong.  The worker cannot go on."""
+    """A service refuses us: our credentials or rights are wrong.  The worker cannot continue."""
 
     def __init__(self, service: str, message: str) -> None:
         super().__init__(f"{service}: {message}")
 
 
 class ProducerLostError(Exception):
-    """A producer of ours can send nothing any more: the worker starts again with a new one."""
+    """A Kafka producer can no longer send: the worker restarts with a new one."""
 
 
 class TrainingFailed(Exception):  # noqa: N818 - a verdict, not a malfunction of ours
-    """The training ended in an error that trying again would only repeat."""
+    """The training ended in an error that another try would only repeat."""
 
 
 class SupersededError(Exception):
@@ -48,20 +48,20 @@ class SupersededError(Exception):
 
 
 class CorruptArtifactError(Exception):
-    """Stored bytes do not have the sha256 that was recorded for them, or are no model file of ours."""
+    """Stored bytes do not have the sha256 that was recorded for them, or are not a model file of ours."""
 
 
 class NotFoundError(Exception):
-    """What was asked for by name does not exist; the message lists what is near."""
+    """Something asked for by name does not exist; the message lists similar names."""
 
 
 _CLASS = re.compile(r"\b[\w.]{0,100}(?:Error|Exception)\b:? *")
 
 
 def said_by(error: BaseException) -> str:
-    """What a library's error says, in one line for the person who sent the request: no class, no path of this machine.
+    """A library's error message in one line, for the sender of the request: without exception class or local paths.
 
-    Nothing of a client of a service, whose errors quote hosts.
+    Not for errors of a service's client: these quote hosts.
     """
     number = error.errno if isinstance(error, OSError) else None
     text = str(error) if number is None or number not in errno.errorcode else os.strerror(number)

@@ -1,8 +1,8 @@
-"""Metrics for events and documents, and the details that are kept in the model file.
+"""Computes metrics for events and documents, and the details that the model file keeps.
 
 All classification metrics come from one confusion matrix and one ranking of the scores.  They equal those of
-sklearn.metrics (a property test holds them to that) at a tenth of the time, which is most of a tiny training.  A
-metric that is not defined is absent, never NaN.
+sklearn.metrics (a property test checks this) and take a tenth of the time, which would be most of a tiny training.  An
+undefined metric is absent, never NaN.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ METRICS = {
     ),
     "regression": ("mae", "r2", "rmse"),
 }  # fmt: skip
-"""The metrics that are measured on the test rows, by task: what a search may go by, and versions are compared by."""
+"""The metrics measured on the test rows, by task: searches optimise them and versions are compared by them."""
 MAIN = {"classification": "accuracy", "regression": "r2"}
 MOST_PREDICTIONS = 10_000
-"""Test predictions kept in a model file; beyond, the first ones."""
+"""The most test predictions that a model file keeps: the first ones."""
 BINS = 10
 _INNER_EDGES = np.linspace(0, 1, BINS + 1)[1:-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a classifier says of some rows.
+    """A classifier's answers for some rows.
 
     Attributes:
         predicted: shape (rows,), places in the sorted labels of the whole dataset.
-        scores: shape (rows, len(seen)): one score a class, the higher the likelier; None where it gives none.
-        seen: the classes that it was fitted on, as such places.
+        scores: shape (rows, len(seen)): one score per class, higher is more likely; None if the model gives none.
+        seen: the classes that the model was fitted on, as places in the same labels.
         probabilities: whether the scores are probabilities.
     """
 
@@ -57,9 +57,9 @@ class Scored:
 
 
 def ask(model: Any, prepared: Any, classes: NDArray[Any]) -> Scored:
-    """Let a fitted classifier predict prepared rows.  `classes` are all sorted labels, of which it may know some."""
+    """Let a fitted classifier predict prepared rows.  `classes` are all sorted labels; the model may know only some."""
     seen = np.searchsorted(classes, model.classes_)
-    if isinstance(model, ForestClassifier):  # its predict() is this, and asks every tree again
+    if isinstance(model, ForestClassifier):  # its predict() does the same, and would ask every tree again
         probabilities = np.asarray(model.predict_proba(prepared), dtype=np.float64)
         return Scored(seen[probabilities.argmax(axis=1)], probabilities, seen, True)
     predicted = np.searchsorted(classes, model.predict(prepared))
@@ -76,7 +76,8 @@ def ask(model: Any, prepared: Any, classes: NDArray[Any]) -> Scored:
 def score(model: Any, rows: Any, actual: NDArray[Any], classes: NDArray[Any]) -> Metrics:
     """The metrics of a fitted model on these rows.
 
-    `classes` are all sorted labels, and `actual` places in them; for regression there are none, and it is the target.
+    `classes` are all sorted labels and `actual` are places in them.  For regression `classes` is empty and `actual` is
+    the target.
     """
     if not len(classes):
         return regression(actual, model.predict(rows))
@@ -93,7 +94,7 @@ def classification(actual: Codes, scored: Scored, n_classes: int) -> Metrics:
     told = support + counts.sum(axis=0) > 0
     metrics = {"accuracy": np.trace(counts) / len(actual), "balanced_accuracy": recall[support > 0].mean()}
     for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-        metrics[name] = np.average(values, weights=support)  # not values @ support, which rounds in another order
+        metrics[name] = np.average(values, weights=support)  # values @ support rounds differently
         metrics[f"{name}_macro"] = values[told].mean()
     metrics["roc_auc"] = _roc_auc(actual, scored)
     return defined({**metrics, **_of_probabilities(actual, scored, n_classes)})
@@ -111,21 +112,21 @@ def regression(actual: NDArray[np.float64], predicted: NDArray[np.float64]) -> M
 
 
 def scores(data: Examples, model: Any, rows: Any, places: Codes) -> Metrics:
-    """How well a fitted model does on these rows, prepared for it, whose places among the examples are given."""
+    """The metrics of a fitted model on prepared rows; `places` are their places among the examples."""
     return score(model, rows, actual(data, places), data.classes)
 
 
 def actual(data: Examples, places: Codes) -> NDArray[Any]:
-    """What `score` takes of these rows: their places in the classes, or their targets."""
+    """The `actual` argument of `score` for these rows: their places in the classes, or their targets."""
     return data.codes[places] if len(data.classes) else data.target[places]
 
 
 def loss_curve(model: Any) -> dict[str, Any] | None:
-    """What a fitted estimator's loss was after each epoch; None where it does not say.
+    """A fitted estimator's loss after each epoch; None if it does not keep it.
 
-    {"epoch": [1, 2, ...], "loss": [...]} and, where some training rows were held back, "validation_loss" or
-    "validation_score" (accuracy or r2), all of one length.  An estimator tells it by the attributes that scikit-learn's
-    networks have, or by `history_`, a mapping of the same names without the epochs.
+    The result is {"epoch": [1, 2, ...], "loss": [...]} and, if some training rows were held back, "validation_loss" or
+    "validation_score" (accuracy or r2), all of equal length.  An estimator provides it by the attributes of
+    scikit-learn's networks, or by `history_`, a mapping with the same names except the epochs.
     """
     model = getattr(model, "regressor_", model)
     told = getattr(model, "history_", None)
@@ -141,7 +142,7 @@ def loss_curve(model: Any) -> dict[str, Any] | None:
 
 
 def baseline_accuracy(train: Codes, test: Codes) -> float:
-    """The test accuracy of always naming the most frequent class of the training part."""
+    """The test accuracy of always predicting the most frequent class of the training part."""
     return float((test == np.bincount(train).argmax()).mean())
 
 
@@ -162,7 +163,7 @@ def over_folds(folds: Sequence[Metrics]) -> Metrics:
 
 
 def classification_details(actual: Codes, scored: Scored, classes: Sequence[str], places: Codes) -> dict[str, Any]:
-    """For the model file: confusion matrix (rows are the truth), per class, and the test predictions.
+    """Details for the model file: confusion matrix (rows are the truth), metrics per class, and the test predictions.
 
     `places` are the test rows' places in the dataset.  `actual`, `predicted` and `seen` are places in `classes`.
     """
@@ -195,13 +196,13 @@ def regression_details(actual: NDArray[np.float64], predicted: NDArray[np.float6
 
 
 def confusion(actual: Codes, predicted: Codes, n_classes: int) -> NDArray[np.int64]:
-    """Counts of shape (n_classes, n_classes): the truth down, the prediction across."""
+    """Counts of shape (n_classes, n_classes): rows are the truth, columns the prediction."""
     cells = np.bincount(actual * n_classes + predicted, minlength=n_classes**2)
     return cells.reshape(n_classes, n_classes).astype(np.int64)
 
 
 def per_class(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
-    """precision, recall, f1 (0 where there is nothing to divide by) and support, each of shape (classes,)."""
+    """precision, recall, f1 (0 if undefined) and support, each of shape (classes,)."""
     hits = np.diagonal(counts).astype(np.float64)
     predicted, support = counts.sum(axis=0), counts.sum(axis=1)
     ratios = (hits / np.maximum(of, 1) for of in (predicted, support))
@@ -209,12 +210,12 @@ def per_class(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
 
 
 def defined(metrics: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Metrics:
-    """Without those that are None or not finite; plain floats."""
+    """The metrics as floats, without those that are None or not finite."""
     return {name: float(value) for name, value in dict(metrics).items() if value is not None and np.isfinite(value)}
 
 
 def _roc_auc(actual: Codes, scored: Scored) -> float | None:
-    """One-vs-rest, macro (Mann-Whitney); undefined unless the rows hold just the classes of training."""
+    """One-vs-rest, macro-averaged (Mann-Whitney); undefined unless the rows contain exactly the training classes."""
     if scored.scores is None or not np.isfinite(scored.scores).all():
         return None
     is_class = actual[:, None] == scored.seen
@@ -229,10 +230,10 @@ def _roc_auc(actual: Codes, scored: Scored) -> float | None:
 
 
 def _of_probabilities(actual: Codes, scored: Scored, n_classes: int) -> dict[str, float | None]:
-    """log_loss, brier and calibration_error; nothing without probabilities.
+    """log_loss, brier and calibration_error; empty without probabilities.
 
-    brier is the mean squared distance to the truth (Brier 1950), halved for two classes as scikit-learn does: 0 to 1,
-    and 0 to 2 for more.  A class that training had no row of has the probability 0 in it; log_loss is undefined then.
+    brier is the mean squared distance to the truth (Brier 1950): 0 to 1 for two classes, halved as scikit-learn does,
+    and 0 to 2 for more.  A class without training rows has probability 0 in it; log_loss is then undefined.
     """
     chances = scored.scores
     if chances is None or not scored.probabilities or not np.isfinite(chances).all():
@@ -250,10 +251,10 @@ def _of_probabilities(actual: Codes, scored: Scored, n_classes: int) -> dict[str
 
 
 def calibration_error(actual: Codes, chances: NDArray[np.float64], seen: Codes) -> float:
-    """The expected calibration error, 0 to 1: how far the probability of the likeliest class is from being right.
+    """The expected calibration error, 0 to 1: how far the probability of the most likely class is from its accuracy.
 
-    Rows are put into ten bins of equal width by that probability, (0, 0.1] to (0.9, 1]; in each, the mean probability
-    is compared with the share of rows that are right, and the differences are averaged by rows (Naeini, Cooper and
+    Rows are put into ten bins of equal width by that probability, (0, 0.1] to (0.9, 1].  In each bin the mean
+    probability is compared with the share of correct rows; the differences are averaged by rows (Naeini, Cooper and
     Hauskrecht 2015; Guo et al. 2017).
     """
     bins, sure, right = _by_certainty(actual, chances, seen)
@@ -263,7 +264,7 @@ def calibration_error(actual: Codes, chances: NDArray[np.float64], seen: Codes) 
 def calibration(
     actual: Codes, chances: NDArray[np.float64], seen: Codes
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
-    """Of each bin that has rows: the mean probability of the likeliest class, the share that was right, its rows."""
+    """For each bin with rows: the mean probability of the most likely class, the share that was right, its rows."""
     bins, sure, right = _by_certainty(actual, chances, seen)
     rows = np.bincount(bins)
     filled = rows > 0
@@ -274,7 +275,7 @@ def calibration(
 def _by_certainty(
     actual: Codes, chances: NDArray[np.float64], seen: Codes
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.bool_]]:
-    """Of each row its bin, the probability of its likeliest class, and whether that is the true one."""
+    """For each row its bin, the probability of its most likely class, and whether that class is the true one."""
     likeliest = chances.argmax(axis=1)
     sure = chances[np.arange(len(actual)), likeliest]
     return np.searchsorted(_INNER_EDGES, sure), sure, seen[likeliest] == actual

@@ -1,7 +1,7 @@
-"""What flows through the worker: a request, and the outcome it ends in.
+"""The records that flow through the worker: a request, and the outcome it ends in.
 
-Every record here is frozen.  Datetimes are aware, UTC, and cut to milliseconds, which is what Avro's
-`timestamp-millis` and BSON keep: a record that was stored and read back equals the one that was written.
+All records are frozen.  Datetimes are aware, UTC, and cut to milliseconds, the resolution of Avro's `timestamp-millis`
+and BSON: a record read back from a store equals the one written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EVENTS = UUID("6f0f4f0c-6d39-5d4c-9b80-2f5ad1f0c9a1")
 
 
 def event_id(request_id: str, kind: str) -> str:
-    """The id of the one event of this kind about this request: redoing a step gives the same id."""
+    """The id of the one event of this kind for this request; repeating a step gives the same id."""
     return str(uuid5(EVENTS, f"{request_id}/{kind}"))
 
 
@@ -39,9 +39,9 @@ def fields_of(record: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How the dataset is split, and whether folds are scored inside the training part.
+    """How the dataset is split, and whether the training part is cross-validated.
 
-    With `report`, importance and learning curve are found too, and the model file holds a page and a card.
+    With `report`, importance and learning curve are computed too, and the model file holds a page and a card.
     """
 
     test_size: float = 0.2
@@ -53,15 +53,16 @@ class Evaluation:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """What later releases have added is left out."""
+        """Ignores fields that later releases add."""
         return cls(**{f.name: document[f.name] for f in fields(cls) if f.name in document})
 
 
 @dataclass(frozen=True, slots=True)
 class SearchDimension:
-    """One hyperparameter, and what is tried for it: `values`, or a range from `low` to `high`, both included.
+    """One hyperparameter and the values to try: `values`, or a range from `low` to `high`, both included.
 
-    A range is drawn from, on a logarithmic scale with `log`; with a `step` it is the values so far apart.
+    Values are drawn from a range, on a logarithmic scale with `log`.  With a `step` the range is a list of values that
+    far apart.
     """
 
     name: str
@@ -119,7 +120,7 @@ class TrainingRequest:
 
     @property
     def model_key(self) -> str:
-        """`project/model_name`: what is trained in order and counts versions together."""
+        """`project/model_name`: its requests are trained in order, and its versions are numbered together."""
         return f"{self.project}/{self.model_name}"
 
     @classmethod
@@ -159,7 +160,7 @@ class ErrorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a request did not end in a model, for the person who sent it."""
+    """Why a request did not end in a model, for its sender."""
 
     kind: str
     message: str
@@ -167,13 +168,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class StoredArtifact:
-    """Where a model file lies, under an immutable key.
+    """Where a model file is stored, under an immutable key.
 
     Attributes:
-        uri: `gridfs://…`, `s3://…` or `file://…`; the store that wrote it reads it back.
-        sha256: of the whole file, hexadecimal; checked before anything in it is read.
+        uri: `gridfs://…`, `s3://…` or `file://…`; the store that wrote the file reads it.
+        sha256: of the whole file, hexadecimal; checked before anything in it is parsed.
         size_bytes: of the whole file.
-        file_id: the GridFS `_id` as text, null where the file is elsewhere.
+        file_id: the GridFS `_id` as text; None if the file is elsewhere.
     """
 
     uri: str
@@ -184,13 +185,13 @@ class StoredArtifact:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A trained and stored model: all that its event and its registry document hold, but the version.
+    """A trained and stored model: all fields of its event and registry document except the version.
 
-    `name` is the semantic name; `training_time` is in seconds; `signature` lists the input columns with their
-    types; `environment` is what the result depends on (library versions, threads, CPU); `split` is a sha256 that two
-    models share whose metrics were measured on the same rows, empty where that is not known; `evaluation` is how they
-    were split; `reuse_key` is what models share that are the same (pipeline.training.reuse_key), empty where another
-    training may give another; `reused_from` names the version whose result this one is (`model_name@v3`).
+    `name` is the semantic name.  `training_time` is in seconds.  `signature` lists the input columns with their types.
+    `environment` is what the result depends on (library versions, threads, CPU).  `split` is a sha256 that is equal if
+    two models' metrics were measured on the same rows, empty if unknown.  `evaluation` is how the rows were split.
+    `reuse_key` is equal for equal models (pipeline.training.reuse_key), empty if another training may give another
+    model.  `reused_from` names the version whose result this one reuses (`model_name@v3`).
     """
 
     model_id: str
@@ -225,7 +226,7 @@ class Model:
     reused_from: str | None = None
 
     def __post_init__(self) -> None:
-        """Sequences become tuples: stores give lists back, and a model read back equals the one that was written."""
+        """Make sequences tuples: stores return lists, and a model read back must equal the one written."""
         for name in ("features", "classes", "signature", "warnings"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
@@ -288,9 +289,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A model with its version: what one registry document holds.
+    """A model with its version: the content of one registry document.
 
-    `archived_at` is the one field that changes: no event holds it.
+    Only `archived_at` ever changes; no event contains it.
     """
 
     request_id: str
@@ -303,7 +304,7 @@ class RegisteredModel:
 
     @classmethod
     def of(cls, outcome: Outcome, version_number: int) -> Self:
-        """What a REGISTERED outcome becomes with its version."""
+        """The registered model of a REGISTERED outcome.  Raises ValueError for an outcome without a model."""
         if outcome.model is None:
             raise ValueError(f"{outcome.request_id} ended {outcome.kind}: there is no model to register")
         about = (outcome.request_id, outcome.correlation_id, outcome.worker_id)

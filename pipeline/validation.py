@@ -1,7 +1,7 @@
-"""Checks a request before its data is seen.
+"""Checks a request before its data is read.
 
-The parent checks a request with this before it is claimed, so that a hopeless one costs no trainer; everything that
-needs the rows is said by `pipeline.features.examples`, in the trainer.
+The parent calls this before it claims a request, so that an invalid one costs no trainer.  Checks that need the rows
+are in `pipeline.features.examples`, which runs in the trainer.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ LONGEST_COLUMN = 1_000
 MOST_FEATURES = 20_000
 LARGEST_SEED = 2**32 - 1
 LARGEST_REQUEST_BYTES = 114_688
-"""Of a request as JSON: what one datagram to a trainer takes (131,072), less what goes with it."""
+"""The largest request as JSON: one datagram to a trainer (131,072 bytes) less what is sent with it."""
 
 
 def check(request: TrainingRequest) -> None:
-    """Raises RejectedError with everything that is wrong with the request, and what would be right.
+    """Raises RejectedError that lists everything wrong with the request, and what would be right.
 
-    One that is too large is not looked at further, so that what it costs is bounded.
+    A request that is too large is not checked further, which bounds the cost.
     """
     _check_size(request)
     wrong = [*_names(request), *_evaluation(request.evaluation), *_limits(request), *_tags(request.tags)]

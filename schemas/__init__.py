@@ -1,8 +1,8 @@
-"""The Avro schemas of everything on the wire, and the AsyncAPI document that ties them to topics.
+"""The Avro schemas of all Kafka messages, and the AsyncAPI document that assigns them to topics.
 
-Package data, read on first use and never changed by a reader: treat what comes back as read-only.  The schema of a
-record is the file of its topic; a release that changes one moves the former text to `earlier/`, from where readers
-still know it.  Record names and the namespace never change, and every later field is `["null", T]` with default null.
+Package data, read on first use.  Readers never change it: treat what is returned as read-only.  The schema of a record
+is the file of its topic.  A release that changes one moves the former text to `earlier/`, where readers still find it.
+Record names and the namespace never change, and every later field is `["null", T]` with default null.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ _TOPICS = {
 
 @cache
 def text(record: RecordType) -> str:
-    """The schema as it is written down, comments for people included."""
+    """The schema's text, including comments for people."""
     return (files(__name__) / f"{record.topic}.avsc").read_text("utf-8")
 
 
 @cache
 def schema(record: RecordType) -> dict[str, Any]:
-    """The schema that this release writes and reads into."""
+    """The schema that this release writes, and reads into."""
     loaded: dict[str, Any] = json.loads(text(record))
     return loaded
 
 
 @cache
 def released(record: RecordType) -> tuple[dict[str, Any], ...]:
-    """Every schema of this record that was ever released, the current one first."""
+    """Every released schema of this record, the current one first."""
     earlier = files(__name__) / "earlier"
     names = sorted(f.name for f in earlier.iterdir()) if earlier.is_dir() else []
     former = [json.loads((earlier / name).read_text("utf-8")) for name in names if name.endswith(".avsc")]

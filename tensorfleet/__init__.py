@@ -1,4 +1,4 @@
-"""What other programs import of TensorFleet worker; everything else is internal and may change.
+"""Exports what other programs may import of TensorFleet worker; all else is internal and may change.
 
     from tensorfleet import Client, load_model
 
@@ -7,7 +7,7 @@
     model = load_model("flowers")
     print(model.predict([{"sepal length": 5.1, "sepal width": 3.5, "petal length": 1.4, "petal width": 0.2}]).labels)
 
-Each name is imported when it is used: a program that only predicts loads no Kafka client.
+Each name is imported on first use: a program that only predicts loads no Kafka client.
 """
 
 from __future__ import annotations

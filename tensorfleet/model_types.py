@@ -1,6 +1,6 @@
-"""The names of our own types in model files.
+"""Exports our own types under the names that model files use.
 
-A name that a release has written stays here for ever: files that are stored hold it, and MLflow imports it.
+A name that a release has used must stay here: stored files contain it, and MLflow imports it.
 """
 
 from pipeline.deep.classifiers import KerasCNN, KerasDNN, TorchCNN, TorchLogistic, TorchLSTM, TorchMLP, TorchTransformer

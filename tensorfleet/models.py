@@ -15,21 +15,22 @@ from pipeline.model_files.model_file import LoadedModel
 
 
 def load_model(model: str | Path, *, sha256: str | None = None, **named: Any) -> LoadedModel:
-    """A model that scores raw rows: `load_model("flowers@production").predict(frame)`.
+    """Load a model that scores raw rows: `load_model("flowers@production").predict(frame)`.
 
     Args:
         model: `NAME` (the newest version), `NAME@v3` or `NAME@production`, each also as `PROJECT/NAME…`; or a Path, or
             a str that ends in .zip: a model file, or the folder that one was unpacked to.
-        sha256: that the file must have; it is checked before anything in it is read.  A registered model must have the
-            one that was registered in any case.
-        named: settings, as in `mongodb_url="mongodb://…"`; they come before the environment, `.env`, and the
-            `tensorfleet-data` of a `tensorfleet dev` in this folder.  With TENSORFLEET_PROJECT it keeps to that one.
+        sha256: the hash that the file must have, checked before anything in it is read.  A registered model is always
+            checked against its registered hash.
+        named: settings, as in `mongodb_url="mongodb://…"`; they have precedence over the environment, `.env`, and the
+            `tensorfleet-data` of a `tensorfleet dev` in this folder.  With TENSORFLEET_PROJECT only models of that
+            project are found.
 
     Raises:
         NotFoundError: there is no such model, version or alias.
         FileNotFoundError: there is no such file.
-        CorruptArtifactError: the file is not the one that was registered, or no model file.
-        RejectedError: `model` is no name of a model, or one of another project.
+        CorruptArtifactError: the file is not the registered one, or not a model file.
+        RejectedError: `model` is not a model's name, or names one of another project.
         SettingsError: no store is named.
         TransientError: a store does not answer.
     """
@@ -50,7 +51,7 @@ def load_model(model: str | Path, *, sha256: str | None = None, **named: Any) ->
 
 
 def _registered(name: str, sha256: str | None, settings: Settings, *, anywhere: bool) -> LoadedModel:
-    """`anywhere`: of the stores of a `tensorfleet dev` too."""
+    """With `anywhere`, a `tensorfleet dev`'s stores are used too."""
     reference = model_reference(name, settings.tensorfleet_project)
     stores = open_stores(with_stores(settings) if anywhere else settings)
     try:

@@ -1,7 +1,7 @@
-"""The command line, `tensorfleet`: one module a command or group of commands.
+"""Defines the command line, `tensorfleet`: one module per command or group of commands.
 
-The modules are light, since all of them are loaded for `--help`; what they need of Kafka, stores and models is
-imported where it is used, most of it in `consumer.cli.context`.
+The modules are light, since `--help` loads all of them; Kafka clients, stores and models are imported where they are
+used, mostly in `consumer.cli.context`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=arguments, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
-    except BrokenPipeError:  # whoever read the lines has enough
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
@@ -96,11 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explained(error: Exception) -> Stop | None:
-    """The line and the exit code for an error that is no bug."""
+    """The line and the exit code for an error that is not a bug."""
     if isinstance(error, Stop):
         return error
     if isinstance(error, typer.TyperException):
-        if not error.format_message():  # help was asked for by saying nothing
+        if not error.format_message():  # no arguments: help was shown
             return Stop("", WRONG_USE)
         path = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
         return Stop(f"{error.format_message().rstrip('.')}; see `{path} --help`", WRONG_USE)

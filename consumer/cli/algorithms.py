@@ -1,4 +1,4 @@
-"""`tensorfleet algorithms`: what can be asked for, and with which hyperparameters."""
+"""`tensorfleet algorithms`: lists the algorithms and their hyperparameters."""
 
 from __future__ import annotations
 

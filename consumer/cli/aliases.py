@@ -1,4 +1,4 @@
-"""`tensorfleet models aliases`, `promote`, `rollback` and `unalias`: which version an alias points to."""
+"""`tensorfleet models aliases`, `promote`, `rollback`, `unalias`: show and change what aliases point to."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _without_alias(model: str, project: str | None) -> ModelReference:
 
 
 def _tell(stores: Stores, changed: Alias, as_json: bool) -> None:
-    """Announce the change at once; a worker does it where that cannot be done."""
+    """Announce the change at once; if that fails, a worker does it later."""
     from consumer.events.errors import MissingTopicsError
     from consumer.publishing.alias_events import news
     from consumer.settings import SettingsError
@@ -147,7 +147,7 @@ def _tell(stores: Stores, changed: Alias, as_json: bool) -> None:
 
 
 def _tell_if_archived(stores: Stores, alias: Alias) -> None:
-    """What pipeline.lifecycle.archiving leaves to be mended where a command has died in the middle."""
+    """Point out an archived version under an alias, which a command that died while archiving may leave."""
     if alias.version_number is None:
         return
     found = stores.registry.get(alias.project, alias.model_name, alias.version_number)

@@ -1,4 +1,4 @@
-"""`tensorfleet models archive`: puts a version away, and takes it out again."""
+"""`tensorfleet models archive`: hides a version, or shows it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tensorfleet artifacts`: the files behind the models, and clearing up after trainings that left some behind."""
+"""`tensorfleet artifacts`: deletes files that trainings have left in the artifact store."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def collect(
 
 
 def _rows(found: Iterable[Judged], seen: Counter[str], dry_run: bool) -> Iterator[Document]:
-    """One for each piece of garbage; the others are counted."""
+    """A row for each piece of garbage; the other artifacts are only counted."""
     for judged in found:
         seen[judged.fate] += 1
         if judged.fate == "garbage":

@@ -1,4 +1,4 @@
-"""`tensorfleet models compare` and `leaderboard`: versions side by side, and the best on a dataset."""
+"""`tensorfleet models compare` and `leaderboard`: show versions side by side, and the best on a dataset."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _place(one: RegisteredModel, rank: int, test: int, metric: str) -> Document:
 
 
 def _names(found: Sequence[RegisteredModel]) -> list[str]:
-    """As short as they tell the models apart."""
+    """The shortest names that tell the models apart."""
     models = {(one.model.project, one.model.model_name) for one in found}
     names = [one.version if len(models) == 1 else f"{one.model.model_name}@{one.version}" for one in found]
     if len({one.model.project for one in found}) > 1:

@@ -1,4 +1,4 @@
-"""What commands work with: settings, the client, the stores.  Imported at use, since `--help` needs none of it."""
+"""Opens what commands use: settings, client, stores.  Imports them late, as `--help` needs none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMEOUT_S = 10.0
 
 
 def kafka_settings() -> Settings:
-    """Settings that name a Kafka, the one of a running `tensorfleet dev` included."""
+    """Settings that name a Kafka, which may be that of a running `tensorfleet dev`."""
     from consumer.embedded import resolve
 
     return resolve(any_settings())
@@ -36,7 +36,7 @@ def worker_settings() -> Settings:
 
 
 def scope(project: str | None) -> str | None:
-    """The project that a command keeps to: the one that is named, else TENSORFLEET_PROJECT; None is all of them."""
+    """The project that a command is limited to: the one named, else TENSORFLEET_PROJECT; None means all."""
     from pipeline.errors import RejectedError
     from pipeline.jobs import NAME
 
@@ -54,7 +54,7 @@ def client(settings: Settings | None = None, project: str | None = None) -> Clie
 
 
 def stores(settings: Settings | None = None) -> Stores:
-    """The stores that are named, those of a `tensorfleet dev` included; see `open_ready`."""
+    """The stores that the settings name, or those of a `tensorfleet dev`; see `open_ready`."""
     from consumer.embedded import with_stores
     from consumer.stores import open_ready
 
@@ -62,9 +62,9 @@ def stores(settings: Settings | None = None) -> Stores:
 
 
 def registered(model: str, project: str | None) -> tuple[Stores, RegisteredModel]:
-    """The stores, and the version in them that `NAME`, `NAME@v3` or `NAME@alias` means.
+    """The stores, and the version that `NAME`, `NAME@v3` or `NAME@alias` refers to.
 
-    Raises NotFoundError with what there is.
+    Raises NotFoundError, which lists what exists.
     """
     from pipeline.lifecycle.references import find_model, model_reference
 
@@ -74,9 +74,9 @@ def registered(model: str, project: str | None) -> tuple[Stores, RegisteredModel
 
 
 def table_of(name: str, file: str) -> pa.Table:
-    """The rows of a file that somebody names, `-` for standard input, as the dataset of this name; read by a loader.
+    """The rows of a file (`-`: standard input), read by a loader as a dataset of this name.
 
-    Raises RejectedError that says what is wrong with it.
+    Raises RejectedError, which says what is wrong with the file.
     """
     from consumer.cli.values import content_of
     from consumer.stores import loader

@@ -1,4 +1,4 @@
-"""`tensorfleet datasets restore`, `prune` and `export`: what a dataset was before."""
+"""`tensorfleet datasets restore`, `prune` and `export`: work on a dataset's older versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tensorfleet datasets`: what can be learned from, adding to it, and its versions."""
+"""`tensorfleet datasets`: lists, shows and imports datasets."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def import_dataset(
     """Store a dataset under a name, and show the types it was read with; what the name had stays as a version."""
     from pipeline.datasets import Origin
     from pipeline.datasets.names import check_free
-    from pipeline.datasets.tables import about, check_target, last_target
+    from pipeline.datasets.tables import about, check_target
 
     if name is None and file == "-":
         raise Stop("--name must be given for standard input", WRONG_USE)
@@ -97,7 +97,7 @@ def import_dataset(
     table = context.table_of(name, file)
     with about(name):
         check_target(table, target)
-    found = _described(name, table, target or last_target(table))
+    found = _described(name, table, target)
     if not as_json:
         _show(found)
     source = context.stores().datasets
@@ -136,7 +136,7 @@ def _document(one: DatasetSummary) -> dict[str, Any]:
     }
 
 
-def _described(name: str, table: pa.Table, target_column: str) -> dict[str, Any]:
+def _described(name: str, table: pa.Table, target_column: str | None) -> dict[str, Any]:
     from pipeline.datasets.profiles import profile_columns, task_of
     from pipeline.datasets.tables import canonical, profile
 
@@ -205,7 +205,7 @@ def _values(one: Document) -> str:
 
 
 def _short(value: object) -> str:
-    """A date without its time where it has none."""
+    """A value in at most SHOWN_TEXT characters; a date without a time of 00:00:00."""
     text = str(value).removesuffix(" 00:00:00") if isinstance(value, datetime) else shown(value)
     return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}…"
 

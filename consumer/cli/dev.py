@@ -1,4 +1,4 @@
-"""`tensorfleet dev`: the embedded fleet, kept running."""
+"""`tensorfleet dev`: keeps the embedded fleet running."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 WRONG_USE = 2
 QUICK_S = 15.0
-"""A worker that lives shorter has not really started."""
+"""A worker that ends before this has failed to start."""
 QUICK_DEATHS = 3
 DRAIN_MORE_S = 30.0
-"""Beyond DRAIN_TIMEOUT, which the worker keeps by itself."""
+"""Added to DRAIN_TIMEOUT, which the worker enforces itself."""
 
 
 def dev() -> None:

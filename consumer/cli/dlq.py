@@ -1,4 +1,4 @@
-"""`tensorfleet dlq`: the dead letters, and sending them again."""
+"""`tensorfleet dlq`: lists dead letters, shows them, and sends them again."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def replay(
 
 
 def _check(reasons: list[str] | None) -> None:
-    """Raises Stop for a reason that no dead letter has: nothing found would be the wrong answer."""
+    """Raises Stop for an unknown reason: finding no letters would be misleading."""
     from consumer.events.errors import REASONS
 
     for unknown in set(reasons or ()) - {*REASONS}:
@@ -138,7 +138,7 @@ def _check(reasons: list[str] | None) -> None:
 
 
 def _first(since: str | None) -> datetime:
-    """From when on letters count."""
+    """The time from which on letters count."""
     ago_s, always = seconds(since, "--since"), datetime.min.replace(tzinfo=UTC)
     try:
         return always if ago_s is None else datetime.now(UTC) - timedelta(seconds=ago_s)
@@ -147,7 +147,7 @@ def _first(since: str | None) -> datetime:
 
 
 def _within(letters: Iterable[Letter], project: str | None) -> list[Letter]:
-    """Those of the project; bytes that do not decode do not tell whose they are, and belong to none."""
+    """The letters of the project; those that do not decode belong to none."""
     return [one for one in letters if project is None or (one.record is not None and one.record["project"] == project)]
 
 

@@ -1,4 +1,4 @@
-"""`tensorfleet doctor`: looks at everything a worker needs, and says of each what to do."""
+"""`tensorfleet doctor`: checks everything that a worker needs, and says what to do about faults."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 SPARE_BYTES = 2**30
 SKEW_S = 2.0
-"""Leases last 10 s and are renewed each 3 s, by the store's clock; people read our logs by ours."""
+"""Leases last 10 s and are renewed every 3 s by the store's clock; log lines have this machine's time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one look has found; `remedy` is what to do, where something is wrong.  A warning stops no worker."""
+    """The result of one check; `remedy` is what to do if something is wrong.  A warning stops no worker."""
 
     about: str
     ok: bool
@@ -79,10 +79,10 @@ def _findings() -> Iterator[Finding]:
 def _looked(
     about: str, remedy: str, look: Callable[[], Iterator[Finding]], *, warning: bool = False
 ) -> Iterator[Finding]:
-    """The findings, or one that says that there was no answer."""
+    """The findings of a check, or one that says that the service did not answer."""
     try:
         yield from look()
-    except Exception as error:  # noqa: BLE001 - whatever a service says when asked is a finding
+    except Exception as error:  # noqa: BLE001 - any error of a service is a finding
         yield Finding(about, False, one_line(str(error))[:300] or type(error).__name__, remedy, warning)
 
 
@@ -104,7 +104,7 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
     if missing:
         yield Finding("topics", False, f"missing: {', '.join(missing)}", "run `tensorfleet topics create`", code=2)
         return
-    asked = () if settings.embedded else topics  # the embedded broker tells no configuration
+    asked = () if settings.embedded else topics  # the embedded broker does not report topic configuration
     different = [
         f"{topic.name} {one['name']} is {one['is']}, would be {one['should_be']}"
         for topic in asked
@@ -141,7 +141,7 @@ def _schemas(url: str) -> Iterator[Finding]:
 
 
 def _dask(address: str) -> Iterator[Finding]:
-    """Whether there are workers, and whether they have our libraries: without that they are not used."""
+    """Whether the cluster has workers, with our versions of the libraries: searches use no others."""
     from pipeline.search.cluster import connect, versions
 
     with connect(address, context.TIMEOUT_S) as client:
@@ -197,7 +197,7 @@ def _clock(url: str) -> Iterator[Finding]:
 
 
 def _artifact(stores: Stores, name: str, count: int) -> Iterator[Finding]:
-    """Put something, get it back, delete it."""
+    """Store an artifact, read it back, delete it."""
     from pipeline.artifacts import NewArtifact
 
     content = bytes(count)

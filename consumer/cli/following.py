@@ -1,4 +1,4 @@
-"""Following requests to their end: bars on a terminal, a line an event in a pipe, the events themselves with --json."""
+"""Follows requests to their end: bars on a terminal, one line per event in a pipe, events with --json."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ REGISTERED = "REGISTERED"
 FIRST_METRICS = ("accuracy", "f1", "r2", "rmse", "train_accuracy", "test_accuracy")
 INTERRUPTED = 130
 NAMED = 10
-"""Requests whose ids are shown above the bars, which name their models."""
+"""The most requests whose ids are shown above the bars, which show model names."""
 
 
 class View(Protocol):
-    """Shows events while they come."""
+    """Shows events as they come."""
 
     def show(self, event: Event) -> None: ...
 
@@ -106,7 +106,7 @@ class _Lines:
 
 
 class _Bars:
-    """One bar a request: stage, fraction, what it does, and the time since its first event."""
+    """One bar per request: stage, fraction, message, and the time since its first event."""
 
     def __init__(self, progress: Progress, request_ids: Sequence[str]) -> None:
         self._progress = progress
@@ -217,7 +217,7 @@ def _show_model(registered: Event) -> None:
 
 
 def headline(metrics: Mapping[str, float]) -> str:
-    """The metrics that people ask for first, as far as there are any."""
+    """The most important metrics, as far as there are any."""
     return "  ".join(f"{name} {shown(metrics[name])}" for name in FIRST_METRICS if name in metrics)
 
 

@@ -1,9 +1,9 @@
-"""Dead letters: reading them, and what a replay sends for each.
+"""Reads dead letters, and decides what a replay sends for each.
 
-Replaying twice never doubles.  A letter whose bytes decode becomes the request `{request_id}.r{n}` with the least n
-that either nobody has claimed or whose claim holds this very content: the same letter always finds the same id, and
-a worker trains an id once.  Bytes that do not decode are sent as they are, with a header that names the first letter
-that held them; of all letters with one such name only the newest is sent again.
+A second replay trains nothing twice.  A letter whose bytes decode becomes the request `{request_id}.r{n}`, with the
+lowest n that is not claimed, or is claimed with the same content: the same letter always gets the same id, and workers
+train an id once.  Bytes that do not decode are sent as they are, with a header that names their first dead letter; of
+all letters with the same header only the newest is sent again.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from pipeline.ledger import Entry, Ledger
 from schemas import RecordType
 
 REPLAY_OF = "replay_of"
-"""The tag of a replayed request: the request_id that it began with."""
+"""The tag of a replayed request, with the request_id of the original one."""
 FIRST_LETTER = "tensorfleet.replay_of"
-"""The header of replayed bytes that do not decode: where their first dead letter lies."""
+"""The header of replayed bytes that do not decode: the place of their first dead letter."""
 CANDIDATES = 10
 TOO_LARGE = f"with a new request_id it has more than {MAX_MESSAGE_BYTES:,} bytes: submit a smaller one"
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter.  `record` is what its bytes say; where they do not decode it is None, `request_id` maybe not."""
+    """One dead letter.  `record` is decoded from its bytes, None if that fails; `request_id` may be known even then."""
 
     partition: int
     offset: int
@@ -63,7 +63,7 @@ class Letter:
 
     @property
     def origin(self) -> str:
-        """`topic:partition:offset` of the record that it was."""
+        """`topic:partition:offset` of its original record."""
         return ":".join(self.texts.get(PREFIX + name, "?") for name in ("topic", "partition", "offset"))
 
     @property
@@ -86,7 +86,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What becomes of a letter: `sent` is what to send, None if nothing is to be sent, and `why` then tells."""
+    """The decision on a letter: `sent` is the message to send, or None, and then `why` says the reason."""
 
     letter: Letter
     request_id: str | None
@@ -95,7 +95,7 @@ class Replay:
 
 
 def read_letters(client: Client, settings: Settings) -> Iterator[Letter]:
-    """All dead letters that there are now; raises TransientError and MissingTopicError."""
+    """All dead letters so far; raises TransientError and MissingTopicsError."""
     client.prepare()
     with Reader(settings, client.topics.dead_letters, context.TIMEOUT_S) as reader:
         reader.start(range(reader.partitions))
@@ -107,7 +107,7 @@ def read_letters(client: Client, settings: Settings) -> Iterator[Letter]:
 
 
 def planned(chosen: Sequence[Letter], everything: Iterable[Letter], ledger: Ledger, client: Client) -> Iterator[Replay]:
-    """What to do for each letter chosen, the oldest first; `everything` is the whole topic."""
+    """What to do for each chosen letter, the oldest first; `everything` has all letters of the topic."""
     newest = {letter.first_letter: letter.place for letter in everything if letter.record is None}
     taken: dict[str, str] = {}
     for letter in chosen:
@@ -160,7 +160,7 @@ def _renamed(
     request = _request(letter, record, first_id)
     try:
         read = client.codec.decode(_sent(request, letter, client).value, RecordType.TRAINING_REQUEST)
-    except (TypeError, ValueError, OverflowError):  # Avro's bytes have room for more than its types
+    except (TypeError, ValueError, OverflowError):  # Avro can decode values that it does not encode
         return Replay(letter, None, why="a value in it is beyond what the schema allows: correct it and submit it anew")
     except UndecodableError:
         return Replay(letter, None, why=TOO_LARGE)
@@ -188,7 +188,7 @@ def _renamed(
 
 
 def _origin(record: Mapping[str, Any]) -> tuple[str, int]:
-    """The request_id that this one began with, and the least number for its next replay."""
+    """The request_id of the original request, and the lowest number for the next replay."""
     request_id, first_id = record["request_id"], record["tags"].get(REPLAY_OF)
     if first_id is not None and request_id.startswith(f"{first_id}.r"):
         number = request_id.removeprefix(f"{first_id}.r")
@@ -198,7 +198,7 @@ def _origin(record: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _request(letter: Letter, record: Mapping[str, Any], first_id: str) -> Mapping[str, Any]:
-    """What is sent again, but for its new request_id."""
+    """The request that is sent again, still without its new request_id."""
     return {
         **record,
         "correlation_id": record["correlation_id"] or letter.texts.get("correlation_id") or record["request_id"],

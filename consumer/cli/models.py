@@ -1,4 +1,4 @@
-"""`tensorfleet models`: list, show, download and use what is registered."""
+"""`tensorfleet models`: lists, shows, downloads, exports and uses registered models."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def predict(
 
 
 def _fetch(stores: Stores, registered: RegisteredModel, file: Path) -> None:
-    """Raises CorruptArtifactError if it is not what was registered."""
+    """Fetch a model file.  Raises CorruptArtifactError if it is not the registered one."""
     from hashlib import file_digest
 
     from pipeline.errors import CorruptArtifactError
@@ -207,7 +207,7 @@ def _score(one: Document) -> str:
 
 
 def _lines(document: Document) -> dict[str, str | Mapping[str, str]]:
-    """What people look for in a model, in that order."""
+    """What a person sees of a model, the most important first."""
     metrics = document["metrics"]
     ordered = sorted(metrics, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
     kind = document["artifact_format"]

@@ -1,4 +1,4 @@
-"""How results are shown: tables on a terminal, plain lines in a pipe, one JSON object a line with --json."""
+"""Shows results: tables on a terminal, plain lines in a pipe, one JSON object per line with --json."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STYLES = {
 
 
 class Stop(Exception):  # noqa: N818 - the end of a command, with its exit code
-    """Ends the command with one line on standard error: what happened, to what, and what to do."""
+    """Ends the command with one line on standard error: what happened, with what, and what to do."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -45,8 +45,8 @@ class Stop(Exception):  # noqa: N818 - the end of a command, with its exit code
 class TableColumn:
     """One column of a table: its heading, its text for a document, and how it looks on a terminal.
 
-    Where a terminal is too narrow, `fold` columns go over several lines, `extra` ones are left out, `whole` ones keep
-    their width, and the others are cut.  A column without any text is left out.
+    If the terminal is too narrow, `fold` columns wrap, `extra` ones are left out, `whole` ones keep their width, and
+    the others are cut.  A column without any text is left out.
     """
 
     heading: str
@@ -59,14 +59,14 @@ class TableColumn:
 
 
 def column(heading: str, name: str, **look: Any) -> TableColumn:
-    """A column that shows a field as it is."""
+    """A column that shows a field unchanged."""
     return TableColumn(heading, lambda document: shown(document.get(name)), **look)
 
 
 def show_rows(
     documents: Iterable[Document], columns: Sequence[TableColumn], *, as_json: bool, none: str = "There is none."
 ) -> None:
-    """A list of documents; `none` is said, on standard error, if a person looks at an empty one."""
+    """Show a list of documents; on a terminal an empty one shows `none`, on standard error."""
     if as_json:
         for document in documents:
             write_json(document)
@@ -80,7 +80,7 @@ def show_rows(
 def show_fields(
     document: Document, lines: Mapping[str, str | Mapping[str, str]], *, as_json: bool, title: str = ""
 ) -> None:
-    """One document; `lines` is what people see of it, where a mapping is a small table of its own."""
+    """Show one document; `lines` is what people see of it, with each mapping as a small table."""
     if as_json:
         write_json(document)
     elif not on_terminal():
@@ -108,12 +108,12 @@ def write(line: str) -> None:
 
 
 def note(line: str) -> None:
-    """Something beside the result, on standard error."""
+    """Write a note on standard error, beside the result."""
     sys.stderr.write(f"{one_line(line)}\n")
 
 
 def complain(message: str) -> None:
-    """What went wrong, in one line on standard error."""
+    """Write one line on standard error that says what went wrong."""
     if sys.stderr.isatty():
         console(stderr=True).print("✗ ", message_text(message), sep="", style="red", highlight=False, soft_wrap=True)
     else:
@@ -137,15 +137,14 @@ def on_terminal() -> bool:
 
 
 def one_line(text: str) -> str:
-    """Without what a terminal would do something by, or show in another order: anybody may have written it."""
+    """The text without control and direction characters, as anybody may have written it."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def shown(value: object) -> str:
-    """A value for people: numbers with few digits, times in UTC as those without a zone are, lists with commas, null
-    as nothing."""
+    """A value for people: floats with 4 digits, times in UTC without a zone, lists with commas, null as empty."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -163,12 +162,12 @@ def shown(value: object) -> str:
 
 
 def minute(value: datetime | None) -> str:
-    """A time in UTC: for people the day and the minute, which a narrow column has room for."""
+    """A time in UTC, to the minute, for narrow columns."""
     return value.astimezone(UTC).strftime("%b %d %H:%M") if value and on_terminal() else shown(value)
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes, for people."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:
@@ -178,7 +177,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people."""
+    """A number of seconds, for people."""
     if seconds < 10:
         return f"{seconds:.2f} s"
     if seconds < 60:
@@ -228,7 +227,7 @@ def _table(documents: Sequence[Document], columns: Sequence[TableColumn], none: 
 
 
 def _fitted(columns: Sequence[tuple[TableColumn, int]], room: int) -> list[int]:
-    """Widths that fit into the room, if they can, from those that the columns would take; 0 is a column left out."""
+    """Reduce the columns' widths to fit the terminal, if possible; 0 leaves a column out."""
     widths = [width for _, width in columns]
 
     def excess() -> int:

@@ -1,4 +1,4 @@
-"""`tensorfleet models report`: a page about one version, or a model card."""
+"""`tensorfleet models report`: writes a page about one version, or a model card."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def report(
 
 
 def save(text: str, target: Path) -> None:
-    """Whole or not at all."""
+    """Write a file atomically."""
     incoming = folder_of(target) / f".{target.name}.incoming"
     incoming.write_text(text, encoding="utf-8")
     incoming.replace(target)
@@ -87,7 +87,7 @@ def _with_importance(stores: Stores, registered: RegisteredModel, loaded: Loaded
 
 
 def _dataset(stores: Stores, name: str) -> tuple[pd.DataFrame, str]:
-    """The rows as a trainer would read them now, and their fingerprint."""
+    """The rows as a trainer would read them now, with their fingerprint."""
     from pipeline.datasets import builtin
     from pipeline.datasets.tables import fingerprint
     from pipeline.features.frames import frame_of

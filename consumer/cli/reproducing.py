@@ -1,4 +1,4 @@
-"""`tensorfleet models reproduce`: trains a version again and compares what comes out."""
+"""`tensorfleet models reproduce`: trains a version again and compares the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NOT_REPRODUCED = 1
 OF_THIS_RUN = ("search_score", "search_candidates")
-"""Metrics of how the hyperparameters were found, which are given this time."""
+"""Metrics of the search for hyperparameters; this time they are given, so these are not compared."""
 
 
 def reproduce(
@@ -50,7 +50,7 @@ def reproduce(
 
 
 def dataset_of(original: RegisteredModel, datasets: DatasetSource) -> str:
-    """The name under which the rows that it was trained on are now: its dataset's, or an older version's."""
+    """The present name of the rows that it was trained on: the dataset, or an older version of it."""
     from pipeline.datasets.builtin import BUILTINS
     from pipeline.datasets.names import version_name
 
@@ -65,7 +65,7 @@ def dataset_of(original: RegisteredModel, datasets: DatasetSource) -> str:
 
 
 def request_of(original: RegisteredModel, dataset_name: str) -> TrainingRequest:
-    """What trains this version again: its hyperparameters as they were resolved, its seed, columns and split."""
+    """The request that trains this version again, with its resolved hyperparameters, seed, columns and split."""
     from consumer.new_requests import training_request
 
     model = original.model
@@ -89,7 +89,7 @@ def request_of(original: RegisteredModel, dataset_name: str) -> TrainingRequest:
 
 
 def differences(original: RegisteredModel, again: RegisteredModel) -> list[Document]:
-    """Every metric of either, in the order of names."""
+    """Every metric of either version, by name."""
     before, after = original.model.metrics, again.model.metrics
     rows: list[Document] = []
     for name in sorted((before.keys() | after.keys()) - set(OF_THIS_RUN)):

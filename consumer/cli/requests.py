@@ -1,4 +1,4 @@
-"""`tensorfleet watch`, `cancel` and `requests`: what becomes of requests."""
+"""`tensorfleet watch`, `cancel` and `requests`: follow, stop and list requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CANCELLED = "CANCELLED"
 ACCEPTED, WAITING = "ACCEPTED", "WAITING"
-"""In a worker's hands, where it waits or is trained; or given up by one, and waiting for another."""
+"""ACCEPTED: a worker owns the request, waiting or in training. WAITING: it was released, and no worker owns it."""
 
 
 def watch(
@@ -82,7 +82,7 @@ def cancel(
 
 
 def _latest(client: Client, request_ids: Sequence[str], wait_s: float | None) -> Mapping[str, Event]:
-    """The last event of each request that has one, the terminal one if it comes in time."""
+    """The last event of each request that has one; the terminal one if it comes in time."""
     latest: dict[str, Event] = {}
     with suppress(TimeoutError):
         for event in client.watch(*request_ids, timeout_s=wait_s):
@@ -91,7 +91,7 @@ def _latest(client: Client, request_ids: Sequence[str], wait_s: float | None) ->
 
 
 def _cancelled(request_id: str, event: Event | None, asked_at: datetime) -> str:
-    """What became of a cancel, from the request's last event."""
+    """A line on how a cancel went, from the request's last event."""
     if event is None:
         return (
             f"asked to stop {request_id}, which no worker has accepted yet; if it comes within 7 days it is cancelled"

@@ -1,4 +1,4 @@
-"""`tensorfleet schemas`: our schemas in the schema registry."""
+"""`tensorfleet schemas`: registers our schemas in the schema registry, and checks them."""
 
 from __future__ import annotations
 

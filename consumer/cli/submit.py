@@ -1,4 +1,4 @@
-"""`tensorfleet submit`."""
+"""`tensorfleet submit`: sends requests for trainings."""
 
 from __future__ import annotations
 
@@ -131,9 +131,10 @@ def submit(
 
 
 def _plan(wanted: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """What is wrong with one of them ends the command, as it would end the request."""
+    """Show what each request would train on; a fault that would end a request ends the command."""
     from consumer.new_requests import training_request
     from pipeline.datasets.builtin import BUILTINS, BuiltinSource
+    from pipeline.datasets.tables import last_target
     from pipeline.features.frames import frame_of
     from pipeline.training.dry_run import plan
 
@@ -141,7 +142,8 @@ def _plan(wanted: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         request = training_request({"user": user_name(), **one})
         builtin = request.dataset_name in BUILTINS
         loaded = (BuiltinSource() if builtin else context.stores().datasets).load(request.dataset_name)
-        found = plan(request, frame_of(loaded.table), loaded.target_column).to_document()
+        target = loaded.target_column or last_target(loaded.table)
+        found = plan(request, frame_of(loaded.table), target).to_document()
         lines = {
             "algorithm": f"{found['algorithm']} ({found['task']})",
             "target": found["target_column"],
@@ -189,7 +191,7 @@ def _sent_before(event: Event) -> str:
 
 
 def _requests(given: Mapping[str, Any], file: str | None) -> list[dict[str, Any]]:
-    """What is asked for, one dictionary a request: the file's with the options over them, or the options' own."""
+    """The fields of each request: those of the file, overridden by the options, or the options alone."""
     if file is None:
         missing = [
             flag for flag, name in (("--algorithm", "algorithm"), ("--dataset", "dataset_name")) if name not in given
@@ -209,7 +211,7 @@ def _merged(one: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(content: bytes, place: str) -> list[dict[str, Any]]:
-    """One object, a list of them, or one a line."""
+    """Parse one JSON object, a list of objects, or one object per line."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

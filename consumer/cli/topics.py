@@ -1,4 +1,4 @@
-"""`tensorfleet topics create`."""
+"""`tensorfleet topics create`: creates missing topics, and reports how the others differ."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def create(
 
 
 def created(settings: Settings, partitions: int | None, replication_factor: int) -> Iterator[dict[str, Any]]:
-    """Create what is missing; a line for each topic: topic, created, partitions, differences."""
+    """Create missing topics; returns for each topic: topic, created, partitions, differences."""
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.cimpl import NewTopic
 
@@ -72,7 +72,7 @@ def created(settings: Settings, partitions: int | None, replication_factor: int)
 
 
 def _with(topic: str, admin: AdminClient, servers: str) -> Mapping[str, int]:
-    """The topics, once this one is among them: brokers learn of it a moment later than it is created."""
+    """The topics, once this one is among them: brokers list a topic a moment after its creation."""
     deadline = time.monotonic() + TIMEOUT_S
     while topic not in (present := present_topics(admin, servers)) and time.monotonic() < deadline:
         time.sleep(PAUSE_S)
@@ -80,7 +80,7 @@ def _with(topic: str, admin: AdminClient, servers: str) -> Mapping[str, int]:
 
 
 def _await_leaders(settings: Settings, topic: str, partitions: int) -> None:
-    """Brokers take records a moment later than they tell of a topic, and until then may lose some (KAFKA-15591)."""
+    """Wait until the topic has leaders: until then, brokers list it but may lose records (KAFKA-15591)."""
     from confluent_kafka import Consumer, KafkaException, TopicPartition
 
     from consumer.kafka import config as kafka_config
@@ -129,7 +129,7 @@ def present_topics(admin: AdminClient, servers: str) -> Mapping[str, int]:
 
 
 def differences(admin: AdminClient, topic: Topic, partitions: int, wanted: int) -> list[dict[str, str]]:
-    """How an existing topic differs from what it would be created as: {name, is, should_be}."""
+    """How an existing topic differs from the one that `create` would make: {name, is, should_be}."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin._config import ConfigResource
     from confluent_kafka.admin._resource import ResourceType
@@ -138,7 +138,7 @@ def differences(admin: AdminClient, topic: Topic, partitions: int, wanted: int) 
     resource = ConfigResource(ResourceType.TOPIC, topic.name)
     try:
         config = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result()
-    except KafkaException:  # not allowed, or the embedded broker, which has none
+    except KafkaException:  # not allowed, or the embedded broker, which has no configuration
         return found
     for name, value in topic.config.items():
         is_now = config[name].value if name in config else None

@@ -1,4 +1,4 @@
-"""Reading what options say; what is wrong ends the command with exit code 2 and says what would be right."""
+"""Parses options' values; a wrong one ends the command with exit code 2 and a line on what would be right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WRONG_USE = 2
 
 
 def of_model(text: str | None, project: str | None) -> tuple[str | None, str | None]:
-    """Project and model to list, of an optional `NAME` or `PROJECT/NAME` beside an optional project."""
+    """The project and model to list, from an optional `NAME` or `PROJECT/NAME` and an optional project."""
     if text is None:
         return project, None
     from pipeline.lifecycle.references import model_reference
@@ -25,7 +25,7 @@ def of_model(text: str | None, project: str | None) -> tuple[str | None, str | N
 
 
 def hyperparameter(text: str) -> tuple[str, Any]:
-    """`name=value`, the value as JSON if it is some, else as text."""
+    """Parse `name=value`; the value is JSON if it parses as such, else text."""
     name, value = pair(text, "-p")
     try:
         return name, json.loads(value, parse_constant=_no_constant)
@@ -84,7 +84,7 @@ def content_of(file: str) -> bytes:
 
 
 def folder_of(target: Path) -> Path:
-    """Where what is not whole yet lies: on the disk of the target, so that it gets there in one step."""
+    """The folder for a partial file: on the target's disk, so that one rename moves it into place."""
     folder = target.absolute().parent
     if not folder.is_dir():
         raise Stop(f"there is no directory {folder}", WRONG_USE)
@@ -92,7 +92,7 @@ def folder_of(target: Path) -> Path:
 
 
 def user_name() -> str:
-    """Who runs this, as the machine says."""
+    """The name of the user who runs this; empty if the machine does not know."""
     try:
         return getuser()
     except (KeyError, OSError):
@@ -100,7 +100,7 @@ def user_name() -> str:
 
 
 def _no_constant(word: str) -> Any:
-    raise ValueError(word)  # NaN and Infinity are no JSON
+    raise ValueError(word)  # NaN and Infinity are not JSON
 
 
 def _positive(value: object, takes: str, text: str) -> float:

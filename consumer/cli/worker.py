@@ -1,4 +1,4 @@
-"""`tensorfleet worker`."""
+"""`tensorfleet worker`: runs a worker."""
 
 from __future__ import annotations
 

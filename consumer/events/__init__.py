@@ -1,5 +1,5 @@
-"""What goes over the wire: framing, Avro, the schema registry, and each record's way in and out.
+"""Reads and writes the Kafka records: framing, Avro, the schema registry, requests in, events out.
 
-`codec` turns records into bytes and back; `requests` and `control` read what comes in; `outgoing` builds the events
-from stored documents; `messages` gives them keys and headers; `topics` names where they go.
+`codec` turns records into bytes and back; `requests` and `control` read incoming records; `outgoing` builds the events
+from stored documents; `messages` adds keys and headers; `topics` names the topics.
 """

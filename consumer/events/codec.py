@@ -1,6 +1,6 @@
-"""Records to bytes and back, in either framing.
+"""Encodes records to bytes and decodes them, in either framing.
 
-fastavro's schemaless reader and writer on schemas parsed once: about 1 µs a field.  A message written with another
+Uses fastavro's schemaless reader and writer on schemas parsed once: about 1 µs a field.  A message written with another
 version of a schema is resolved to this release's version, as the Avro specification says.
 """
 
@@ -26,17 +26,17 @@ from schemas import RecordType, released, schema
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 UNKNOWN_S = 1.0
-"""Until the registry is asked again for an id that it did not know: it may be registered by now."""
+"""The pause before the registry is asked again for an unknown id, which may be registered by then."""
 MOST_REFUSED = 500
-"""Ids that are remembered as unknown or unusable; of more the oldest is forgotten."""
+"""The most ids remembered as unknown or unusable; beyond that the oldest is forgotten."""
 
-# What reading alien bytes raises; of these, the ones by which the bytes are whole but do not fit our schema.
+# What reading foreign bytes raises; _UNFITTING if the bytes may be complete but do not fit our schema.
 _UNREADABLE = (EOFError, ValueError, TypeError, LookupError, OverflowError, SchemaResolutionError)
 _UNFITTING = (OverflowError, SchemaResolutionError)
 
 
 class Codec:
-    """Encodes in the Confluent wire format where there is a registry, else in single-object encoding; decodes both.
+    """Encodes in the Confluent wire format with a registry, else in single-object encoding; decodes both.
 
     Any thread may use it once `prepare()` has returned.
     """
@@ -93,9 +93,9 @@ class Codec:
         return buffer.getvalue()
 
     def decode(self, value: bytes | None, record: RecordType) -> dict[str, Any]:
-        """The record in these bytes, in this release's schema, timestamps as aware datetimes.
+        """The record in these bytes, in this release's schema, with timestamps as aware datetimes.
 
-        Raises UndecodableError if they are none, and TransientError if the registry must be asked and is down.
+        Raises UndecodableError if they hold no such record, TransientError if the registry is needed and down.
         """
         if value is None:
             raise UndecodableError("the value is null")
@@ -119,7 +119,7 @@ class Codec:
         return self._asked_for(reference, self.registry)
 
     def _asked_for(self, reference: SchemaId, registry: SchemaRegistry) -> WriterSchema:
-        """What many messages name is asked for and parsed once, also where it is refused."""
+        """The schema with this id, fetched and parsed once for all messages; a refusal is remembered too."""
         with self._refusing:
             reason, until = self._refused.get(reference, ("", -math.inf))
         if self._clock() >= until:

@@ -1,4 +1,4 @@
-"""The commands of the topic training-control."""
+"""Reads and builds the commands of the topic training-control."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_TEXT_CHARACTERS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """Somebody wants this request stopped."""
+    """A command to stop this request."""
 
     request_id: str
     cancel: Cancel
@@ -27,7 +27,7 @@ class CancelRequest:
 def read_control(codec: Codec, value: bytes | None, *, timestamp_ms: int) -> CancelRequest | None:
     """The command in a record of the topic; None for a tombstone, which compaction may leave.
 
-    Raises UndecodableError, and TransientError if the schema registry must be asked and is down.
+    Raises UndecodableError, and TransientError if the schema registry is needed and down.
     """
     if value is None:
         return None
@@ -44,7 +44,7 @@ def read_control(codec: Codec, value: bytes | None, *, timestamp_ms: int) -> Can
 
 
 def cancel_command(request_id: str, *, reason: str, user: str, requested_at: datetime) -> dict[str, Any]:
-    """The record that asks for a request to be stopped."""
+    """The record of a command to stop a request."""
     return {
         "command": CANCEL,
         "request_id": request_id,

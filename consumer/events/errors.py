@@ -1,4 +1,4 @@
-"""Errors about bytes and topics, and the reasons that dead letters give."""
+"""Defines errors about bytes and topics, and the reasons in dead letters."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pipeline.errors import RejectedError
 from pipeline.jobs import ErrorKind
 
 UNREADABLE = "UNREADABLE"
-"""Bytes without a request_id that could be read: there is nobody to answer to."""
+"""Bytes without a readable request_id: they can get no outcome."""
 CONFLICT = "CONFLICT"
 """A request_id used again with other content: the first request stands."""
 REASONS = (*ErrorKind, UNREADABLE, CONFLICT)
 
 
 class UndecodableError(RejectedError):
-    """The bytes of a message cannot be read as the record expected: a dead letter, never tried again.
+    """The bytes of a message cannot be read as the record expected: a dead letter, never retried.
 
     Attributes:
-        written: what the bytes say by their writer's own schema, with timestamps as plain numbers, where that could
-            be read to the last byte although this release's schema does not fit; else None.
+        written: the record by its writer's own schema, with timestamps as plain numbers, if all bytes could be read
+            with that schema although this release's schema does not fit; else None.
     """
 
     def __init__(self, message: str, written: Mapping[str, Any] | None = None) -> None:
@@ -29,7 +29,7 @@ class UndecodableError(RejectedError):
 
 
 class UnknownSchemaIdError(UndecodableError):
-    """The registry knows no schema by the id that the bytes name; it may be registered later."""
+    """The registry has no schema with the id in the bytes; it may be registered later."""
 
 
 class MissingTopicsError(Exception):

@@ -1,4 +1,4 @@
-"""The bytes before an Avro body that name its writer's schema.
+"""Reads and writes the bytes before an Avro body that name its writer's schema.
 
 Confluent wire format: 0x00, then the registry's schema id, 4 bytes big-endian.
 Avro single-object encoding: 0xC3 0x01, then the CRC-64-AVRO fingerprint of the schema's Parsing Canonical Form, 8
@@ -49,13 +49,13 @@ SchemaReference = SchemaId | Fingerprint
 
 
 def fingerprint_of(schema: Mapping[str, Any]) -> Fingerprint:
-    """The fingerprint of a schema as written down; documentation and defaults do not enter it."""
+    """The fingerprint of a schema; documentation and defaults do not change it."""
     little_endian = fingerprint(to_parsing_canonical_form(dict(schema)), "CRC-64-AVRO")
     return Fingerprint(int.from_bytes(bytes.fromhex(little_endian), "little"))
 
 
 def header(reference: SchemaReference) -> bytes:
-    """What goes before the Avro body."""
+    """The bytes before the Avro body."""
     if isinstance(reference, SchemaId):
         return _CONFLUENT.pack(0, reference.number)
     return _SINGLE_OBJECT.pack(_SINGLE_OBJECT_MAGIC, reference.number)

@@ -1,4 +1,4 @@
-"""Topic, key, value and headers of a record (CloudEvents 1.0, Kafka binding, binary mode)."""
+"""Builds topic, key, value and headers of a record (CloudEvents 1.0, Kafka binding, binary mode)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def cloud_event_headers(
 ) -> list[tuple[str, bytes | None]]:
     """CloudEvents attributes of an event, and the ids that tie it to its request.
 
-    ce_source does not name the worker, since whoever announces an event again must send the same bytes.
+    ce_source does not name the worker: another worker may announce the event again, and must send the same bytes.
     """
     identity = event.get("event_id") or event["request_id"]
     headers = {

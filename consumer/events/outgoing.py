@@ -1,4 +1,4 @@
-"""Outgoing events, built only from what is stored: building one again gives the same bytes.
+"""Builds outgoing events only from stored documents, so that building one again gives the same bytes.
 
 Each function returns the Avro form of one record of schemas/.  Maps are sorted, since stores may reorder them.
 """
@@ -21,7 +21,7 @@ from schemas import RecordType
 
 
 class ProgressState(StrEnum):
-    """The states before the terminal ones, whose names are those of OutcomeKind."""
+    """The states before the terminal one; terminal states have the names of OutcomeKind."""
 
     ACCEPTED = "ACCEPTED"
     STARTED = "STARTED"
@@ -33,7 +33,7 @@ class ProgressState(StrEnum):
 
 
 def registered_event(registered: RegisteredModel) -> dict[str, Any]:
-    """ModelRegistered, of a model's registry document."""
+    """The ModelRegistered event of a registry document."""
     model = registered.model
     return {
         "event_id": event_id(registered.request_id, "model-registered"),
@@ -67,7 +67,7 @@ def registered_event(registered: RegisteredModel) -> dict[str, Any]:
 
 
 def terminal_progress(outcome: Outcome, registered: RegisteredModel | None = None) -> dict[str, Any]:
-    """The one terminal TrainingProgress of a request; a REGISTERED outcome needs its registry document."""
+    """The only terminal TrainingProgress of a request; a REGISTERED outcome needs its registry document."""
     if outcome.kind is OutcomeKind.REGISTERED:
         if registered is None:
             raise ValueError(f"{outcome.request_id}: a REGISTERED outcome is announced with its registry document")
@@ -115,7 +115,7 @@ def progress_event(
     cpu_s: float | None = None,
     rss_bytes: int | None = None,
 ) -> dict[str, Any]:
-    """A TrainingProgress on the way; its id is that of this moment on this worker, so two attempts never share one."""
+    """A TrainingProgress before the terminal one; worker and time are in its event_id, so no two attempts share one."""
     occurred_at = milliseconds(occurred_at)
     place = f"{state.value}/{attempt}/{sequence}/{worker_id}/{occurred_at.isoformat(timespec='milliseconds')}"
     return {
@@ -141,7 +141,7 @@ def progress_event(
 
 
 def alias_changed(alias: Alias, change: AliasChange) -> dict[str, Any]:
-    """ModelAliasChanged, of one change in the history of an alias."""
+    """The ModelAliasChanged event of one change in an alias's history."""
     return {
         "event_id": event_id(f"{alias.project}/{alias.model_name}/{alias.alias}", f"alias-changed/{change.sequence}"),
         "project": alias.project,
@@ -175,7 +175,7 @@ def _json(value: Any) -> str:
 def outcome_messages(
     codec: Codec, topics: Topics, outcome: Outcome, registered: RegisteredModel | None
 ) -> Iterator[Message]:
-    """The terminal progress event of an outcome, and with a model its model-registered event."""
+    """The terminal progress event of an outcome, and the model-registered event if it has a model."""
     terminal = terminal_progress(outcome, registered)
     yield message(codec, topics, RecordType.TRAINING_PROGRESS, terminal, outcome.traceparent)
     if registered is not None:

@@ -1,8 +1,8 @@
-"""Training requests: from the bytes of a record to `pipeline.jobs.TrainingRequest`, and back for producers.
+"""Reads training requests from the bytes of a record, and writes them for producers.
 
-Three things can come of a record.  `Received` is a request with its defaults resolved; whether its names, algorithm
-and values exist is for pipeline.validation to say.  `Malformed` is wrong in itself but says whose request it is, so
-that it gets its REJECTED outcome.  UndecodableError has no request_id to answer to: a dead letter only.
+A record becomes one of three things.  `Received` is a request with its defaults resolved; pipeline.validation checks
+whether its names, algorithm and values exist.  `Malformed` has a fault but also a request_id, so it gets a REJECTED
+outcome.  With UndecodableError there is no request_id: the record only becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Headers = Sequence[tuple[str, bytes | str | None]]
 
 MAX_REQUEST_ID_CHARACTERS = 120
 MAX_ECHOED_CHARACTERS = 256
-"""Of what every event about a request repeats: longer ones could make an outcome too large to publish."""
+"""The most characters of a field that every event repeats: longer ones could make an outcome too large to publish."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -37,12 +37,12 @@ _CANONICAL_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), defaul
 _NOT_CONTENT = ("requested_at", "correlation_id")
 _ECHOED = ("project", "model_name", "job_name", "user")
 EMPTY_IS_NOT_GIVEN = ("project", "user", "model_name", "target_column", "hyperparameters_json", "correlation_id")
-"""Fields in which an empty string says nothing: producers in languages without null write it."""
+"""Fields in which an empty string counts as null: producers in languages without null write it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request that says what it wants; `sha256` is that of its content, see content_sha256."""
+    """A readable request; `sha256` is its content_sha256."""
 
     request: TrainingRequest
     sha256: str
@@ -52,7 +52,7 @@ class Received:
 class Malformed:
     """A request that can only be REJECTED, with `message`.
 
-    Of `request` the request_id is sure and the other fields are as far as they could be read, overlong ones cut.
+    `request` has the right request_id; its other fields are filled as far as they could be read, overlong ones cut.
     """
 
     request: TrainingRequest
@@ -63,9 +63,9 @@ class Malformed:
 def read_request(
     codec: Codec, value: bytes | None, *, headers: Headers | None, timestamp_ms: int
 ) -> Received | Malformed:
-    """The request in a record of the topic training-requests; `timestamp_ms` is the record's, as Kafka gives it.
+    """The request in a record of the topic training-requests; `timestamp_ms` is the record's Kafka timestamp.
 
-    Raises UndecodableError, and TransientError if the schema registry must be asked and is down.
+    Raises UndecodableError, and TransientError if the schema registry is needed and down.
     """
     try:
         record = codec.decode(value, RecordType.TRAINING_REQUEST)
@@ -90,12 +90,12 @@ def read_request(
 
 
 def content_sha256(record: Mapping[str, Any]) -> str:
-    """What makes two records with one request_id the same request: a sha256 over the decoded record, hexadecimal.
+    """The hexadecimal sha256 of a decoded record: two records with one request_id and this sum are the same request.
 
-    Everything counts that the result depends on, and its names, user and tags.  Not counted: the framing,
-    requested_at, correlation_id and headers; whether hyperparameters came as a map or as JSON; a null model_name
-    against the equal job_name; fields that are null, so that fields of later releases do not change the sum of
-    earlier requests.  Never change this: sums are compared with those that other releases stored.
+    It covers all that the result depends on, and the names, user and tags.  It ignores the framing, requested_at,
+    correlation_id and headers; whether hyperparameters came as a map or as JSON; whether model_name is null or equals
+    job_name; and null fields, so that fields of later releases do not change the sum of earlier requests.  Never change
+    this: sums are compared with those that other releases stored.
     """
     content = {name: value for name, value in record.items() if name not in _NOT_CONTENT}
     content["model_name"] = content.get("model_name") or content.get("job_name")
@@ -103,7 +103,7 @@ def content_sha256(record: Mapping[str, Any]) -> str:
         content["hyperparameters"] = merged_hyperparameters(record)
         content.pop("hyperparameters_json", None)
     except (RejectedError, TypeError, ValueError):
-        pass  # then both count as they are
+        pass  # then both fields are hashed as they are
     for name in ("search", "evaluation"):
         if isinstance(content.get(name), Mapping):
             content[name] = _without_nulls(content[name])
@@ -112,7 +112,7 @@ def content_sha256(record: Mapping[str, Any]) -> str:
 
 
 def merged_hyperparameters(record: Mapping[str, Any]) -> dict[str, HyperparameterValue]:
-    """`hyperparameters` and `hyperparameters_json` as one; raises RejectedError for what is not one or names twice."""
+    """`hyperparameters` and `hyperparameters_json` in one; raises RejectedError for invalid ones and names in both."""
     merged = dict(record.get("hyperparameters") or {})
     text = record.get("hyperparameters_json")
     if text is None:
@@ -129,9 +129,9 @@ def merged_hyperparameters(record: Mapping[str, Any]) -> dict[str, Hyperparamete
 
 
 def given_hyperparameters(record: Mapping[str, Any]) -> dict[str, HyperparameterValue]:
-    """merged_hyperparameters, and RejectedError too for a key that comes twice in the JSON.
+    """As merged_hyperparameters, but raises RejectedError also for a repeated key in the JSON.
 
-    content_sha256 does not look for these: it is never to change.
+    content_sha256 cannot use this check, as it must never change.
     """
     merged = merged_hyperparameters(record)
     if (text := record.get("hyperparameters_json")) and (twice := _repeated_keys(text)):
@@ -140,7 +140,7 @@ def given_hyperparameters(record: Mapping[str, Any]) -> dict[str, Hyperparameter
 
 
 def _repeated_keys(text: str) -> list[str]:
-    """Of an object of JSON that is known to be one, and flat."""
+    """The repeated keys of a JSON object, which must be flat."""
 
     def repeated(pairs: list[tuple[str, Any]]) -> list[str]:
         return [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
@@ -150,10 +150,10 @@ def _repeated_keys(text: str) -> list[str]:
 
 
 def to_avro(request: TrainingRequest) -> dict[str, Any]:
-    """The record that a producer sends for this request: read_request gives the request back.
+    """The record that a producer sends for this request; the inverse of read_request.
 
-    The header traceparent travels beside it; a requested_at that was never set is left to the record's timestamp.
-    Raises RejectedError for a hyperparameter that has no Avro form.
+    traceparent is not in it, but a header; a requested_at that was never set is null, and read from the record's
+    timestamp.  Raises RejectedError for a hyperparameter that has no Avro form.
     """
     return {
         "request_id": request.request_id,
@@ -180,7 +180,7 @@ def to_avro(request: TrainingRequest) -> dict[str, Any]:
 
 
 def moment(timestamp_ms: int) -> datetime:
-    """A record's timestamp; the epoch for none (-1) and for those that no calendar holds."""
+    """A record's timestamp; the epoch if it is missing (-1) or beyond what datetime can hold."""
     try:
         return _EPOCH + timedelta(milliseconds=max(timestamp_ms, 0))
     except OverflowError:
@@ -211,7 +211,7 @@ def _problems(record: Mapping[str, Any]) -> list[str]:
 
 
 def _given(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record, with what an empty string leaves out as if it were not there; `features` and names in it stay."""
+    """The record with empty strings replaced by null or the default, except in `features` and other lists."""
     given = {**record, **{name: record[name] or _NOTHING_GIVEN[name] for name in EMPTY_IS_NOT_GIVEN}}
     for name, fields in (("evaluation", ("group_column", "time_column")), ("search", ("scoring",))):
         if record[name] is not None:
@@ -269,7 +269,7 @@ def _texts(headers: Headers | None) -> dict[str, str]:
 
 
 def _readable_part(written: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record that does not fit our schema says in its text fields; the others as if they were not given."""
+    """The text fields of a record that does not fit our schema; its other fields as if they were not given."""
     texts = ("job_name", "algorithm", "dataset_name", *_ECHOED, "correlation_id", "request_id")
     readable = {name: written[name] for name in texts if isinstance(written.get(name), str)}
     return {**_NOTHING_GIVEN, **readable}

@@ -1,8 +1,8 @@
-"""A client of Confluent-compatible schema registries (Confluent, Apicurio's ccompat, Redpanda, Karapace).
+"""Calls Confluent-compatible schema registries (Confluent, Apicurio's ccompat, Redpanda, Karapace).
 
-Calls are not repeated here, and raise TransientError when the registry cannot answer: the caller waits and calls again.
-From the request to the last byte of its answer there are ANSWER_S, however slowly the bytes come, and an answer
-has MOST_BYTES at most.
+Calls are not retried here: they raise TransientError if the registry does not answer, and the caller tries again.  A
+call takes at most ANSWER_S to the last byte of the answer, however slowly the bytes come; an answer has at most
+MOST_BYTES.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pipeline.errors import TransientError
 SERVICE = "schema registry"
 COMPATIBILITY = "FULL_TRANSITIVE"
 TIMEOUT = urllib3.Timeout(connect=2.0, read=5.0)
-"""For each address that is tried, and between two bytes."""
+"""For each address that is tried, and for each read."""
 ANSWER_S = 10.0
 MOST_BYTES = 4 * 2**20
-"""Of an answer; a schema of 10,000 types (consumer.events.writer_schema) takes 1 MB."""
+"""The largest answer; a schema of 10,000 types (consumer.events.writer_schema) takes 1 MB."""
 _CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 _UNKNOWN_SUBJECT, _UNKNOWN_VERSION, _UNKNOWN_SCHEMA = 40401, 40402, 40403
 _NO_CONFIG_OF_ITS_OWN = 40408
@@ -35,7 +35,7 @@ IDS = range(2**32)
 
 
 class IncompatibleSchemaError(Exception):
-    """The registry refuses a schema: readers and writers that run with an earlier version would break."""
+    """The registry refuses a schema: readers and writers with an earlier version would break."""
 
 
 class SchemaRegistry:
@@ -62,15 +62,15 @@ class SchemaRegistry:
     def publish(self, subject: str, schema: Mapping[str, Any]) -> int:
         """Make sure the subject holds this schema and is FULL_TRANSITIVE; returns the schema's id.
 
-        Writes nothing if all is so already, so that a worker may have read-only credentials where
-        `tensorfleet schemas register` ran before it.  Raises IncompatibleSchemaError.
+        Writes nothing if that is the case already: a worker may have read-only credentials once `tensorfleet schemas
+        register` has run.  Raises IncompatibleSchemaError.
         """
         number = self.lookup(subject, schema)
         if number is None:
             if self.versions(subject):
                 self._hold_to_compatibility(subject)
             number = self.register(subject, schema)
-        self._hold_to_compatibility(subject)  # after it, since Apicurio has no rules for a subject without versions
+        self._hold_to_compatibility(subject)  # after registering: Apicurio has no rules for a subject without versions
         return number
 
     def register(self, subject: str, schema: Mapping[str, Any]) -> int:
@@ -98,9 +98,9 @@ class SchemaRegistry:
         return versions
 
     def schema_by_id(self, number: int) -> dict[str, Any]:
-        """The schema with this id, for ever the same.
+        """The schema with this id, which never changes.
 
-        Raises UnknownSchemaIdError, and UndecodableError if it is no Avro in one piece.
+        Raises UnknownSchemaIdError, and UndecodableError if it is not Avro or references other schemas.
         """
         status, answer = self._call("GET", f"/schemas/ids/{number}")
         if _code(status, answer) == _UNKNOWN_SCHEMA:
@@ -118,7 +118,7 @@ class SchemaRegistry:
         return schema if isinstance(schema, dict) else {"type": schema}
 
     def incompatibilities(self, subject: str, schema: Mapping[str, Any]) -> list[str]:
-        """Why the subject would refuse this schema; empty if it would take it, or does not exist."""
+        """Why the subject would refuse this schema; empty if it would accept it, or does not exist."""
         path = f"/compatibility/subjects/{_path(subject)}/versions/latest?verbose=true"
         status, answer = self._call("POST", path, {"schema": json.dumps(schema)})
         if _code(status, answer) in (_UNKNOWN_SUBJECT, _UNKNOWN_VERSION):
@@ -163,7 +163,7 @@ class SchemaRegistry:
             raise TransientError(SERVICE, what) from error
 
     def _read(self, response: urllib3.BaseHTTPResponse, until: float) -> bytes:
-        """The body, which we have not asked to be compressed: a few bytes could be any number."""
+        """The body. A compressed one is refused, since a few bytes could expand to any number."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise TransientError(SERVICE, f"{self.url} gave a compressed answer, which was not asked for")
         body = bytearray()
@@ -171,7 +171,7 @@ class SchemaRegistry:
             body += part
             if len(body) > MOST_BYTES:
                 raise TransientError(SERVICE, f"{self.url} gave an answer of more than {MOST_BYTES:,} bytes")
-        if time.monotonic() >= until:  # where nothing says how long it is, one that was cut off looks like its end
+        if time.monotonic() >= until:  # without a length, a cut-off answer looks complete
             raise TransientError(SERVICE, f"{self.url} gave an answer that did not end in {self._answer_s:g} s")
         return bytes(body)
 
@@ -197,7 +197,7 @@ class SchemaRegistry:
 
 
 _call = threading.local()
-"""This thread's call: `until` when it may take, by the monotonic clock, and what is undone at its `end`."""
+"""This thread's call: its deadline `until` (monotonic seconds), and the callbacks to run at its `end`."""
 
 
 @contextmanager
@@ -208,7 +208,7 @@ def _cut_off_at(until: float) -> Iterator[None]:
 
 
 class _CutOff:
-    """Shuts a connection at the end of its call's time: http.client waits for each byte of an answer anew."""
+    """Shuts a connection at its call's deadline, as http.client's timeout starts anew with each read."""
 
     sock: socket.socket | None
 
@@ -242,7 +242,7 @@ _POOLS = {"http": _HttpPool, "https": _HttpsPool}
 def _shut(connection: socket.socket | None) -> None:
     with suppress(OSError):
         if connection is not None:
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # TLS's own would take its state from the reader
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # TLS's own drops the reader's state
 
 
 def _path(subject: str) -> str:
@@ -254,7 +254,7 @@ def _encoded(body: Mapping[str, Any] | None) -> bytes | None:
 
 
 def _code(status: int, answer: Any) -> int | None:
-    """The registry's own error code; None where a 404 is not from a registry but from a wrong path or a proxy."""
+    """The registry's own error code; None if a 404 comes from a wrong path or a proxy instead."""
     if status != 404 or not isinstance(answer, dict):
         return None
     code = answer.get("error_code")

@@ -1,4 +1,4 @@
-"""Names of the topics, and the configuration that `tensorfleet topics create` gives them."""
+"""Defines the topics' names, and the configuration that `tensorfleet topics create` gives them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DEAD_LETTERS = "training-requests.dlq"
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic to be: `name` with its prefix, Kafka's own configuration keys, and what its values are.
+    """A topic to create: `name` with its prefix, `config` with Kafka's keys, and the type of its records.
 
-    `record` is None where the values are other topics' original bytes.
+    `record` is None if the values are another topic's original bytes.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Topic:
 
 
 class Topics:
-    """The names of all topics under one TOPIC_PREFIX, which is put before them as it is."""
+    """The names of all topics, each with TOPIC_PREFIX before it."""
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
@@ -57,10 +57,10 @@ def _deleted_after(days: int) -> dict[str, str]:
 
 
 _STAMPED = {"message.timestamp.type": "LogAppendTime"}
-"""By the broker, what workers write: Kafka takes no record that is stamped an hour ahead of it, so a worker whose clock
-is could announce nothing; and no wrong clock decides when a record is old enough to go."""
+"""The broker stamps what workers write. Kafka refuses records stamped an hour ahead of it, so a worker with such a
+clock could announce nothing; and a wrong clock must not decide when a record is deleted."""
 LARGEST_DEAD_LETTER_BYTES = 32 * 1024 * 1024
-"""Whatever reached a requests topic that somebody else made, with a higher limit, must fit into the dead letters."""
+"""Someone else may have created the requests topic with a higher limit; its records must fit into the dead letters."""
 
 _TOPICS: tuple[tuple[str, RecordType | None, int, dict[str, str]], ...] = (
     (

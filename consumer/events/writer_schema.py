@@ -1,4 +1,4 @@
-"""The schema a message was written with: ours, or one from the registry."""
+"""Parses and checks the schema that a message was written with: ours, or one from the registry."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fastavro import parse_schema
 from fastavro.schema import SchemaParseException, UnknownType
 
 MAX_NODES = 10_000
-"""Types in a schema with every name written out; ours have under 100."""
+"""The most types in a schema with every name expanded; ours have under 100."""
 MOST_TYPES_OF_AN_ITEM = 200
-"""In an array or a map: a message may have an item a byte, and each type costs time at each."""
+"""The most types in an item of an array or map: a message may have an item per byte, and each type costs time."""
 MAX_PARTS = 100_000
-"""Values in a schema's JSON: parsing more would take seconds."""
+"""The most values in a schema's JSON: parsing more would take seconds."""
 
 
 class UnusableSchemaError(Exception):
-    """A schema that is not valid Avro, or one by which few bytes could stand for endless work."""
+    """A schema that is not valid Avro, or with which a few bytes could cause endless work."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriterSchema:
-    """A schema parsed once: `parsed` as it is, and `plain` without logical types, by which a bad date can be read."""
+    """A schema parsed once: `parsed` as it is, `plain` without logical types, which can read an invalid date."""
 
     name: str
     parsed: Any
@@ -31,7 +31,7 @@ class WriterSchema:
 
     @classmethod
     def of(cls, written: Mapping[str, Any]) -> WriterSchema:
-        """Raises UnusableSchemaError."""
+        """Parse a schema.  Raises UnusableSchemaError."""
         _check_size(written)
         try:
             parsed: Any = parse_schema(dict(written))
@@ -50,7 +50,7 @@ _INVALID = (
     *(SchemaParseException, UnknownType, ValueError, TypeError, LookupError, AttributeError, RecursionError),
     OverflowError,
 )
-"""What parsing an alien schema raises."""
+"""What parsing a foreign schema raises."""
 
 
 def _check_size(written: Any) -> None:
@@ -75,7 +75,7 @@ def _without_logical_types(node: Any) -> Any:
 
 
 def _types(node: Any, named: Mapping[str, Any], enclosing: tuple[str, ...]) -> Iterator[None]:
-    """One item for each type below this one, names followed; refuses recursion and arrays of nothing."""
+    """One item per type in this one, following names; refuses recursion, and arrays whose items take no bytes."""
     yield
     if isinstance(node, list):
         for branch in node:
@@ -101,7 +101,7 @@ def _types(node: Any, named: Mapping[str, Any], enclosing: tuple[str, ...]) -> I
 
 
 def _few(types: Iterator[None]) -> Iterator[None]:
-    """The same, for the items of an array or the values of a map."""
+    """The same types, at most MOST_TYPES_OF_AN_ITEM, for the items of an array or the values of a map."""
     for number, one in enumerate(types):
         if number >= MOST_TYPES_OF_AN_ITEM:
             raise UnusableSchemaError(f"it has an array or a map whose items are of more than {number} types")
@@ -109,7 +109,7 @@ def _few(types: Iterator[None]) -> Iterator[None]:
 
 
 def _takes_no_bytes(node: Any, named: Mapping[str, Any]) -> bool:
-    """Whether a value of this type may be written in zero bytes; a name within itself takes none by this measure."""
+    """Whether a value of this type may take zero bytes; a name inside itself counts as taking none."""
     if isinstance(node, str):
         return node == "null" or (node in named and _takes_no_bytes(named[node], {**named, node: "null"}))
     if not isinstance(node, Mapping):

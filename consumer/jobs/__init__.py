@@ -1,1 +1,1 @@
-"""The requests that this worker has in hand: where each is, and whose turn comes next."""
+"""Tracks the requests that this worker has in hand: the place of each, and which is trained next."""

@@ -1,7 +1,7 @@
-"""Reads cancels from the control topic, twice: in a group, so that none is missed, and at the topic's end, for speed.
+"""Reads cancels from the control topic twice: in a group, to miss none, and at the topic's end, for speed.
 
 `ControlGroup`, one consumer group for all workers, writes each cancel into the ledger as a flag on the claim, or on a
-stub if the request is not known yet; heartbeats and claims read it back. `ControlTail`, in every worker, reads the end
+stub if the request is not known yet; heartbeats and claims read the flag. `ControlTail`, in every worker, reads the end
 of the topic and tells its own worker at once.
 """
 
@@ -62,13 +62,13 @@ class _ControlReader(Polling):
 
     @abstractmethod
     def _act(self, wanted: CancelRequest) -> None:
-        """Carry a command out."""
+        """Carry out a cancel."""
 
     def _done(self, message: Message) -> None:
-        """What a record asked for is done, or it asks for nothing."""
+        """Called once a record is handled, whether it held a cancel or not."""
 
     def _read(self, message: Message) -> CancelRequest | None:
-        """The cancel in a record; what is no command is logged and passed over, since nobody waits for an answer."""
+        """The cancel in a record; None, with a log line, if there is none, since nobody waits for an answer."""
         try:
             return self.answered(
                 lambda: read_control(self._codec, message.value(), timestamp_ms=message.timestamp()[1])
@@ -79,7 +79,7 @@ class _ControlReader(Polling):
 
 
 class ControlGroup(_ControlReader):
-    """Writes cancels into the ledger; the offset is committed after that."""
+    """Writes cancels into the ledger, and commits the offset after that."""
 
     def __init__(self, consumer: Consumer, topic: str, codec: Codec, ledger: Ledger, *, around: Surroundings) -> None:
         super().__init__("control-group", consumer, topic, codec, around)
@@ -111,7 +111,7 @@ class ControlGroup(_ControlReader):
 
 
 class ControlTail(_ControlReader):
-    """Tells the worker of cancels as they are published; misses none for long, since heartbeats read the flags."""
+    """Tells the worker of cancels as they are published; one that it misses comes with the next heartbeat."""
 
     def __init__(self, consumer: Consumer, topic: str, codec: Codec, *, around: Surroundings) -> None:
         super().__init__("control-tail", consumer, topic, codec, around)
@@ -126,7 +126,7 @@ class ControlTail(_ControlReader):
         self._deliver(CancelSeen(wanted.request_id, wanted.cancel))
 
     def _refresh(self) -> None:
-        """Read all partitions from their end; again when partitions were added."""
+        """Read all partitions from their end, those added later too."""
         if time.monotonic() < self._refresh_at:
             return
         count = self.answered(self._count_partitions)

@@ -1,8 +1,8 @@
 """Keeps checkpoints of long trainings in the artifact store, so that the next attempt goes on from there.
 
-A training leaves files in its spool folder (`pipeline.training.trained.KEPT`). A checkpoint is an archive of those
-there are, stored under `~checkpoints/{request_id}/{number}-{sha256}`; the older ones go once a newer one is stored,
-and all of them when the request has its outcome.
+A training writes files to its spool folder (`pipeline.training.trained.KEPT`). A checkpoint is an archive of those that
+exist, stored under `~checkpoints/{request_id}/{number}-{sha256}`. Storing one deletes the older ones; all are deleted
+when the request has its outcome.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from pipeline.training.trained import KEPT
 log = structlog.get_logger(__name__)
 
 EVERY_S = 5.0
-"""The work of so many seconds is repeated when a worker dies, and of more where a checkpoint takes long to store."""
+"""How much work is repeated when a worker dies; more if a checkpoint takes long to store."""
 PAUSES = 10
-"""The pause before the next checkpoint is this many times as long as storing the last one took."""
+"""The pause after a checkpoint is this many times as long as storing it took."""
 
 
 @dataclass(slots=True)
 class _Kept:
-    """A training whose spool folder is looked at; `number` is its newest checkpoint's."""
+    """A training whose spool folder is watched; `number` is that of its newest checkpoint."""
 
     spool: Path
     number: int
     next_at: float = 0.0
     stored: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """The files in it, by name, with the time and size they had."""
+    """The newest checkpoint's files, by name, as (modification time in ns, size in bytes)."""
 
 
 class Checkpoints(Periodic):
-    """Stores what has changed every EVERY_S; `restore` may be called by any thread."""
+    """Stores changed files every EVERY_S; any thread may call `restore`."""
 
     def __init__(
         self,
@@ -65,24 +65,21 @@ class Checkpoints(Periodic):
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
         self._numbers: dict[str, int] = {}
-        """Of the checkpoints that were found, by request."""
+        """The number of the restored checkpoint, by request."""
         self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def keep(self, request_id: str, spool: Path) -> None:
-        """A training begins, which writes to this folder; it is looked at until it is gone."""
+        """Watch the folder that a training writes to, until the folder is gone."""
         before = self._kept.get(request_id)
         number = self._numbers.pop(request_id, 0) if before is None else before.number
         self._kept[request_id] = _Kept(spool, number)
 
     def drop(self, request_id: str) -> None:
-        """The request has its outcome."""
+        """Delete the checkpoints of a request that has its outcome."""
         self._over.put(request_id)
 
     def restore(self, request_id: str) -> Path | None:
-        """What an earlier attempt has left, as a folder of ours; None if it has left nothing that can be read.
-
-        Raises TransientError.
-        """
+        """A new folder with the newest readable checkpoint; None if there is none.  Raises TransientError."""
         for number, uri in sorted(self._stored(request_id), reverse=True):
             archive = self._folder / f"{uuid4().hex}.zip"
             folder = self._folder / f"{archive.stem}.checkpoint"
@@ -90,7 +87,7 @@ class Checkpoints(Periodic):
                 self._artifacts.fetch(uri, archive)
                 folder.mkdir()
                 _unpack(archive, folder)
-            except NotFoundError:  # a newer one has taken its place meanwhile
+            except NotFoundError:  # a newer one has replaced it meanwhile
                 continue
             except (BadZipFile, CorruptArtifactError, EOFError, RuntimeError, ValueError) as error:
                 log.warning("checkpoint cannot be read", request_id=request_id, number=number, error=str(error))
@@ -169,7 +166,7 @@ class Checkpoints(Periodic):
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Raises CorruptArtifactError for an archive that is not as `_store` writes it."""
+    """Raises CorruptArtifactError if `_store` cannot have written this archive."""
     with ZipFile(archive) as file:
         entries = file.infolist()
         stored = all(entry.compress_type == ZIP_STORED and entry.filename in KEPT for entry in entries)
@@ -179,7 +176,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _stamps(spool: Path) -> dict[str, tuple[int, int]]:
-    """When each file was written last, and how large it is."""
+    """(modification time in ns, size in bytes) of each checkpoint file that exists."""
     found = {}
     for name in KEPT:
         with suppress(FileNotFoundError):

@@ -1,10 +1,10 @@
 """Claims a polled batch in the ledger; reports who owns what is already claimed.
 
-The hot path is one insert for the whole batch; only what was there already is looked at one by one. Everything that
-is said to the ledger about claims is said by this thread, in order, so that nothing is claimed or adopted before an
-earlier release has been answered.
+The hot path is one insert for the whole batch; only requests that were claimed before are looked at one by one. This
+thread alone claims, takes over and releases, in order, so that no request is claimed before an earlier release of it
+has been answered.
 
-What a record can turn out to be, and what the worker does then, is `Standing`.
+`Standing` lists what a record can turn out to be, and what the worker then does.
 """
 
 from __future__ import annotations
@@ -37,33 +37,33 @@ T = TypeVar("T")
 LOOK_AGAIN_S = 1.0
 UNKNOWN_AGAIN_S = 60.0
 LATE_WRITE_S = 60.0
-"""How long a write that was not answered may still be applied."""
+"""How long an unanswered write may still be applied."""
 
 
 class Standing(Enum):
     MINE = "mine"
-    """Ours to train, or to end with what its claim says (closing, cancel)."""
+    """The request is ours: train it, or end it as its claim says (closing, cancel)."""
     FOUND = "found"
-    """The ledger names us as its owner already: it runs here, or an answer was lost. If no job has it, look again."""
+    """The ledger names us as owner already: it runs here, or an answer was lost. If no job has it, ask again."""
     SETTLED = "settled"
-    """It has an outcome, and this record is its home: announce it."""
+    """The request has an outcome, and this record is its home: announce it."""
     PARKED = "parked"
-    """Somebody alive has it: wait, and look again."""
+    """A live worker owns the request, or its entry cannot be read: ask again later."""
     DUPLICATE = "duplicate"
-    """Its home is elsewhere, and it has no outcome yet: look again."""
+    """Another record is the request's home, and it has no outcome yet: ask again later."""
     DONE = "done"
-    """Its home is elsewhere, and it has an outcome: nothing to say."""
+    """Another record is the request's home, and it has an outcome: nothing to announce."""
     CONFLICT = "conflict"
-    """The request_id is taken by other content: a dead letter."""
+    """The request_id was used before with other content: a dead letter."""
     UNREADABLE = "unreadable"
     """No request_id can be read: a dead letter."""
     BROKEN = "broken"
-    """An error of ours keeps it from being read, or from being claimed: a dead letter."""
+    """An internal error keeps the record from being read or claimed: a dead letter."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """A record that was decoded: who asks for what, and what is wrong with it."""
+    """A decoded record: its request, the hash of its content, and what is wrong with it (None if nothing is)."""
 
     record: Record
     request: TrainingRequest
@@ -77,7 +77,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """How one record stands."""
+    """The standing of one record."""
 
     standing: Standing
     record: Record
@@ -86,7 +86,7 @@ class Ruling:
     outcome: Outcome | None = None
     message: str = ""
     look_again_s: float = LOOK_AGAIN_S
-    """When to ask again about one that is parked."""
+    """Seconds until the ledger is asked again, if it is parked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Ruled:
 
 
 class Claims(Ordered):
-    """Owns what is said to the ledger about claims."""
+    """The only thread that claims, takes over and releases requests."""
 
     def __init__(self, me: Owner, ledger: Ledger, codec: Codec, *, steady: Steady, around: Surroundings) -> None:
         super().__init__("claims", around)
@@ -106,30 +106,30 @@ class Claims(Ordered):
         self._codec = codec
         self._steady = steady
         self._unanswered: dict[str, float] = {}
-        """Requests whose take-over was not answered, until when it may still be applied."""
+        """Requests with an unanswered take-over, and until when (monotonic seconds) it may still be applied."""
         self._cleared: set[str] = set()
-        """Those confirmed as ours. Once released they count as unanswered again, as the late write may still arrive."""
+        """Those of them confirmed as ours. A release ends that, as the late write may still be applied after it."""
 
     def claim(self, records: Sequence[Record]) -> None:
-        """Read a batch and claim it; the rulings come with a Ruled."""
+        """Decode a batch and claim it; answered with a Ruled."""
         self.order(lambda: self._deliver(Ruled(self._claim_contained(records))))
 
     def look_again(self, asked: Sequence[Asked]) -> None:
-        """How do these stand now?"""
+        """Ask the ledger about these again, and take over what a dead worker left; answered with a Ruled."""
         self.order(lambda: self._deliver(Ruled(halved(asked, self._examine, self._unknown))))
 
     def release(self, request_ids: Collection[str]) -> None:
-        """Give up claims, so that another worker may have them at once."""
+        """Release claims, so that another worker may take them at once."""
         ids = frozenset(request_ids)
         self.order(lambda: self._release(ids))
 
     def sweep(self, held: Collection[str]) -> None:
-        """Give up what a late write may have put into our name although nobody here has it."""
+        """Release what a late write may have made ours although no job here has it."""
         ids = frozenset(held)
         self.order(lambda: self._sweep(ids))
 
     def _claim_contained(self, records: Sequence[Record]) -> Sequence[Ruling]:
-        """One ruling for each record, in their order, whatever one of them does to us."""
+        """One ruling per record, in their order; an error about one record leaves the others alone."""
         rulings: dict[Record, Ruling] = {}
         asked: list[Asked] = []
         for record in records:
@@ -150,20 +150,20 @@ class Claims(Ordered):
             return Ruling(Standing.UNREADABLE, record, message=str(error))
         except PASSED_ON:
             raise
-        except Exception as error:  # noqa: BLE001 - ending here would end every worker in turn
+        except Exception as error:  # noqa: BLE001 - the record would end every worker in turn
             place = {"partition": record.partition.number, "offset": record.offset}
             failure = contain(self._metrics, "claim", error, **place)
             return Ruling(Standing.BROKEN, record, message=failure.message)
 
     def _claim_poorly(self, asked: Asked, error: Exception) -> Sequence[Ruling]:
-        """Claim a request that the ledger stumbles over with its id alone, so that it can end in an outcome."""
+        """Claim a request without its summary after an error of the ledger, so that it can end with an outcome."""
         failure = contain(self._metrics, "claim", error, request_id=asked.request.request_id)
         failed = replace(asked, problem=failure)
         try:
             mine = self._insert([NewClaim(asked.request.request_id, asked.sha256, asked.home, {})])
         except PASSED_ON:
             raise
-        except Exception as worse:  # noqa: BLE001 - not even that: nobody can be told more than by a dead letter
+        except Exception as worse:  # noqa: BLE001 - not even that: only a dead letter is left
             failure = contain(self._metrics, "claim", worse, request_id=asked.request.request_id)
             return [Ruling(Standing.BROKEN, asked.record, asked, message=failure.message)]
         if mine:
@@ -171,7 +171,7 @@ class Claims(Ordered):
         return halved([failed], self._examine, self._unknown)
 
     def _unknown(self, asked: Asked, error: Exception) -> Sequence[Ruling]:
-        """What the ledger has of it cannot be read, and may be an outcome: it is looked at again in a while."""
+        """Park a request whose ledger entry cannot be read: the entry may hold an outcome."""
         contain(self._metrics, "claim", error, request_id=asked.request.request_id)
         return [Ruling(Standing.PARKED, asked.record, asked, look_again_s=UNKNOWN_AGAIN_S)]
 
@@ -186,7 +186,7 @@ class Claims(Ordered):
                 rulings.append(Ruling(Standing.MINE, asked.record, asked, _fresh(asked, self._me)))
             else:
                 known.append(asked)
-        # Repeats are looked at when the home of their request is settled, which is its first record.
+        # Repeats come last: by then the ledger knows their request's home.
         return [*rulings, *self._examine(known), *self._examine(repeats)]
 
     def _insert(self, new: Sequence[NewClaim]) -> frozenset[str]:
@@ -205,7 +205,7 @@ class Claims(Ordered):
             validation.check(request)
         except RejectedError as error:
             return Failure(ErrorKind.INVALID_REQUEST, str(error))
-        except Exception as error:  # noqa: BLE001 - ending here would end every worker in turn
+        except Exception as error:  # noqa: BLE001 - the record would end every worker in turn
             return contain(self._metrics, "claim", error, request_id=request.request_id)
         return None
 
@@ -270,12 +270,12 @@ class Claims(Ordered):
         return taken
 
     def _claim_anew(self, asked: Asked) -> Claim | None:
-        """The claim that stood in the way has expired meanwhile."""
+        """Insert a claim again, since the earlier one has expired meanwhile."""
         mine = self._insert([self._new_claim(asked)])
         return _fresh(asked, self._me) if mine else None
 
     def _adopt(self, asked: Asked, operation: Callable[[], Claim | None]) -> Claim | None:
-        """A write that, if it is not answered, must not put a request into our name behind our back."""
+        """Run a write that makes us the owner. An unanswered one is noted, as it may still be applied later."""
 
         def note(error: TransientError) -> None:
             self._steady.broke(error)

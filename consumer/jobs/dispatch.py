@@ -1,10 +1,10 @@
-"""Which request is trained next: in order within a model, fair among projects.
+"""Chooses the request that is trained next: in order within a model, in turns among projects.
 
-Requests of one model in one partition stand in a *line*; only its head may be trained, and the next one moves up when
-the head has left, that is when its document or negative outcome is confirmed. Heads that are free to start wait in
-one queue per project, and the projects take turns, so that ten thousand requests of one hold no other's back. A
-project that trains as many as it may is passed over until one of them has ended. What a worker had in hand that has
-died goes first in its project, in its order: it came before what has arrived meanwhile.
+The requests of one model in one partition form a *line*. Only the head of a line may be trained; it leaves when its
+document or negative outcome is confirmed, and the next one becomes the head. Heads that may start are *free*: they wait
+in one queue per project, and the projects take turns, so that ten thousand requests of one project do not delay the
+others. A project that trains as many as its limit allows is skipped until one training has ended. Requests that a dead
+worker had in hand go first in their project, in their order, as they are older than what has arrived since.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Queued(Protocol):
-    """What can stand in a line."""
+    """An entry of a line."""
 
     @property
     def line(self) -> Hashable:
@@ -28,12 +28,12 @@ class Queued(Protocol):
 
     @property
     def running(self) -> bool:
-        """Whether it was taken, and its training has not ended."""
+        """Whether the entry was taken and its training has not ended."""
         ...
 
     @property
     def orphaned(self) -> bool:
-        """Whether a worker has died that had it in hand."""
+        """Whether a worker that had it in hand has died."""
         ...
 
 
@@ -44,11 +44,12 @@ Q = TypeVar("Q", bound=Queued)
 class _Line(Generic[Q]):
     entries: deque[Q] = field(default_factory=deque)
     waiting: set[int] = field(default_factory=set)
+    """id() of the entries that may start as soon as they are the head."""
 
 
 @dataclass(slots=True)
 class _Queue(Generic[Q]):
-    """The heads of one project that are free to start."""
+    """The free heads of one project."""
 
     orphaned: deque[Q] = field(default_factory=deque)
     others: deque[Q] = field(default_factory=deque)
@@ -67,33 +68,34 @@ class _Queue(Generic[Q]):
 
 
 class Dispatch(Generic[Q]):
-    """Owned by the worker's thread.  `limit` says how many of a project may run at once; None is any number."""
+    """Owned by the worker's thread.  `limit` gives how many of a project may run at once; None for any number."""
 
     def __init__(self, limit: Callable[[str], int | None] = lambda _: None) -> None:
         self._limit = limit
         self._taken: dict[str, list[Q]] = {}
-        """Of projects with a limit, what may still be running: at most as many as the limit."""
+        """Entries that were taken and may still run, of projects with a limit; at most as many as the limit."""
         self._lines: dict[Hashable, _Line[Q]] = {}
         self._free: dict[str, _Queue[Q]] = {}
+        """The free heads by project; the first project with room has the next turn."""
         self._in_free: set[int] = set()
 
     def join(self, entry: Q) -> None:
-        """Join the line at its end; entries behind this one wait until it leaves."""
+        """Add an entry at the end of its line; entries behind it wait until it leaves."""
         self._lines.setdefault(entry.line, _Line()).entries.append(entry)
 
     def wait(self, entry: Q) -> None:
-        """An entry of a line is to be trained here."""
+        """Let an entry of a line start once it is the head."""
         line = self._lines[entry.line]
         line.waiting.add(id(entry))
         self._free_head(line)
 
     def hold(self, entry: Q) -> None:
-        """A waiting entry waits no more (it was taken, or is not to be started), but keeps its place in the line."""
+        """Keep an entry in its line without letting it start: it was taken, or is not to be trained now."""
         self._lines[entry.line].waiting.discard(id(entry))
         self._unfree(entry)
 
     def leave(self, entry: Q) -> None:
-        """Take an entry out, wherever it stands; whoever is then at the head may start."""
+        """Remove an entry from its line and its queue; the line's new head may start."""
         line = self._lines.get(entry.line)
         if line is None:
             return
@@ -109,7 +111,7 @@ class Dispatch(Generic[Q]):
             self._free_head(line)
 
     def take(self) -> Q | None:
-        """The next one to train; it stays at the head of its line until it leaves."""
+        """The next entry to train, or None; it stays the head of its line until it leaves."""
         project = next((project for project in self._free if self._has_room(project)), None)
         if project is None:
             return None

@@ -1,4 +1,4 @@
-"""A request on its way through the worker."""
+"""Defines Job, a request that this worker has in hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.ledger import Claim
 from pipeline.training.trained import KEPT
 
 SUSPECTS = "~suspects"
-"""Whose turn it is when a suspect's is: no project has such a name."""
+"""The project under which all suspects take their turns; no real project has this name."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,19 +26,19 @@ class Job:
     """Owned by the worker's thread; `Jobs` alone changes its place and what it holds there.
 
     Attributes:
-        record: the request's home, None once its partition is not ours any more: then nothing is announced.
+        record: the request's home; None once its partition is lost: then this worker does not announce it.
         place: where it is; `moves` counts how often it has moved.
-        claim: as last seen in the ledger; None while the ledger is to be asked.
-        events: how many progress events this worker has made of it.
-        dataset: held for it in the cache while it runs.
+        claim: as last read from the ledger; None while the ledger is to be asked.
+        events: how many progress events this worker has published about it.
+        dataset: held in the cache for this job while it runs.
         spool: the folder that the trainer writes to.
-        checkpoint: a folder that an earlier attempt has left, for the next one to go on from.
-        reuse_key: what makes its training the same as another, once its dataset is known.
-        cancelled: who wants it stopped, and why; empty as long as nobody does.
-        failure: an error of ours about it, with which it ends as soon as no trainer has it.
-        abandoned: set as soon as nobody waits any more for what is being prepared for it.
-        suspect: workers have died under it, again and again: it is trained while no other suspect is, so that only
-            the one that kills them is blamed for the next.
+        checkpoint: a folder from an earlier attempt, from which the next one goes on.
+        reuse_key: equal for trainings with equal results; empty until its dataset is known.
+        cancelled: who cancelled it, and why; empty if nobody has.
+        failure: an internal error, with which the job ends as soon as no trainer has it.
+        abandoned: set once nobody waits for its preparation any more; None unless it is being prepared.
+        suspect: workers have died under it repeatedly. Suspects are trained one at a time, so that only the one
+            that kills workers is blamed for the next death.
     """
 
     asked: Asked
@@ -72,17 +72,17 @@ class Job:
 
     @property
     def project(self) -> str:
-        """With whom it takes turns: others of its project, or the other suspects."""
+        """The project whose turns it uses: its own, or that of all suspects."""
         return SUSPECTS if self.suspect else self.request.project
 
     @property
     def running(self) -> bool:
-        """From its turn to the end of its training."""
+        """Whether its turn has come and its training has not ended."""
         return self.place in RUNNING
 
     @property
     def orphaned(self) -> bool:
-        """A worker that had it in hand has died."""
+        """Whether a worker that had it in hand has died."""
         return self.claim is not None and self.claim.worker_losses > 0
 
     @property
@@ -91,21 +91,21 @@ class Job:
 
     @property
     def keeps_checkpoints(self) -> bool:
-        """Whether its training is one of many steps that the next attempt need not repeat."""
+        """Whether the next attempt can go on where its training stopped: for searches and deep learning."""
         return self.request.search is not None or bool(framework_of(self.request.algorithm))
 
     @property
     def ids(self) -> dict[str, str]:
-        """What every log line of the job carries."""
+        """The ids that every log line of the job carries."""
         return {"request_id": self.request_id, "correlation_id": self.request.correlation_id}
 
     def next_event(self) -> int:
-        """The sequence of the progress event that is made now."""
+        """Count a progress event; returns its sequence, from 1."""
         self.events += 1
         return self.events
 
     def keep_checkpoint(self) -> None:
-        """Of what its training has written keep what the next attempt can go on from, if the disk has room for that."""
+        """Move the checkpoint files out of the spool folder, if the disk has room, and delete the folder."""
         if self.spool is None:
             return
         kept = [path for name in KEPT if (path := self.spool / name).exists()]
@@ -115,7 +115,7 @@ class Job:
         self.spool = None
 
     def remove_files(self) -> None:
-        """What its trainings have left on disk; none of them goes on."""
+        """Delete the spool folder and the checkpoint."""
         disk.remove(self.spool)
         disk.remove(self.checkpoint)
         self.spool = self.checkpoint = None

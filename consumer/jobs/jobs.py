@@ -1,7 +1,8 @@
-"""The one owner of every job: its place, its line, and what it holds there.
+"""Owns every job: its place, its line, and the dataset and files that it holds.
 
-A job is asked to move on with `move`; what the table in `places` does not have raises, and changes nothing. Lists of
-jobs at a place, lines of models, turns of projects, files and datasets follow from the moves: nobody else keeps any.
+`move` takes a job to another place; a move that the table in `places` does not have raises, and changes nothing. The
+lists of jobs by place, the lines of models, the turns of projects, the files and the datasets all follow from the
+moves; no other module keeps such lists.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ log = structlog.get_logger(__name__)
 
 
 class IllegalMoveError(Exception):
-    """A job was asked to go where it cannot go from where it is."""
+    """A job cannot go from its place to the one asked for."""
 
     def __init__(self, job: Job, place: Place) -> None:
         super().__init__(f"request {job.request_id} cannot go from {job.place.name} to {place.name}")
 
 
 class Jobs:
-    """Owned by the worker's thread; `ids` may be called by any.
+    """Owned by the worker's thread; any thread may call `ids`.
 
-    `trainings` says how many of a project may run at once (None: any number); `put_down` gives a dataset back.
+    `trainings` gives how many of a project may run at once (None: any number); `put_down` returns a dataset.
     """
 
     def __init__(self, trainings: Callable[[str], int | None], put_down: Callable[[Dataset], None]) -> None:
         self._put_down = put_down
         self._by_id: dict[str, Job] = {}
         self._at: dict[Place, dict[str, Job]] = {place: {} for place in Place if place not in ENDS}
-        """Those at a place, first come first."""
+        """The jobs at each place, in order of arrival."""
         self._dispatch: Dispatch[Job] = Dispatch(lambda project: 1 if project == SUSPECTS else trainings(project))
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def __iter__(self) -> Iterator[Job]:
-        """A job may move, or end, meanwhile."""
+        """Over a copy: jobs may move or end meanwhile."""
         return iter(tuple(self._by_id.values()))
 
     def get(self, request_id: str) -> Job | None:
@@ -60,11 +61,11 @@ class Jobs:
         return len(self._at[place])
 
     def first(self, place: Place) -> Job | None:
-        """Who has been there longest."""
+        """The job that has been there longest."""
         return next(iter(self._at[place].values()), None)
 
     def add(self, asked: Asked) -> Job:
-        """A request whose home is this record; it holds its model's line, and is parked."""
+        """Create the parked job of a request whose home is this record, and add it to its model's line."""
         if asked.request.request_id in self._by_id:
             raise ValueError(f"request {asked.request.request_id} is in hand already")
         job = Job(asked, record=None)
@@ -73,13 +74,13 @@ class Jobs:
         return job
 
     def attach(self, job: Job, asked: Asked) -> None:
-        """Its record belongs to us (again): stand in the line of its partition."""
+        """Give a job its record, which is ours (again), and add it to its model's line in that partition."""
         job.asked, job.record = asked, asked.record
         job.line = (job.record.partition, job.record.epoch, job.request.model_key)
         self._dispatch.join(job)
 
     def detach(self, job: Job) -> None:
-        """The record belongs to us no more; only what a trainer or the registrar has goes on without one."""
+        """Take a job's record away, as its partition is lost; raises unless a trainer or the registrar has the job."""
         if job.place not in (Place.FED, Place.TRAINING, Place.STORING):
             raise IllegalMoveError(job, job.place)
         if job.record is not None:
@@ -87,14 +88,14 @@ class Jobs:
             job.record = None
 
     def take(self) -> Job | None:
-        """The job whose turn it is; from now on it is being prepared."""
+        """Move the job whose turn it is to PREPARING; None if there is none."""
         job = self._dispatch.take()
         if job is not None:
             self.move(job, Place.PREPARING)
         return job
 
     def move(self, job: Job, place: Place, *, keeps_spool: bool = False) -> None:
-        """Go on to another place; with `keeps_spool` the registrar still reads what the trainer has written.
+        """Move a job to another place. With `keeps_spool` its files stay, since the registrar reads them.
 
         Raises IllegalMoveError if there is no such move, or the job is over.
         """
@@ -106,13 +107,13 @@ class Jobs:
         self._arrive(job, keeps_spool)
 
     def put_down(self, job: Job) -> None:
-        """Give its dataset back."""
+        """Return the job's dataset to the cache."""
         dataset, job.dataset = job.dataset, None
         if dataset is not None:
             self._put_down(dataset)
 
     def give_up(self) -> None:
-        """Forget all jobs; their files stay, for what is being stored is still read."""
+        """Forget all jobs; their files stay, since the registrar may still read them."""
         self._by_id.clear()
         for jobs in self._at.values():
             jobs.clear()
@@ -141,11 +142,11 @@ class Jobs:
                 self._dispatch.wait(job)
         try:
             self._let_go_of(job, keeps_spool)
-        except Exception:  # what is left behind is no reason to be in two places
+        except Exception:  # the move counts, even if something was not given back
             log.exception("what a request held could not be given back", **job.ids)
 
     def _let_go_of(self, job: Job, keeps_spool: bool) -> None:
-        """What it has no use for where it is now."""
+        """Give back what the job does not need at its new place."""
         if job.place is Place.READY:
             job.keep_checkpoint()
         elif job.place not in RUNNING:

@@ -1,4 +1,4 @@
-"""The worker's lease: extended every few seconds, which also tells of cancels."""
+"""Extends the worker's lease every few seconds; the answers carry cancels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RETRY_S = 0.5
 
 @dataclass(slots=True)
 class Steady:
-    """Since when the ledger has answered without an error. Any thread may say that it broke."""
+    """Since when the ledger has answered without an error. Any thread may call `broke`."""
 
     clock: Callable[[], float] = time.monotonic
     since: float = field(init=False)
@@ -29,26 +29,26 @@ class Steady:
         self.since = self.clock()
 
     def for_a_lease(self) -> bool:
-        """True if the ledger has answered for a whole lease: only then does an expired lease mean a dead worker."""
+        """Whether the ledger has answered for a whole lease: only then does an expired lease mean a dead worker."""
         return self.clock() - self.since >= LEASE_S
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The lease was extended; these requests are to be cancelled."""
+    """The lease was extended; `cancels` are by request_id."""
 
     cancels: Mapping[str, Cancel]
 
 
 def begin_life(worker_id: str, ledger: Ledger) -> Owner:
-    """A new life of the worker. Its lease runs: what it claims before a first beat would pass for a dead worker's."""
+    """Begin a new life of the worker with a running lease; without one its claims would look like a dead worker's."""
     me = ledger.boot(worker_id)
     ledger.heartbeat(me, LEASE_S, ())
     return me
 
 
 class Heartbeat(Periodic):
-    """One write every INTERVAL_S, whatever the worker holds. A SupersededError ends the worker."""
+    """Extends the lease with one write every INTERVAL_S. A SupersededError ends the worker."""
 
     def __init__(
         self,

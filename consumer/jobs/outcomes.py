@@ -1,4 +1,4 @@
-"""Builds outcomes from a request and what its training, or the worker, came to."""
+"""Builds the outcome of a request from its training's result, an equal training's result, or a failure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.training.trained import Trained
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """When and where a request ended. `sequence` is the place of its terminal event among its progress events."""
+    """When and where a request ended. `sequence` numbers its terminal event after its progress events."""
 
     at: datetime
     worker_id: str
@@ -32,7 +32,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A training that ended in a model, whose files lie in `spool`; `reuse_key` is what its equals share with it."""
+    """A training that made a model, with its files in `spool`; equal trainings have an equal `reuse_key`."""
 
     request: TrainingRequest
     ending: Ending
@@ -42,7 +42,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """An equal training's result stands for this request's own."""
+    """A request that gets the result of an equal training, the version `source`."""
 
     request: TrainingRequest
     ending: Ending
@@ -92,7 +92,7 @@ def registered_outcome(result: Result, trained: Trained, stored: StoredArtifact)
 
 
 def reused_outcome(reused: Reused) -> Outcome:
-    """The outcome of a request for which another version's model stands."""
+    """The outcome of a request that gets another version's model."""
     request, source = reused.request, reused.source
     model = replace(
         source.model,

@@ -1,4 +1,4 @@
-"""The places a job can be in, and the moves between them; prints the table of docs/architecture.md."""
+"""Defines the places a job can be in, and the moves between them; prints the table of docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Place(Enum):
     STORED = "durable; its announcement is on its way, and the job is over"
     RELEASED = "given up here: another worker has it, or will"
 
-    __hash__ = object.__hash__  # Enum's own goes by the name, in Python, and a job's places are looked up all the time
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python: slow for frequent look-ups
 
 
 MOVES: Mapping[Place, frozenset[Place]] = {
@@ -34,11 +34,11 @@ MOVES: Mapping[Place, frozenset[Place]] = {
     Place.STORED: frozenset(),
     Place.RELEASED: frozenset(),
 }
-"""To which places a job may go from each."""
+"""The places to which a job may go from each place."""
 
 ENDS = frozenset(place for place, further in MOVES.items() if not further)
 RUNNING = frozenset({Place.PREPARING, Place.READY, Place.FED, Place.TRAINING})
-"""From its turn to the end of its training; only here it holds its dataset."""
+"""From a job's turn to the end of its training; only here does it hold a dataset."""
 
 
 def table() -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Gets a job ready for a trainer: quota, dataset, checkpoint, an equal training to reuse.
 
-Last comes a note in the ledger if workers have died under it. Several threads do this, and some of them are kept for
-what is at hand: datasets that take minutes must not hold up those that take none.
+If workers have died under the job, the last step writes into its claim that it starts here (`Ledger.start`), so that
+the next death is blamed on it. Of the THREADS threads at most SLOW_LIMIT do slow work: datasets that take minutes must
+not delay those that are in the cache.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ T = TypeVar("T")
 
 THREADS = 16
 SLOW_LIMIT = 12
-"""So many threads at most wait for what is not at hand."""
+"""At most this many threads do slow work, such as fetching a dataset."""
 SAME_LIMIT = 3
-"""So many threads at most wait for the same dataset."""
+"""At most this many threads do slow work for the same dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,11 @@ class Prepared:
     """The answer to `prepare`: a dataset, or why there is none.
 
     Attributes:
-        moves: the job's, when this was ordered; if it has moved since, the answer is out of date.
-        checkpoint: what an earlier attempt, elsewhere, has come to.
-        reused: the version whose result the request may have instead of a training.
-        failure: what is wrong with the request, or with us.
-        lost: its claim is not ours any more.
+        moves: the job's count of moves when this was ordered; the answer is out of date if it has moved since.
+        checkpoint: a folder with the newest checkpoint of an earlier attempt.
+        reused: the version whose result the request gets instead of a training.
+        failure: a fault in the request, or an internal error.
+        lost: the claim is not ours any more.
     """
 
     job: Job
@@ -67,7 +68,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """The answer to `count_crash`; no count means that the claim is not ours any more."""
+    """The answer to `count_crash`; `count` is None if the claim is not ours any more."""
 
     job: Job
     moves: int
@@ -109,22 +110,22 @@ class Readiness(Ordered):
         self._slow = SlowWork(SLOW_LIMIT, SAME_LIMIT)
         self._lock = threading.Lock()
         self._quick = 0
-        """Orders of which it is not known yet whether they are slow."""
+        """Orders that have not been tried quickly yet."""
         self._counted = (0, 0)
 
     @property
     def has_room(self) -> bool:
-        """Whether a thread will look at another job at once."""
+        """Whether a thread is free to take another job at once."""
         return self._quick < THREADS
 
     def at_once(self, job: Job) -> Dataset | None:
-        """The dataset, if nothing slow is needed for it."""
+        """The dataset, if it takes nothing slow to prepare this job; else None: call `prepare`."""
         request = job.request
         slow = job.orphaned or job.keeps_checkpoints or _reuses(request) or self._quotas.limits_storage(request.project)
         return None if slow or request.dataset_name not in BUILTINS else self._datasets.at_hand(request.dataset_name)
 
     def prepare(self, job: Job, room_bytes: int | None = None) -> None:
-        """Answered with a Prepared, when so much is free where trainings write."""
+        """Prepare a job, once `room_bytes` are free in the spool folder; answered with a Prepared."""
         request, moves, wanted = job.request, job.moves, _Wanted(job.abandoned, self)
         name, came = request.dataset_name, self._datasets.begun
         is_slow = room_bytes is not None or job.keeps_checkpoints
@@ -159,7 +160,7 @@ class Readiness(Ordered):
         self.order(prepared)
 
     def count_crash(self, job: Job, message: str) -> None:
-        """Answered with a Crashed."""
+        """Count a crash of the job's trainer in the ledger; answered with a Crashed."""
         moves = job.moves
 
         def counted() -> Crashed:
@@ -169,15 +170,15 @@ class Readiness(Ordered):
         self.order(lambda: self._deliver(self._contained(job, moves, counted)))
 
     def ask_if_alone(self, answer: Callable[[bool], None]) -> None:
-        """Whether we are the group's only member; `answer` is called by a thread of ours."""
+        """Ask whether we are the group's only member; a readiness thread calls `answer`."""
         self.order(lambda: answer(self._is_alone()))
 
     def put_down(self, dataset: Dataset) -> None:
-        """The job that this dataset was made ready for needs it no longer."""
+        """Return a dataset that its job needs no longer."""
         self._datasets.release(dataset)
 
     def reuse_key(self, request: TrainingRequest, dataset: Dataset) -> str:
-        """What a training here would have in common with its equals; `machine` is what its trainers compute with."""
+        """The reuse key of a training here; it includes `machine`, what the trainers compute with."""
         return reuse_key(request, dataset, self._machine)
 
     def _contained(self, job: Job, moves: int, work: Callable[[], T]) -> T | Prepared:
@@ -213,7 +214,7 @@ class Readiness(Ordered):
         return Prepared(job, moves, dataset, checkpoint, same)
 
     def _at_hand(self, name: str) -> Dataset | None:
-        """A service that only some requests need is waited for where slow ones wait."""
+        """The dataset if it is at hand; None if it is not, or if a service that only some requests need is away."""
         try:
             return self._datasets.at_hand(name)
         except TransientError as error:
@@ -225,14 +226,14 @@ class Readiness(Ordered):
         return self._registry.same(request.project, self.reuse_key(request, dataset))
 
     def _excess(self, project: str, wanted: _Wanted) -> str:
-        """Why the project may register no more; what is being trained is not counted, so it may come to more."""
+        """Why the project may register no more, or empty. It can be exceeded, as running trainings are not counted."""
         if not self._quotas.limits_storage(project):
             return ""
         usage = self._answered(lambda: self._registry.usage(project), wanted)
         return self._quotas.quota(project).excess(project, usage)
 
     def _check_fits(self, request: TrainingRequest, dataset: Dataset) -> None:
-        """Raises RejectedError, and gives the dataset back, if it cannot be trained on in the memory there is."""
+        """Raises RejectedError, and returns the dataset, if training on it needs more memory than there is."""
         try:
             check_fits(request, dataset, self._training_memory_bytes)
         except BaseException:
@@ -251,7 +252,7 @@ class Readiness(Ordered):
             self._counted = (hits, misses)
 
     def _answered(self, operation: Callable[[], T], wanted: _Wanted | None, service: str | None = None) -> T:
-        """Raises LoadAbandoned where the service is away and nobody waits for it any more."""
+        """Raises LoadAbandoned if the service is away and nobody waits for the answer any more."""
 
         def told(error: TransientError) -> None:
             if error.service != disk.SERVICE and error.service not in FOR_SOME:
@@ -262,28 +263,28 @@ class Readiness(Ordered):
         return self.answered(operation, service=service, on_retry=told)
 
     def is_over(self) -> bool:
-        """Whether what waits is dropped."""
+        """Whether this neighbour has given up: orders that wait are dropped."""
         return self._given_up.is_set()
 
 
 class _Wanted:
-    """Asked again and again by whatever takes long: whether to go on.  Who asks does not stand still."""
+    """Tells slow work whether to go on. Each call also tells the watch that the thread is not stuck."""
 
     def __init__(self, abandoned: threading.Event | None, readiness: Readiness) -> None:
         self._abandoned = abandoned
         self._readiness = readiness
 
     def is_set(self) -> bool:
-        """Whether it is abandoned."""
+        """Whether the work is abandoned."""
         self._readiness.turn.begin()
         return self._readiness.is_over() or (self._abandoned is not None and self._abandoned.is_set())
 
     def check(self) -> None:
-        """Raises LoadAbandoned."""
+        """Raises LoadAbandoned if it is."""
         if self.is_set():
             raise LoadAbandoned
 
 
 def _reuses(request: TrainingRequest) -> bool:
-    """A request with a report is never served by another's model file: the report in it names the other request."""
+    """Whether it may reuse a result. Not with a report: the report in a model file names the other request."""
     return request.reuse and not request.evaluation.report

@@ -1,10 +1,10 @@
 """Makes results durable, a group at a time: artifact, outcome, registry document, in that order.
 
-Whatever stands in the ledger after that is the truth, whoever wrote it: the first finisher's outcome counts, and a
-negative outcome counts only if its claim is still ours when it is written there.
+The outcome in the ledger counts, whoever wrote it: the first to finish writes it, and a negative outcome is accepted
+only while the claim is ours.
 
-What raises an error of ours ends FAILED, alone. If not even that can be stored, or its outcome stands already, it is
-tried again now and then, and holds up its partition's offset, which operators are told of.
+An item that meets an internal error ends as FAILED, alone. If FAILED cannot be stored either, or the request has an
+outcome already, the worker tries again later; until then its partition's offset waits, which is logged.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ T = TypeVar("T")
 
 GROUP_LIMIT = 200
 EVENT_LIMIT_BYTES = 900_000
-"""Of an event: the broker's default limit is 1,048,576 with its overhead."""
+"""The largest event; the broker's default limit is 1,048,576 bytes with overhead."""
 CERTAINLY_FITTING_BYTES = EVENT_LIMIT_BYTES // 3
-"""An event is at most three times as large as its document as JSON (a number of 3 characters takes 8 bytes), so a
-smaller document need not be encoded to know that its event fits."""
+"""The event of a smaller document fits: an event is at most three times as large as its document as JSON (a number of 3
+characters takes 8 bytes)."""
 DOCUMENT_LIMIT_BYTES = 12_000_000
-"""Of an outcome or registry document as JSON: MongoDB's limit is 16 MiB of BSON."""
+"""The largest outcome or registry document as JSON; MongoDB's limit is 16 MiB of BSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An outcome that is in the ledger already, and may still lack its registry document."""
+    """An outcome that is in the ledger already; its registry document may be missing."""
 
     outcome: Outcome
 
@@ -55,7 +55,7 @@ Item = Result | Reused | Outcome | Recorded
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How the request ended, durably; `registered` is present only with a REGISTERED outcome."""
+    """A stored outcome; `registered` is present only if it is REGISTERED."""
 
     outcome: Outcome
     registered: RegisteredModel | None
@@ -63,10 +63,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Unstored:
-    """A request whose outcome was not made durable: the ledger is to be asked how it stands.
+    """A request whose outcome was not stored.
 
-    Its claim is not ours any more, so that our outcome is void; or every try meets an error of ours: then `again` is
-    what to store later.
+    Without `again` the claim is not ours any more and our outcome is void: ask the ledger. With `again` every attempt
+    met an internal error: store that later.
     """
 
     request_id: str
@@ -75,13 +75,13 @@ class Unstored:
 
 @dataclass(frozen=True, slots=True)
 class GroupStored:
-    """The answer to a group: one for each request in it."""
+    """The answer to a group, one for each request in it."""
 
     answers: Sequence[Stored | Unstored]
 
 
 class Registrar(Ordered):
-    """Owns the artifact store and the registry, and the ledger's outcomes."""
+    """Writes the artifacts, the ledger's outcomes and the registry documents."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Registrar(Ordered):
         self._steady = steady
 
     def submit(self, group: Sequence[Item]) -> None:
-        """Make these durable, at most GROUP_LIMIT; the answer is a GroupStored."""
+        """Store these, at most GROUP_LIMIT; answered with a GroupStored."""
         self.order(lambda: self._deliver(GroupStored(halved(group, self._store, self._fail))))
 
     def _store(self, group: Sequence[Item]) -> Sequence[Stored | Unstored]:
@@ -114,7 +114,7 @@ class Registrar(Ordered):
         trained += [self._fitting(reused_outcome(item)) for item in group if isinstance(item, Reused)]
         negatives = [item for item in group if isinstance(item, Outcome)]
         negatives += [outcome for outcome in trained if outcome.kind is not OutcomeKind.REGISTERED]
-        for outcome in negatives:  # what has no event is found out before it counts
+        for outcome in negatives:  # raises, before it counts, if one has no event
             tuple(outcome_messages(self._codec, self._topics, outcome, None))
         accepted = self._close(negatives) if negatives else frozenset()
         new = [outcome for outcome in trained if outcome.kind is OutcomeKind.REGISTERED]
@@ -130,7 +130,7 @@ class Registrar(Ordered):
         ]
 
     def _fail(self, item: Item, error: Exception) -> Sequence[Stored | Unstored]:
-        """What one item that cannot be stored comes to: FAILED, unless its outcome stands already."""
+        """Store FAILED for an item that cannot be stored, unless its request has an outcome already."""
         request_id = request_id_of(item)
         failure = contain(self._metrics, "store", error, request_id=request_id)
         again = item
@@ -142,7 +142,7 @@ class Registrar(Ordered):
                 again = _failed(item, failure)
                 answers = self._store([again])
                 ours = entry.claim is not None and entry.claim.owner == self._me
-                # Ours and refused: the claim holds a closing outcome already, which is this one. It is tried again.
+                # FAILED was refused although the claim is ours: it is closing with this item already. Try that again.
                 return [Unstored(request_id, item)] if ours and isinstance(answers[0], Unstored) else answers
         except PASSED_ON:
             raise
@@ -151,14 +151,14 @@ class Registrar(Ordered):
         return [Unstored(request_id, again)]
 
     def _upload(self, results: Sequence[Result]) -> Sequence[Outcome]:
-        """Store the model files; the outcomes say where they are, or that a result is too large to be announced."""
+        """Store the model files; returns outcomes with their URIs, FAILED for a result too large to announce."""
         if not results:
             return ()
         try:
             trained = [Trained.from_json((result.spool / "result.json").read_bytes()) for result in results]
             files = [_artifact(result, one) for result, one in zip(results, trained, strict=True)]
             stored = self._answered(lambda: failpoints.after("after_artifact", "artifacts", self._artifacts.put(files)))
-        except FileNotFoundError:  # a newer life of us clears our spool: then the ledger says so
+        except FileNotFoundError:  # a newer life of us clears our spool: then this raises SupersededError
             self._answered(lambda: self._ledger.heartbeat(self._me, LEASE_S, ()))
             raise
         outcomes = []
@@ -168,7 +168,7 @@ class Registrar(Ordered):
         return outcomes
 
     def _fitting(self, outcome: Outcome) -> Outcome:
-        """The outcome, unless its event or document is larger than its store takes: then a FAILED one that says so."""
+        """The outcome, or a FAILED one if its event or its document is too large."""
         registered = RegisteredModel.of(outcome, version_number=1)
         kept = len(orjson.dumps(registered.to_document()))
         if kept < CERTAINLY_FITTING_BYTES:
@@ -197,7 +197,7 @@ class Registrar(Ordered):
         )
 
     def _register(self, standing: Sequence[Outcome]) -> Mapping[str, RegisteredModel]:
-        """The documents of the REGISTERED outcomes, inserted where they are missing."""
+        """The documents of the REGISTERED outcomes, by request_id; missing ones are inserted."""
         registered = [outcome for outcome in standing if outcome.kind is OutcomeKind.REGISTERED]
         if not registered:
             return {}

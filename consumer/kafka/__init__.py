@@ -1,1 +1,1 @@
-"""Clients of Kafka: how librdkafka is configured, and reading a topic from the outside."""
+"""Configures Kafka clients (librdkafka), and reads topics without joining a group."""

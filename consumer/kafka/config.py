@@ -1,4 +1,4 @@
-"""How librdkafka is configured for each kind of client.  The numbers were measured on Kafka 4.3."""
+"""Configures librdkafka for each kind of client.  The numbers were measured on Kafka 4.3."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Config = dict[str, Any]
 
 
 def kafka_client_config(settings: Settings) -> Config:
-    """What every client needs: where the brokers are, how to speak to them, how soon to try again, where to log."""
+    """The configuration of every client: brokers, security, retries, time-outs, logging."""
     config: Config = {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "client.id": settings.worker_id,
         "security.protocol": settings.kafka_security_protocol,
         # A broker that comes back is found within half a second instead of ten.
         "reconnect.backoff.max.ms": 500,
-        # A request that is not answered is given up after this; with the default a transaction waits for a minute.
+        # Unanswered requests fail after this; with the default a transaction would wait for a minute.
         "socket.timeout.ms": 5000,
         "socket.keepalive.enable": True,
         "statistics.interval.ms": 0,
-        # Brokers close idle connections; that is no news.
+        # Brokers close idle connections; that is not worth a log line.
         "log.connection.close": False,
         **kafka_callbacks(),
     }
@@ -36,7 +36,7 @@ def kafka_client_config(settings: Settings) -> Config:
 
 
 def consumer_config(settings: Settings, group_id: str | None = None) -> Config:
-    """A member of the group (the setting's unless another is named) that commits only what it is told to."""
+    """A member of the group `group_id` (default KAFKA_GROUP_ID) that commits only on request."""
     return {
         **kafka_client_config(settings),
         **_reading(),
@@ -48,7 +48,7 @@ def consumer_config(settings: Settings, group_id: str | None = None) -> Config:
 
 
 def tail_config(settings: Settings) -> Config:
-    """A reader that assigns itself the partitions, from their end, and never commits: no member of any group."""
+    """A reader that assigns itself partitions from their end, joins no group and never commits."""
     return {
         **kafka_client_config(settings),
         **_reading(),
@@ -58,33 +58,33 @@ def tail_config(settings: Settings) -> Config:
 
 
 def offsets_config(settings: Settings) -> Config:
-    """A reader of the group's committed offsets, no member of it: it waits for those that a transaction still holds.
+    """A reader of the group's committed offsets that does not join it; it waits for offsets in an open transaction.
 
-    An admin client crashes the process where it has to ask for them again (librdkafka 2.16, rd_kafka_cgrp_op without a
-    group).
+    Not an admin client: that crashes the process when it has to retry the query (librdkafka 2.16, rd_kafka_cgrp_op
+    without a group).
     """
     return {**kafka_client_config(settings), **_reading(), "group.id": settings.kafka_group_id}
 
 
 def producer_config(settings: Settings) -> Config:
-    """A producer of events outside transactions: acknowledged by all replicas, in order, each once."""
+    """A producer without transactions: idempotent, in order, acknowledged by all replicas."""
     return {**kafka_client_config(settings), **_writing()}
 
 
 def progress_producer_config(settings: Settings) -> Config:
-    """The producer of progress events, which people read: they gather, as a flush before a terminal event does not."""
+    """The producer of progress events, batched for 50 ms; the flush before a terminal event does not wait for that."""
     return {**producer_config(settings), "linger.ms": 50}
 
 
 def transactional_producer_config(settings: Settings) -> Config:
-    """The producer that ends transactions: the same id after a restart, so that its predecessor is fenced at once."""
+    """The producer with transactions: it keeps its id across restarts, so that its predecessor is fenced at once."""
     return {
         **kafka_client_config(settings),
         **_writing(),
         "transactional.id": f"{settings.kafka_group_id}-{settings.worker_id}",
-        # What a killed worker leaves open holds read_committed readers up for this long, unless it comes back sooner.
+        # A killed worker's open transaction blocks read_committed readers this long, unless the worker restarts sooner.
         "transaction.timeout.ms": 10_000,
-        # The next transaction meets CONCURRENT_TRANSACTIONS and waits this out: 105 ms a transaction with the default.
+        # The next transaction meets CONCURRENT_TRANSACTIONS and waits this long: 105 ms a transaction by default.
         "retry.backoff.ms": 3,
         "linger.ms": 0,
     }
@@ -96,7 +96,7 @@ def _reading() -> Config:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "check.crcs": True,
-        # What is fetched ahead stays in memory however much waits on the topic.
+        # Bounds the memory for records fetched ahead, however many wait on the topic.
         "queued.min.messages": 1000,
         "queued.max.messages.kbytes": 16 * 1024,
         "fetch.queue.backoff.ms": 50,
@@ -105,7 +105,7 @@ def _reading() -> Config:
 
 def _membership(settings: Settings) -> Config:
     if settings.kafka_group_protocol == "consumer":
-        # KIP-848: the broker has session, heartbeat and assignor; librdkafka refuses them here.
+        # KIP-848: the broker sets session, heartbeat and assignor; librdkafka refuses them here.
         return {"group.protocol": "consumer"}
     session_ms = settings.kafka_session_timeout_ms
     instance = {"group.instance.id": settings.worker_id} if settings.kafka_static_membership else {}
@@ -123,15 +123,15 @@ def _writing() -> Config:
     return {
         "enable.idempotence": True,
         "acks": "all",
-        # Of two requests to a partition that the broker still creates the first can be refused and the second taken:
-        # the first is then reported as delivered and is not there, in transactions too (KAFKA-15591, Kafka up to 4.4).
+        # Of two requests in flight to a partition that is being created, the broker can refuse the first and accept the
+        # second. The first is then reported as delivered but lost, in transactions too (KAFKA-15591, Kafka up to 4.4).
         "max.in.flight.requests.per.connection": 1,
-        # A topic that is gone is refused as such, before its records time out as if no broker had answered.
+        # A deleted topic is reported as such before its records time out, which would look like no broker answering.
         "topic.metadata.propagation.max.ms": 3_000,
-        # As Java's producers do, so that a key meets the same partition whoever sends it.
+        # As in Java's producers, so that a key maps to the same partition in every client.
         "partitioner": "murmur2_random",
         "compression.type": "lz4",
-        # A dead letter has its original bytes, however many: what a topic takes is for the broker to say.
+        # A dead letter has its original bytes, however many; the topic's limit is the broker's to enforce.
         "message.max.bytes": 100 * 2**20,
         "linger.ms": 5,
     }

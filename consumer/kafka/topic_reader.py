@@ -16,16 +16,15 @@ from pipeline.errors import TransientError
 
 POLL_S = 0.2
 SKEW = timedelta(minutes=5)
-"""How far the clocks of the machines may be apart."""
+"""How far the machines' clocks may differ."""
 FEW = 10_000
-"""Records that are rather read than missed, where a broker does not know which offset belongs to a time."""
+"""How many of the last records to read if a broker cannot map a time to an offset."""
 
 
 class Reader:
-    """Reads partitions of a topic without a group, as a read_committed consumer sees them; of one thread.
+    """Reads partitions of a topic without a group, as a read_committed consumer.  Owned by one thread.
 
-    Iterating gives None wherever no record came for a while.  Raises TransientError when no broker has answered for
-    `timeout_s`.
+    Iterating yields None if no record comes for POLL_S.  Raises TransientError if no broker answers for `timeout_s`.
     """
 
     def __init__(self, settings: Settings, topic: str, timeout_s: float) -> None:
@@ -60,11 +59,11 @@ class Reader:
 
     @property
     def at_end(self) -> bool:
-        """Whether every partition has been read to where it ended at that moment."""
+        """Whether every partition has been read to its end."""
         return self._ended >= self._begun
 
     def start(self, numbers: Iterable[int], since: datetime | None = None) -> None:
-        """Read these partitions from their first record of that time on, or from their beginning."""
+        """Read these partitions from `since` (minus SKEW) on, or from their beginning."""
         self._begun, self._ended = set(numbers), set()
         try:
             self._consumer.assign([TopicPartition(self._topic, n, self._first(n, since)) for n in sorted(self._begun)])
@@ -92,7 +91,7 @@ class Reader:
             return int(low)
         asked = TopicPartition(self._topic, number, max(0, round((since - SKEW).timestamp() * 1000)))
         (found,) = self._consumer.offsets_for_times([asked], self._timeout_s)
-        # Nothing that young, or a broker (the embedded one) that does not know.
+        # No record is that new, or the broker cannot tell (the embedded one).
         return int(found.offset if found.offset >= 0 else max(low, high - FEW))
 
     def _trouble(self, error: KafkaError) -> None:
@@ -105,7 +104,7 @@ class Reader:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where `murmur2_random`, and Java's default, put a record with this key."""
+    """The partition that `murmur2_random`, and Java's default, choose for this key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
@@ -124,12 +123,12 @@ def murmur2(data: bytes) -> int:
 
 
 def quiet() -> dict[str, Any]:
-    """What goes wrong is raised; librdkafka's lines on standard error would only say it in other words."""
+    """Turns off librdkafka's lines on standard error: errors are raised anyway."""
     return {"log_level": 0, "error_cb": lambda _: None}
 
 
 def topics_present(client: Producer | Consumer, servers: str, timeout_s: float) -> Mapping[str, Any]:
-    """The topics that there are, with their metadata; raises TransientError if no broker answers."""
+    """The existing topics with their metadata; raises TransientError if no broker answers."""
     try:
         return dict(client.list_topics(timeout=timeout_s).topics)
     except KafkaException as error:
@@ -138,13 +137,13 @@ def topics_present(client: Producer | Consumer, servers: str, timeout_s: float) 
 
 
 def partition_count(topic: str, present: Mapping[str, Any]) -> int:
-    """How many partitions the topic has."""
+    """How many partitions the topic has; raises MissingTopicsError."""
     if topic not in present or not present[topic].partitions:
         raise MissingTopicsError(f"topic {topic} is missing; run `tensorfleet topics create`")
     return len(present[topic].partitions)
 
 
 def transient(error: KafkaException) -> TransientError:
-    """What librdkafka could not do, as an error that waiting may mend."""
+    """A librdkafka error as a TransientError."""
     cause = error.args[0]
     return TransientError("kafka", cause.str() if isinstance(cause, KafkaError) else str(cause))

@@ -1,9 +1,9 @@
-"""Runs in a loader: takes a file of bytes, reads it, says how it went.
+"""Runs in a loader: reads files of bytes one at a time, and reports how each went.
 
-In come datagrams of JSON, one a load: `{"name", "path", "file_name", "into", "max_bytes", "max_memory_bytes"}`. Out
-goes `{"ready": private bytes}` once, then for each load `{"log": text}` as often as there is something to log, and one
-of `{"read": …}`, `{"rejected": message}`, `{"full": errno}` (the disk) and `{"memory": true}`, with `"private_bytes"`
-and `"last"`: whether this process is to be replaced.
+It receives datagrams of JSON, one per load: `{"name", "path", "file_name", "into", "max_bytes", "max_memory_bytes"}`.
+It sends `{"ready": private bytes}` once, then for each load any number of `{"log": text}` and one of `{"read": …}`,
+`{"rejected": message}`, `{"full": errno}` (the disk) and `{"memory": true}`, with `"private_bytes"` and `"last"`:
+whether this process is to be replaced.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from pipeline.datasets import Fetched, reading
 from pipeline.errors import RejectedError
 
 NICENESS = 10
-"""Trainings and the worker's own threads come first."""
+"""Gives trainings and the worker's own threads priority."""
 MESSAGE_LIMIT = 4_000
-"""Characters of a message or stack: enough to read, and it always fits a datagram."""
+"""The most characters of a message or stack: enough to read, and always fits a datagram."""
 DATAGRAM_BYTES = 65_536
 SLACK_BYTES = 1280 * 2**20
-"""Arrow reserves a GiB at a time, and every thread a stack: what is used of it is watched from outside, this stops what
-takes much at once."""
+"""Added to the address space limit, as Arrow reserves a GiB at a time, and every thread a stack. The limit stops single
+large allocations; the parent watches the memory in use."""
 
 
 def main() -> None:
-    """Read until the parent closes its end.  argv[1] is the descriptor of ours, argv[2] the parent's number."""
+    """Read files until the parent closes its end.  argv[1] is the descriptor of our end, argv[2] the parent's pid."""
     die_with_parent()
-    if os.getppid() != int(sys.argv[2]):  # it has died before that
+    if os.getppid() != int(sys.argv[2]):  # the parent died before die_with_parent took effect
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     adopt_orphans()
@@ -77,7 +77,7 @@ def _read(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data_bytes() -> int:
-    """What RLIMIT_DATA counts of this process."""
+    """This process's memory as RLIMIT_DATA counts it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmData:"):
             return int(line.split()[1]) * 1024
@@ -85,7 +85,7 @@ def _data_bytes() -> int:
 
 
 class _Telling(logging.Handler):
-    """Log records go to the parent."""
+    """Sends log records to the parent."""
 
     def __init__(self, control: socket.socket) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The loaders of a worker or a command: one load each at a time, watched by whoever waits for it."""
+"""Runs the loaders of a worker or a command: one load each at a time, watched by the thread that waits for it."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ log = logging.getLogger(__name__)
 
 SERVICE = "dataset loader"
 WATCH_S = 0.1
-"""Time, memory and whether anybody still waits are looked at this often."""
+"""How often to check time, memory and whether the load is abandoned."""
 START_S = 60.0
-"""Its imports take half a second where nothing else runs."""
+"""The longest that a loader's imports may take; half a second on an idle machine."""
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP})
-"""How a process ends that has met bytes its code was not made for; other signals somebody has sent."""
+"""Signals that end a process whose parser fails on the bytes; any other signal was sent from outside."""
 NO_MEMORY = "std::bad_alloc"
-"""What C++ says before it aborts, in libraries that do not expect it."""
+"""What C++ writes before it aborts for lack of memory, in libraries that do not catch it."""
 LONGEST_NAME = 255
-"""Characters of a file's name: GridFS takes any number, a datagram does not."""
+"""The most characters of a file's name: GridFS takes any number, a datagram does not."""
 GROWTH_BYTES = 256 * 2**20
-"""A loader that keeps so much more than it had before its first load is replaced."""
+"""A loader is replaced if it keeps more than this beyond its memory before the first load."""
 
 
 class Loaders:
-    """At most `count` loads at once, others wait their turn; a loader is started when one is needed and none is idle.
+    """Runs at most `count` loads at once, the others wait; starts a loader if one is needed and none is idle.
 
-    `load` keeps the contract of `pipeline.datasets.Read` and may be called from any thread.  A file that crashes its
-    loader, or takes more than `max_time_s` or `max_memory_bytes` (beyond what a loader takes itself), is rejected, and
-    the loader replaced.
+    `load` keeps the contract of `pipeline.datasets.Read`; any thread may call it.  A file that crashes its loader, or
+    takes more than `max_time_s` or `max_memory_bytes` (beyond what a loader takes itself), is rejected, and the loader
+    is replaced.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Loaders:
         self._idle: list[Loader] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        # The kernel kills a loader when the thread that has started it ends: those that wait for datasets come and go.
+        # The kernel kills a loader when the thread that started it ends. Callers' threads may end, this one does not.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="loaders")
 
     def load(self, fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandoned | None = None) -> Content:
-        """See `pipeline.datasets.Read`; TransientError if no loader can be started."""
+        """See `pipeline.datasets.Read`.  Raises TransientError if no loader can be started."""
 
         def check() -> None:
             if self._stopped.is_set() or (abandoned is not None and abandoned.is_set()):
@@ -74,7 +74,7 @@ class Loaders:
         try:
             with self._turns.take(1, check):
                 return self._attempt(fetched, job, check)
-        except _KilledFromOutside:  # by the kernel, most of the time, which wants memory for somebody else as well
+        except _KilledFromOutside:  # mostly by the kernel, for lack of memory on the machine
             log.warning("a loader was killed from outside; it tries again alone", extra={"dataset": fetched.name})
         try:
             with self._turns.take(self._count, check):
@@ -84,7 +84,7 @@ class Loaders:
             raise self._rejected(fetched, why) from None
 
     def stop(self) -> None:
-        """End all of them; loads that run, and all later ones, raise LoadAbandoned."""
+        """End all loaders; running loads, and all later ones, raise LoadAbandoned."""
         self._stopped.set()
         with self._turns.take(self._count, lambda: None), self._lock:
             for loader in self._idle:
@@ -108,7 +108,7 @@ class Loaders:
         return self._content(fetched, answer)
 
     def _idle_one(self) -> Loader | None:
-        """One that has not been killed meanwhile, which would be nobody's fault."""
+        """An idle loader that is still alive, or None."""
         with self._lock:
             while self._idle:
                 loader = self._idle.pop()
@@ -189,11 +189,11 @@ class Loaders:
 
 
 class LoaderError(Exception):
-    """A loader has failed at what is no fault of a file that anybody knows of: a bug, or a broken installation."""
+    """A loader has ended by itself, without a known fault of the file: a bug, or a broken installation."""
 
 
-class _KilledFromOutside(Exception):  # noqa: N818 - what has happened, not a malfunction of ours
-    """Somebody has sent a signal to the loader, and it was not us."""
+class _KilledFromOutside(Exception):  # noqa: N818 - an event, not a malfunction of ours
+    """A signal that we did not send has ended the loader."""
 
 
 def _log_lines(lines: list[str], dataset: str) -> None:

@@ -1,4 +1,4 @@
-"""One loader process: started, asked, heard, measured and killed."""
+"""Handles one loader process: starts it, sends it loads, reads its answers, measures it, and kills it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from consumer.system.processes import (
 ENDING_S = 5.0
 LOOK_S = 0.01
 LONGEST_LOOK_S = 1.0
-"""From one look at what it has spent to the next; if more has passed, it was us who stood still."""
+"""The most time that counts between two calls of `spent_s`; a longer gap means that this process stood still."""
 
 
-class Ended(Exception):  # noqa: N818 - what has happened, not a malfunction of ours
-    """The loader has ended, or talks nonsense.  `signal` is what ended it, if that is known."""
+class Ended(Exception):  # noqa: N818 - an event, not a malfunction of ours
+    """The loader has ended, or sent something invalid.  `signal` is the signal that ended it, if known."""
 
     def __init__(self, code: int | None) -> None:
         super().__init__("no sense" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}")
@@ -40,7 +40,7 @@ class Loader:
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, output: Output) -> None:
         self.fresh_bytes: int | None = None
-        """What it took before its first load; None until it is ready."""
+        """Its private bytes before its first load; None until it is ready."""
         self._before_bytes = 0
         self._spent_s = 0.0
         self._looked_at = 0.0
@@ -51,7 +51,7 @@ class Loader:
 
     @classmethod
     def start(cls) -> Self:
-        """Returns before it is ready.  It is killed when the thread that calls this ends.
+        """Start a loader; returns before it is ready.  The kernel kills it when the calling thread ends.
 
         Raises OSError if the machine has no process, memory or descriptor left.
         """
@@ -81,7 +81,7 @@ class Loader:
         return self._state() is None
 
     def ask(self, job: dict[str, Any]) -> None:
-        """Raises Ended."""
+        """Send it a load.  Raises Ended."""
         self._output.begin()
         self._before_bytes = private_bytes(self._process.pid)
         self._spent_s, self._looked_at, self._cpu_s = 0.0, time.monotonic(), cpu_s(self._process.pid)
@@ -91,7 +91,7 @@ class Loader:
             raise self._ended() from None
 
     def hear(self, timeout_s: float) -> dict[str, Any] | None:
-        """What it says next; None if that is nothing so far.  Raises Ended."""
+        """Its next message; None if there is none within `timeout_s`.  Raises Ended."""
         self._control.settimeout(timeout_s)
         try:
             message = json.loads(self._control.recv(DATAGRAM_BYTES))
@@ -104,29 +104,29 @@ class Loader:
         return message
 
     def written(self) -> list[str]:
-        """What it, or a library in it, has written to standard output and error since the last call."""
+        """The lines that it, or a library in it, wrote to standard output and error since the last call."""
         return self._output.lines()
 
     def grown_bytes(self) -> int:
-        """What it takes, with all that it has started, beyond what it took before it was asked."""
+        """Its private bytes, with those of its descendants, beyond what it took before this load."""
         return private_bytes(self._process.pid) - self._before_bytes
 
     def spent_s(self) -> float:
-        """What it has spent since it was asked, as far as it was looked at: call this often.
+        """The seconds it has spent on this load; call this often, as longer gaps are not counted in full.
 
-        While it wants a CPU that is what it gets of one, else all the time that passes. So neither a machine that is
-        busy with trainings nor one that has stood still makes a good file a slow one.
+        Counts its CPU time while it is ready to run, and all elapsed time otherwise. So a good file does not count as
+        slow because the machine is busy with trainings, or was stopped.
         """
         now, cpu = time.monotonic(), cpu_s(self._process.pid)
         if wants_cpu(self._process.pid):
-            self._spent_s += max(0.0, cpu - self._cpu_s)  # a child that has ended takes its time along
+            self._spent_s += max(0.0, cpu - self._cpu_s)  # less after a child has ended, with its CPU time
         else:
             self._spent_s += min(now - self._looked_at, LONGEST_LOOK_S)
         self._looked_at, self._cpu_s = now, cpu
         return self._spent_s
 
     def kill(self) -> None:
-        """With all that it has started; returns when it is gone."""
+        """Kill it with its descendants; returns when it is gone."""
         if self._process.returncode is None:
             kill_with_descendants(self._process.pid)
             self._process.wait()
@@ -134,7 +134,7 @@ class Loader:
             self._output.close()
 
     def _ended(self) -> Ended:
-        """How, without taking its number from it: what it leaves behind is told by that."""
+        """How it ended. Does not reap it: its pid is still needed to find the descendants it has left."""
         deadline = time.monotonic() + ENDING_S
         while time.monotonic() < deadline:
             if (state := self._state()) is not None:

@@ -1,4 +1,4 @@
-"""Hands out places in the order of asking; somebody may ask for all of them."""
+"""Hands out places in the order of asking; a caller may ask for all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOOK_S = 0.1
 
 
 class Turns:
-    """So many places.  Safe to use from any thread."""
+    """A fixed number of places.  Safe to use from any thread."""
 
     def __init__(self, places: int) -> None:
         self._free = places
@@ -20,7 +20,7 @@ class Turns:
 
     @contextmanager
     def take(self, places: int, check: Callable[[], None]) -> Iterator[None]:
-        """Wait for one's turn and so many places; `check` may raise what ends the wait."""
+        """Hold this many places, after waiting for them in turn; an exception of `check` ends the wait."""
         ticket = object()
         with self._changed:
             self._queue.append(ticket)

@@ -1,1 +1,1 @@
-"""What this worker owns of the requests topic: reading it, what is finished, and which offsets may be committed."""
+"""Reads this worker's partitions of the requests topic, and tracks which offsets may be committed."""

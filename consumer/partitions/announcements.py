@@ -1,9 +1,9 @@
 """Batches announcements, so that one record that Kafka refuses does not block the others.
 
-One refused record takes its whole group back. The dead letters of that group (all of it, if it has none) are
-*quarantined* from then on: they go in groups of their own, half as many at a time as were refused before, twice as many
-as were taken. One that is refused alone is tried again every few seconds, the quarantined taking turns. While there are
-any, every new dead letter joins them: so a dead-letter topic that takes nothing costs one refusal in a while.
+If Kafka refuses a group, the dead letters in it (all of it, if it has none) are *quarantined*: they are sent in groups
+of their own, whose size halves after a refusal and doubles after a commit. One that is refused alone is tried again
+after REFUSED_PAUSE_S, behind the other quarantined ones. While there are any, every new dead letter joins them: so a
+dead-letter topic that takes nothing costs one refused transaction per pause.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from consumer.partitions.records import Record
 from pipeline.jobs import Outcome, RegisteredModel
 
 GROUP_LIMIT = 500
-"""Announcements in one transaction; more wait for the next."""
+"""The most announcements in one transaction."""
 REFUSED_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Announcement:
-    """A record that is finished, and what is to be said about it.
+    """A finished record, and what to announce about it.
 
-    Nothing at all for a duplicate of a request that is finished elsewhere; `dead_letter` is (reason, message) for a
-    record that has no outcome of its own.
+    For a duplicate of a finished request that is nothing. `dead_letter` is (reason, message) for a record that has no
+    outcome of its own.
     """
 
     record: Record
@@ -44,22 +44,25 @@ class Announcement:
 
 
 class Announcements:
-    """One group at a time is taken, and given back if it was not committed.  Owned by the worker's thread."""
+    """The announcements that wait. One group at a time is out; it comes back if it was not committed.
+
+    Owned by the worker's thread.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[Announcement] = deque()
         self._quarantined: deque[Announcement] = deque()
         self._together = GROUP_LIMIT
-        """How many of the quarantined are tried at once."""
+        """The size of the next quarantined group."""
         self._pause_until = 0.0
         self._took_quarantined = False
-        """Whether the group that was taken last is one of the quarantined."""
+        """Whether the last group taken is a quarantined one."""
 
     def add(self, announcement: Announcement) -> None:
         (self._quarantined if self._quarantined and announcement.buries else self._waiting).append(announcement)
 
     def take(self, now: float) -> Sequence[Announcement]:
-        """The next group, of the quarantined and the others in turns; empty if there is none now."""
+        """The next group, in turns from the quarantined and the others; empty if there is none now."""
         due = bool(self._quarantined) and self._pause_until <= now
         self._took_quarantined = due and not (self._took_quarantined and self._waiting)
         if self._took_quarantined:
@@ -67,17 +70,17 @@ class Announcements:
         return _pop(self._waiting, GROUP_LIMIT)
 
     def put_back(self, group: Sequence[Announcement]) -> None:
-        """It was not tried: it goes first again."""
+        """The last group taken was not tried: put it first again."""
         (self._quarantined if self._took_quarantined else self._waiting).extendleft(reversed(group))
 
     def taken(self) -> None:
-        """The broker has taken it."""
+        """The last group taken was committed."""
         if self._took_quarantined:
             self._together = min(GROUP_LIMIT, 2 * self._together)
             self._pause_until = 0.0
 
     def refused(self, group: Sequence[Announcement], now: float) -> None:
-        """The broker will not take one of its records."""
+        """The broker refused a record of the last group taken: quarantine its dead letters."""
         blamed = [announcement for announcement in group if announcement.buries] or list(group)
         if len(group) == 1:
             self._quarantined.extend(blamed)
@@ -92,13 +95,13 @@ class Announcements:
         self._waiting = deque(one for one in self._waiting if not one.buries)
 
     def keep(self, wanted: Callable[[Announcement], bool]) -> None:
-        """Forget all others."""
+        """Drop all others."""
         self._waiting = deque(filter(wanted, self._waiting))
         self._quarantined = deque(filter(wanted, self._quarantined))
 
     @property
     def waiting(self) -> bool:
-        """Whether some wait for nothing but their turn."""
+        """Whether announcements wait that are not quarantined."""
         return bool(self._waiting)
 
     @property
@@ -107,7 +110,7 @@ class Announcements:
 
     @property
     def stuck(self) -> bool:
-        """Whether what was tried last of the quarantined was refused alone."""
+        """Whether the last quarantined group was a single announcement, and was refused."""
         return bool(self._quarantined) and self._pause_until > 0
 
 

@@ -1,7 +1,7 @@
-"""The partitions of this worker: what is finished in each, and the next group to be announced.
+"""Tracks this worker's partitions: what is finished in each, and the next group to announce.
 
-Offset trackers and waiting announcements belong to one assignment of one partition: when the partition goes, they go,
-and whoever owns it now announces. Owned by the worker's thread.
+Offset trackers and waiting announcements belong to one assignment of one partition. When the partition is lost they are
+dropped, and its next owner announces. Owned by the worker's thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from consumer.partitions.records import Membership, Partition, PassedOver, Polle
 
 @dataclass(frozen=True, slots=True)
 class Offsets:
-    """What to commit, with the membership under which it was put together."""
+    """What to commit, the membership that it was built under, and the tag that its metadata carries."""
 
     commits: Mapping[Partition, Commit]
     membership: Membership
@@ -28,14 +28,14 @@ class Offsets:
 class Verdict(Enum):
     COMMITTED = "committed"
     STALE = "stale"
-    """The group has moved on: nothing was committed; look again at what is ours."""
+    """The consumer group has rebalanced: nothing was committed; try again with a newer membership."""
     REFUSED = "refused"
-    """The broker will not take one of the records: nothing was committed."""
+    """The broker refuses one of the records: nothing was committed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Announcements that become visible together with the offsets that account for them."""
+    """Announcements that become visible together with their offsets."""
 
     announcements: Sequence[Announcement]
     offsets: Offsets
@@ -43,13 +43,13 @@ class Group:
 
 @dataclass(slots=True)
 class _Owned:
-    """A partition in one assignment of it.
+    """One assignment of one partition.
 
     Attributes:
-        passed: offsets that were passed over; they are delivered and unfinished to the tracker, too.
-        held: how many records of each project are delivered, not finished, and not passed over.
-        next: the offset after what was read last: below the tracker's end while passed ones are read again.
-        rewinding: whether that was asked for, and nothing has come of it yet.
+        passed: offsets that were passed over; the tracker counts them as delivered and unfinished.
+        held: by project, how many records are delivered, unfinished and not passed over.
+        next: the offset after the last one read; below the tracker's end while passed-over records are read again.
+        rewinding: whether a rewind was requested and no record has come since.
     """
 
     epoch: int
@@ -62,7 +62,7 @@ class _Owned:
 
     @property
     def at_end(self) -> bool:
-        """Whether all that was ever read of it has been read since it was last rewound."""
+        """Whether reading, since the last rewind, has reached the offset that was read before it."""
         return not self.rewinding and self.next >= self.tracker.end
 
 
@@ -79,7 +79,7 @@ class Assignment:
         """`held` of all partitions together."""
 
     def update(self, polled: Polled) -> set[tuple[Partition, int]]:
-        """Take over the membership after a poll; returns the (partition, epoch) pairs that are gone."""
+        """Take the membership of a poll; returns the (partition, epoch) pairs that were lost."""
         self.membership = polled.membership
         epochs = polled.membership.epochs
         gone = {(p, owned.epoch) for p, owned in self._owned.items() if epochs.get(p) != owned.epoch}
@@ -95,12 +95,12 @@ class Assignment:
         return gone
 
     def owns(self, record: Record) -> bool:
-        """Whether the record still belongs to an assignment of ours."""
+        """Whether the record belongs to a current assignment of ours."""
         owned = self._owned.get(record.partition)
         return owned is not None and owned.epoch == record.epoch
 
     def deliver(self, record: Record) -> bool:
-        """Note a record; False if it is no work."""
+        """Count a record as delivered; False if there is nothing to do for it."""
         if not self.owns(record):
             return False
         owned = self._owned[record.partition]
@@ -114,26 +114,26 @@ class Assignment:
         return True
 
     def pass_over(self, passed: PassedOver) -> None:
-        """Note records that are to be read again later."""
+        """Note offsets that are to be read again later."""
         owned = self._owned.get(passed.partition)
         if owned is not None and owned.epoch == passed.epoch:
             owned.next = max(owned.next, passed.offsets[-1] + 1)
             owned.passed.update(offset for offset in passed.offsets if owned.tracker.deliver(offset))
 
     def rewind(self) -> Iterator[tuple[Partition, int, int]]:
-        """The partitions to be read again now: (partition, epoch, from this offset on)."""
+        """The partitions to read again now, as (partition, epoch, first offset)."""
         for partition, owned in self._owned.items():
             if owned.passed and owned.at_end:
                 owned.rewinding = True
                 yield partition, owned.epoch, min(owned.passed)
 
     def announce(self, announcement: Announcement) -> None:
-        """Have this said, with the next group; nothing happens if the record is not ours any more."""
+        """Queue an announcement for the next group; ignored if the record is not ours any more."""
         if self.owns(announcement.record):
             self._announcements.add(announcement)
 
     def next_group(self, now: float) -> Group | None:
-        """What to announce now; None while a group is on its way, or there is nothing to say or to commit."""
+        """The group to announce now; None while another is on its way, or if there is nothing to announce or commit."""
         if not self._may_go():
             return None
         membership = self.membership
@@ -151,7 +151,7 @@ class Assignment:
         return self._in_flight
 
     def settle(self, group: Group, verdict: Verdict, now: float) -> Sequence[Announcement]:
-        """Note how a group fared; returns the announcements that are done for good."""
+        """Apply Kafka's verdict on a group; returns the announcements that are committed."""
         self._in_flight = None
         ours = [announcement for announcement in group.announcements if self.owns(announcement.record)]
         if verdict is Verdict.STALE:
@@ -172,41 +172,41 @@ class Assignment:
 
     @property
     def pending(self) -> bool:
-        """Whether announcements wait for nothing but their turn."""
+        """Whether announcements wait and a group may be sent now."""
         return self._announcements.waiting and self._may_go()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is on its way or waits to be announced, but for what the broker refuses."""
+        """Whether nothing is on its way or waits to be announced, except what the broker refuses."""
         announcements = self._announcements
         waits = announcements.waiting or (announcements.quarantined and not announcements.stuck)
         return self._in_flight is None and not waits
 
     @property
     def refused(self) -> int:
-        """Announcements that the broker has refused, or that wait behind such."""
+        """How many announcements are quarantined after a refusal by the broker."""
         return self._announcements.quarantined
 
     @property
     def unfinished(self) -> int:
-        """Records delivered and not finished, without those that were passed over."""
+        """How many records are delivered and unfinished, without those passed over."""
         return sum(owned.tracker.unfinished - len(owned.passed) for owned in self._owned.values())
 
     @property
     def passed(self) -> int:
-        """Records that were passed over."""
+        """How many records are passed over and not read again yet."""
         return sum(len(owned.passed) for owned in self._owned.values())
 
     def holding(self, least: int) -> frozenset[bytes]:
-        """The projects of which so many records or more are unfinished, without those that were passed over."""
+        """The projects with at least this many unfinished records, without those passed over."""
         return frozenset(project for project, count in self._held.items() if count >= least)
 
     def crowded(self) -> frozenset[Partition]:
-        """Partitions where the metadata of the offsets is nearly full: their gaps have to close first."""
+        """Partitions whose offset metadata is nearly full, because of too many gaps between finished records."""
         return frozenset(partition for partition, owned in self._owned.items() if owned.tracker.crowded)
 
     def closed(self, passed_limit: int) -> frozenset[Partition]:
-        """Partitions to pause: only what was never read would come now, and what is noted of them is enough."""
+        """Partitions to pause: they would deliver new records, but their metadata or the passed-over list is full."""
         full = self.passed >= passed_limit
         return frozenset(
             partition
@@ -215,7 +215,7 @@ class Assignment:
         )
 
     def lags(self) -> Mapping[Partition, int]:
-        """For each partition that has delivered anything, the records from the low-water offset to the log's end."""
+        """Offsets from the low-water offset to the log's end, for each partition that has delivered anything."""
         ends, positions = self.membership.ends, self.membership.positions
         lags = {}
         for partition in self._owned.keys() & ends.keys():
@@ -224,7 +224,7 @@ class Assignment:
         return lags
 
     def heads(self) -> Mapping[Partition, tuple[int, int]]:
-        """Of partitions with requests finished beyond an unfinished one: the first such, and how many those are."""
+        """(first unfinished offset, number of finished records beyond it), for partitions that have both."""
         return {
             partition: (low, ahead)
             for partition, owned in self._owned.items()
@@ -232,7 +232,7 @@ class Assignment:
         }
 
     def passes(self, partition: Partition, offset: int) -> bool:
-        """Whether this record was passed over, to be read again."""
+        """Whether this record is passed over and not read again yet."""
         return partition in self._owned and offset in self._owned[partition].passed
 
     def _finish(self, record: Record) -> None:
@@ -244,7 +244,7 @@ class Assignment:
                 del held[record.project]
 
     def _rewound(self, owned: _Owned, offset: int) -> None:
-        """It is read again; what was passed over and is not found any more has expired."""
+        """Note a rewind to this offset; passed-over records before it have expired and count as finished."""
         owned.rewinding, owned.next = False, offset
         expired = {passed for passed in owned.passed if passed < offset}
         owned.passed -= expired
@@ -259,7 +259,7 @@ class Assignment:
         return self._owned[partition].tracker.commit(offsets, position, tag)
 
     def _behind(self) -> Iterator[Partition]:
-        """Partitions with nothing unfinished whose position has moved on since the last commit (past a marker)."""
+        """Partitions with nothing unfinished whose position is beyond the last commit (past a transaction marker)."""
         for partition, owned in self._owned.items():
             position = self.membership.positions.get(partition)
             if owned.tracker.unfinished or position is None:

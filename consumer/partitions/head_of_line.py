@@ -1,4 +1,4 @@
-"""Partitions whose offset stands still behind one request, and for how long."""
+"""Finds partitions whose offset is held back by one request, and measures for how long."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from consumer.partitions.records import Partition
 
 TELL_S = 300.0
-"""A standstill is told once it has lasted this long, and again each time it has lasted as long once more."""
+"""A standstill is reported after this long, and again each time this long has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standstill:
-    """A request that is its partition's first unfinished one while some behind it are finished.
+    """The first unfinished request of a partition, with finished ones behind it.
 
     Attributes:
-        finished_ahead: how many behind it are finished.
-        for_s: how long it has been so.
-        due: whether it is time to tell.
+        finished_ahead: how many requests at higher offsets are finished.
+        for_s: how long this has lasted.
+        due: whether to report it now.
     """
 
     partition: Partition
@@ -42,7 +42,7 @@ class HeadOfLine:
         self._heads: dict[Partition, _Head] = {}
 
     def observe(self, heads: Mapping[Partition, tuple[int, int]], now: float) -> Sequence[Standstill]:
-        """`heads` has the first unfinished offset, and how many beyond it are finished, where there are any."""
+        """`heads` has (first unfinished offset, finished records beyond it) of partitions that have both."""
         self._heads = {
             partition: before
             if (before := self._heads.get(partition)) is not None and before.offset == offset

@@ -1,13 +1,13 @@
-"""The only thread that touches the Kafka consumer: it polls, and waits for nothing else.
+"""Polls the Kafka consumer in the only thread that uses it, and waits for nothing else.
 
-What it reads goes to the worker together with the *membership* as it was right after the poll: which partitions we
-own, in which assignment epoch, and the group metadata that proves it. The broker accepts offsets for a partition that
-a living member has lost, so only this pair, taken together, keeps us from committing for somebody else.
+The records go to the worker with the *membership* as it was right after the poll: which partitions we own, in which
+assignment epoch, and the group metadata that proves it. The broker accepts offsets for a partition that a live member
+has lost. Only ownership and proof taken together keep us from committing offsets of another worker's partition.
 
-When the worker holds enough of a project it is *sated* with it: further records of that project are passed over, so
-that reading goes on to those of others behind them. Of what was passed over only the offsets are told; the worker
-has it read again, from the first such offset on, when there is room. Until then all that follows of that project in
-that partition is passed over too, which keeps the order of its models.
+Once the worker holds enough of a project, that project is *sated*: its further records are passed over, so that reading
+continues to those of other projects behind them. Of a passed-over record the worker gets only the offset; when there is
+room, it rewinds the partition to the first such offset. Until then all later records of that project in that partition
+are passed over too, which keeps the order within its models.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ POLL_S = 0.1
 BATCH = 500
 COMMITTED_TIMEOUT_S = 2.0
 PATIENCE_S = 0.25
-"""Room that is gone for a moment is no reason to pause: that drops what was fetched ahead."""
+"""How long to wait for room before pausing: a pause drops what was fetched ahead."""
 FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
-"""In the text of the fatal error, whose own code says only that it is fatal."""
+"""Looked for in the text of a fatal error, whose code says only that it is fatal."""
 
 
 class Intake(Polling):
@@ -71,26 +71,26 @@ class Intake(Polling):
         self._wanted = threading.Event()
         self._delivered = 0
         self._behind: dict[Partition, set[bytes]] = {}
-        """Projects of which something was passed over in a partition; what follows of them is, too."""
+        """By partition, the projects of which a record was passed over; their later records are, too."""
         self._rewinding: dict[Partition, int] = {}
-        """Partitions that are read again from this offset on, until something of them has come."""
+        """The offset that a partition was rewound to, until its first record has come."""
         self._held: set[Partition] = set()
-        """Partitions that are paused right now."""
+        """The partitions that are paused."""
         self._epoch = 0
         self._epochs: dict[Partition, int] = {}
         self._unopened: dict[Partition, list[Record]] = {}
-        """Records whose partition has not told yet what was committed before."""
+        """Records of partitions whose committed progress is not known yet."""
         self._opened: set[Partition] = set()
         self.turned_at = time.monotonic()
-        """When the loop last went round, for /livez."""
+        """When the loop took its last turn (monotonic seconds), for /livez."""
 
     def read(self, reading: Reading) -> None:
-        """Read this from now on."""
+        """Read as this says from now on."""
         self._reading = reading
         self._wanted.set()
 
     def rewind(self, partition: Partition, epoch: int, offset: int) -> None:
-        """Read a partition again from this offset on, passing nothing over but what the worker is sated with then."""
+        """Read a partition again from this offset on; projects passed over so far are delivered unless sated then."""
 
         def apply() -> None:
             if self._epochs.get(partition) != epoch:
@@ -108,7 +108,7 @@ class Intake(Polling):
         self._wanted.set()
 
     def commit(self, offsets: Mapping[Partition, tuple[int, Commit]]) -> Future[bool]:
-        """Commit outside a transaction; False if a partition is not ours any more in that epoch (the first value)."""
+        """Commit outside a transaction. `offsets` has (epoch, commit); False if an epoch is over."""
         done: Future[bool] = Future()
 
         def apply() -> None:
@@ -129,7 +129,7 @@ class Intake(Polling):
         return done
 
     def leave(self) -> None:
-        """Leave the group and end; join() waits for it."""
+        """Leave the group and end the thread; join() waits for that."""
         self.finish()
 
     def open(self) -> None:
@@ -160,13 +160,13 @@ class Intake(Polling):
         return bool(read)
 
     def _await_room(self) -> None:
-        """Give the worker a moment to say that it wants more."""
+        """Give the worker up to `patience_s` to make room, before all partitions are paused."""
         self._wanted.clear()
         if not self._room() and self._held != self._epochs.keys():
             self._wanted.wait(self._patience_s)
 
     def _room(self) -> int:
-        """How many more records may be read; those whose partition has not opened will be delivered too."""
+        """How many more records may be read, counting those that wait for their partition to open as delivered."""
         waiting = sum(len(waiting) for waiting in self._unopened.values())
         return max(0, self._reading.records - self._delivered - waiting)
 
@@ -175,7 +175,7 @@ class Intake(Polling):
             self._orders.popleft()()
 
     def _read(self, messages: Sequence[Message], rewound: dict[Partition, int]) -> list[Record | PassedOver]:
-        """What was polled of partitions that are ours; those that were rewound, and where they go on, are added."""
+        """The polled records of our partitions; adds rewound partitions, with their first offset, to `rewound`."""
         read: list[Record | PassedOver] = []
         for message in messages:
             error = message.error()
@@ -197,7 +197,7 @@ class Intake(Polling):
         return read
 
     def _log_start(self, partition: Partition, asked: int) -> int:
-        """Where a partition begins, if that is beyond the offset asked for."""
+        """The start of a partition's log, or the offset asked for if that is later."""
         try:
             start, _ = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=COMMITTED_TIMEOUT_S)
         except KafkaException as error:
@@ -233,7 +233,7 @@ class Intake(Polling):
     def _open(
         self, records: Sequence[Record | PassedOver], opened: dict[Partition, CommittedProgress]
     ) -> list[Record | PassedOver]:
-        """Records of open partitions; a partition opens once it is known what was committed there before."""
+        """Records of open partitions. A partition opens once its committed progress is known; adds it to `opened`."""
         ready: list[Record | PassedOver] = []
         for record in records:
             if isinstance(record, PassedOver) or record.partition in self._opened:
@@ -253,7 +253,7 @@ class Intake(Polling):
         return ready
 
     def _committed(self) -> dict[Partition, CommittedProgress]:
-        """What was committed before in the unopened partitions, of those where the broker tells in time."""
+        """The committed progress of unopened partitions, as far as the broker answers in time."""
         if not self._unopened:
             return {}
         wanted = [TopicPartition(*partition) for partition in self._unopened]
@@ -340,7 +340,7 @@ class Intake(Polling):
         self._rewinding.pop(partition, None)
 
     def _hold(self) -> None:
-        """Make what is paused what should be paused. Pausing drops what was fetched ahead, so only changes are made."""
+        """Pause and resume partitions, only where that changes something: a pause drops what was fetched ahead."""
         owned = set(self._epochs)
         wanted = owned & (self._reading.closed | set(self._unopened)) if self._room() else owned
         stop, go = wanted - self._held, self._held - wanted
@@ -360,7 +360,7 @@ def _record(message: Message, partition: Partition, epoch: int) -> Record:
 
 
 def _headers(message: Message) -> Sequence[tuple[str, bytes | None]]:
-    """Empty where a name is no UTF-8, which confluent-kafka cannot give us: such a record is read without them."""
+    """The headers; empty if a name is not UTF-8, which confluent-kafka cannot return."""
     try:
         return cast(Sequence[tuple[str, bytes | None]], message.headers() or ())
     except UnicodeDecodeError:

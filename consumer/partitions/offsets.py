@@ -1,12 +1,13 @@
-"""Which records of a partition are finished, and what to commit for them.
+"""Tracks which records of a partition are finished, and computes what to commit for them.
 
-Records finish out of order: a long training holds the committed offset down while hundreds behind it are done.
-What is committed is therefore the *low-water offset* (the first record not yet finished; an offset is the next one
-to read) together with metadata that lists the finished records beyond it, so that a restart trains nothing again.
+Records finish out of order: a long training holds the committed offset back while hundreds behind it are done. So we
+commit the *low-water offset* (the first unfinished record; a committed offset is the next one to read) with metadata
+that lists the finished records beyond it: a restart trains none of them again.
 
-Metadata, at most METADATA_LIMIT characters: `1;<tag>;<runs>`, where runs is base64 of varints, alternately the length
-of an unfinished and of a finished stretch, starting at the committed offset. Distance costs nothing, only disorder.
-The tag names the transaction that wrote it: it tells, when a transaction's end is in doubt, whether it took place.
+The metadata has at most METADATA_LIMIT characters: `1;<tag>;<runs>`, where runs is base64 of varints, alternately the
+length of an unfinished and of a finished stretch, starting at the committed offset. Its size grows with the number of
+stretches, hardly with their length. The tag names the transaction that wrote it: if the end of a transaction is in
+doubt, the tag tells whether it was committed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 METADATA_LIMIT = 3_500
-"""The broker takes 4,095 characters from Python (measured); the rest is left for the tag and for growth."""
+"""The broker accepts 4,095 characters from Python (measured); the rest is for the tag and for growth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class CommittedProgress:
-    """What an earlier life committed: the low-water offset, and the finished stretches [first, end) beyond it."""
+    """What was committed before: the low-water offset, and the finished stretches [first, end) beyond it."""
 
     offset: int
     finished: Sequence[tuple[int, int]]
@@ -42,7 +43,7 @@ class CommittedProgress:
 
 
 def read_metadata(offset: int, metadata: str | None) -> CommittedProgress:
-    """What the committed offset and metadata say; metadata that is not ours lists nothing."""
+    """Decode a committed offset and its metadata; metadata that is not ours lists nothing as finished."""
     version, _, rest = (metadata or "").partition(";")
     tag, _, runs = rest.partition(";")
     if version != "1":
@@ -59,7 +60,7 @@ def read_metadata(offset: int, metadata: str | None) -> CommittedProgress:
 
 
 def write_metadata(offset: int, finished: Iterable[tuple[int, int]], tag: str) -> str:
-    """The metadata that read_metadata turns back; the stretches [first, end) ascend and lie beyond the offset."""
+    """The inverse of read_metadata; the stretches [first, end) ascend and lie beyond the offset."""
     encoded, at = bytearray(), offset
     for first, end in finished:
         encoded += _varint(first - at) + _varint(end - first)
@@ -70,8 +71,8 @@ def write_metadata(offset: int, finished: Iterable[tuple[int, int]], tag: str) -
 class OffsetTracker:
     """The records of one partition in one assignment.  Owned by the worker's thread.
 
-    Offsets have gaps (transaction markers, compaction), so delivered records are counted, never ranges of offsets;
-    a gap between two finished records counts as finished, since nothing can ever be delivered there.
+    Offsets have gaps (transaction markers, compaction), so this counts delivered records, never ranges of offsets. A
+    gap between two finished records counts as finished, since nothing can be delivered there.
     """
 
     def __init__(self, before: CommittedProgress) -> None:
@@ -82,10 +83,10 @@ class OffsetTracker:
         self._run_end: dict[int, int] = {}
         self._run_start: dict[int, int] = {}
         self.unfinished = 0
-        """How many records are delivered and not finished."""
+        """How many records are delivered and unfinished."""
 
     def deliver(self, offset: int) -> bool:
-        """Note a record; False if there is nothing to do: finished in an earlier life, or delivered already."""
+        """Count a record as delivered; False if it was delivered already, or committed as finished before."""
         if self._delivered and offset <= self._delivered[-1]:
             return False
         self._delivered.append(offset)
@@ -96,15 +97,15 @@ class OffsetTracker:
         return True
 
     def finish(self, offsets: Iterable[int]) -> None:
-        """Note that these delivered records are finished and committed as such."""
+        """Count these delivered records as finished, once that is committed."""
         for offset in offsets:
             self._finish(self._index(offset))
         self._forget()
 
     def commit(self, finishing: Iterable[int], position: int, tag: str) -> Commit:
-        """What to commit if these records were finished too.
+        """What to commit if these records are finished too.
 
-        `position` is the next offset to be delivered: the low-water offset once nothing is unfinished.
+        `position`, the next offset to be delivered, is the low-water offset if nothing is unfinished.
         """
         done = sorted({self._index(offset) for offset in finishing})
         runs = list(_merge([*sorted(self._run_end.items()), *((at, at + 1) for at in done)]))
@@ -121,12 +122,12 @@ class OffsetTracker:
 
     @property
     def finished_ahead(self) -> int:
-        """How many records beyond the first unfinished one are finished."""
+        """How many finished records lie beyond the first unfinished one."""
         return sum(end - start for start, end in self._run_end.items())
 
     @property
     def crowded(self) -> bool:
-        """Whether the metadata comes close to what the broker takes: read on only when the gaps have closed."""
+        """Whether the metadata is nearly too long for the broker; read no new records until gaps have closed."""
         return 2 * 2 * len(self._run_end) > METADATA_LIMIT * 3 // 4
 
     @property
@@ -151,7 +152,7 @@ class OffsetTracker:
             self._run_end[start], self._run_start[end] = end, start
 
     def _forget(self) -> None:
-        """Drop the offsets below the low-water mark once they are many, so that memory stays flat."""
+        """Drop the offsets below the low-water offset once there are many, to bound memory."""
         if self._low < 4_096 or self._low < len(self._delivered) // 2:
             return
         shift = self._low

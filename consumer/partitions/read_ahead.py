@@ -1,9 +1,9 @@
-"""How much of the requests topic is read ahead, and of which projects.
+"""Decides how much of the requests topic is read ahead, and of which projects.
 
-Up to LOOK_AHEAD requests are held, read in the order of each partition. Once they are that many, reading goes on for
-the sake of projects that have few of them: a guest's requests are taken in on top, and what others have in front of
-them is passed over until there is room again. So whoever submits a hundred thousand requests keeps nobody waiting who
-submits one.
+Up to LOOK_AHEAD requests are held, read in the order of each partition. At that limit reading continues for *guests*:
+projects of which the worker holds few requests. Their requests are accepted beyond the limit, and those of all other
+projects, called *sated*, are passed over until there is room again. So a project with a hundred thousand requests does
+not delay a project with one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from consumer.partitions.assignment import Assignment
 from consumer.partitions.records import Reading
 
 RESUME_SHARE = 0.2
-"""Reading goes on once this much of what may wait is free: pausing drops what was fetched ahead."""
+"""At a limit, reading resumes once this share of it is free: each pause drops what was fetched ahead."""
 UNCLAIMED_LIMIT = 2_000
+"""The most records whose claim the ledger has not answered yet."""
 GUESTS_SHARE = 0.1
-"""Of LOOK_AHEAD, and on top of it: what all guests together may hold."""
+"""Share of LOOK_AHEAD, beyond it, that all guests together may hold."""
 GUEST_SHARE = 0.01
-"""Of LOOK_AHEAD: what a project may hold and still be a guest."""
+"""Share of LOOK_AHEAD from which a project is sated and no guest any more."""
 PASSED_LIMIT = 100_000
-"""Requests passed over at once. Each takes some 100 bytes, and is read again for each fifth of LOOK_AHEAD done."""
+"""The most passed-over requests. Each takes some 100 bytes, and is read again for each fifth of LOOK_AHEAD done."""
 
 
 class ReadAhead:
@@ -31,13 +32,14 @@ class ReadAhead:
         self._guest = max(1, int(look_ahead * GUEST_SHARE))
         self._passed_limit = passed_limit
         self._choked = False
+        """Whether too many records wait for their claim."""
         self.full = False
-        """Whether only guests are taken in."""
+        """Whether LOOK_AHEAD is reached, so that only guests' requests are accepted."""
         self.received = 0
-        """Records that the intake has delivered since the start."""
+        """How many records the intake has delivered since the start."""
 
     def reading(self, assignment: Assignment, unclaimed: int, *, halted: bool) -> Reading:
-        """What to read now; nothing while `halted` or while the ledger does not keep up with claims."""
+        """What to read now: nothing while `halted`, or while the ledger does not keep up with claims."""
         held = assignment.unfinished
         self.full = held >= _limit(self._look_ahead, self.full)
         self._choked = unclaimed >= _limit(UNCLAIMED_LIMIT, self._choked)

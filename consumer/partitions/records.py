@@ -1,4 +1,4 @@
-"""What the intake reads and tells: records, what was passed over, and which partitions are ours."""
+"""Defines what the intake delivers: records, offsets that were passed over, and which partitions are ours."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Partition(NamedTuple):
 class Record:
     """A record of the requests topic, as delivered in one assignment of its partition.
 
-    `epoch` counts our assignments: a partition that is lost and regained has another one, and nothing that belongs to
-    the former epoch may be committed any more.
+    `epoch` counts our assignments: a partition that is lost and regained has a new epoch, and nothing of an earlier
+    epoch may be committed.
     """
 
     partition: Partition
@@ -40,7 +40,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Records of a project that the worker is sated with: they are there, and are read again later."""
+    """Records that were read but not delivered, as the worker holds enough of their project; they are read again."""
 
     partition: Partition
     epoch: int
@@ -49,13 +49,13 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What we own, and the proof of it, taken together right after a poll.
+    """The partitions that we own, and the proof of it, taken together right after a poll.
 
     Attributes:
-        epochs: of every partition that we own.
-        positions: the next offset to be delivered, of the partitions that have delivered anything.
-        ends: the end of the log of those, as last heard from the broker.
-        proof: the consumer group metadata, opaque; None until we have joined.
+        epochs: the assignment epoch of each partition that we own.
+        positions: the next offset to be delivered, of each partition that has delivered anything.
+        ends: the end of the log of those partitions, as last received from the broker.
+        proof: the consumer group metadata, opaque; None until we have joined the group.
     """
 
     epochs: Mapping[Partition, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -69,9 +69,9 @@ class Polled:
     """One turn of the poll loop.
 
     Attributes:
-        records: what was read, in the order of each partition.
-        opened: what was committed before, of partitions at their first record.
-        rewound: partitions that are read again, each with the offset it is read from: nothing is left before it.
+        records: the records read, in the order of each partition.
+        opened: partitions that deliver their first record, each with its committed progress.
+        rewound: partitions that are read again, each with the first offset; earlier ones have expired.
     """
 
     records: Sequence[Record | PassedOver]
@@ -82,13 +82,13 @@ class Polled:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the worker wants to be read.
+    """What the intake is to read.
 
     Attributes:
-        records: how many may be delivered since the start, without those that are passed over.
-        closed: partitions from which nothing is wanted now.
-        in_order: partitions in which nothing is to be read beyond what was passed over.
-        sated: projects, as keys name them, whose records are to be passed over.
+        records: how many records may be delivered, counted from the start, without those passed over.
+        closed: partitions to pause.
+        in_order: partitions in which, once a record is passed over, all later ones are passed over too.
+        sated: projects of which the worker holds enough: their records are passed over. As in the record keys.
     """
 
     records: int = 0
@@ -98,12 +98,12 @@ class Reading:
 
 
 def project_of(key: bytes | None) -> bytes:
-    """The project that a key names, `project/model_name`; records without one count as a project of their own."""
+    """The project in a key `project/model_name`; all records without a key count as one project, the empty one."""
     return (key or b"").partition(b"/")[0]
 
 
 def kafka_offsets(commits: Mapping[Partition, Commit]) -> list[TopicPartition]:
-    """As confluent-kafka takes them."""
+    """The offsets as confluent-kafka takes them."""
     return [
         TopicPartition(partition.topic, partition.number, commit.offset, commit.metadata)
         for partition, commit in commits.items()

@@ -1,1 +1,1 @@
-"""The only port: /health, /livez and /metrics."""
+"""Serves the worker's only port: /health, /livez and /metrics."""

@@ -1,4 +1,4 @@
-"""Asks every service now and then whether it answers, so that /health need not ask."""
+"""Probes every service every INTERVAL_S, so that /health need not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KAFKA_TIMEOUT_S = 3.0
 
 
 class Prober(Periodic):
-    """`connected[name]` tells whether the last probe of a service went well."""
+    """`connected[name]` is whether the last probe of that service succeeded."""
 
     def __init__(self, probes: Mapping[str, Callable[[], object]], around: Surroundings) -> None:
         super().__init__("prober", around, INTERVAL_S)
@@ -37,7 +37,7 @@ class Prober(Periodic):
 
 
 def service_probes(admin: AdminClient, ledger: Ledger, artifacts: ArtifactStore) -> dict[str, Callable[[], object]]:
-    """Each asks for next to nothing."""
+    """A cheap call to each service, by its name."""
 
     def kafka() -> object:
         try:

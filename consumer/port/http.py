@@ -1,7 +1,7 @@
-"""The HTTP server of /health, /livez and /metrics, in a thread of its own.
+"""Serves /health, /livez and /metrics over HTTP, in a thread of its own.
 
-Whoever asks gets one answer a connection, and may take CONNECTION_S for it.  At most MOST_CONNECTIONS are open: of more
-the oldest is closed, so that clients who say nothing, or say it slowly, keep nobody from hearing of /livez.
+A connection gets one answer, and is closed after CONNECTION_S.  At most MOST_CONNECTIONS are open: one more closes the
+oldest, so that silent or slow clients do not block /livez for the others.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ log = structlog.get_logger(__name__)
 SERVICE = "ml-worker"
 BEAT_S = 1.0
 STANDSTILL_S = 60.0
-"""How long the server's thread may be away from its loop."""
+"""How long the server's thread may go without a turn of its loop."""
 CONNECTION_S = 20.0
 MOST_CONNECTIONS = 100
 SWEEP_S = 1.0
 RETRY_S = 0.1
-"""Until a connection is accepted again after that has failed, as where there are no descriptors left."""
+"""The pause after a connection could not be accepted, for instance for lack of descriptors."""
 TELL_S = 60.0
-"""Between two log lines about that."""
+"""The least time between two log lines about that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the worker knows of itself at one moment, without asking any service.
+    """The worker's state at one moment, read without calling any service.
 
     Attributes:
         models_trained: by this process, since it started.
-        assigned_partitions: how many of training-requests it owns; none is healthy, there may be more workers.
+        assigned_partitions: how many of training-requests it owns; 0 is healthy, as other workers may own all.
         services: the breaker of each service, `open` or `closed`.
     """
 
@@ -71,13 +71,12 @@ class HttpServer:
 
     Args:
         port: 0 takes a free one.
-        health: a snapshot that somebody else keeps; called at each GET /health, in the server's thread: it must not
-            block.
-        stuck: what stands still, with its seconds; called likewise at each GET /livez. Empty is alive.
+        health: called for each GET /health in the server's thread; must not block.
+        stuck: the stuck threads with their seconds; called likewise for each GET /livez. Empty means alive.
         metrics: shown at GET /metrics.
-        watch: watches the server's thread too; its threads' times are shown among the metrics.
-        host: all interfaces, version 4 and 6, unless one is named.
-        clock: the time that /health reports.
+        watch: watches the server's thread too; its threads' times are among the metrics.
+        host: None for all interfaces, IPv4 and IPv6.
+        clock: gives the time that /health reports.
     """
 
     def __init__(
@@ -103,14 +102,14 @@ class HttpServer:
         self._ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     def start(self) -> int:
-        """Returns the port, which is open then.  Raises OSError where it is taken."""
+        """Open the port and serve; returns the port.  Raises OSError if it is taken."""
         self.listening = _listen(self._host, self._port)
         self._thread.start()
         self._ready.result()
         return int(self.listening.getsockname()[1])
 
     def stop(self) -> None:
-        """Closes the port and ends the thread.  May be called twice, and if never started."""
+        """Close the port and end the thread.  May be called twice, and without `start`."""
         if self._thread.is_alive():
             loop, stopping = self._ready.result()
             with suppress(RuntimeError):  # the loop has closed meanwhile
@@ -177,9 +176,9 @@ class HttpServer:
 
 
 class _Connections:
-    """Those that are open, the oldest first; of the server's loop.
+    """The open connections, the oldest first.  Owned by the server's loop.
 
-    aiohttp waits for ever for the first bytes of a connection, so its transport is closed from outside.
+    aiohttp waits without limit for a connection's first bytes, so this closes the transport from outside.
     """
 
     def __init__(self, protocol: Callable[[], asyncio.Protocol] | None) -> None:
@@ -196,7 +195,7 @@ class _Connections:
             try:
                 client, _ = await loop.sock_accept(listening)
                 transport, _ = await loop.connect_accepted_socket(self._protocol, client)
-            except Exception as error:  # whatever it is, the port is to answer the next one
+            except Exception as error:  # whatever it is, go on to the next connection
                 if loop.time() >= tell_at:
                     log.error("connections cannot be accepted", exc_info=error)
                     tell_at = loop.time() + TELL_S
@@ -231,7 +230,7 @@ async def _one_answer(
 
 
 def _log() -> logging.Logger:
-    """aiohttp's, without the bytes of clients who speak no HTTP, which may be many."""
+    """aiohttp's logger, without the many lines about clients that do not speak HTTP."""
     log = logging.getLogger("aiohttp.server")
     log.addFilter(_not_the_clients)
     return log

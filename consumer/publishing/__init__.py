@@ -1,1 +1,1 @@
-"""What the worker tells Kafka: outcomes with their offsets, dead letters, progress, changes of aliases."""
+"""Sends to Kafka: outcomes with their offsets, dead letters, progress events, changes of aliases."""

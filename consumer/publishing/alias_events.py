@@ -1,7 +1,7 @@
-"""Announces changes of aliases: whoever made one does it at once, and a worker does what was left undone.
+"""Announces changes of aliases; the maker of a change announces it at once, a worker sends what is missing.
 
-At least once: a change is noted as announced when its event is on the topic, and an event that is sent again has the
-same id. Readers go by the sequence.
+At least once: a change is marked as announced when its event is on the topic, and an event that is sent again has the
+same id. Readers order events by their sequence.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FLUSH_TIMEOUT_S = 5.0
 
 
 def news(codec: Codec, topics: Topics, alias: Alias) -> Sequence[Message]:
-    """The events of an alias's changes that are not known to be on the topic, in their order."""
+    """The events, in order, of those changes of an alias that are not marked as announced."""
     return [
         message(codec, topics, RecordType.MODEL_ALIAS_CHANGED, alias_changed(alias, change))
         for change in alias.unannounced
@@ -67,7 +67,7 @@ class AliasNews(Periodic):
                 log.info("alias announced", **named)
 
     def _refused(self, messages: Sequence[Message]) -> str:
-        """Send them; returns why one was not taken, empty if all were.  Raises TransientError if nobody answers."""
+        """Send these; returns why one was refused, empty if none was.  Raises TransientError without an answer."""
         refused: list[Refusal] = []
         for one in messages:
             produce(self._producer, one, refused)

@@ -1,6 +1,6 @@
-"""Announces groups, one at a time; while one is on its way the next one gathers.
+"""Announces groups, one at a time; while one is on its way, the worker gathers the next.
 
-Every message is built from stored documents alone, so announcing again says the same.
+Every message is built from stored documents alone, so a group that is announced again has the same messages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from consumer.threads.containment import contain
 from consumer.threads.neighbour import Ordered, Surroundings
 
 ANNOUNCING_LIMIT_S = 120.0
-"""A new producer, a look at what is committed, and a transaction may each take all of their time-outs."""
+"""A new producer, a read of the committed offsets, and a transaction may each use up their time-outs."""
 _RESULTS = {Verdict.COMMITTED: "committed", Verdict.STALE: "aborted", Verdict.REFUSED: "refused"}
 
 
@@ -46,7 +46,7 @@ class Committer(Ordered):
         self._topics = topics
 
     def submit(self, group: Group) -> None:
-        """Announce this; the answer is a GroupSettled. What is given up is announced by the partitions' next owner."""
+        """Announce this; answered with a GroupSettled. If we give up, the partitions' next owner announces it."""
         self.order(lambda: self._deliver(GroupSettled(group, self._announce(group))))
 
     def open(self) -> None:
@@ -56,7 +56,7 @@ class Committer(Ordered):
         self._announcer.close()
 
     def _announce(self, group: Group) -> Verdict:
-        """Announce a group. One that cannot be sent at all counts as refused, so that halving finds the bad record."""
+        """Announce and measure. A group that cannot be sent counts as REFUSED, so that halving finds the bad record."""
         begun = time.perf_counter()
         verdict = self._say(group)
         self._metrics.transactions.labels(_RESULTS[verdict]).inc()

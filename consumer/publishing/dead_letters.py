@@ -1,6 +1,6 @@
-"""Dead letters: the original bytes, with headers that say what was wrong, as Kafka Connect writes them.
+"""Builds dead letters: the original bytes, with headers that say what was wrong, as Kafka Connect writes them.
 
-The headers are made from the record and the reason alone, so announcing one again gives the same message.
+The headers depend on the record and the reason alone, so a dead letter that is sent again is the same message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PREFIX = "__connect.errors."
 
 
 def dead_letter(topic: str, record: Record, reason: str, message: str) -> Message:
-    """The record for the dead-letter topic; `reason` is a word to filter by, `message` is for the reader."""
+    """The message for the dead-letter topic; `reason` is a word to filter by, `message` is for people."""
     ours = {
         "topic": record.partition.topic,
         "partition": str(record.partition.number),

@@ -1,7 +1,7 @@
-"""Sends progress events of running jobs as they happen, and never waits for them.
+"""Sends progress events of running jobs as they happen, without waiting for their delivery.
 
-They are news, not state: when Kafka does not take them they are dropped and counted, and the terminal event, which
-goes with the transaction, is what tells how a request ended. A job's earlier progress is flushed before it.
+Progress may be lost: an event that Kafka does not take is dropped and counted. The terminal event, sent in the
+transaction, says how a request ended; progress is flushed before it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLUSH_TIMEOUT_S = 5.0
 
 
 class Progress:
-    """`publish` is called by the worker's thread; `flush` by the committer's."""
+    """The worker's thread calls `publish`, the committer's thread calls `flush`."""
 
     def __init__(self, producer: Producer, codec: Codec, topics: Topics) -> None:
         self._producer = producer
@@ -45,9 +45,9 @@ class Progress:
         self._producer.poll(0)
 
     def flush(self) -> None:
-        """Wait until what was published is on the topic, so that it stands before a terminal event.
+        """Wait until all that was published is on the topic, before a terminal event follows.
 
-        Raises TransientError if Kafka does not take it in time.
+        Raises TransientError if Kafka does not acknowledge it in FLUSH_TIMEOUT_S.
         """
         if left := self._producer.flush(FLUSH_TIMEOUT_S):
             raise TransientError("kafka", f"{left} progress events are not acknowledged")

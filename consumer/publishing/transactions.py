@@ -1,11 +1,11 @@
-"""Two ways to announce a group under one contract: exactly once, and at least once.
+"""Announces a group to Kafka, exactly once or at least once, under one contract.
 
 `ExactlyOnce` puts terminal events and input offsets into one Kafka transaction. `AtLeastOnce` flushes the events and
-then commits the offsets, for brokers without transactions. Both are called by the committer's thread alone.
+then commits the offsets, for brokers without transactions. Only the committer's thread calls either.
 
-The end of a transaction can be *in doubt*: the broker did not answer in time, and calling again is not safe
-(librdkafka has no client side of KIP-890). Then a new producer with the same transactional.id first makes the broker
-decide, and the tag in the committed metadata tells what it decided.
+The end of a transaction is *in doubt* if the broker did not answer the commit in time. Calling commit again is not safe
+(librdkafka has no client side of KIP-890). Instead a new producer with the same transactional.id makes the broker
+finish or abort the transaction, and the tag in the committed metadata tells which.
 """
 
 from __future__ import annotations
@@ -63,27 +63,28 @@ _REFUSED = (
 
 
 class Refusal(NamedTuple):
-    """What became of a record that was handed to librdkafka, if it did not reach its topic."""
+    """Why a record that was handed to librdkafka did not reach its topic."""
 
     topic: str
     error: KafkaError
 
 
 class UnsendableError(Exception):
-    """librdkafka does not even take one of the records: nothing was committed."""
+    """librdkafka did not accept one of the records for sending: nothing was committed."""
 
 
 class Announcer(Protocol):
     def prepare(self) -> None:
-        """Get ready; may raise TransientError."""
+        """Get a producer ready; may raise TransientError or SupersededError."""
         ...
 
     def announce(self, records: Sequence[Message], offsets: Offsets) -> Verdict:
         """Make the records visible and commit the offsets.
 
-        Raises TransientError if the broker did not answer and nothing was committed: the same call may be made again.
-        Raises UnsendableError if one of the records cannot be handed over, and SupersededError if another process has
-        taken our place.
+        Raises TransientError if the broker did not answer: make the same call again. In `ExactlyOnce` the offsets may
+        be committed already; the next call finds out.
+        Raises UnsendableError if librdkafka does not accept one of the records.
+        Raises SupersededError if another process has taken our place.
         """
         ...
 
@@ -93,9 +94,9 @@ class Announcer(Protocol):
 class ExactlyOnce:
     """Owned by the committer's thread.
 
-    The broker fences a producer when a newer process of our name has started, but also when a transaction was open for
-    too long, because we were stopped or cut off. `confirm_life` tells which: it raises SupersededError in the first
-    case, and TransientError if it cannot tell yet.
+    The broker fences our producer in two cases: a newer process of our name has started, or our transaction was open
+    too long because we were stopped or cut off. `confirm_life` tells them apart: it raises SupersededError in the first
+    case, returns in the second, and raises TransientError if it does not know yet.
     """
 
     def __init__(
@@ -155,15 +156,15 @@ class ExactlyOnce:
         self._producer = None
 
     def _abandon(self) -> None:
-        """What is open is aborted here, or by the next producer."""
+        """Drop the producer and abort its transaction; if that fails, the next producer aborts it."""
         producer, self._producer = self._producer, None
         if producer is not None:
             with suppress(KafkaException, SystemError):
                 producer.abort_transaction(CALL_TIMEOUT_S)
 
     def _send_offsets(self, producer: Producer, offsets: Offsets) -> None:
-        """In a thread of its own, for the call does not keep to its timeout: it may never return once the group's
-        coordinator has died (librdkafka #5456, #5511). Thread and producer are left behind then.
+        """Send the offsets in a thread of their own: the call may exceed its timeout, and may never return once the
+        group's coordinator has died (librdkafka #5456, #5511). In that case thread and producer are abandoned.
         """
         answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         positions = kafka_offsets(offsets.commits)
@@ -202,15 +203,17 @@ class ExactlyOnce:
         return Verdict.COMMITTED
 
     def _give_up(self, error: KafkaException, refused: Sequence[Refusal]) -> Verdict:
-        """Nothing was committed: abort, for what stays open holds up read_committed readers and the offsets that the
-        partitions' next owner asks for. Where that fails the next producer does it; there is one in any case, for
-        librdkafka can purge the records of the transaction after an abort too.
+        """Abort the transaction, of which nothing was committed, and return the verdict.
+
+        Left open, it would block read_committed readers and the next owner's read of the committed offsets. If the
+        abort fails, or the error has no verdict (TransientError), the next producer aborts. The producer is replaced in
+        any case: librdkafka can purge records of the transaction even after an abort.
         """
         kafka = _kafka_error(error)
         log.info("transaction aborted", error=kafka.str(), code=kafka.name())
         producer, self._producer = cast(Producer, self._producer), None
         self._raise_if_fenced(error)
-        # Another record of the group may be what was refused, and its report still to come.
+        # The refused record may be another one of the group, whose delivery report is still to come.
         producer.flush(REPORTS_TIMEOUT_S)
         verdict = _verdict(kafka, refused)
         if verdict is None:
@@ -224,8 +227,10 @@ class ExactlyOnce:
         return verdict
 
     def _raise_if_fenced(self, error: KafkaException) -> None:
-        """A fenced member means a newer process of our name; of a fenced producer the ledger is asked before the next
-        try."""
+        """Raises SupersededError for a fenced group member: a newer process has our name.
+
+        Raises TransientError for a fenced producer; `prepare` then calls `confirm_life` before the next attempt.
+        """
         code = _kafka_error(error).code()
         if code == KafkaError.FENCED_INSTANCE_ID:
             raise SupersededError(f"another process is the member of our name: {error}") from error
@@ -236,7 +241,7 @@ class ExactlyOnce:
             ) from error
 
     def _was_committed(self, offsets: Offsets) -> bool:
-        """Ask the broker, which has decided since init_transactions, what is committed."""
+        """Whether these offsets were committed; the broker has decided since init_transactions."""
         wanted = [TopicPartition(*partition) for partition in offsets.commits]
         reader = Consumer(self._offsets_config)
         try:
@@ -254,7 +259,7 @@ class ExactlyOnce:
 
 
 class AtLeastOnce:
-    """Owned by the committer's thread; the offsets go through the thread that owns the consumer."""
+    """Owned by the committer's thread; `commit` commits in the thread that owns the consumer."""
 
     def __init__(
         self,
@@ -265,7 +270,7 @@ class AtLeastOnce:
         self._commit = commit
         self._producer: Producer | None = None
         self._said: set[tuple[object, ...]] = set()
-        """Records that are on their topics, but not accounted for: a rebalance stood in the way of the commit."""
+        """Records that are on their topics although their offsets are not committed; they are not sent again."""
 
     def prepare(self) -> None:
         if self._producer is None:
@@ -322,9 +327,9 @@ def _identity(record: Message) -> tuple[object, ...]:
 
 
 def produce(producer: Producer, record: Message, refused: list[Refusal]) -> None:
-    """Hand a record to librdkafka, waiting while its queue is full; an error that it meets is added to `refused`.
+    """Hand a record to librdkafka, waiting while its queue is full; a failed delivery is added to `refused` later.
 
-    Raises UnsendableError for a record that it does not take at all.
+    Raises UnsendableError if librdkafka does not accept the record for sending.
     """
 
     def delivered(error: KafkaError | None, _: object) -> None:

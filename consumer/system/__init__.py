@@ -1,1 +1,1 @@
-"""What the operating system is asked: disk, CPUs and memory, processes."""
+"""Asks the operating system about disk, CPUs, memory and processes."""

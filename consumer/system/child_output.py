@@ -1,6 +1,6 @@
 """Reads what a child process writes to its standard output and error, up to a limit.
 
-What writes without an end is slowed down to what is read here, and fills neither a log nor a disk.
+A child that writes endlessly is slowed to the speed of these reads, and fills neither a log nor a disk.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import os
 from contextlib import suppress
 
 SIP_BYTES = 65_536
-"""At each look, so about 600 kB a second."""
+"""The most that one call of `lines` reads, so about 600 kB a second."""
 LIMIT_BYTES = 65_536
-"""Of one training or load; the rest of what it writes is thrown away."""
+"""The most output of one training or load that is logged; the rest is thrown away."""
 LINE_LIMIT = 4_000
 
 
@@ -24,15 +24,15 @@ class Output:
         self._left = LIMIT_BYTES
 
     def given_away(self) -> None:
-        """The process, or who starts it, has `writing`."""
+        """Close our copy of `writing`, once the process or its forkserver has it."""
         os.close(self.writing)
 
     def begin(self) -> None:
-        """Another training or load begins."""
+        """Begin the output of another training or load, with its full limit."""
         self._left = LIMIT_BYTES
 
     def lines(self) -> list[str]:
-        """What was written since the last call and is to be passed on."""
+        """The lines written since the last call, within the limits."""
         sip = b""
         with suppress(BlockingIOError):
             sip = os.read(self._reading, SIP_BYTES)

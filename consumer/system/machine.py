@@ -1,4 +1,4 @@
-"""How much CPU, memory and GPU of its machine this process may use."""
+"""Finds how much CPU and memory, and which GPUs, this process may use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def available_memory_bytes() -> int:
 
 
 def gpus(environment: Mapping[str, str] = os.environ, cards: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES takes for each GPU that this process may use; NVIDIA's driver lists its cards there."""
+    """The names, as in CUDA_VISIBLE_DEVICES, of the GPUs that this process may use; NVIDIA's driver lists `cards`."""
     allowed = environment.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         return [gpu.strip() for gpu in allowed.split(",") if gpu.strip()]
@@ -30,7 +30,7 @@ def gpus(environment: Mapping[str, str] = os.environ, cards: Path = Path("/proc/
 
 
 def _cgroup_limits(name: str, root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[str]:
-    """The limits set on this process's cgroup and on those around it; the tightest holds."""
+    """The limits set on this process's cgroup and its ancestors; the lowest applies."""
     try:
         path = next(line[3:].strip("/") for line in own.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):

@@ -15,33 +15,33 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 """prctl(2)"""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""Which numerical libraries ask how many threads they may start."""
+"""The variables that tell numerical libraries how many threads to start."""
 TICKS = os.sysconf("SC_CLK_TCK")
-"""A second of CPU time, as /proc counts."""
+"""Ticks per second of CPU time in /proc."""
 PAGE_BYTES = resource.getpagesize()
 ENDING_S = 2.0
-"""For what was killed, and may be in a call of the kernel."""
+"""The longest wait for killed processes, which may be in a system call."""
 
 
 def die_with_parent(how: signal.Signals | None = signal.SIGKILL) -> None:
-    """Get this signal when the thread that started this process ends, however it ends; None: no more."""
+    """Have the kernel send this signal when the thread that started this process ends; None turns it off."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0 if how is None else how)
 
 
 def adopt_orphans() -> None:
-    """From now on what our descendants leave behind becomes our child, whatever session it has made for itself."""
+    """Become the parent of orphaned descendants, also of those in a session of their own."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
-    """Only what a Python process needs to run: trainers and loaders never see a service's address or password."""
+    """The environment without the services' addresses and passwords, for trainers and loaders."""
     hidden = ("MONGODB_", "KAFKA_", "MINIO_", "SCHEMA_REGISTRY_", "AWS_")
     return {name: value for name, value in environment.items() if not name.upper().startswith(hidden)}
 
 
 @contextmanager
 def memory_limit(limit_bytes: int | None) -> Iterator[None]:
-    """RLIMIT_DATA of this process: an allocation beyond it is a MemoryError, at once and without a kill."""
+    """Limit RLIMIT_DATA of this process: an allocation beyond it raises MemoryError at once, without a kill."""
     if limit_bytes is None:
         yield
         return
@@ -55,11 +55,11 @@ def memory_limit(limit_bytes: int | None) -> Iterator[None]:
 
 
 def kill_with_descendants(pid: int) -> None:
-    """End a process that leads its group and adopts orphans, and all that it has started.
+    """Kill a process that leads its group and adopts orphans, with all its descendants.
 
-    Call it before it is reaped: until then nobody else has its number.
+    Call this before the process is reaped: until then no other process has its pid.
     """
-    _signal(os.kill, pid, signal.SIGSTOP)  # it starts nothing more, and is there to adopt
+    _signal(os.kill, pid, signal.SIGSTOP)  # stopped, it starts nothing more and still adopts
     deadline = time.monotonic() + ENDING_S
     while (others := [one for one in _descendants(pid) if not _has_ended(one)]) and time.monotonic() < deadline:
         for one in others:
@@ -69,19 +69,19 @@ def kill_with_descendants(pid: int) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one has started or adopted and that are still there, zombies among them."""
+    """The existing processes that this one has started or adopted, zombies included."""
     return [int(child) for thread in _threads(pid) for child in _read(thread / "children").split()]
 
 
 def resident_bytes(pid: int) -> int:
-    """Of a process and all its descendants, with what they share counted once; 0 if it has just ended."""
+    """Resident memory of a process and all its descendants, shared pages counted once; 0 if it has just ended."""
     own = _resident(pid)
     others = _descendants(pid)
     return max(own, sum(map(_shared_out, [pid, *others]))) if others else own
 
 
 def private_bytes(pid: int) -> int:
-    """Resident memory of a process and all its descendants that no file is behind; 0 if it has just ended."""
+    """Resident memory of a process and all its descendants without file-backed pages; 0 if it has just ended."""
     return sum(map(_private, [pid, *_descendants(pid)]))
 
 
@@ -91,13 +91,13 @@ def cpu_s(pid: int) -> float:
 
 
 def wants_cpu(pid: int) -> bool:
-    """Whether a thread of a process or its descendants runs, or waits for a CPU to run on."""
+    """Whether a thread of a process or its descendants runs, or waits for a CPU."""
     threads = [thread for one in (pid, *_descendants(pid)) for thread in _threads(one)]
     return any(_read(thread / "stat").rpartition(")")[2].split()[:1] == ["R"] for thread in threads)
 
 
 def keep_to(pid: int, cpus: Collection[int]) -> None:
-    """Let a process and all its descendants, with all their threads, run nowhere but on these CPUs."""
+    """Restrict all threads of a process and its descendants to these CPUs."""
     for one in (pid, *_descendants(pid)):
         for thread in _threads(one):
             with suppress(ProcessLookupError, PermissionError):
@@ -134,7 +134,7 @@ def _private(pid: int) -> int:
 
 
 def _has_ended(pid: int) -> bool:
-    """It is gone, or nobody has asked yet how it ended."""
+    """Whether the process is gone, or a zombie."""
     state = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return not state or state[0] in "ZX"
 
@@ -145,7 +145,7 @@ def _signal(send: Callable[[int, int], None], pid: int, number: signal.Signals) 
 
 
 def _shared_out(pid: int) -> int:
-    """Its proportional set size: a page that n processes share counts as one nth."""
+    """Its proportional set size: each of n processes that share a page counts one nth of it."""
     for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

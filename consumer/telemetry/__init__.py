@@ -1,1 +1,1 @@
-"""Metrics and logs."""
+"""Keeps the worker's metrics, and configures its logs."""

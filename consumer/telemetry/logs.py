@@ -1,6 +1,6 @@
-"""Logs: one JSON object a line in production, readable on a terminal.
+"""Configures logs: one JSON object per line in production, readable text on a terminal.
 
-`configure` once, in the composition root (and in each trainer); then `structlog.get_logger(__name__)` everywhere.
+Call `configure` once, in the composition root; then use `structlog.get_logger(__name__)` everywhere.
 `with bound(request_id=…, correlation_id=…):` puts a job's ids into every line of its thread, those of libraries too.
 """
 
@@ -24,16 +24,16 @@ from structlog.typing import EventDict, Processor
 
 bound = bound_contextvars
 
-# These say at DEBUG what a message or a document holds, and at INFO every request to /metrics.
+# These log at DEBUG the content of messages and documents, and at INFO every request to /metrics.
 _QUIET = {"pymongo": logging.WARNING, "aiohttp.access": logging.WARNING, "asyncio": logging.WARNING}
 
 
 def configure(
     level: str = "INFO", fmt: Literal["auto", "json", "console"] = "auto", stream: TextIO | None = None
 ) -> None:
-    """Sends structlog's and the standard library's records of `level` and above to `stream` (standard error).
+    """Send log records of structlog and the standard library from `level` up to `stream` (default standard error).
 
-    `auto` is `console` where `stream` is a terminal, else `json`.  May be called again; the last call holds.
+    `auto` is `console` if `stream` is a terminal, else `json`.  May be called again; the last call counts.
     """
     stream = stream if stream is not None else sys.stderr
     readable = fmt == "console" or (fmt == "auto" and stream.isatty())
@@ -82,7 +82,7 @@ def _rendering(readable: bool, stream: TextIO) -> list[Processor]:
 
 
 def _ordered(_: object, __: str, event: EventDict) -> EventDict:
-    """Time, level and message first: that is what one looks for in a line."""
+    """Put time, level and message first, as they are looked for first."""
     first = {name: event.pop(name) for name in ("timestamp", "level", "logger", "event") if name in event}
     return {**first, **event}
 
@@ -95,7 +95,7 @@ def _json(event: EventDict, **_: Any) -> str:
 
 
 def log_uncaught() -> None:
-    """An exception that ends the process or a thread becomes a line like any other."""
+    """Log exceptions that end the process or a thread."""
 
     def uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None and issubclass(kind, Exception):
@@ -108,7 +108,7 @@ def log_uncaught() -> None:
 
 
 class MongoCommandLog(CommandListener):
-    """Logs at DEBUG every MongoDB command with its collection and its time, and no value that it carries.
+    """Logs at DEBUG every MongoDB command with its collection and its duration, without its values.
 
     Give it to a MongoClient: `event_listeners=[MongoCommandLog()]`.
     """
@@ -144,7 +144,7 @@ class MongoCommandLog(CommandListener):
 
 
 def kafka_callbacks() -> dict[str, Any]:
-    """What sends librdkafka's logs and errors to these logs: part of every client's configuration."""
+    """The part of a client's configuration that sends librdkafka's logs and errors to these logs."""
     logger = logging.getLogger("librdkafka")
     if not logger.filters:
         logger.addFilter(Repeats())
@@ -152,9 +152,9 @@ def kafka_callbacks() -> dict[str, Any]:
 
 
 class Repeats(logging.Filter):
-    """Lets a client's lines of one kind through twice a minute: without a broker librdkafka writes twenty a second.
+    """Passes a client's lines of one kind once per `pause_s`: without a broker librdkafka writes twenty a second.
 
-    The next line that passes says in `repeated` how many did not.
+    The next line that passes has the number of suppressed ones in `repeated`.
     """
 
     def __init__(self, pause_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -177,7 +177,7 @@ class Repeats(logging.Filter):
 
 
 def _kafka_error(error: Any) -> None:
-    """Only what librdkafka gives up on is an error of ours; lost connections it repairs, and logs by itself."""
+    """Log librdkafka's errors: fatal ones as errors; lost connections, which it repairs and logs itself, at DEBUG."""
     log = structlog.get_logger("kafka")
     if error.fatal():
         write = log.error

@@ -1,4 +1,4 @@
-"""The metrics, in one place; `python -m consumer.telemetry.metrics` prints docs/metrics.md.
+"""Defines all metrics in one place; `python -m consumer.telemetry.metrics` prints docs/metrics.md.
 
 Label values come from fixed sets (or count partitions): never a request, a model or a user.
 """
@@ -15,9 +15,9 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from consumer.events.errors import REASONS
 from pipeline.jobs import OutcomeKind
 
-# From a tiny fit to one that runs for hours.
+# From a tiny fit to a training of hours.
 _TRAINING_S = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400)
-# A service call, a stage: a millisecond to what a time-out cuts.
+# A service call or a transaction: from a millisecond to the longest time-out.
 _CALL_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _WAIT_S = (0.01, 0.05, 0.25, 1, 5, 30, 120, 600, 3600, 6 * 3600, 24 * 3600)
 _COUNT = (1, 2, 5, 10, 25, 50, 100, 250, 500)
@@ -53,7 +53,7 @@ class Metrics:
         self._threads()
 
     def show_threads(self, busy_s: Mapping[str, float], limits_s: Mapping[str, float]) -> None:
-        """Called before each scrape, with what the watch says of each thread."""
+        """Set the threads' gauges before a scrape, from the values of the watch."""
         for thread, seconds in busy_s.items():
             self.thread_busy_s.labels(thread).set(seconds)
             self.thread_limit_s.labels(thread).set(limits_s[thread])
@@ -187,7 +187,7 @@ class Metrics:
         )
 
     def _counter(self, name: str, meaning: str, *labels: str, values: Iterable[str] = ()) -> Counter:
-        """`values` of its one label are shown from the start: the first of a kind is no increase to Prometheus else."""
+        """`values` of its one label start at 0: Prometheus sees no increase in a series that appears with 1."""
         counter = Counter(self._documented(name, "counter", meaning, labels), meaning, labels, registry=self.registry)
         for value in values:
             counter.labels(value)

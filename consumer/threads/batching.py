@@ -1,4 +1,4 @@
-"""How long results are batched."""
+"""Batches results, and decides how long a batch waits."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Pace:
-    """Lets groups grow while every lane is busy, when only readers wait for them; else each goes at once."""
+    """While every lane is busy, sends a group at most every `every_s`, so that groups grow; else at once."""
 
     every_s: float
     next_at: float = 0.0
 
     def wait_s(self, now: float, busy: bool) -> float:
-        """How long the next group has to wait."""
+        """Seconds that the next group has to wait."""
         return max(0.0, self.next_at - now) if busy else 0.0
 
     def went(self, now: float) -> None:
@@ -25,7 +25,7 @@ class Pace:
 
 
 class Batching(Generic[T]):
-    """Items that go on in groups of at most `limit`, each after the one before was answered, at this pace."""
+    """Sends items on in groups of at most `limit`, at this pace; each waits for the answer to the one before."""
 
     def __init__(self, pace: Pace, limit: int) -> None:
         self._pace = pace
@@ -37,11 +37,11 @@ class Batching(Generic[T]):
         self._items.append(item)
 
     def answered(self) -> None:
-        """The group on its way has arrived."""
+        """The group on its way was answered."""
         self._on_its_way = False
 
     def wait_s(self, now: float, busy: bool) -> float:
-        """How long until a group may go; infinite if there is none to go, or one on its way."""
+        """Seconds until a group may go; infinite if there are no items or a group is on its way."""
         return self._pace.wait_s(now, busy) if self._items and not self._on_its_way else float("inf")
 
     def next_group(self, now: float, busy: bool) -> list[T]:
@@ -53,7 +53,7 @@ class Batching(Generic[T]):
         return self._cut()
 
     def rest(self) -> Iterator[list[T]]:
-        """All that is left, in groups, whatever is on its way."""
+        """All items left, in groups, even while one is on its way."""
         while self._items:
             yield self._cut()
 

@@ -1,8 +1,8 @@
-"""An error about one request ends that request, and no other.
+"""Ends one request for an error about it, and leaves the others alone.
 
-Whatever is raised while a request is handled belongs to it, unless it is one of `PASSED_ON`: those belong to a service
-or to the whole worker. The request ends FAILED with the kind INTERNAL_ERROR and a dead letter; the log has the stack.
-Of a group that raises, halves are tried until the guilty one is alone.
+Any exception raised while a request is handled ends that request, except those in `PASSED_ON`, which concern a service
+or the whole worker. The request ends as FAILED with the kind INTERNAL_ERROR and a dead letter; the log has the stack.
+If a group raises, its halves are tried until the request that raises is alone.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PASSED_ON = (TransientError, AccessDeniedError, ProducerLostError, SupersededError, Stopped)
-"""A service is away or refuses us, a producer is lost, a newer life of us has begun, the worker is told to end."""
+"""A service is away or denies access, the producer is lost, a newer life of us has begun, the worker is told to end."""
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO)
-"""No descriptors, memory or threads left, a broken disk: whoever asks meets it, so it is the worker's."""
+"""No descriptors, memory or threads left, or a broken disk: this concerns the worker, not the request that met it."""
 
 
 class UncontainedError(Exception):
-    """An error about these requests could not be contained: the worker ends, and writes down who was to blame."""
+    """An error about these requests could not be contained: the worker blames them in the ledger, and ends."""
 
     def __init__(self, request_ids: Collection[str]) -> None:
         super().__init__(f"an error about {', '.join(sorted(request_ids))} could not be contained")
@@ -39,10 +39,10 @@ class UncontainedError(Exception):
 
 
 def contain(metrics: Metrics, stage: str, error: Exception, **ids: Any) -> Failure:
-    """Tell operators of an error about one request; returns what its sender is told, which holds nothing of ours.
+    """Log and count an error about one request; returns the failure for its sender, which shows no internals.
 
-    `stage` is what was done with the request, a fixed word; `ids` tell which it is.  Raises the error again if it is
-    the worker's own, such as a lack of memory.
+    `stage` is a fixed word for what was done with the request; `ids` name the request.  Raises the error again if it
+    concerns the worker, such as a lack of memory.
     """
     if _is_the_workers(error):
         raise error
@@ -62,21 +62,21 @@ def _is_the_workers(error: Exception) -> bool:
 
 @contextmanager
 def contained(metrics: Metrics, stage: str, **ids: Any) -> Iterator[None]:
-    """What is raised in here ends nothing but what is done in here."""
+    """An exception in this block ends the block and nothing else, except those of PASSED_ON and the worker's own."""
     try:
         yield
     except PASSED_ON:
         raise
-    except Exception as error:  # noqa: BLE001 - it belongs to what the ids name
+    except Exception as error:  # noqa: BLE001 - it concerns what the ids name
         contain(metrics, stage, error, **ids)
 
 
 def halved(
     items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], alone: Callable[[T, Exception], Sequence[R]]
 ) -> list[R]:
-    """What `work` answers for the items; where it raises, for each half of them, down to the one that it raises for.
+    """The results of `work` for the items. If it raises, each half is tried, down to the single item that raises.
 
-    `work` must bear being repeated. `alone` answers for that one item, given the error.
+    `work` must be repeatable. `alone` gets that item and the error, and returns its results.
     """
     if not items:
         return []
@@ -84,7 +84,7 @@ def halved(
         return list(work(items))
     except PASSED_ON:
         raise
-    except Exception as error:  # noqa: BLE001 - it belongs to one of them
+    except Exception as error:  # noqa: BLE001 - it concerns one of them
         if len(items) == 1:
             return list(alone(items[0], error))
     middle = len(items) // 2

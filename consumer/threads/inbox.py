@@ -1,4 +1,4 @@
-"""The queue through which the main thread gets messages."""
+"""Queues messages for the main thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Inbox:
-    """Messages for the worker's thread; it is readable while there are any."""
+    """Messages for the worker's thread; its file descriptor is readable while there are any."""
 
     def __init__(self) -> None:
         self._messages: deque[Any] = deque()
@@ -25,7 +25,7 @@ class Inbox:
         return self._wake
 
     def take(self, for_s: float) -> Iterator[Any]:
-        """What has come in, until there is no more or the time is over; the rest keeps this readable."""
+        """Take messages until there are no more or the time is over; if some are left, this stays readable."""
         until = time.monotonic() + for_s
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)

@@ -1,15 +1,15 @@
-"""Base of the threads beside the main one: orders in, answers out, one piece of work at a time.
+"""Base classes of the threads beside the main one: orders in, answers out, one piece of work at a time.
 
     worker ──order──▶ neighbour ──message──▶ the worker's inbox
 
 There are three kinds, by what they wait for: `Ordered` for the next order, `Periodic` for the time, `Polling` for a
-record of Kafka. `step()` does one piece of work; tests call it without a thread. There are two ways to end:
+Kafka record. `step()` does one piece of work; tests call it without a thread. There are two ways to end:
 
-- `finish()`: what was ordered so far is done first;
-- `give_up()`: the piece in hand is tried at most once more, and orders that wait are dropped.
+- `finish()`: carry out the orders given so far, then end;
+- `give_up()`: try the current piece of work at most once more, drop all waiting orders, and end.
 
-An error about one request is contained where it is met (`containment`). What `step()` raises all the same is nobody's:
-it is delivered as `ThreadFailed`, and the worker ends.
+An error about one request is contained where it occurs (`containment`). Any other exception of `step()` is delivered as
+`ThreadFailed`, and the worker ends.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 BUSY_LIMIT_S = 60.0
-"""A piece of work that takes longer, with no service away, is a thread that stands still."""
+"""A thread is stuck if a piece of work takes longer, not counting waits for a service that is away."""
 TRANSFER_LIMIT_S = 900.0
-"""The same, of work that moves files: one of gigabytes takes its time."""
+"""The same for work that moves files, which may have gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadFailed:
-    """A thread met an error that it cannot go on from: the worker must end, loudly."""
+    """A thread ended with an error: the worker must end, and report it."""
 
     thread: str
     error: BaseException
@@ -50,7 +50,7 @@ class ThreadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all neighbours of one worker have in common."""
+    """What all neighbours of one worker share."""
 
     deliver: Callable[[Any], None]
     breakers: Breakers = field(default_factory=Breakers)
@@ -59,7 +59,7 @@ class Surroundings:
 
 
 class Neighbour(ABC):
-    """One or more threads that share their orders. `start`, `finish`, `give_up` and `join` may be called by any."""
+    """One or more threads that share their orders. Any thread may call `start`, `finish`, `give_up` and `join`."""
 
     def __init__(
         self, name: str, around: Surroundings, *, threads: int = 1, busy_limit_s: float = BUSY_LIMIT_S
@@ -82,13 +82,13 @@ class Neighbour(ABC):
 
     @abstractmethod
     def _go_round(self) -> None:
-        """Step until told to end."""
+        """Take steps until told to end."""
 
     def open(self) -> None:  # noqa: B027 - most have nothing to do
-        """In the thread, before the first step; may wait for a service."""
+        """Called in the thread before the first step; may wait for a service."""
 
     def close(self) -> None:  # noqa: B027
-        """In the thread, after the last step, however it ended."""
+        """Called in the thread after the last step, however it ended."""
 
     def start(self) -> None:
         for thread in self._threads:
@@ -115,9 +115,9 @@ class Neighbour(ABC):
         service: str | None = None,
         on_retry: Callable[[TransientError], None] | None = None,
     ) -> T:
-        """The result of `operation` as soon as its service answers.  Raises Stopped if this neighbour gives up first.
+        """Retry `operation` until its service answers.  Raises Stopped if this neighbour gives up first.
 
-        Waiting for a service that is away is not standing still: each try starts the watch's clock anew.
+        A thread that waits for a service is not stuck: each attempt restarts the watch's clock.
         """
 
         def told(error: TransientError) -> None:
@@ -129,7 +129,7 @@ class Neighbour(ABC):
 
     @property
     def turn(self) -> Turn:
-        """The present thread's entry in the watch."""
+        """The calling thread's entry in the watch."""
         turn: Turn | None = getattr(self._local, "turn", None)
         if turn is None:
             turn = self._local.turn = self._watch.turn(threading.current_thread().name, self._busy_limit_s)
@@ -150,7 +150,7 @@ class Neighbour(ABC):
 
 
 class Ordered(Neighbour):
-    """Carries out orders in turn; with several threads, several at once."""
+    """Carries out orders in the order given; with several threads, several at once."""
 
     def __init__(
         self, name: str, around: Surroundings, *, threads: int = 1, busy_limit_s: float = BUSY_LIMIT_S
@@ -182,7 +182,7 @@ class Ordered(Neighbour):
 
 
 class Periodic(Neighbour):
-    """Takes a step every `every_s`; what a service that is away has prevented is made up for by the next step."""
+    """Takes a step every `every_s`; a step that fails because a service is away is left to the next one."""
 
     def __init__(self, name: str, around: Surroundings, every_s: float, *, busy_limit_s: float = BUSY_LIMIT_S) -> None:
         super().__init__(name, around, busy_limit_s=busy_limit_s)
@@ -190,13 +190,13 @@ class Periodic(Neighbour):
 
     @abstractmethod
     def work(self) -> None:
-        """One turn; may raise TransientError."""
+        """The work of one step; may raise TransientError."""
 
     def last_work(self) -> None:
-        """Once, in the end; may raise TransientError."""
+        """Called once at the end; may raise TransientError."""
 
     def pause_s(self) -> float:
-        """Until the next turn."""
+        """Seconds until the next step."""
         return self._every_s
 
     def step(self) -> bool:
@@ -219,7 +219,7 @@ class Periodic(Neighbour):
 
 
 class Polling(Neighbour):
-    """Owns a Kafka consumer: `step` polls, and waits for a record no longer than a moment."""
+    """Owns a Kafka consumer: `step` polls with a short timeout."""
 
     def _go_round(self) -> None:
         while not self._finishing.is_set():

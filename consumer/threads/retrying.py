@@ -19,7 +19,7 @@ from pipeline.errors import TransientError
 T = TypeVar("T")
 
 FOR_SOME = frozenset({"dataset cache", "dataset directory", "dataset loader"})
-"""What only requests with certain datasets wait for: the others go on."""
+"""Services that only requests with certain datasets need: the other requests do not wait for them."""
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 5.0
 
@@ -31,7 +31,7 @@ class Stopped(Exception):  # noqa: N818 - an order, not a malfunction
 
 
 class ServiceAwayError(TransientError):
-    """The service was left alone: it did not answer just now, and it is not time to try it again."""
+    """The service was not called: it did not answer recently, and its pause is not over."""
 
     def __init__(self, service: str) -> None:
         super().__init__(service, "does not answer; it is tried again shortly")
@@ -47,17 +47,17 @@ def until_answered(
     sleep: Callable[[float], object] | None = None,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> T:
-    """Calls `operation` until it does not raise TransientError, and returns its result.
+    """Call `operation` until it does not raise TransientError, and return its result.
 
-    Waits between the calls from 0.05 to 5 s, doubling, each cut by up to a half at random.  Everything else that
-    `operation` raises is passed on.  Never call this in a thread that must not block, such as the poll loop's.
+    The waits between calls double from 0.05 to 5 s, each cut by up to a half at random.  All other exceptions of
+    `operation` are raised.  Never call this in a thread that must not block, such as the poll loop's.
 
     Args:
-        breakers: learn which services answer, and hold calls back from one that does not.
-        stop: ends the wait.  `operation` is tried once however early it is set.
-        service: the one that `operation` speaks to; left out, it is learnt from its first TransientError.
-        on_retry: told the error before each wait.
-        sleep: in place of waiting for `stop`; `uniform`: in place of `random.uniform`.
+        breakers: are told whether the service answered, and block calls to one that does not.
+        stop: ends the wait.  `operation` is tried once even if it is set from the start.
+        service: the service that `operation` calls; if None, it is taken from the first TransientError.
+        on_retry: called with the error before each wait.
+        sleep: replaces waiting for `stop`; `uniform` replaces `random.uniform`.
 
     Raises:
         Stopped: `stop` was set before the service answered.
@@ -97,25 +97,25 @@ def until_answered(
 
 @dataclass(slots=True)
 class _Breaker:
-    """What is known of one service; times as the clock gives them."""
+    """The state of one service; times are those of the clock."""
 
     failures: int = 0
-    """In a row."""
+    """Failures in a row."""
     opened_at: float | None = None
-    """When it failed last, while the breaker is open."""
+    """When it last failed; None while the breaker is closed."""
     away_since: float = 0.0
 
 
 class Breakers:
-    """Which services answer, as all threads of the worker found out.  Safe to use from any thread.
+    """Remembers for all threads which services answer.  Safe to use from any thread.
 
-    A few failures in a row open a service's breaker: that is logged once, and the service is left alone but for a try
-    every `pause_s`.  The first answer closes it, which is logged once too.  Any error but TransientError is an answer.
-    `services` are shown from the start, others from when they are first heard of.
+    `threshold` failures in a row open a service's breaker: this is logged once, and the service is called only every
+    `pause_s`.  The first answer closes it, which is logged once too.  Any error but TransientError is an answer.
+    `services` are in `states` and the metrics from the start, others from their first call or failure.
     """
 
     STALE_S = 60.0
-    """Callers try far more often: a breaker that failed last so long ago has none, and counts as closed."""
+    """An open breaker whose last failure is this old has no callers, which try far more often; it counts as closed."""
 
     def __init__(
         self,
@@ -136,22 +136,22 @@ class Breakers:
             self._breaker(service)
 
     def any_open(self) -> bool:
-        """Whether a service that every request needs is known not to answer, and has not answered since."""
+        """Whether the breaker of a service that every request needs is open."""
         return any(state == "open" and service not in FOR_SOME for service, state in self.states().items())
 
     def is_open(self, service: str) -> bool:
-        """Whether this service is known not to answer."""
+        """Whether this service's breaker is open."""
         with self._lock:
             breaker = self._breakers.get(service)
             return breaker is not None and breaker.opened_at is not None and self._is_fresh(breaker.opened_at)
 
     def states(self) -> dict[str, str]:
-        """`open` or `closed`, for each service that was named at the start or in a call, or failed."""
+        """`open` or `closed`, by service."""
         with self._lock:
             return {service: "open" if self.is_open(service) else "closed" for service in self._breakers}
 
     def call(self, operation: Callable[[], T], service: str | None = None) -> T:
-        """Calls `operation` once, and notes whether its service answered.
+        """Call `operation` once, and note whether its service answered.
 
         Raises:
             ServiceAwayError: the breaker of `service` is open; `operation` was not called.
@@ -200,7 +200,7 @@ class Breakers:
                 self._count(error.service, "opened")
                 _log.warning("service away", service=error.service)
             elif now - breaker.opened_at < self._pause_s:
-                return  # a call that was on its way already says nothing new
+                return  # a call begun before the breaker opened tells nothing new
             breaker.opened_at = now
 
     def _answered(self, service: str | None) -> None:

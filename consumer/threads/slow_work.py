@@ -1,4 +1,4 @@
-"""Keeps slow work from taking all threads of a pool, and one cause from taking all slow ones."""
+"""Limits how many threads of a pool do slow work, and how many do it for the same cause."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ V = TypeVar("V", bound=Sized)
 
 
 class SlowWork:
-    """At most `at_once` pieces of work at a time, and at most `of_one_cause` for the same cause; the others wait.
+    """Runs at most `at_once` pieces of work at a time, at most `of_one_cause` for the same cause; the others wait.
 
-    A thread that has done its piece takes the next one that waits: parties in turn, and within one its causes in turn.
-    Thread-safe.  An exception ends its thread; what waits stays until another thread is done.
+    A thread that has done its piece takes the next waiting one: parties take turns, and so do the causes of one party.
+    Thread-safe.  If a piece raises, its thread takes no further one; waiting pieces stay until another thread is done.
     """
 
     def __init__(self, at_once: int, of_one_cause: int) -> None:
@@ -27,7 +27,7 @@ class SlowWork:
         """party → cause → pieces"""
 
     def do(self, party: str, cause: str, work: Work) -> None:
-        """In this thread and before this returns, if it is not too much; else another thread does it later."""
+        """Do this work now, in this thread, if the limits allow; else another thread does it later."""
         with self._lock:
             self._waiting.setdefault(party, {}).setdefault(cause, deque()).append(work)
             taken = self._take()
@@ -61,7 +61,7 @@ class SlowWork:
 
 
 def _to_the_end(queue: dict[str, V], key: str, value: V) -> None:
-    """The next turn is another's; what is empty is forgotten."""
+    """Give the next turn to another key; drop an empty value."""
     del queue[key]
     if value:
         queue[key] = value

@@ -1,4 +1,4 @@
-"""Stacks as lists of `file:line function`, innermost first, for logs: no folder of the machine is named."""
+"""Formats stacks for logs as lists of `file:line function`, innermost first, without the machine's folders."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 
 FRAMES = 30
-"""The innermost; what is further out is the same for all: the thread's start."""
+"""Only so many innermost frames are kept; the outer ones are the start of the thread, the same for all."""
 _ROOT = __file__.removesuffix("consumer/threads/stacks.py")
 _LIBRARIES = ("/site-packages/", f"/python{sys.version_info.major}.{sys.version_info.minor}/")
 
 
 def of_thread(ident: int) -> list[str]:
-    """Of a thread of this process, by its threading.get_ident(); empty if it has ended."""
+    """The stack of a thread of this process, by its threading.get_ident(); empty if it has ended."""
     return list(_places(sys._current_frames().get(ident)))[:FRAMES]
 
 
 def of_dump(dump: str, names: Mapping[int, str]) -> dict[str, list[str]]:
-    """Of all threads in a dump of faulthandler, by their name or their number in hexadecimal."""
+    """The stacks in a dump of faulthandler, by the thread's name, or its ident in hexadecimal."""
     stacks: dict[str, list[str]] = {}
     stack: list[str] = []
     for line in dump.splitlines():
@@ -43,7 +43,7 @@ def _place(path: str, line: int | str, function: str) -> str:
 
 
 def _short(path: str) -> str:
-    """From the folder on from which it is imported; of others only the file's name."""
+    """The path below its import folder (the project, site-packages, the standard library); else the file's name."""
     for library in _LIBRARIES:
         if library in path:
             return path.rpartition(library)[2]

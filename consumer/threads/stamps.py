@@ -1,7 +1,7 @@
-"""When each thread began its piece of work, in shared memory: read without a lock and without the interpreter.
+"""Keeps in shared memory when each thread began its work; readable without a lock or the interpreter.
 
-One page: 64 bytes about the process, then 64 bytes a thread. Times are those of CLOCK_MONOTONIC, which is one clock for
-all processes of a machine; a double is written in one piece. Standard library alone, see `watcher`.
+One page: 64 bytes about the process, then 64 bytes per thread. Times are those of CLOCK_MONOTONIC, which all processes
+of a machine share; a double is written in one piece. Imports the standard library alone, see `watcher`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 INTERPRETER = "interpreter"
-"""Not a thread: whether any thread of the process gets at the interpreter."""
+"""Not a thread: stands for whether any thread of the process gets the interpreter."""
 HTTP = "http"
 """The thread that answers the port."""
 LOOK_S = 1.0
 PAUSE_S = 3.0
-"""Looks come each second; when none has come for so long, the process was stopped or its interpreter is held."""
+"""Without a look for this long, the process was stopped or a thread holds its interpreter."""
 
 SLOTS = 63
 _SLOT_BYTES = 64
@@ -30,7 +30,7 @@ _NAME = slice(40, _SLOT_BYTES)
 
 
 class Turn:
-    """A thread's slot.  Owned by that thread; the only writer of its time."""
+    """A thread's slot.  Owned by that thread, which alone writes the slot's time."""
 
     __slots__ = ("_at", "_clock", "_doubles")
 
@@ -40,21 +40,21 @@ class Turn:
         self._clock = clock
 
     def begin(self) -> None:
-        """It took an order, or is still alive while it works on one: the clock starts anew."""
+        """Start the clock: the thread begins a piece of work, or shows that it is alive during one."""
         self._doubles[self._at] = self._clock()
 
     def rest(self) -> None:
-        """It has answered, and waits for the next."""
+        """Stop the clock: the thread waits for work."""
         self._doubles[self._at] = math.inf
 
 
 class Thread(NamedTuple):
-    """A slot as it is read.
+    """The content of a slot.
 
     Attributes:
-        begun: when it took its order; infinity while it rests.
-        ident: of threading.get_ident().
-        excused_s: of the time since then the seconds in which the process was stopped.
+        begun: when it began its work; infinity while it rests.
+        ident: its threading.get_ident().
+        excused_s: seconds since `begun` in which the process was stopped, or its interpreter held.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Thread(NamedTuple):
 
 
 class Stamps:
-    """The page.
+    """The page of slots.
 
     Args:
-        fd: of the process that made it; None makes a new one, which ends with the last process that has it.
+        fd: the descriptor of an existing page; None makes a new one, which lives as long as a process has it open.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -82,12 +82,15 @@ class Stamps:
         self._integers = self._bytes.cast("Q")
 
     def begin(self, limit_s: float) -> None:
-        """For the process that makes the page: nobody has looked yet, and the interpreter may be held so long."""
+        """Called by the process that makes the page; `limit_s` is how long the interpreter may be held."""
         self._doubles[_HELD_LIMIT_S] = limit_s
         self.unwatched()
 
     def add(self, thread: str, limit_s: float, ident: int, clock: Callable[[], float]) -> Turn:
-        """One caller at a time.  The same name again gets the same slot.  Raises ValueError where all are taken."""
+        """Add a thread; the same name gets the same slot.  One caller at a time.
+
+        Raises ValueError if all slots are taken or the name is too long.
+        """
         slot = next((slot for slot in range(SLOTS) if self._name(slot) in ("", thread)), None)
         name = thread.encode()
         if slot is None or len(name) > _NAME.stop - _NAME.start:
@@ -104,9 +107,9 @@ class Stamps:
         return float(self._doubles[_LOOKED_AT])
 
     def looked(self, now: float) -> None:
-        """By the watch in the worker, each second: it got at the interpreter.
+        """Called each second by the watch in the worker, which shows that it gets the interpreter.
 
-        If it had not for a while nobody could work meanwhile, and that time is no thread's.
+        A gap of more than PAUSE_S counts against no thread, since none could work meanwhile.
         """
         looked_at = self.looked_at
         if now - looked_at > PAUSE_S:
@@ -122,12 +125,12 @@ class Stamps:
             self._doubles[at + _EXCUSED] = begun
 
     def unwatched(self) -> None:
-        """Nobody looks (yet, or any more): time passes without it."""
+        """Called when nobody looks (yet, or any more): a missing look means nothing then."""
         self._doubles[_LOOKED_AT] = math.inf
         self._doubles[_HELD_S] = 0.0
 
     def held(self, held_s: float) -> None:
-        """By the watcher: for how long no thread got at the interpreter although the process was not stopped."""
+        """Called by the watcher: for how long no thread got the interpreter although the process was not stopped."""
         self._doubles[_HELD_S] = held_s
 
     def threads(self) -> list[Thread]:
@@ -147,13 +150,13 @@ class Stamps:
         return {INTERPRETER: self._doubles[_HELD_LIMIT_S]} | {one.name: one.limit_s for one in self.threads()}
 
     def busy_s(self, now: float) -> dict[str, float]:
-        """By thread the seconds since it took its order, of those in which the process was not stopped; 0 at rest."""
+        """By thread, the seconds since it began its work in which it could run; 0 at rest."""
         held_s = self._doubles[_HELD_S]
         until = min(now, self.looked_at + PAUSE_S + held_s)
         return {INTERPRETER: held_s} | {one.name: max(0.0, until - one.begun - one.excused_s) for one in self.threads()}
 
     def stuck(self, now: float) -> dict[str, float]:
-        """Those of `busy_s` that are beyond their limit."""
+        """The entries of `busy_s` beyond their limit."""
         all_s = self.busy_s(now)
         limits_s = self.limits_s()  # second, so that a thread added meanwhile is in here
         return {name: busy_s for name, busy_s in all_s.items() if busy_s > limits_s[name]}
@@ -166,5 +169,5 @@ class Stamps:
 
 
 def _first(slot: int) -> int:
-    """The index of a slot's first eight bytes."""
+    """The index of a slot's first eight bytes, in units of eight bytes."""
     return _SLOT_BYTES * (1 + slot) // 8

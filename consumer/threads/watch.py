@@ -1,7 +1,7 @@
-"""Reports threads that have not answered for their limit.
+"""Reports threads that are stuck: busy with one piece of work for longer than their limit.
 
-Every thread stamps when it took its order. A thread of this process looks at the stamps each second and logs who
-stands still, with its stack. That needs the interpreter, so a second process (`watcher`) sees whether the looks come.
+Every thread stamps when it began its work. A thread of this process reads the stamps each second, and logs a stuck
+thread with its stack. That needs the interpreter, so a second process (`watcher`) checks that the reads happen.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from consumer.threads.stamps import LOOK_S, Stamps, Thread, Turn
 log = structlog.get_logger(__name__)
 
 HELD_LIMIT_S = 30.0
-"""How long no thread of the process may get at the interpreter."""
+"""The longest time for which no thread of the process may get the interpreter."""
 AGAIN_S = 60.0
-"""A watcher that has ended is started again, at most this often."""
+"""The least time between two starts of the watcher."""
 _ROOT = Path(__file__).parents[2]
 _START = "import sys; sys.path.append(sys.argv[1]); from consumer.threads.watcher import main; main(*sys.argv[2:])"
 
 
 class Watch:
-    """Safe to use from any thread.  One that was not started tells who is stuck when it is asked, and logs nothing.
+    """Safe to use from any thread.  Without `start` it reports stuck threads when asked, and logs nothing.
 
     Args:
-        worker_id: named in each line that is logged.
-        held_limit_s: how long the interpreter may be held.
+        worker_id: on each log line.
+        held_limit_s: how long one thread may hold the interpreter.
         clock: seconds, monotonic.
     """
 
@@ -58,28 +58,28 @@ class Watch:
         self._watcher_since = -math.inf
 
     def turn(self, thread: str, limit_s: float) -> Turn:
-        """Called in the thread that is to be watched, which may take `limit_s` for an order; the same name replaces."""
+        """Watch the calling thread, which may take `limit_s` for a piece of work; replaces one of the same name."""
         with self._adding:
             return self._stamps.add(thread, limit_s, threading.get_ident(), self._clock)
 
     def stuck(self) -> Mapping[str, float]:
-        """By name the threads that are beyond their limit, with their seconds."""
+        """The threads beyond their limit: their seconds, by name."""
         return self._stamps.stuck(self._clock())
 
     def busy_s(self) -> Mapping[str, float]:
-        """By name the seconds since each thread took its order, 0 while it rests; `interpreter` is there too."""
+        """By name, the seconds since each thread began its work, 0 while it rests; includes `interpreter`."""
         return self._stamps.busy_s(self._clock())
 
     def limits_s(self) -> Mapping[str, float]:
-        """By name what each of them may take."""
+        """By name, the seconds that each of them may take."""
         return self._stamps.limits_s()
 
     def start(self, listening: socket.socket) -> None:
-        """Looks each second from now on.
+        """Begin to look each second.
 
         Args:
-            listening: the port's socket, on which the watcher answers while this process cannot.  The port stays
-                open until `stop`, or the end of this process, even if it is closed here.
+            listening: the port's socket, on which the watcher answers while this process cannot.  The watcher keeps the
+                port open until `stop` or the end of this process, even if the socket is closed here.
         """
         self._stamps.looked(self._clock())
         self._listening = listening
@@ -87,7 +87,7 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """May be called twice, and if never started."""
+        """Stop looking. May be called twice, and without `start`."""
         if self._thread.is_alive():
             self._stopping.set()
             self._thread.join()
@@ -97,7 +97,7 @@ class Watch:
             self._watcher = None
 
     def look(self) -> None:
-        """One look: logs what has begun to stand still since the last, and what goes on again."""
+        """Log the threads that got stuck since the last look, and those that go on again."""
         self._stamps.looked(self._clock())
         stuck = self._stamps.stuck(self._clock())
         for thread in self._stamps.threads():
@@ -137,10 +137,10 @@ class Watch:
 
 
 class _Process:
-    """The watcher as the worker has it.
+    """The worker's handle on the watcher process.
 
-    It ends when the pipe's end here is closed, as it is when this process dies in whatever way. The same pipe takes it
-    the stacks: faulthandler writes them in the signal's handler, which needs no interpreter and must never wait.
+    The watcher ends when our end of the pipe closes, which also happens when this process dies. The same pipe carries
+    the stacks: faulthandler writes them in a signal handler, which needs no interpreter and must never block.
     """
 
     def __init__(self, stamps: Stamps, listening: socket.socket, worker_id: str) -> None:
@@ -168,7 +168,7 @@ class _Process:
         return self._process.poll() is not None
 
     def end(self) -> None:
-        """In this order: its signal would end the worker once nobody handles it."""
+        """Kill the watcher before unregistering the handler: an unhandled SIGUSR2 from it would end the worker."""
         self._process.kill()
         self._process.wait()
         faulthandler.unregister(signal.SIGUSR2)

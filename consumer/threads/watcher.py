@@ -1,10 +1,10 @@
-"""A process that notices when the worker's interpreter is held, and then answers its port.
+"""Runs as a process that notices when a thread holds the worker's interpreter, and then answers its port.
 
-The watch in the worker stamps each second. When no stamp has come for the limit, although the worker runs, this process
-logs the stacks of its threads, and answers the port on the same listening socket: /livez, /health and /metrics. It does
-so too while the worker's own HTTP thread stands still. It never ends the worker; it ends with the worker.
+The watch in the worker stamps each second. If no stamp comes for the limit although the worker is not stopped, this
+process logs the stacks of the worker's threads, and answers the port on the same listening socket: /livez, /health and
+/metrics. It also answers while the worker's own HTTP thread is stuck. It never ends the worker; it ends with it.
 
-Standard library alone and an empty environment: it costs few megabytes, and knows no credential.
+It imports the standard library alone and has an empty environment: it takes few megabytes, and knows no credential.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from consumer.threads.stamps import HTTP, INTERPRETER, LOOK_S, PAUSE_S, Stamps
 
 SERVICE = "ml-worker"
 CLIENT_S = 2.0
-"""For a client to say what it wants, and again to take the answer: the next one waits for that."""
+"""Time for a client to send its request, and again to take the answer; the next client waits meanwhile."""
 REQUEST_BYTES = 8_192
 DUMP_S = 0.5
-"""Nothing more comes of a dump after so long."""
+"""A dump is complete once nothing has come for this long."""
 
 
 def main(worker: str, worker_id: str, stamps: str, pipe: str, listening: str) -> None:
     """Run until the worker's end of the pipe closes.
 
     Args:
-        worker: its process id.
-        worker_id: named in each line that is logged.
-        stamps: the descriptor of the page that the worker's threads write to.
-        pipe: that of the pipe on which the worker's stacks come after SIGUSR2.
-        listening: that of the port's socket.
+        worker: the worker's process id.
+        worker_id: on each log line.
+        stamps: descriptor of the page that the worker's threads write to.
+        pipe: descriptor of the pipe on which the worker's stacks come after SIGUSR2.
+        listening: descriptor of the port's socket.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Watcher(int(worker), worker_id, Stamps(int(stamps)), int(pipe), socket.socket(fileno=int(listening))).run()
@@ -95,7 +95,7 @@ class Watcher:
             self._log("warning", "interpreter goes on again")
 
     def _measure(self, now: float) -> None:
-        """For how long no stamp has come, less the time in which the worker was stopped or its machine asleep."""
+        """Measure how long no stamp has come, without time in which the worker was stopped or the machine asleep."""
         since_s, self._looked_at = now - self._looked_at, now
         stamp = self._stamps.looked_at
         if stamp != self._seen:
@@ -107,7 +107,7 @@ class Watcher:
 
     def _stacks(self) -> Mapping[str, list[str]]:
         dump = b""
-        if os.getppid() == self._worker:  # else it has just ended, and the number may be another's
+        if os.getppid() == self._worker:  # else it has just ended, and another process may have its pid
             os.kill(self._worker, signal.SIGUSR2)
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)
@@ -116,11 +116,11 @@ class Watcher:
         return stacks.of_dump(dump.decode(errors="replace"), {one.ident: one.name for one in self._stamps.threads()})
 
     def _log(self, level: str, event: str, **more: object) -> None:
-        """A line as those of consumer/telemetry/logs.py."""
+        """Write a line in the format of consumer/telemetry/logs.py."""
         timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         line = {"timestamp": timestamp, "level": level, "logger": __name__, "event": event}
         written = (json.dumps(line | more | {"worker_id": self._worker_id}) + "\n").encode()
-        with suppress(RuntimeError):  # no thread is to be had: the port is answered all the same
+        with suppress(RuntimeError):  # no thread can be started: go on and answer the port
             threading.Thread(target=_write, args=(written,), daemon=True).start()
 
     def _answer(self) -> None:
@@ -131,7 +131,7 @@ class Watcher:
                 client.settimeout(CLIENT_S)
                 client.sendall(response)
         except OSError:
-            return  # the worker took it, or it has gone, or it is slow
+            return  # the worker accepted the client, or the client has gone or is slow
 
     def _response(self, request: str) -> bytes:
         now = time.monotonic()
@@ -149,13 +149,13 @@ class Watcher:
 
 
 def _write(line: bytes) -> None:
-    """In a thread of its own: where nobody takes the logs it waits, and the port is answered all the same."""
+    """Runs in a thread of its own: it blocks if nobody reads the logs, and must not keep the port waiting."""
     with suppress(OSError):
         os.write(sys.stderr.fileno(), line)
 
 
 def _stopped(pid: int) -> bool:
-    """By a signal or a debugger.  One that has ended is as good as stopped."""
+    """Whether a signal or a debugger has stopped the process, or it has ended."""
     try:
         with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - pathlib is a megabyte
             return stat.read().rpartition(")")[2].split()[0] in "TtZX"
@@ -164,7 +164,7 @@ def _stopped(pid: int) -> bool:
 
 
 def _request_line(client: socket.socket) -> str:
-    """Read with its headers: a socket that is closed with bytes unread may lose the answer."""
+    """The request line. Reads the headers too: closing a socket with unread bytes may lose the answer."""
     deadline = time.monotonic() + CLIENT_S
     request = b""
     while b"\r\n\r\n" not in request and len(request) < REQUEST_BYTES:

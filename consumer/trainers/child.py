@@ -1,4 +1,4 @@
-"""Runs in a trainer: takes a job, trains it, says how it went, as long as the worker lives."""
+"""Runs in a trainer: takes jobs, trains them, and reports how each went, until the worker closes the inbox."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from pipeline.jobs import ErrorKind
 from pipeline.training import training
 
 MESSAGE_LIMIT = 4_000
-"""Characters of an error or log message: enough to read, and it always fits a datagram."""
+"""The most characters of an error or log message: enough to read, and always fits a datagram."""
 MOST_LEFT_OPEN = 64
-"""Descriptors that trainings may leave open before their trainer is replaced."""
+"""The most descriptors that trainings may leave open before their trainer is replaced."""
 
 
 def warm_up(framework: str) -> None:
-    """Before the first fork: nothing but imports, since an operation could start threads that a fork loses."""
+    """Import the libraries before the first fork, nothing more: operations could start threads, which a fork loses."""
     for name in (
         "pipeline.features.preparation",
         "pipeline.evaluation",
@@ -44,7 +44,7 @@ def warm_up(framework: str) -> None:
 
 
 def run(inbox: socket.socket, outbox: socket.socket, gpu: str) -> int:
-    """Train until the inbox closes; returns the exit code.  `gpu` is the one to be seen, or none."""
+    """Train until the inbox closes; returns the exit code.  `gpu` is the only GPU that it sees, empty for none."""
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     os.setsid()
     die_with_parent()
@@ -63,14 +63,17 @@ def run(inbox: socket.socket, outbox: socket.socket, gpu: str) -> int:
 
 
 class Leftovers:
-    """What trainings have left behind in this process since it began, and would be the next one's trouble."""
+    """Finds what trainings have left behind in this process, which could disturb the next one."""
 
     def __init__(self) -> None:
         self._descriptors = _descriptors()
         self._cpus = os.sched_getaffinity(0)
 
     def are_many(self) -> bool:
-        """The worker keeps a training to fewer CPUs if it takes too many."""
+        """Whether this process is to be replaced: it has threads, children, open descriptors, or fewer CPUs left over.
+
+        The worker restricts a training that takes too many CPUs to fewer of them.
+        """
         running_on = threading.active_count() > 1 or children(os.getpid())
         kept_open = _descriptors() - self._descriptors
         return bool(running_on) or kept_open > MOST_LEFT_OPEN or os.sched_getaffinity(0) != self._cpus
@@ -81,7 +84,7 @@ def _descriptors() -> int:
 
 
 def _train(job: dict[str, Any], reporter: Reporter, leftovers: Leftovers) -> bool:
-    """Train one job and tell how it went; False if this process is to be replaced."""
+    """Train one job and report how it went; False if this process is to be replaced."""
     reporter.take(job["id"])
     failpoints.reach("in_trainer")
     verdict = _verdict(job, reporter)
@@ -91,11 +94,11 @@ def _train(job: dict[str, Any], reporter: Reporter, leftovers: Leftovers) -> boo
 
 
 def _verdict(job: dict[str, Any], reporter: Reporter) -> dict[str, object]:
-    """How the training went, as the worker is told."""
+    """Train; returns the message that reports how it went."""
     try:
         request, dataset, spool, max_memory_bytes, dask_scheduler = Work.from_message(job)
         spool.mkdir(parents=True, exist_ok=True)
-        os.environ["TMPDIR"] = tempfile.tempdir = str(spool)  # whatever is left there goes with it
+        os.environ["TMPDIR"] = tempfile.tempdir = str(spool)  # temporary files are deleted with it
         with memory_limit(max_memory_bytes):
             trained = training.train(request, dataset, spool, reporter.progress, dask_scheduler)
         (spool / "result.json").write_bytes(trained.to_json())
@@ -103,7 +106,7 @@ def _verdict(job: dict[str, Any], reporter: Reporter) -> dict[str, object]:
         return {"rejected": job["id"], "message": str(error)[:MESSAGE_LIMIT]}
     except MemoryError as error:
         return {"failed": job["id"], "kind": ErrorKind.OUT_OF_MEMORY, "message": _out_of_memory(job, error)}
-    except Exception as error:  # noqa: BLE001 - whatever a library raises is the job's end, not the lane's
+    except Exception as error:  # noqa: BLE001 - whatever a library raises ends the job, not the trainer
         said = str(error) if isinstance(error, TrainingFailed) else f"the training stopped: {said_by(error)}"
         if _comes_of_a_full_disk(error):
             return {"full": job["id"], "message": said[:MESSAGE_LIMIT]}
@@ -135,7 +138,7 @@ def _usage() -> dict[str, float | int]:
 
 
 class Reporter(logging.Handler):
-    """Sends datagrams to the worker; a message that repeats a stage is sent once a second at most."""
+    """Sends datagrams to the worker; progress within a stage at most once a second."""
 
     def __init__(self, outbox: socket.socket) -> None:
         super().__init__()

@@ -1,13 +1,14 @@
-"""A small process that has imported the libraries and forks a trainer in milliseconds.
+"""Runs as a small process that has imported the libraries and forks a trainer in milliseconds.
 
 It speaks JSON datagrams over one socket. In: `{"spawn": lane, "gpu": …}` with three descriptors (inbox, outbox,
 output), and `{"kill": lane}`. Out: `{"ready": true}` once it has imported all, `{"spawned": lane, "pid": …}`, and
 `{"exited": lane, "signal": …, "code": …}`.
-It is the only one to reap children, so a process group that it kills is never a stranger that got the same number.
-A process that has left its trainer's group, as daemons do, becomes its child when the trainer ends, and is killed too.
+It alone reaps the trainers, and kills a group before it reaps its leader, so it never kills a stranger that got the
+same number. A process that left its trainer's group, as daemons do, becomes the forkserver's child when the trainer
+ends, and is killed too.
 
-It is a process of our own and not multiprocessing's, because that one is a single one per process, runs the caller's
-main module again in each child, and cannot kill a group.
+We do not use multiprocessing's forkserver: there is only one per process, it runs the caller's main module again in
+each child, and it cannot kill a group.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ CONTROL_LIMIT_BYTES = 4_096
 def main() -> None:
     """Serve until the worker's end of the control socket closes.
 
-    argv[1] is its descriptor, argv[2] the framework that its trainings use, if any: there is one to a process.
+    argv[1] is the socket's descriptor, argv[2] the framework of its trainings, empty for none.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A worker that dies during the imports takes us along; later the end of its socket tells, which leaves time to kill
-    # the trainers with all that they have started.
+    # If the worker dies during the imports, the kernel kills us. Later we see its socket close instead, which leaves
+    # time to kill the trainers with all that they have started.
     die_with_parent()
     from consumer.trainers import child
 
@@ -41,7 +42,7 @@ def main() -> None:
     child.warm_up(sys.argv[2])
     die_with_parent(None)
     adopt_orphans()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker has gone meanwhile
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker has died meanwhile
         ForkServer(control).serve()
 
 
@@ -98,7 +99,7 @@ class ForkServer:
         self._lanes[pid] = lane
 
     def _become_child(self, lane: int, gpu: str, inbox: int, outbox: int, output: int) -> None:
-        """It tells its number by itself, so that the worker has that before it hears anything else of it."""
+        """Run the trainer. It sends its pid itself, so that the worker has the pid before any other message of it."""
         from consumer.trainers import child
 
         code = 70
@@ -132,7 +133,7 @@ class ForkServer:
         self._kill_strays()
 
     def _kill_strays(self) -> None:
-        """What trainers that are gone have left behind; it is reaped when its end is told."""
+        """Kill what ended trainers have left behind; it is reaped now, or with the next SIGCHLD."""
         for pid in children(os.getpid()):
             if pid not in self._lanes:
                 _kill_group(pid)
@@ -143,7 +144,7 @@ class ForkServer:
 
 
 def _kill_descendants() -> None:
-    """Whatever a process that we kill leaves behind becomes our child."""
+    """Kill all children until none is left; what a killed one leaves behind becomes our child."""
     while pids := children(os.getpid()):
         for pid in pids:
             _kill_group(pid)
@@ -151,7 +152,7 @@ def _kill_descendants() -> None:
 
 
 def _kill_group(pid: int) -> None:
-    """The child leads a session, so its number is its group's; or it has not got that far, or is gone."""
+    """Kill a child with its group, which has the child's pid; the child alone if it does not lead a session yet."""
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)

@@ -1,11 +1,11 @@
-"""The lanes: one trainer each, fed one job ahead, watched, and replaced when it is gone.
+"""Runs the lanes: each has one trainer, fed one job ahead, watched, and replaced when it is gone.
 
 A plain object without a thread: the worker's thread selects on `descriptors()`, calls `poll()` when one is readable
 or a tenth of a second has passed, and gets back what happened. Nothing here blocks.
 
-A job that was fed but not taken can be had back: it lies as one datagram in the lane's inbox, whose reading end is
-open here too, so that either the trainer gets it or we do. That is how a drain hands back what has not started, how
-an idle lane takes over what waits behind a long training, and how we know what a dead trainer had in its hands.
+A job that was fed but not taken can be taken back: it is one datagram in the lane's inbox, whose reading end is open
+here too, so that either the trainer reads it or we do. We take jobs back to release them in a drain, to move a job that
+waits behind a long training to an idle lane, and to know what a dead trainer had taken.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from consumer.trainers.servers import Servers
 GROWTH_BYTES = 270 * 2**20
 """A trainer that has grown by this since its first job is replaced once it is idle."""
 MOST_WAITING = 100
-"""So many jobs take no room from others while they wait for a GPU, or for their framework to be imported."""
+"""So many held jobs, which wait for a GPU or for their framework's imports, do not count against `room`."""
 SAYS = frozenset({"taken", "progress", "log", "trained", "rejected", "failed", "full"})
-"""What a trainer says of a job, each with its id."""
+"""The messages of a trainer about a job, each with the job's id."""
 WATCH_S = 0.1
-"""Time and memory are looked at this often; a fast allocator gains about 100 MB a look."""
+"""How often time and memory are checked; a fast allocator gains about 100 MB between two checks."""
 CPU_WATCH_S = 1.0
 CPU_SLACK = 1.2
-"""A training that takes this much more CPU time than it may, over CPU_WATCH_S, is kept to fewer CPUs."""
+"""A training that uses this many times its CPU time over CPU_WATCH_S is restricted to its number of CPUs."""
 
 
 @dataclass(slots=True)
@@ -62,21 +62,21 @@ class _Lane:
     ahead: Spec | None = None
     deadline: float = 0.0
     ending: Killed | None = None
-    """What we are killing it for; it is not fed any more."""
+    """Why its trainer is being killed; the lane is not fed any more."""
     cpu_s: float = 0.0
     cpu_at: float = float("-inf")
-    """When its CPU time was looked at last; minus infinity before the first look at a training."""
+    """When its CPU time was last checked; minus infinity before a training's first check."""
     rss_bytes: int = 0
     fresh_bytes: int = 0
-    """What it took when it had its first job."""
+    """Its resident bytes in its first progress report."""
     retiring: bool = False
-    """It ends by itself, and is not fed any more."""
+    """Its trainer ends by itself; the lane is not fed any more."""
     yields: bool = False
-    """It has a GPU that another framework waits for."""
+    """Its GPU is wanted by another framework, so its successor has none."""
     replaced: bool = False
-    """Another has its place already."""
+    """Another lane has its place already."""
     mute: bool = False
-    """Its outbox is at its end."""
+    """Its outbox is closed, or holds something that a trainer does not send; it is not read any more."""
 
     @property
     def load(self) -> int:
@@ -99,9 +99,9 @@ class _Lane:
 class Lanes:
     """Owned by the worker's thread.
 
-    Each framework of deep learning has a forkserver of its own, started when it is first needed, since two do not live
-    in one process. A lane without work changes to the framework that is asked for, as soon as that is imported. Where
-    there are GPUs, each belongs to one lane at a time.
+    Each deep-learning framework has a forkserver of its own, started when first needed, since one process cannot hold
+    two frameworks. An idle lane changes to the framework of a waiting job as soon as that is imported. Each GPU belongs
+    to at most one lane at a time.
     """
 
     count: int
@@ -111,7 +111,7 @@ class Lanes:
     _servers: Servers = field(init=False)
     _lanes: dict[int, _Lane] = field(default_factory=dict)
     _held: list[Spec] = field(default_factory=list)
-    """Fed, and no lane can take them yet."""
+    """Jobs fed that no lane can take yet."""
     _next_number: int = 0
     _watch_at: float = 0.0
 
@@ -125,7 +125,7 @@ class Lanes:
             self._spawn()
 
     def stop(self) -> None:
-        """Let idle trainers end, and kill the others with their groups; returns when they are gone."""
+        """Let idle trainers end, and kill the others with their groups; returns when all are gone."""
         for lane in self._lanes.values():
             lane.feed.close()
             lane.reading_end.close()
@@ -141,7 +141,7 @@ class Lanes:
         self._lanes.clear()
 
     def descriptors(self) -> Iterator[socket.socket]:
-        """What to select on for reading; changes when a trainer is replaced."""
+        """The sockets to select on for reading; they change when a trainer is replaced."""
         yield from self._servers.descriptors()
         for lane in self._lanes.values():
             if not lane.mute:
@@ -149,7 +149,7 @@ class Lanes:
 
     @property
     def busy(self) -> int:
-        """How many lanes train; any thread may ask."""
+        """How many lanes have a job; any thread may ask."""
         return sum(lane.running is not None for lane in tuple(self._lanes.values()))
 
     @property
@@ -163,19 +163,20 @@ class Lanes:
         return self._servers.alive("")
 
     def rss_bytes(self) -> int:
-        """Of all trainers, as last seen."""
+        """The resident bytes of all trainers, as last measured."""
         return sum(lane.rss_bytes for lane in self._lanes.values())
 
     def room(self) -> int:
         """How many jobs can be fed now: one running and one ahead in each lane."""
         startable = sum(self._can_start(spec.framework) for spec in self._held)
         waiting = len(self._held) - startable
-        taken = 2 * startable + max(0, waiting - MOST_WAITING)  # each of the former wants a lane without work
+        taken = 2 * startable + max(0, waiting - MOST_WAITING)  # each startable one needs an idle lane
         return max(0, sum(2 - lane.load for lane in self._lanes.values() if lane.open) - taken)
 
     def feed(self, spec: Spec) -> None:
-        """Give a job to the lane that has least to do, of those for its framework or without work. Call only if there
-        is room(); it is held here, and fed again with each poll, as long as no lane can take it.
+        """Give a job to the least loaded lane of its framework, or to an idle lane. Call only if there is room().
+
+        While no lane can take it the job is held, and tried again with each poll.
         """
         self._servers.start(spec.framework)
         lane = self._lane_for(spec.framework)
@@ -195,20 +196,20 @@ class Lanes:
         if idle and self._can_start(framework):
             return self._changed(idle[0], framework)
         for lane in idle if self._servers.ready(framework) else ():
-            if lane.gpu:  # which it gives back when its trainer has ended
+            if lane.gpu:  # free again when its trainer has ended
                 lane.yields = True
                 _retire(lane)
                 break
         return own
 
     def _changed(self, lane: _Lane, framework: str) -> _Lane:
-        """A new lane in the place of one without work, whose trainer ends by itself."""
+        """Replace an idle lane by a new one for this framework; the old trainer ends by itself."""
         lane.replaced = True
         _retire(lane)
         return self._spawn(framework)
 
     def _can_start(self, framework: str) -> bool:
-        """Whether a trainer for it would be there at once."""
+        """Whether a trainer for this framework can be forked at once."""
         if not framework:
             return True
         return self._servers.ready(framework) and (not self.gpus or bool(self._free_gpus()))
@@ -218,7 +219,7 @@ class Lanes:
         return [gpu for gpu in self.gpus if gpu not in taken]
 
     def take_back(self, job_id: str | None = None) -> Sequence[str]:
-        """Take back jobs that no trainer has taken: this one, or all of them. Returns the ids that came back."""
+        """Take back this job, or all jobs, if no trainer has taken them. Returns the ids taken back."""
         back = [spec.job_id for spec in self._held if job_id in (None, spec.job_id)]
         self._held = [spec for spec in self._held if spec.job_id not in back]
         for lane in self._lanes.values():
@@ -240,7 +241,7 @@ class Lanes:
         return False
 
     def poll(self) -> Sequence[LaneEvent]:
-        """Everything that happened since the last call."""
+        """Handle all messages since the last call, check the limits, and return what happened."""
         events: list[LaneEvent] = []
         for lane in list(self._lanes.values()):
             self._listen(lane, events)
@@ -263,13 +264,13 @@ class Lanes:
             try:
                 events.append(self._understand(lane, orjson.loads(datagram)))
             except (ValueError, KeyError, TypeError, AttributeError):
-                # Its end, or a training has closed or used what is the trainer's: it can tell us no more.
+                # The outbox has ended, or a training has closed or written to it: stop reading, replace the trainer.
                 lane.mute = True
                 self._servers.tell(lane.framework, {"kill": lane.number})
                 return
 
     def _understand(self, lane: _Lane, message: dict[str, Any]) -> LaneEvent:
-        """Raises one of several errors for what a trainer of ours would not say: a training has its socket, too."""
+        """Apply a message. Raises various errors if no trainer can have sent it: trainings can use the socket too."""
         if not all(isinstance(message[key], str) for key in SAYS & message.keys()):
             raise ValueError("a trainer names its job by no text")
         if (job_id := message.get("taken")) is not None:
@@ -305,10 +306,10 @@ class Lanes:
             self._lost(framework, message, events)
 
     def _lost(self, framework: str, ended: dict[str, Any], events: list[LaneEvent]) -> None:
-        """A forkserver has ended, and with it its trainers; without the first one there is nothing to go on with.
+        """A forkserver has ended with its trainers. Raises RuntimeError for the one without a framework.
 
         A job whose trainer was never forked counts as crashed: else a framework that cannot be imported would be
-        started for it for ever.
+        started for it again and again.
         """
         if not framework:
             raise RuntimeError("the forkserver is gone; its log on stderr says why")
@@ -350,7 +351,7 @@ class Lanes:
             lane.ahead = spec
 
     def _pull(self, lane: _Lane) -> Sequence[Spec]:
-        """Read the lane's inbox empty; what comes out is no longer the lane's."""
+        """Read the lane's inbox until it is empty; the jobs in it are no longer the lane's."""
         pulled = []
         fed = {spec.payload: spec for spec in lane.fed}
         while True:
@@ -364,7 +365,7 @@ class Lanes:
         if lane.ahead in pulled:
             lane.ahead = None
         if lane.running in pulled:
-            # What was ahead and is not here has been taken just now.
+            # The job ahead, if it was not in the inbox, has just been taken.
             lane.running, lane.ahead = lane.ahead, None
         return pulled
 
@@ -397,7 +398,7 @@ class Lanes:
             self._kill(lane, Killed(spec.job_id, End.OUT_OF_MEMORY, message))
 
     def _keep_to_its_cpus(self, lane: _Lane, pid: int, spec: Spec, now: float, events: list[LaneEvent]) -> None:
-        """A training that computes in more threads than it may gets no more CPUs for them; its trainer is replaced."""
+        """Restrict a training that uses more CPU time than allowed to its CPUs; its trainer is replaced after it."""
         used, most = cpu_s(pid), self.threads_per_training
         if used - lane.cpu_s > CPU_SLACK * most * (now - lane.cpu_at):
             cpus = sorted(os.sched_getaffinity(0))
@@ -407,7 +408,7 @@ class Lanes:
         lane.cpu_s, lane.cpu_at = used, now
 
     def _share(self) -> None:
-        """An idle lane takes over what waits behind another's training."""
+        """Move jobs that wait behind a training to idle lanes."""
         for idle in tuple(self._lanes.values()):
             if idle.load or not idle.open or idle.pid is None:
                 continue

@@ -1,10 +1,11 @@
-"""The messages between worker and trainers, as datagrams of JSON.
+"""Defines the messages between worker and trainers, as datagrams of JSON.
 
-To the trainer, one datagram a job: `{"id", "request", "dataset", "spool", "max_memory_bytes", "dask_scheduler"}`. From
-it, datagrams as well, so that a trainer which is stopped in the middle of one never blocks the worker: `{"taken": id}`,
-`{"progress": id, "stage", "fraction", "message", "cpu_s", "rss_bytes"}`, `{"log": id, "level", "message"}`, and one of
-`{"trained": id, …}`, `{"rejected": id, …}`, `{"failed": id, …}`, `{"full": id, …}` (the disk), with `"last"`:
-whether the trainer ends after that and is to be replaced. The result itself is a file in the job's spool folder.
+The worker sends one datagram per job: `{"id", "request", "dataset", "spool", "max_memory_bytes", "dask_scheduler"}`.
+The trainer answers with `{"taken": id}`, `{"progress": id, "stage", "fraction", "message", "cpu_s", "rss_bytes"}`,
+`{"log": id, "level", "message"}`, and one of `{"trained": id, …}`, `{"rejected": id, …}`, `{"failed": id, …}`,
+`{"full": id, …}` (the disk). The last has `"last"`: whether the trainer ends now and is to be replaced. A trainer that
+is stopped while it sends never blocks the worker, since a datagram arrives whole or not at all. The result itself is a
+file in the job's spool folder.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from pipeline.datasets import Dataset
 from pipeline.jobs import TrainingRequest
 
 JOB_LIMIT_BYTES = 131_072
-"""Of one datagram; well under the kernel's default send buffer (212,992)."""
+"""The largest datagram; well under the kernel's default send buffer of 212,992 bytes."""
 
 
 class Work(NamedTuple):
-    """What the trainer gets to do. The memory is in bytes."""
+    """A job as the trainer reads it."""
 
     request: TrainingRequest
     dataset: Dataset
@@ -34,7 +35,7 @@ class Work(NamedTuple):
     dask_scheduler: str | None = None
 
     def to_datagram(self) -> bytes:
-        """At most JOB_LIMIT_BYTES can be sent; nothing here checks it."""
+        """The job as JSON; the caller checks that it has at most JOB_LIMIT_BYTES."""
         dataset = self.dataset
         return orjson.dumps(
             {
@@ -62,7 +63,7 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A job as a trainer gets it. `payload` is its datagram; `framework` is what its trainer has to have imported."""
+    """A job as a lane gets it. `payload` is its datagram; `framework` is what its trainer must have imported."""
 
     job_id: str
     payload: bytes
@@ -72,7 +73,7 @@ class Spec:
 
 
 class End(Enum):
-    """Why a training ended without a result of its own."""
+    """Why a trainer ended, or was killed, without a result."""
 
     TIMED_OUT = "TIMED_OUT"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
@@ -87,7 +88,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """Progress, as child sends it."""
+    """Progress, as the trainer sends it."""
 
     job_id: str
     stage: str
@@ -106,8 +107,8 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The trainer said itself how it went: trained (the result is in the spool), rejected, failed with a kind, or
-    full: there was no space on the disk."""
+    """The trainer's own report: trained (the result is in the spool), rejected, failed with a kind, or full (no space
+    on the disk)."""
 
     job_id: str
     verdict: str
@@ -126,7 +127,7 @@ class Killed:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """Fed, never taken, and its lane is gone: to be fed again; nobody is to blame."""
+    """The job's lane is gone before its trainer could train it: feed it again; it does not count as a crash."""
 
     job_id: str
 

@@ -1,4 +1,4 @@
-"""The forkservers of a worker, one per framework: started, told what to do, and heard."""
+"""Starts and commands a worker's forkservers, one per framework, and reads their messages."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from consumer.trainers.forkserver import CONTROL_LIMIT_BYTES
 log = structlog.get_logger(__name__)
 
 IMPORT_LIMIT_S = 300.0
-"""On a busy machine Keras takes half a minute."""
+"""The longest that imports may take; Keras takes half a minute on a busy machine."""
 ENDING_S = 10.0
-"""For a forkserver that was told to end, and may still be importing."""
+"""The longest that a forkserver told to end may take; it may still be importing."""
 
 
 @dataclass(slots=True)
@@ -42,9 +42,9 @@ class Servers:
     _running: dict[str, _Server] = field(default_factory=dict)
 
     def start(self, framework: str) -> None:
-        """Unless it runs, or another still imports: two at once would leave trainings no CPU.
+        """Start a framework's forkserver; returns before it is ready.
 
-        Returns before it is ready.
+        Does nothing if it runs, or while another one imports: two at once would leave trainings no CPU.
         """
         if framework in self._running or not all(server.ready for server in self._running.values()):
             return
@@ -62,7 +62,7 @@ class Servers:
         self._running[framework] = _Server(process, ours, time.monotonic())
 
     def end_late(self) -> None:
-        """Kill what has not imported its framework within IMPORT_LIMIT_S, which then counts as ended."""
+        """Kill forkservers that have not imported their framework within IMPORT_LIMIT_S."""
         for server in self._running.values():
             if not server.ready and time.monotonic() - server.started_at > IMPORT_LIMIT_S:
                 server.process.kill()
@@ -72,7 +72,7 @@ class Servers:
         return server is not None and server.process.poll() is None
 
     def ready(self, framework: str) -> bool:
-        """Whether it has imported its framework, and forks at once."""
+        """Whether the framework's forkserver has imported it, and can fork at once."""
         server = self._running.get(framework)
         return server is not None and server.ready
 
@@ -80,13 +80,15 @@ class Servers:
         return (server.control for server in self._running.values())
 
     def tell(self, framework: str, command: dict[str, object], *descriptors: int) -> None:
-        """What one that has ended does not hear is noticed when it is listened to."""
+        """Send a command. A forkserver that has ended does not get it; `heard` reports that it has ended."""
         with suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._running[framework].control, [orjson.dumps(command)], descriptors)
 
     def heard(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """By framework what the forkservers said of trainers since the last call; of one that has ended last
-        `{"ended": code, "ready": whether it had been}`."""
+        """The forkservers' messages about trainers since the last call, each with the framework.
+
+        The last message of a forkserver that has ended is `{"ended": code, "ready": whether it was ready}`.
+        """
         for framework, server in tuple(self._running.items()):
             while True:
                 try:
@@ -107,7 +109,7 @@ class Servers:
                     yield framework, message
 
     def stop(self) -> None:
-        """Each kills its trainers, and ends."""
+        """End all forkservers; each kills its trainers first."""
         for server in self._running.values():
             server.control.close()
         for server in self._running.values():
@@ -116,7 +118,7 @@ class Servers:
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int:
-    """The exit code of one that was told to end, or that has closed its socket; its trainers end with it."""
+    """Wait for the exit code of a forkserver that was told to end or has closed its socket; kill it after ENDING_S."""
     try:
         return process.wait(ENDING_S)
     except subprocess.TimeoutExpired:

@@ -1,1 +1,1 @@
-"""The worker's main thread: it owns every job and takes each step of a request's way."""
+"""The worker's main thread: owns every job and takes requests from step to step."""

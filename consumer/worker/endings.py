@@ -1,4 +1,4 @@
-"""How a job ends: its outcome is made durable, it is left to another worker, or it fails for an error of ours."""
+"""Ends jobs: stores their outcome, releases them to another worker, or fails them for an internal error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.jobs import ErrorKind, Failure, OutcomeKind, milliseconds
 
 STORE_PACE_S = 0.1
 FAILED_AGAIN_S = 60.0
-"""Pause before what could not be stored, for an error of ours, is tried again."""
+"""Pause after an internal error before the same request is tried again."""
 
 
 class Endings:
@@ -36,12 +36,12 @@ class Endings:
         self._handover = handover
         self._storing: Batching[Item] = Batching(Pace(STORE_PACE_S), GROUP_LIMIT)
         self._again: deque[tuple[float, Item]] = deque()
-        """What could not be stored for an error of ours, and when it is tried again."""
+        """When to try again (monotonic seconds), and what an internal error kept from being stored."""
 
-    # For an error of ours -----------------------------------------------------------------------------------------
+    # Internal errors ----------------------------------------------------------------------------------------------
 
     def step(self, stage: str, request_id: str, step: Callable[..., None], *arguments: Any) -> None:
-        """Have one request take a step: an error that is raised meanwhile ends it, and nothing else."""
+        """Run one step of a request. An exception in it ends this request and nothing else."""
         try:
             step(*arguments)
         except PASSED_ON:
@@ -52,10 +52,10 @@ class Endings:
                 self.fail(job, failure)
 
     def fail(self, job: Job, failure: Failure) -> None:
-        """End a job FAILED for an error of ours; if a trainer has it, kill that first; it ends when that is gone."""
+        """End a job as FAILED. If a trainer has it, kill the trainer; the job ends once the trainer is gone."""
         try:
             if job.place is Place.STORING:
-                return  # what it came to is on its way
+                return  # its outcome is being stored already
             first, job.failure = job.failure is None, failure
             if not (first and self.kill_trainer(job, failure.message)):
                 self.end(job, OutcomeKind.FAILED, failure)
@@ -63,25 +63,25 @@ class Endings:
             raise UncontainedError({job.request_id}) from worse
 
     def kill_trainer(self, job: Job, message: str) -> bool:
-        """Kill the trainer that has it; the lanes tell when it is gone.  False if none has it."""
+        """Kill the job's trainer; the lanes report when it is gone. False if no trainer has the job."""
         if job.place is Place.FED and not self._lanes.take_back(job.request_id):
-            self._lanes.kill(job.request_id, End.CANCELLED, message)  # or as soon as it is taken
+            self._lanes.kill(job.request_id, End.CANCELLED, message)  # or `Trainings` does, when it is taken
             return True
         return job.place is Place.TRAINING and self._lanes.kill(job.request_id, End.CANCELLED, message)
 
     # With an outcome ----------------------------------------------------------------------------------------------
 
     def refuse(self, job: Job, failure: Failure) -> None:
-        """End a request that is not trained: for what is wrong with it, or for an error of ours about it."""
+        """End a request untrained: REJECTED for a fault in the request, FAILED for an internal error."""
         internal = failure.kind == ErrorKind.INTERNAL_ERROR
         self.end(job, OutcomeKind.FAILED if internal else OutcomeKind.REJECTED, failure)
 
     def end(self, job: Job, kind: OutcomeKind, failure: Failure) -> None:
-        """Decide on a negative outcome; it counts once the ledger has taken it."""
+        """Store a negative outcome; it counts once the ledger has accepted it."""
         self.store(job, negative_outcome(job.request, self.ending(job), kind, failure))
 
     def store(self, job: Job, item: Item) -> None:
-        """Make durable what it came to."""
+        """Queue a result or outcome for the registrar."""
         self._jobs.move(job, Place.STORING, keeps_spool=isinstance(item, Result))
         self._storing.add(item)
 
@@ -89,16 +89,16 @@ class Endings:
         return Ending(milliseconds(self._shared.clock()), self._shared.me.worker_id, job.attempt, job.next_event())
 
     def send(self, now: float) -> None:
-        """Results to the registrar: at once while a lane is free, else in groups."""
+        """Submit results to the registrar: at once while a lane is free, else batched."""
         if results := self._storing.next_group(now, self._lanes.saturated):
             self._shared.neighbours.registrar.submit(results)
 
     def wait_s(self, now: float) -> float:
-        """How long until there is something to send; infinite if there is nothing."""
+        """Seconds until there is something to send; infinite if there is nothing."""
         return self._storing.wait_s(now, self._lanes.saturated)
 
     def group_stored(self, group: GroupStored) -> None:
-        """The registrar's answer."""
+        """Handle the registrar's answer."""
         self._storing.answered()
         for answer in group.answers:
             if isinstance(answer, Stored):
@@ -108,7 +108,7 @@ class Endings:
                 self.step("store", answer.request_id, self._unstored, answer)
 
     def store_again(self, now: float) -> None:
-        """What could not be stored for an error of ours."""
+        """Retry, when due, the items that an internal error kept from being stored."""
         while self._again and self._again[0][0] <= now:
             self._storing.add(self._again.popleft()[1])
 
@@ -137,10 +137,10 @@ class Endings:
         else:
             self._again.append((time.monotonic() + FAILED_AGAIN_S, unstored.again))
 
-    # Elsewhere ----------------------------------------------------------------------------------------------------
+    # Without an outcome -------------------------------------------------------------------------------------------
 
     def ended_instead(self, job: Job) -> bool:
-        """End or release a job that comes back untrained and is not to be trained here; False if it is to be."""
+        """Release or cancel a job that came back untrained; False if it is still to be trained here."""
         if job.record is None or self._handover.draining:
             self.release(job)
         elif job.cancelled:
@@ -150,7 +150,7 @@ class Endings:
         return True
 
     def park(self, job: Job) -> None:
-        """What we know of it is out of date: ask the ledger again, if its partition is still ours."""
+        """Ask the ledger again, as what we know of the job is out of date; release it if its partition is lost."""
         if job.record is None or self._handover.draining:
             self.release(job)
             return
@@ -158,18 +158,18 @@ class Endings:
         job.look_at = time.monotonic() + LOOK_AGAIN_S
 
     def release(self, job: Job) -> None:
-        """Give it up, for the partition's owner to ask the ledger."""
+        """Release the job's claim, so that the partition's owner can take it."""
         self._jobs.move(job, Place.RELEASED)
         self._shared.neighbours.claims.release((job.request_id,))
 
     def release_unstored(self) -> None:
-        """The worker drains: what could not be stored is left to the partitions' next owners."""
+        """While draining, release jobs whose storing failed; the partitions' next owners take them."""
         while self._again:
             job = self._jobs.get(request_id_of(self._again.popleft()[1]))
             if job is not None and job.place is Place.STORING:
                 self.release(job)
 
     def send_all(self) -> None:
-        """The drain has taken too long: whatever is left goes to the registrar now."""
+        """Submit all that is left to the registrar now, as the drain has timed out."""
         for results in self._storing.rest():
             self._shared.neighbours.registrar.submit(results)

@@ -1,4 +1,4 @@
-"""What a trainer gets with a job: the request, its dataset, a folder to write to, and its limits."""
+"""Builds what a trainer gets with a job: the request, its dataset, a folder to write to, and its limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import RejectedError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a request or the worker, from the settings. Times in seconds, sizes in bytes."""
+    """The settings that limit a request or the worker. Times in seconds, sizes in bytes."""
 
     training_time_s: float
     training_memory_bytes: int
@@ -24,9 +24,9 @@ class Limits:
 
 
 def spec_of(job: Job, spool: Path, limits: Limits, dask_scheduler: str | None) -> Spec:
-    """The job as a trainer gets it; its checkpoint, if it has one, becomes the folder that the trainer writes to.
+    """The job as a trainer gets it. Its checkpoint, if any, becomes the folder that the trainer writes to.
 
-    Raises RejectedError if the request is too large to be handed over.
+    Raises RejectedError if the request does not fit a datagram of JOB_LIMIT_BYTES.
     """
     request, dataset = job.request, job.dataset
     assert dataset is not None

@@ -1,4 +1,4 @@
-"""Updates the gauges once a second, and logs a request that holds a partition up."""
+"""Updates the gauges once a second, and logs requests that hold a partition's offset back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVERY_S = 1.0
 
 
 class Gauges:
-    """Owned by the worker's thread; changes nothing of what it looks at."""
+    """Owned by the worker's thread; only reads what it observes."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Gauges:
         clock: Callable[[], datetime],
         whereabouts: Callable[[Partition, int], tuple[str, Mapping[str, str]]],
     ) -> None:
-        """`whereabouts` says how far the request of an unfinished record has come, and its ids where it has any."""
+        """`whereabouts` returns the state of an unfinished record's request, and its ids if known."""
         self._assignment = assignment
         self._lanes = lanes
         self._metrics = metrics
@@ -37,7 +37,7 @@ class Gauges:
         self._whereabouts = whereabouts
         self._head_of_line = HeadOfLine()
         self._shown: set[Partition] = set()
-        """Partitions that /metrics shows."""
+        """Partitions whose gauges are on /metrics."""
         self._next_at = 0.0
 
     def observe(self, now: float, jobs: Iterable[Job]) -> None:

@@ -1,7 +1,7 @@
-"""Gives jobs up: those of partitions that are revoked, and all of them when the worker drains.
+"""Hands jobs over to other workers: those of revoked partitions, and all of them when the worker drains.
 
-A job that no trainer has is released, for the partition's next owner to train; one that a trainer has goes on, and is
-announced by that owner.
+A job that no trainer has is released, and the partition's next owner trains it. A job that a trainer has goes on here,
+and the next owner announces it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 class Handover:
-    """Owned by the worker's thread, but for `ask`."""
+    """Owned by the worker's thread; any thread may call `ask`."""
 
     def __init__(self, jobs: Jobs, assignment: Assignment, neighbours: Neighbours, timeout_s: float) -> None:
         self._jobs = jobs
@@ -38,7 +38,7 @@ class Handover:
         self._left = threading.Event()
 
     def let_go(self, gone: set[tuple[Partition, int]]) -> None:
-        """These partitions, with their assignment epochs, are not ours any more."""
+        """Release or detach the jobs of these lost (partition, epoch) pairs."""
         lost = [job for job in self._jobs if job.record and (job.record.partition, job.record.epoch) in gone]
         self._hand_back(lost)
         for job in lost:
@@ -46,16 +46,16 @@ class Handover:
                 self._jobs.detach(job)
 
     def ask(self) -> None:
-        """Drain: start no more, finish what runs, leave.  From any thread; a second call changes nothing."""
+        """Request a drain: start nothing new, finish running trainings, leave the group. May be called twice."""
         self._asked.set()
 
     @property
     def draining(self) -> bool:
-        """Whether the drain has begun: nothing is started or asked about any more."""
+        """Whether the drain has begun: nothing is started or claimed any more."""
         return self._drain_by is not None
 
     def drain(self, now: float) -> None:
-        """Begin once it was asked for."""
+        """Begin the drain if it was requested and has not begun."""
         if not self._asked.is_set() or self.draining:
             return
         self._drain_by = now + self._timeout_s
@@ -66,30 +66,30 @@ class Handover:
 
     @property
     def left(self) -> bool:
-        """Whether the group was left, and nothing is polled any more."""
+        """Whether the worker has left the group and polls no more."""
         return self._left.is_set()
 
     def times_out(self, now: float) -> bool:
-        """Whether what still runs has had its time: it is trained again by others."""
+        """Whether the drain's time is over while jobs are left."""
         return self._drain_by is not None and now >= self._drain_by and len(self._jobs) > 0
 
     def give_up(self) -> None:
-        """Abandon the trainings that still run: others train them again."""
+        """Release all jobs that are left, running or not; other workers train them again."""
         log.warning("drain timeout: trainings are given up", requests=sorted(self._jobs.ids())[:20])
         self._claims.release(self._jobs.ids())
         self._jobs.give_up()
 
     def done(self, now: float, unclaimed: int) -> bool:
-        """Whether the worker may end; what is not announced by then is announced by the partitions' next owner."""
+        """Whether the worker may end. The partitions' next owner announces what is left to announce."""
         if self._drain_by is None or len(self._jobs):
             return False
         if now >= self._drain_by:
             return True
-        # What is still being claimed is to be released, else it counts as lost with us.
+        # Wait for claims in progress, to release them: one left behind would count as a worker loss.
         return not unclaimed and (self.left or self._assignment.idle)
 
     def _hand_back(self, jobs: Collection[Job]) -> None:
-        """Give up those that no trainer has and that have not ended."""
+        """Release those that no trainer has and that are not being stored."""
         released = []
         for job in jobs:
             if job.place in (Place.TRAINING, Place.STORING):
@@ -102,7 +102,7 @@ class Handover:
             self._claims.release(released)
 
     def _leave_unless_alone(self, alone: bool) -> None:
-        """Leave the group at once if somebody else can have our partitions; called by a thread of readiness."""
+        """Leave the group at once if another member can take our partitions; called by a readiness thread."""
         if not alone:
             self._left.set()
             self._intake.leave()

@@ -1,4 +1,4 @@
-"""Tells of each job on its way: progress events, log lines and metrics. It decides nothing."""
+"""Publishes each job's progress events, log lines and metrics; decides nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CAUSES = {
 
 
 class JobEvents:
-    """Owned by the worker's thread; `trained` may be read by any."""
+    """Owned by the worker's thread; any thread may read `trained`."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class JobEvents:
         self._metrics = metrics
         self._clock = clock
         self.trained = 0
-        """Models of trainings that ended here."""
+        """How many models were trained here and are stored."""
 
     def accepted(self, job: Job) -> None:
         self._say(job, ProgressState.ACCEPTED, message="taken over from a worker that died" if job.orphaned else "")
@@ -63,11 +63,11 @@ class JobEvents:
         self._say(job, ProgressState(event.stage), fraction=event.fraction, message=event.message, **usage)
 
     def logged(self, job: Job, event: Logged) -> None:
-        """A line of the trainer's, with the job's ids."""
+        """Log a line of the trainer with the job's ids."""
         getattr(log, event.level, log.warning)(event.message, source="trainer", **job.ids)
 
     def finished(self, job: Job, kind: str) -> None:
-        """The trainer has said how it went; `kind` is an ErrorKind, empty if there is a model."""
+        """The trainer has reported its result. `kind` is an ErrorKind, empty if there is a model."""
         job.finished_at = time.monotonic()
         self._metrics.training_duration_s.observe(job.finished_at - job.taken_at)
         self._enter_stage(job, "" if kind else ProgressState.REGISTERING)
@@ -90,17 +90,17 @@ class JobEvents:
         self._say(job, ProgressState.RETRYING, error=Failure(ErrorKind.TRAINER_CRASHED, why))
 
     def cancelled(self, job: Job, how: str) -> None:
-        """`how` is waiting, stopped, or late: then what was finished counts."""
+        """`how` is waiting, stopped or late; late means that the training's result counts."""
         self._metrics.cancels.labels(how).inc()
         log.info("cancel", how=how, place=job.place.name, **job.ids)
 
     def buried(self, reason: str, why: str, **ids: Any) -> None:
-        """A record without an outcome of its own goes to the dead letters."""
+        """A record without an outcome of its own becomes a dead letter."""
         self._metrics.dead_letters.labels(reason).inc()
         log.warning("dead letter", reason=reason, why=why, **ids)
 
     def refused(self, announcement: Announcement) -> None:
-        """The broker takes neither its events nor, if it has one, its dead letter."""
+        """The broker refuses a record of this announcement: an event or the dead letter."""
         record = announcement.record
         log.error(
             "announcement refused: the partition's offset waits for it",
@@ -112,7 +112,7 @@ class JobEvents:
         )
 
     def held_up(self, standstill: Standstill, state: str, ids: Mapping[str, str]) -> None:
-        """A partition's offset waits for one request."""
+        """One request holds a partition's offset back."""
         log.warning(
             "partition held up by one request",
             partition=standstill.partition.number,
@@ -148,7 +148,7 @@ class JobEvents:
                 metrics.model_accuracy_distribution.labels(model.model_type).observe(accuracy)
 
     def _enter_stage(self, job: Job, stage: str) -> None:
-        """Time what a job does; an empty stage ends the one before."""
+        """Measure how long the job's last stage took; an empty stage only ends it."""
         now = time.monotonic()
         if job.stage and stage != job.stage:
             self._metrics.stage_duration_s.labels(job.stage).observe(now - job.stage_at)

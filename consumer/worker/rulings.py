@@ -1,4 +1,4 @@
-"""What becomes of a record that was claimed: a dead letter, a duplicate, or a job in its model's line."""
+"""Acts on the answer to a claim: the record becomes a dead letter, a duplicate, or a job in its model's line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.ledger import Cancel
 CLAIM_BATCH = 100
 LOOK_EVERY_S = 0.1
 SUSPECT_FROM = 2
-"""Losses of workers before a request is a suspect; the first is charged to everything that the worker held."""
+"""Worker losses before a request is a suspect; a first loss is charged to everything that worker held."""
 
 
 class Rulings:
@@ -40,7 +40,7 @@ class Rulings:
         self._duplicates = Duplicates()
         self._look_at = 0.0
         self.unclaimed = 0
-        """Records about which the ledger is being asked."""
+        """Records whose ruling is outstanding."""
 
     def claim(self, records: Sequence[Record]) -> None:
         self.unclaimed += len(records)
@@ -48,7 +48,7 @@ class Rulings:
             self._claims.claim(records[first : first + CLAIM_BATCH])
 
     def look_again(self, now: float) -> None:
-        """Ask again about what others have in hand, and about duplicates whose home has no outcome yet."""
+        """Ask the ledger again about parked jobs, and about duplicates whose request has no outcome yet."""
         if now < self._look_at or self._handover.draining:
             return
         self._look_at = now + LOOK_EVERY_S
@@ -62,11 +62,11 @@ class Rulings:
             self._claims.look_again(again)
 
     def let_go(self, gone: set[tuple[Partition, int]]) -> None:
-        """These partitions, with their assignment epochs, are not ours any more."""
+        """Forget the duplicates of these lost (partition, epoch) pairs."""
         self._duplicates.let_go(gone)
 
     def ruled(self, ruled: Ruled) -> None:
-        """The answer of the claims: whose each record's request is."""
+        """Act on the answer of `Claims`, one ruling per record."""
         for ruling in ruled.rulings:
             self.unclaimed -= 1
             try:
@@ -77,7 +77,7 @@ class Rulings:
                 self._contain(ruling, error)
 
     def whereabouts(self, partition: Partition, offset: int) -> tuple[str, Mapping[str, str]]:
-        """How far the request of an unfinished record has come, and its ids where it has any."""
+        """The state of an unfinished record's request, and its ids if known."""
         place = (partition, offset)
         for job in self._jobs:
             if job.record is not None and (job.record.partition, job.record.offset) == place:
@@ -106,7 +106,7 @@ class Rulings:
             self._place(ruling, asked)
 
     def _bury(self, ruling: Ruling) -> None:
-        """A record that gets no outcome of its own becomes a dead letter."""
+        """Make a dead letter of a record that gets no outcome of its own."""
         record, reason = ruling.record, _DEAD_LETTERS[ruling.standing]
         ids = {"request_id": ruling.asked.request.request_id} if ruling.asked else {}
         self._job_events.buried(reason, ruling.message, partition=record.partition.number, offset=record.offset, **ids)
@@ -114,13 +114,13 @@ class Rulings:
         self._assignment.announce(Announcement(record, dead_letter=(reason, ruling.message)))
 
     def _forget_parked(self, ruling: Ruling, asked: Asked) -> None:
-        """This record was parked as the request's home; the ledger now names another."""
+        """Drop the job that was parked with this record as its home: the ledger names another home."""
         job = self._jobs.get(asked.request.request_id)
         if job is not None and job.record is ruling.record and job.place is Place.PARKED:
             self._jobs.move(job, Place.RELEASED)
 
     def _decline(self, ruling: Ruling) -> None:
-        """The record went while it was being claimed: its new owner trains it, unless a trainer here has it."""
+        """Release a claim that came too late (record lost, worker draining), unless a job here has the request."""
         if ruling.asked is None or ruling.standing not in (Standing.MINE, Standing.FOUND):
             return
         request_id = ruling.asked.request.request_id
@@ -128,7 +128,7 @@ class Rulings:
             self._claims.release((request_id,))
 
     def _place(self, ruling: Ruling, asked: Asked) -> None:
-        """A request whose home this record is takes its place in its model's line."""
+        """Create or update the job of a request whose home is this record."""
         job = self._jobs.get(asked.request.request_id)
         if job is None:
             job = self._jobs.add(asked)
@@ -143,12 +143,12 @@ class Rulings:
         elif ruling.standing is Standing.MINE or (ruling.standing is Standing.FOUND and held_before):
             self._adopt(job, asked.problem)
         else:
-            # FOUND without a job of ours: it may have ended here a moment ago, so the ledger is asked once more.
+            # FOUND although no job had it: it may have ended here a moment ago, so ask the ledger once more.
             pause_s = 0.0 if ruling.standing is Standing.FOUND else ruling.look_again_s
             job.look_at = time.monotonic() + pause_s
 
     def _adopt(self, job: Job, problem: Failure | None) -> None:
-        """It is ours: what does its claim say?"""
+        """End the request as its claim, or a fault in it, demands; else put it in its model's line."""
         claim, limits = job.claim, self._shared.limits
         assert claim is not None
         if claim.closing is not None:
@@ -166,7 +166,7 @@ class Rulings:
             self._jobs.move(job, Place.WAITING)
 
     def _contain(self, ruling: Ruling, error: Exception) -> None:
-        """The request ends, if this record is its home; else the record becomes a dead letter."""
+        """End the request if this record is its home; else make the record a dead letter."""
         asked, record = ruling.asked, ruling.record
         request_id = "" if asked is None else asked.request.request_id
         failure = contain(self._shared.metrics, "claim", error, request_id=request_id)
@@ -180,7 +180,7 @@ class Rulings:
         except Exception as worse:
             raise UncontainedError({request_id}) from worse
         if job.record is not record or job.place is not Place.PARKED:
-            return  # it is in hand already, by this record or another
+            return  # a job has it already, with this record as its home or another
         if ruling.standing is Standing.MINE or (ruling.standing is Standing.FOUND and job.claim is not None):
             self._endings.fail(job, failure)
         else:
@@ -188,16 +188,16 @@ class Rulings:
 
 
 _AT_HOME = (Standing.MINE, Standing.FOUND, Standing.PARKED, Standing.SETTLED)
-"""The record is the request's home, as far as is known."""
+"""The record is its request's home, as far as the ledger has answered."""
 _DEAD_LETTERS = {
     Standing.UNREADABLE: UNREADABLE,
     Standing.CONFLICT: CONFLICT,
     Standing.BROKEN: ErrorKind.INTERNAL_ERROR,
 }
-"""Records that get no outcome of their own, and the reason that their dead letter gives."""
+"""Standings of records that get no outcome of their own, with the reason in their dead letter."""
 
 
 def cancelled(cancel: Cancel) -> Failure:
-    """Why a request ends that somebody has cancelled."""
+    """The failure of a cancelled request: who cancelled it, and why."""
     by = f" by {cancel.user}" if cancel.user else ""
     return Failure(ErrorKind.CANCELLED, f"cancelled{by}{': ' + cancel.reason if cancel.reason else ''}")

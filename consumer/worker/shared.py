@@ -1,4 +1,4 @@
-"""What the steps of the worker's thread share: its jobs, its partitions, and the neighbours that work for it."""
+"""Holds what the steps of the worker's thread share: its jobs, its partitions, and its neighbours."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.ledger import Owner
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbours:
-    """Threads and processes with one client of their own each; they get orders, and answer in the worker's inbox."""
+    """Threads and processes that own one client each; they take orders, and answer in the worker's inbox."""
 
     intake: Intake
     claims: Claims
@@ -38,7 +38,7 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """Read by the worker's thread alone; `jobs` and `assignment` are its own."""
+    """Used by the worker's thread alone, which owns `jobs` and `assignment`."""
 
     me: Owner
     jobs: Jobs

@@ -1,4 +1,4 @@
-"""A job's way through a training: made ready, fed to a lane, trained, and what its trainer's end means for it."""
+"""Takes a job through training: prepares it, feeds it to a lane, and handles how its trainer ended."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Trainings:
     # Before -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """As many jobs as the lanes have room for, each in its turn."""
+        """Start as many jobs as the lanes have room for, in their turn; none while the disk is full."""
         if self._shared.breakers.is_open(disk.SERVICE):
             return
         jobs = self._jobs
@@ -57,7 +57,7 @@ class Trainings:
             self._readiness.prepare(job)
 
     def prepared(self, answer: Prepared) -> None:
-        """The answer of readiness; a job that has moved meanwhile was ended otherwise."""
+        """Handle the answer of readiness; it is out of date if the job has moved since."""
         if answer.job.moves == answer.moves:
             self._endings.step("prepare", answer.job.request_id, self._go_on_prepared, answer.job, answer)
             return
@@ -72,7 +72,7 @@ class Trainings:
             self._endings.park(job)
         elif answer.failure is not None:
             self._endings.refuse(job, answer.failure)
-        elif answer.reused is not None:  # an equal training's result stands for this one's
+        elif answer.reused is not None:  # the result of an equal training
             self._endings.store(job, Reused(job.request, self._endings.ending(job), answer.reused))
         else:
             self._jobs.move(job, Place.READY)
@@ -92,13 +92,13 @@ class Trainings:
     # With a trainer -----------------------------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """What the lanes have to tell."""
+        """Handle the lanes' events."""
         for event in self._lanes.poll():
             self._endings.step("train", event.job_id, self._lane_event, event)
 
     def _lane_event(self, event: LaneEvent) -> None:
         job = self._jobs.get(event.job_id)
-        if job is None or job.place not in (Place.FED, Place.TRAINING):  # it was ended otherwise
+        if job is None or job.place not in (Place.FED, Place.TRAINING):  # it ended in another way
             return
         if job.failure is not None and isinstance(event, Done | Killed | Returned):
             self._endings.end(job, OutcomeKind.FAILED, job.failure)
@@ -143,9 +143,9 @@ class Trainings:
             self._endings.end(job, kind, Failure(error, event.message))
 
     def _lacks_space(self, job: Job, message: str) -> None:
-        """A full disk is not the request's fault: it is prepared again once there is twice the room that it took.
+        """Prepare the job again once twice the space that it used is free: a full disk is not the request's fault.
 
-        If deleting its own files makes that room, it has filled the disk itself: that counts as a crash.
+        If deleting the job's own files frees that space, the job filled the disk itself, which counts as a crash.
         """
         assert job.spool is not None
         self._job_events.lacks_space(job, message)
@@ -170,12 +170,12 @@ class Trainings:
         self._endings.end(job, kind, Failure(error, event.message))
 
     def counted_crash(self, crashed: Crashed) -> None:
-        """The answer of readiness: how often the request's trainers have crashed."""
+        """Handle the answer of readiness: how often the request's trainers have crashed."""
         if crashed.job.moves == crashed.moves:
             self._endings.step("train", crashed.job.request_id, self._try_again, crashed.job, crashed)
 
     def _try_again(self, job: Job, crashed: Crashed) -> None:
-        """A trainer that dies is tried again, but not for ever."""
+        """Train again after a crash, up to `limits.attempts` times."""
         if job.claim is None or crashed.count is None:
             self._endings.park(job)
             return
@@ -190,7 +190,7 @@ class Trainings:
         self._start_over(job)
 
     def _start_over(self, job: Job) -> None:
-        """It was fed, and comes back untrained."""
+        """A fed job came back untrained: feed it again, unless it ends or is released."""
         if not self._endings.ended_instead(job):
             self._jobs.move(job, Place.READY)
 

@@ -1,18 +1,18 @@
-"""The main thread: takes each step of a request's way, owns all state, and waits for nothing.
+"""The main thread: takes requests from step to step, owns all state, and never blocks.
 
     polled ─▶ claimed ─▶ its model's line ─▶ made ready ─▶ trained ─▶ stored ─▶ announced
     (intake)  (claims)   (jobs)              (readiness)   (lanes)    (registrar) (committer)
               `rulings`                      `trainings`              `endings`
 
-Each neighbour in brackets is a thread or process with one client of its own; it gets orders and answers with a
-message in our inbox. `jobs` knows where each request is and lets it go only where it can go. A request that cannot or
-need not be trained leaves the way early: unreadable bytes and conflicts become dead letters, what already has an
-outcome is announced, negative outcomes go straight to the registrar.
+Each neighbour in brackets is a thread or process that owns one client; it takes orders and answers with a message in
+our inbox. `jobs` knows each request's place and allows only the moves in `places`. A request that cannot or need not be
+trained skips steps: unreadable bytes and conflicts become dead letters, a request that has an outcome is announced, a
+negative outcome goes straight to the registrar.
 
-Partitions can be revoked at any moment. A job that no trainer has is then released, for the new owner to train. A job
-that is being trained goes on, ends in the ledger and the registry, and is announced by the new owner.
+Partitions can be revoked at any moment. A job that no trainer has is then released, and the new owner trains it. A job
+that is being trained goes on, and is stored in the ledger and the registry; the new owner announces it.
 
-What is raised while one request takes a step ends that request (`Endings.step`), whichever step it is.
+An exception in one request's step ends that request, whichever step it is (`Endings.step`).
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ log = structlog.get_logger(__name__)
 
 TICK_S = 0.1
 TURNS_WITHIN_S = 30.0
-"""The loop waits for nothing: a turn that takes longer is reported as stuck."""
+"""The loop never blocks: a turn that takes longer is reported as stuck."""
 TURN_S = 0.05
-"""Messages are left for the next turn after this long, so that the lanes are looked at in between."""
+"""After this long, messages wait for the next turn, so that the lanes are polled in between."""
 ANNOUNCE_PACE_S = 0.25
 SWEEP_S = 3.0
 POLLS_WITHIN_S = 60.0
-"""A poll loop that has not gone round for this long is stuck, and the broker would still take us for a member."""
+"""A poll loop without a turn for this long is stuck, although the broker still counts us as a member."""
 
 
 class Worker:
-    """Owned by the thread that calls run(); only what is named below may be called from others."""
+    """Owned by the thread that calls run(). Other threads may call only what stands under "From any thread"."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Worker:
     # From any thread ----------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Start no more, finish what runs, leave. A second call changes nothing."""
+        """Start nothing new, finish running trainings, leave the group. A second call changes nothing."""
         self._handover.ask()
 
     def watched(self) -> Collection[str]:
@@ -150,7 +150,7 @@ class Worker:
     # The loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Work until drained. Raises whatever a neighbour could not go on from."""
+        """Work until drained. Raises the error that ended a neighbour."""
         turn = self._watch.turn("worker", TURNS_WITHIN_S)
         with selectors.DefaultSelector() as selector, ExitStack() as stack:
             stack.callback(turn.rest)
@@ -202,7 +202,7 @@ class Worker:
             self._rulings.claim(work)
 
     def _throttle(self) -> None:
-        """Read on only as fast as requests can be claimed and finished, and not while a service is away."""
+        """Read only as fast as requests are claimed and finished, and nothing while a service is away."""
         intake, read_ahead = self._neighbours.intake, self._read_ahead
         halted = self._handover.draining or self._breakers.any_open()
         intake.read(read_ahead.reading(self._assignment, self._rulings.unclaimed, halted=halted))
@@ -219,7 +219,7 @@ class Worker:
     # Outcomes go out ----------------------------------------------------------------------------------------------
 
     def _announce(self, now: float) -> None:
-        """What is stored to the committer, a group at a time."""
+        """Submit stored outcomes to the committer, one group at a time."""
         if not self._announcing.wait_s(now, self._lanes.saturated):
             group = self._assignment.next_group(now)
             if group is not None:
@@ -248,7 +248,7 @@ class Worker:
         self._endings.step("cancel", request_id, self._stop, request_id, cancel)
 
     def _stop(self, request_id: str, cancel: Cancel) -> None:
-        """Stop it wherever it is; from STORING on the result counts."""
+        """Stop the request at whatever place it is; from STORING on its result counts."""
         job = self._jobs.get(request_id)
         if job is None or job.place is Place.PARKED or job.cancelled:
             return
@@ -259,7 +259,7 @@ class Worker:
         job.cancelled = failure.message
         if self._endings.kill_trainer(job, failure.message):
             self._job_events.cancelled(job, "stopped")
-        elif job.place is Place.TRAINING:  # it has ended by itself, and its event is on its way
+        elif job.place is Place.TRAINING:  # its training has ended, and the event is on its way
             self._job_events.cancelled(job, "late")
         else:
             self._job_events.cancelled(job, "waiting")

@@ -1,6 +1,7 @@
-"""The catalogue of algorithms: one entry is one algorithm, and the only place that knows its estimator.
+"""The catalogue of algorithms.  Each entry is one algorithm; only the entry knows its estimator.
 
-Other packages add entries by the entry-point group `tensorfleet.algorithms`; each entry point names an `Algorithm`.
+Other packages add entries through the entry-point group `tensorfleet.algorithms`; each entry point names an
+`Algorithm`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ GROUP = "tensorfleet.algorithms"
 
 @cache
 def catalogue() -> Mapping[str, Algorithm]:
-    """All algorithms by name, in the order of names.
+    """All algorithms, by name and sorted by name.
 
-    Raises TypeError if an installed package offers something that is no Algorithm, RuntimeError if a taken name.
+    Raises TypeError if an installed package offers an object that is not an Algorithm, and RuntimeError if it offers a
+    name that is taken or needs an unknown framework.
     """
     found = {algorithm.name: algorithm for algorithm in (*CLASSIFIERS, *REGRESSORS, *NETWORKS)}
     for point in entry_points(group=GROUP):
@@ -44,7 +46,7 @@ def catalogue() -> Mapping[str, Algorithm]:
 
 
 def find(name: str) -> Algorithm:
-    """The algorithm of this name.  Raises RejectedError with the nearest names, and all of them."""
+    """The algorithm of this name.  Raises RejectedError with similar names, and all names."""
     known = catalogue()
     try:
         return known[name]
@@ -55,7 +57,7 @@ def find(name: str) -> Algorithm:
 
 
 def framework_of(name: str) -> str:
-    """The framework that an algorithm needs (pipeline.deep.frameworks); empty for none, and for no algorithm."""
+    """The framework that an algorithm needs (pipeline.deep.frameworks); empty for none and for an unknown algorithm."""
     algorithm = catalogue().get(name)
     return "" if algorithm is None else algorithm.framework
 

@@ -1,4 +1,4 @@
-"""One entry of the catalogue: an algorithm, what it takes, and how its estimator is made."""
+"""An entry of the catalogue: an algorithm, its hyperparameters, and how its estimator is built."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ NOT_THE_USERS = {
     "warm_start": "a training starts from nothing",
     "memory": "the worker decides what is cached",
 }
-"""Refused for every algorithm, with the reason that the message gives."""
+"""Refused for every algorithm; the value is the reason in the error."""
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """An algorithm by name; another package offers one by an entry point of the group `tensorfleet.algorithms`.
+    """An algorithm; other packages offer one through an entry point of the group `tensorfleet.algorithms`.
 
     Attributes:
-        task: what it learns; the data rules and the metrics follow from it.
-        estimator: makes an unfitted estimator from hyperparameters, a scikit-learn class or a function like one.
-        hyperparameters: what a request may set; `random_state` is added where the estimator has one.
-        refused: hyperparameters that the estimator has and a request may not set, with the reason.
+        task: classification or regression; data rules and metrics follow from it.
+        estimator: makes an unfitted estimator from hyperparameters; a scikit-learn class or a similar function.
+        hyperparameters: what a request may set; `random_state` is added if the estimator has one.
+        refused: hyperparameters that the estimator has but a request may not set, with the reason.
         seeded: whether the estimator takes a `random_state`.
-        check: raises ValueError for values that are right alone and wrong together.
-        adapt: the estimator for so many classes, where it depends on them.
+        check: raises ValueError for values that are valid alone but not together.
+        adapt: returns the estimator for a number of classes, if it depends on that.
         needs_dense: whether the estimator cannot be fitted on a sparse matrix.
-        sliced: whether `warm_start` adds members one after another, so that a fit in slices can show its progress.
-        framework: what trains it, of pipeline.deep.frameworks; empty for scikit-learn.
-        takes: what a row is to it; images and sequences are columns of numbers, with a shape.
+        sliced: whether `warm_start` adds members one after another, so that a fit in slices can report progress.
+        framework: its name in pipeline.deep.frameworks; empty for scikit-learn.
+        takes: what a row is; images and sequences are columns of numbers with a shape.
         trusted_types: types in its fitted state beyond those that every model file may hold.
     """
 
@@ -82,10 +82,10 @@ class Algorithm:
         return cls(name, description, task, estimator, hyperparameters, refusals, **rest)
 
     def resolve(self, hyperparameters: Resolved, seed: int, *, alone: bool = False) -> dict[str, HyperparameterValue]:
-        """All hyperparameters with their values: those given, checked, and the defaults of the others.
+        """All hyperparameters: the given ones, checked, and defaults for the others.
 
-        Raises RejectedError with what is wrong and what would be right.  `alone`: each value is checked, and not
-        whether they go together, which others that are still to come may decide.
+        Raises RejectedError that says what is wrong and what would be right.  With `alone` each value is checked but
+        not whether they fit together, since a search will still add others.
         """
         resolved = {name: parameter.default for name, parameter in self.hyperparameters.items()}
         for name, value in hyperparameters.items():
@@ -102,13 +102,13 @@ class Algorithm:
         return resolved
 
     def with_shape(self, hyperparameters: Resolved, shape: Sequence[int] | None) -> Resolved:
-        """With the shape that the dataset's lists have as input_shape, where the request gives none."""
+        """Set input_shape to the shape of the dataset's tensors, unless the request sets it."""
         if self.takes == "table" or shape is None or hyperparameters.get("input_shape") is not None:
             return hyperparameters
         return {**hyperparameters, "input_shape": list(shape)}
 
     def check_columns(self, resolved: Resolved, n_columns: int, not_numeric: Sequence[str]) -> None:
-        """Raises RejectedError if so many feature columns are not the image or sequence that it takes."""
+        """Raises RejectedError if these feature columns do not form the image or sequence that the algorithm takes."""
         if self.takes == "table":
             return
         if not_numeric:
@@ -121,13 +121,13 @@ class Algorithm:
         row_shape(self.takes, n_columns, shape)
 
     def build(self, resolved: Resolved, n_classes: int = 2) -> Any:
-        """The unfitted estimator for what `resolve` gave; `n_classes` is of no matter to a regressor."""
+        """The unfitted estimator for resolved hyperparameters; a regressor ignores `n_classes`."""
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in resolved.items()}
         estimator = self.estimator(**given)
         return estimator if self.adapt is None else self.adapt(estimator, n_classes)
 
     def to_document(self) -> dict[str, Any]:
-        """As `tensorfleet algorithms` shows it: name, description, type, hyperparameters."""
+        """The fields that `tensorfleet algorithms` shows: name, description, type, hyperparameters."""
         shown_as = {name: parameter.to_document() for name, parameter in self.hyperparameters.items()}
         if self.seeded:
             shown_as["random_state"] = {"default": "the request's seed", "accepts": str(SEED)}

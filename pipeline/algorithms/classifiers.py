@@ -23,7 +23,7 @@ FOREST: dict[str, Any] = {
     "caps": {"n_estimators": 10_000},
     "sliced": True,
 }
-"""What is said in the catalogue of an algorithm holds for its regressor too; so do these and those below."""
+"""Catalogue settings; these and those below also apply to the algorithm's regressor."""
 TREE: dict[str, Any] = {"refused": {"monotonic_cst": PREPARED}}
 BOOSTING: dict[str, Any] = {
     "refused": {
@@ -61,7 +61,7 @@ CACHE = "the worker decides how much memory a training gets"
 
 
 def _solver_fits(resolved: Resolved) -> None:
-    """LogisticRegression finds these out only when it is fitted (sklearn.linear_model._logistic._check_solver)."""
+    """Checks that LogisticRegression makes only in fit (sklearn.linear_model._logistic._check_solver)."""
     solver, l1_ratio = resolved["solver"], resolved["l1_ratio"]
     if l1_ratio not in (None, 0, 1) and solver != "saga":
         raise ValueError(f"an l1_ratio between 0 and 1 needs solver saga, not {solver}")
@@ -72,7 +72,7 @@ def _solver_fits(resolved: Resolved) -> None:
 
 
 def _one_vs_rest(estimator: Any, n_classes: int) -> Any:
-    """liblinear tells two classes apart and no more."""
+    """liblinear only separates two classes."""
     return OneVsRestClassifier(estimator) if estimator.solver == "liblinear" and n_classes > 2 else estimator
 
 

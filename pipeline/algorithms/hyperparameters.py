@@ -1,7 +1,7 @@
-"""What a hyperparameter takes, derived from the constraints that scikit-learn's estimators declare for themselves.
+"""Derives what a hyperparameter accepts from the constraints that scikit-learn's estimators declare.
 
-Stricter than scikit-learn where JSON and Avro need it: `true` is no integer, an integer that arrives as the double
-10.0 is one, and what no request can express (callables, matrices, dictionaries) is not offered.
+Unlike scikit-learn, `true` is not an integer, and the double 10.0 is one, as JSON and Avro need.  Values that no
+request can express (callables, matrices, dictionaries) are not offered.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from sklearn.utils._param_validation import Hidden, Interval, RealNotInt, StrOpt
 from pipeline.jobs import HyperparameterValue
 
 LARGEST_INTEGER = 2**31 - 1
-"""Beyond a C int scikit-learn's compiled parts overflow."""
+"""scikit-learn's compiled parts overflow beyond a C int."""
 LARGEST_FLOAT = sys.float_info.max
-"""An integer may be larger, and is no float then."""
+"""An integer may be larger and then does not fit into a float."""
 MOST_BITS = 10_000
-"""Of an integer that is written out: Python refuses those of more than 4,300 digits."""
+"""The largest integer that is printed; Python refuses those of more than 4,300 digits."""
 
 
 class Kind(Protocol):
-    """One kind of value: reads what a request gave, or raises ValueError."""
+    """One kind of value: reads the value in a request, or raises ValueError."""
 
     def read(self, value: HyperparameterValue) -> HyperparameterValue: ...
 
@@ -35,14 +35,14 @@ class Kind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameter:
-    """A name, its default, and the kinds of value it takes; the first kind that reads a value decides."""
+    """A name, its default, and the kinds of value it accepts; the first kind that can read a value is used."""
 
     name: str
     default: HyperparameterValue
     kinds: Sequence[Kind]
 
     def read(self, value: HyperparameterValue) -> HyperparameterValue:
-        """The value as the estimator wants it.  Raises ValueError with what would be right."""
+        """The value for the estimator.  Raises ValueError that says what would be right."""
         for kind in self.kinds:
             try:
                 return kind.read(value)
@@ -52,7 +52,7 @@ class Hyperparameter:
 
     @property
     def accepts(self) -> str:
-        """In words: `an integer from 1 to 10,000, or null`."""
+        """The accepted values in words: `an integer from 1 to 10,000, or null`."""
         return ", or ".join(map(str, self.kinds))
 
     def to_document(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """A whole number, both ends included."""
+    """A whole number between both ends, which are included."""
 
     low: int
     high: int = LARGEST_INTEGER
@@ -114,7 +114,7 @@ class Integer:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A finite real number; `strict` takes no integers, where `1` row and `1.0` of the rows are two things."""
+    """A finite real number.  `strict` refuses integers, where `1` row and `1.0` of the rows differ."""
 
     low: float
     high: float
@@ -158,10 +158,10 @@ class Integers:
 def derive(
     estimator: Any, refused: Iterable[str], overrides: Mapping[str, Sequence[Kind]], caps: Mapping[str, int]
 ) -> dict[str, Hyperparameter]:
-    """The hyperparameters of an estimator with its defaults, by name.
+    """The hyperparameters of an estimator, by name, with its defaults.
 
-    `refused` are left out; `overrides` replace what scikit-learn declares; `caps` bound counts from above.  One for
-    which nothing is left that a request can express is left out too.
+    `refused` are left out; `overrides` replace scikit-learn's constraints; `caps` limit counts from above.  A
+    hyperparameter is also left out if no request can express a value for it.
     """
     found = {}
     skipped = {*refused, "random_state"}
@@ -177,7 +177,7 @@ def derive(
 
 
 def _kinds(constraints: Any, cap: int) -> tuple[Kind, ...]:
-    """Reals before integers: for `max_features` 1.0 is all of them and 1 is one; null last, as people would say it."""
+    """Numbers before integers: a `max_features` of 1.0 means all and 1 means one.  Null comes last in messages."""
     kinds = [_kind(constraint, cap) for constraint in constraints if not isinstance(constraint, Hidden)]
     order = (Choice, Number, Integer, Boolean, Null)
     return tuple(sorted((kind for kind in kinds if kind is not None), key=lambda kind: order.index(type(kind))))

@@ -1,4 +1,4 @@
-"""The deep networks that the catalogue offers, of torch and of Keras: classifiers of tables, images and sequences."""
+"""The deep networks in the catalogue, by torch and Keras: classifiers of tables, images and sequences."""
 
 from __future__ import annotations
 

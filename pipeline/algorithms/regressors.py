@@ -1,4 +1,4 @@
-"""The regressors of scikit-learn that the catalogue offers: each named after its classifier where it has one."""
+"""The scikit-learn regressors in the catalogue, each named after its classifier if it has one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IN_PLACE = "it would only save a copy"
 
 
 def _standardised(estimator: Any, _: int) -> TransformedTargetRegressor:
-    """Its losses and tolerances are made for targets around 0 with a deviation of 1."""
+    """Standardise the target: the estimator's losses and tolerances assume mean 0 and deviation 1."""
     return TransformedTargetRegressor(estimator, transformer=StandardScaler())
 
 

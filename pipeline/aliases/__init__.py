@@ -1,6 +1,6 @@
-"""Aliases: names such as `production` that point to a version of a model, with their whole history.
+"""Aliases: names such as `production` that point to a version of a model, with their history.
 
-Every adapter keeps the same contract (tests/contract/test_aliases.py) and may raise TransientError.
+All adapters pass tests/contract/test_aliases.py and may raise TransientError.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 PRODUCTION = "production"
-"""The alias that is meant where none is named."""
+"""The default alias."""
 
 
 class AliasChangeReason(StrEnum):
@@ -23,7 +23,7 @@ class AliasChangeReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AliasChange:
-    """One change.  `sequence` counts from 1 without a gap; a version is None where the alias points nowhere."""
+    """One change.  `sequence` counts from 1 without gaps; a version is None if the alias points nowhere."""
 
     sequence: int
     version_number: int | None
@@ -35,10 +35,10 @@ class AliasChange:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """An alias as it is stored; `history` ends with the change that holds.
+    """An alias as it is stored; the last change in `history` is the current one.
 
     Attributes:
-        announced_sequence: up to which its changes are known to be on the topic; what is beyond is announced again.
+        announced_sequence: changes up to this one are known to be on the topic; later ones are announced again.
     """
 
     project: str
@@ -64,28 +64,28 @@ class AliasStore(Protocol):
     """Changes are durable when a method returns."""
 
     def prepare(self) -> None:
-        """Create collections and indexes; safe to call again and from several workers at once."""
+        """Create collections and indexes; may be called again, and by several workers at once."""
         ...
 
     def get(self, project: str, model_name: str, alias: str) -> Alias | None:
-        """None if there never was such an alias; one that was removed still has its history."""
+        """The alias, or None if it never existed; a removed alias still has its history."""
         ...
 
     def list(self, *, project: str | None = None, model_name: str | None = None) -> Sequence[Alias]:
-        """By project, model and name."""
+        """All aliases, sorted by project, model and name."""
         ...
 
     def change(self, project: str, model_name: str, alias: str, change: AliasChange) -> Alias | None:
-        """Append the change if its sequence is the next one, in one atomic step; None if another change came first.
+        """Append the change atomically if its sequence is the next one; None if another change came first.
 
-        A change that is there already, since an answer was lost, is not appended again.
+        A change that is stored already, because an answer was lost, is not appended again.
         """
         ...
 
     def unannounced(self) -> Sequence[Alias]:
-        """Those with changes that are not known to be on the topic."""
+        """The aliases with changes that are not known to be on the topic."""
         ...
 
     def announced(self, alias: Alias) -> None:
-        """All of this alias's changes are on the topic; one that came since is not."""
+        """Note that all changes of this alias are on the topic; a change made since is not included."""
         ...

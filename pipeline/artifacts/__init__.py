@@ -1,6 +1,6 @@
-"""Artifact stores: immutable files under a key that holds the request_id and the sha256 of the content.
+"""Artifact stores: immutable files under keys that contain the request_id and the sha256 of the content.
 
-Every adapter keeps the same contract (tests/contract/test_artifacts.py) and may raise TransientError.
+All adapters pass tests/contract/test_artifacts.py and may raise TransientError.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from urllib.parse import quote
 from pipeline.jobs import StoredArtifact
 
 CHECKPOINTS = "~checkpoints/"
-"""What the keys of checkpoints begin with: no project is called so."""
+"""The prefix of all checkpoints' keys; no project can have this name."""
 
 
 def checkpoints_of(request_id: str) -> str:
-    """What the keys of a request's checkpoints begin with; a number follows, of which the highest is the newest.
+    """The prefix of the keys of a request's checkpoints; a number follows, and the highest is the newest.
 
-    An id is free text, and may hold slashes: none is the folder of another.
+    A request id is free text that may contain slashes; quoting ensures that no request's prefix contains another's.
     """
     return f"{CHECKPOINTS}{quote(request_id, safe='')}/"
 
 
 @dataclass(frozen=True, slots=True)
 class NewArtifact:
-    """A file to be stored.  `key` is `project/model_name/request_id/sha256.zip`, the same bytes for ever."""
+    """A file to store.  `key` is `project/model_name/request_id/sha256.zip`; its bytes never change."""
 
     key: str
     path: Path
@@ -38,10 +38,10 @@ class NewArtifact:
 
 @dataclass(frozen=True, slots=True)
 class ListedArtifact:
-    """A file that lies in the store.
+    """A file in the store.
 
-    `stored_at` is the store's own date, that of the first writer with GridFS, whose files are not written again when
-    the same key is put again; a folder and S3 date them anew.
+    `stored_at` is the store's own date.  In GridFS it is that of the first writer, since putting a key again writes
+    nothing there; a folder and S3 set a new date.
     """
 
     key: str
@@ -51,25 +51,25 @@ class ListedArtifact:
 
 
 class ArtifactStore(Protocol):
-    """What was put is durable when the call returns; putting the same key again changes nothing."""
+    """Files are durable when `put` returns; putting the same key again changes nothing."""
 
     def prepare(self) -> None:
-        """Create bucket, folder or indexes; safe to call again and from several workers at once."""
+        """Create bucket, folder or indexes; may be called again, and by several workers at once."""
         ...
 
     def put(self, artifacts: Sequence[NewArtifact]) -> Mapping[str, StoredArtifact]:
-        """Store all of them, in as few calls as the store allows; returns where each key lies now."""
+        """Store all files in as few calls as the store allows; return the location of each key."""
         ...
 
     def fetch(self, uri: str, target: Path) -> None:
         """Write the stored bytes to the path.  Raises NotFoundError, or RejectedError for a uri of another store.
 
-        The caller checks the sha256 before it reads anything (pipeline.model_files.model_file does).
+        The caller checks the sha256 before it parses anything (pipeline.model_files.model_file does).
         """
         ...
 
     def delete(self, uri: str) -> None:
-        """Remove it; nothing happens if it is gone."""
+        """Delete the file; does nothing if it does not exist."""
         ...
 
     def list(self, prefix: str = "") -> Sequence[str]:
@@ -77,5 +77,5 @@ class ArtifactStore(Protocol):
         ...
 
     def listing(self, prefix: str = "") -> Sequence[ListedArtifact]:
-        """All artifacts whose key starts with the prefix, with what the store knows of them."""
+        """All artifacts whose key starts with the prefix, with size and date."""
         ...

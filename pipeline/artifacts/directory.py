@@ -1,4 +1,4 @@
-"""Artifacts in a directory, for one machine and no servers."""
+"""Artifacts in a directory, for one machine without servers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from pipeline.artifacts.keys import folder_of, key_of, path_of
 from pipeline.errors import NotFoundError, RejectedError, TransientError
 from pipeline.jobs import StoredArtifact
 
-INCOMING = ".incoming"  # no key has a path that begins with a dot
+INCOMING = ".incoming"  # the path of a key never begins with a dot
 ABANDONED_AFTER_S = 24 * 3600.0
 
 
 class DirectoryStore:
-    """Files below `root`, each written aside, synced and renamed, so that a name has all of its content or none.
+    """Files below `root`.  Each is written under another name, synced and renamed, so that it appears whole or not at
+    all.
 
-    Several processes may share a directory.  A file's uri is its absolute path: it goes with the directory.
+    Several processes may share a directory.  A file's uri is its absolute path, so it is valid only while the directory
+    stays in place.
     """
 
     scheme = "file"
@@ -90,7 +92,7 @@ class DirectoryStore:
         found = []
         for uri in self.list(prefix):
             path = self._path(uri)
-            with _disk(), suppress(FileNotFoundError):  # deleted since
+            with _disk(), suppress(FileNotFoundError):  # deleted meanwhile
                 status = path.stat()
                 key, at = key_of(path.relative_to(self._root).as_posix()), datetime.fromtimestamp(status.st_mtime, UTC)
                 found.append(ListedArtifact(key, uri, status.st_size, at))
@@ -106,7 +108,7 @@ class DirectoryStore:
 
 
 def _make_folders(folder: Path) -> set[Path]:
-    """Create it with its parents; returns the folders whose entries are to be synced."""
+    """Create the folder with its parents; return the folders whose entries must be synced."""
     missing = [folder]
     while not missing[-1].is_dir():
         missing.append(missing[-1].parent)

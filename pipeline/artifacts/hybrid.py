@@ -1,4 +1,4 @@
-"""Small artifacts in one store, large ones in another."""
+"""Keeps small artifacts in one store and large ones in another."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class SchemeStore(ArtifactStore, Protocol):
 
 
 class HybridStore:
-    """Files of up to `limit_bytes` go to `small`, where a group of them is one call; others go to `large`.
+    """Stores files of up to `limit_bytes` in `small`, a group of them in one call, and larger ones in `large`.
 
-    The two have different schemes, so a uri tells where its file lies whatever the limit is by then.
+    The stores have different schemes, so a uri tells where its file is even after the limit has changed.
     """
 
     def __init__(self, small: SchemeStore, large: SchemeStore, limit_bytes: int) -> None:

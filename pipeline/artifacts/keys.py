@@ -1,8 +1,8 @@
-"""Keys as paths, for stores in which a name is a path: folders, and S3 servers that keep folders.
+"""Converts keys to paths, for stores whose names are paths: folders, and S3 servers that store in folders.
 
-A request id is free text, so a key may hold `..`, empty or very long parts, or be the folder of another key.  As a
-path each key is harmless and its own: parts are percent-encoded and cut to 200 characters, files end in `.zip` and
-folders never do.  Keys of ordinary names stay as they are.
+A request id is free text, so a key may contain `..`, empty or very long parts, or be a prefix of another key.  Its path
+is safe and unique: parts are percent-encoded and split after 200 characters; files end in `.zip` and folders never do.
+Keys of ordinary names stay as they are.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import quote, unquote
 
-PART = 200  # file systems and MinIO take 255 bytes
+PART = 200  # file systems and MinIO allow 255 bytes
 ZIP = ".zip"
-ADDED_ZIP = "%.zip"  # a lone % never results from encoding
+ADDED_ZIP = "%.zip"  # encoding never produces a lone %
 CUT = "%+"
 
 
 def path_of(key: str) -> str:
-    """The path of a key, relative, without empty, `.` or `..` parts; `key_of` inverts it."""
+    """The relative path of a key, without empty, `.` or `..` parts; `key_of` inverts it."""
     *_, last = key.split("/")
     return f"{folder_of(key)}{'/'.join(_file(last))}"
 
 
 def folder_of(prefix: str) -> str:
-    """The path, empty or ending in `/`, under which all keys lie that start with the prefix, and maybe others."""
+    """The path, empty or ending in `/`, that contains all keys with this prefix; it may contain others."""
     *folders, _ = prefix.split("/")
     return "".join(f"{part}/" for name in folders for part in _folder(name))
 
@@ -49,10 +49,12 @@ def _quoted(name: str) -> str:
 
 
 def _cut(encoded: str) -> list[str]:
-    """In parts of at most PART characters and the marks: all but the last end in CUT, all but the first begin so."""
+    """Split into parts of at most PART characters plus marks: all but the last end in CUT, all but the first start with
+    it.
+    """
     if len(encoded) <= PART:
         return [encoded]
-    body, end = encoded[:-8], encoded[-8:]  # the end stays whole: it tells files from folders
+    body, end = encoded[:-8], encoded[-8:]  # the end is not split, since it tells files from folders
     pieces = [body[at : at + PART] for at in range(0, len(body), PART)]
     return [f"{CUT if at else ''}{piece}{CUT}" for at, piece in enumerate(pieces)] + [f"{CUT}{end}"]
 

@@ -24,9 +24,10 @@ PART_BYTES = 16 * 1024 * 1024  # held in memory, PARALLEL times
 
 
 class S3Store:
-    """Objects of one bucket; an object is visible only when all of it has arrived, so a put may be repeated.
+    """Objects in one bucket.  An object is visible only once all of it has arrived, so a put can be repeated.
+    Thread-safe.
 
-    A silent server costs at most two connection attempts: waiting longer is the caller's decision.  Thread-safe.
+    A silent server costs at most two connection attempts; the caller decides whether to wait longer.
     """
 
     scheme = "s3"
@@ -45,7 +46,7 @@ class S3Store:
             http_client=urllib3.PoolManager(
                 maxsize=PARALLEL,
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
-                retries=urllib3.Retry(total=1, backoff_factor=0.1),  # a kept connection that the server has closed
+                retries=urllib3.Retry(total=1, backoff_factor=0.1),  # for a kept connection that the server has closed
             ),
         )
 
@@ -123,7 +124,7 @@ class S3Store:
 
     @contextmanager
     def _service(self, doing: str) -> Iterator[None]:
-        """The server's word is passed on by its code alone: messages may quote headers and keys."""
+        """Turn errors into TransientError with their code only, since messages may quote headers and keys."""
         try:
             yield
         except S3Error as error:

@@ -1,4 +1,4 @@
-"""MongoDB as the worker uses it: durable writes, majority reads, bounded waits, classified errors."""
+"""MongoDB as the worker uses it: durable writes, majority reads, time limits, classified errors."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ DUPLICATE_KEY = 11000
 TRANSIENT_CODES = frozenset(
     {
         *(6, 7, 89, 9001),  # host unreachable or unknown, network timeout, socket error
-        *(91, 189, 10058, 10107, 11600, 11602, 13435, 13436),  # shutting down, stepping down, not the primary
+        *(91, 189, 10058, 10107, 11600, 11602, 13435, 13436),  # shutting down, stepping down, not primary
         *(24, 46, 112, 262),  # locks, conflicting writes
-        *(43, 50, 136, 175, 237, 290),  # a cursor or an operation cut short
-        *(64, 79, 100, 133, 134),  # write or read concern not to be satisfied at present
+        *(43, 50, 136, 175, 237, 290),  # a cursor or operation that was interrupted
+        *(64, 79, 100, 133, 134),  # write or read concern that cannot be satisfied at present
         *(14031, 365),  # no space left
     }
 )
@@ -48,10 +48,10 @@ def connect(
     selection_timeout_s: float = 3.0,
     listeners: Sequence[CommandListener] = (),
 ) -> MongoClient[Document]:
-    """A client whose every operation, retries by the driver included, ends within `timeout_s` unless it asks for more.
+    """A client whose operations, including the driver's retries, each end within `timeout_s` unless they ask for more.
 
-    Nothing is sent yet.  The driver's retries are left as the URL has them (on): it makes none where the server has
-    no sessions.  Raises ValueError, without credentials, if the URL is none.
+    Nothing is sent yet.  The URL decides on the driver's retries (on by default); the driver makes none if the server
+    has no sessions.  Raises ValueError, without credentials, if this is not a URL of MongoDB.
     """
     try:
         return MongoClient(
@@ -72,7 +72,7 @@ def connect(
 
 
 def durable(database: Database[Document]) -> Database[Document]:
-    """The same database with majority-written, journalled writes, majority reads and aware datetimes in UTC."""
+    """The database with majority-written, journalled writes, majority reads and aware datetimes in UTC."""
     return database.with_options(
         codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
         read_preference=ReadPreference.PRIMARY,
@@ -83,7 +83,10 @@ def durable(database: Database[Document]) -> Database[Document]:
 
 @contextmanager
 def transient(doing: str) -> Iterator[None]:
-    """Turn what waiting can heal into TransientError; duplicate keys and bugs pass.  Also a decorator."""
+    """Turn errors that may pass with time into TransientError, and wrong access rights into AccessDeniedError.
+
+    Other errors, such as duplicate keys and bugs, pass through.  Also a decorator.
+    """
     try:
         yield
     except PyMongoError as error:
@@ -95,9 +98,10 @@ def transient(doing: str) -> Iterator[None]:
 
 
 def insert_new(collection: Collection[Document], documents: Sequence[Document]) -> frozenset[int]:
-    """Insert in one unordered call; returns the positions of those whose unique key exists already.
+    """Insert in one unordered call; return the positions of documents whose unique key exists already.
 
-    After any other error nobody knows which were written: TransientError, and the caller reads back.
+    Raises TransientError after any other error: which documents were written is then unknown, and the caller reads
+    back.
     """
     try:
         collection.insert_many(documents, ordered=False)
@@ -112,9 +116,9 @@ def insert_new(collection: Collection[Document], documents: Sequence[Document]) 
 
 
 def upserted(write: Callable[[], Answer]) -> Answer:
-    """Do an upsert, again if another one inserted the document between its look and its insert.
+    """Run an upsert, twice if another writer inserted the document between its query and its insert.
 
-    DuplicateKeyError then means that the document exists and the query rules it out.
+    A DuplicateKeyError from it then means that the document exists and the query excludes it.
     """
     try:
         return write()
@@ -123,7 +127,7 @@ def upserted(write: Callable[[], Answer]) -> Answer:
 
 
 def plain(document: Mapping[str, Any]) -> Document:
-    """The document with maps only: the driver reads one that has the keys `$ref` and `$id` as a DBRef."""
+    """The document with dicts only; the driver reads a dict with the keys `$ref` and `$id` as a DBRef."""
     return {key: value.as_doc() if isinstance(value, DBRef) else value for key, value in document.items()}
 
 
@@ -144,7 +148,7 @@ def _short(error: PyMongoError) -> str:
 
 
 def _without_credentials(message: str, url: str) -> str:
-    """The message, with stars for whatever in it may be the user or password of the URL."""
+    """The message with *** in place of the URL's user and password."""
     secret, at, _ = url.partition("://")[2].rpartition("@")
     if not at:
         return message

@@ -15,9 +15,9 @@ TRANSIENT_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3
 
 
 class SqliteFile:
-    """A connection to a database file in WAL mode, opened at its first use; a lock makes its threads take turns.
+    """A connection to a database file in WAL mode, opened at first use.  A lock serialises this process's threads.
 
-    Other processes take turns by SQLite's own lock, for which a transaction waits up to `timeout_s`.
+    Other processes take turns by SQLite's own lock; a transaction waits up to `timeout_s` for it.
     """
 
     def __init__(self, path: Path, timeout_s: float = 5.0) -> None:
@@ -28,13 +28,13 @@ class SqliteFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One consistent view of the file."""
+        """A transaction that reads one consistent view of the file."""
         with self._transaction("BEGIN") as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that holds the write lock from its beginning, and is on disk when the block ends."""
+        """A transaction that holds the write lock from its start and is on disk when the block ends."""
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
@@ -57,7 +57,7 @@ class SqliteFile:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in TRANSIENT_CODES:  # the rest of the code only tells more
+                if error.sqlite_errorcode & 0xFF not in TRANSIENT_CODES:  # the higher bits only give details
                     raise
                 raise TransientError("sqlite", f"{self._path.name}: {error}") from error
 
@@ -77,7 +77,7 @@ class SqliteFile:
         return self._connection
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
-        """The switch to WAL, made once in a file's life, does not wait for other processes by itself."""
+        """Switch the file to WAL, once in its life; SQLite does not wait for other processes here, so this retries."""
         deadline = time.monotonic() + self._timeout_s
         while True:
             try:

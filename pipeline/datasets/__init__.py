@@ -1,10 +1,10 @@
-"""Datasets: where rows come from, and the cache that trainers read them from.
+"""Datasets: the sources of rows, and the cache that trainers read them from.
 
-A *source* (built-in, MongoDB, a directory) knows names and revisions, and fetches the bytes of a dataset to a file
-without looking into them.  What *reads* that file (`reading`) makes an Arrow file of it; since it may crash or take all
-memory, workers and commands have it done in another process (`consumer.loaders`).  The *cache* keeps the Arrow files on
-disk, named by the fingerprint of their content, mapped into memory by all trainers.  Only the parent process talks to
-a source: loaders and trainers get paths and never see a credential.
+A *source* (built-in, MongoDB, a directory) knows names and revisions.  It fetches the bytes of a dataset to a file
+without parsing them.  `reading` turns that file into an Arrow file.  Since this may crash or take all memory, workers
+and commands do it in another process (`consumer.loaders`).  The *cache* keeps the Arrow files on disk, named by the
+fingerprint of their content; all trainers map them into memory.  Only the parent process talks to a source: loaders and
+trainers get paths and never see credentials.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset ready to be read by a trainer.
+    """A dataset that a trainer can read.
 
     Attributes:
-        fingerprint: sha256 of the content, hexadecimal; equal content has an equal fingerprint.
-        path: of the Arrow IPC file in the cache; None for a built-in, which the trainer loads by itself.
-        target_column: what is learned unless a request names another.
+        fingerprint: hexadecimal sha256 of the content; equal content has an equal fingerprint.
+        path: the Arrow IPC file in the cache; None for a built-in, which the trainer loads itself.
+        target_column: the target unless a request names another.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
-    """One line of `datasets list`: what GET /datasets of the replaced worker had, and the current version."""
+    """One line of `datasets list`: the fields of the replaced worker's GET /datasets, and the current version."""
 
     name: str
     rows: int | None
@@ -52,7 +52,7 @@ class DatasetSummary:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who stored a dataset, and from which file; empty where that is not known."""
+    """Who stored a dataset, and from which file; empty where unknown."""
 
     user: str = ""
     file: str = ""
@@ -63,12 +63,12 @@ UNKNOWN_ORIGIN = Origin()
 
 @dataclass(frozen=True, slots=True)
 class DatasetVersion:
-    """What was stored under a name at one time; `NAME.vN` is the name that it goes on to have (see `versions`).
+    """One version of a dataset, which requests can name as `NAME.vN` (see `versions`).
 
     Attributes:
-        fingerprint, rows, columns: None where the file cannot be read.
-        imported_at: aware, UTC; None where somebody else has put the file there.
-        current: whether the bare name means this one.
+        fingerprint, rows, columns: None if the file cannot be read.
+        imported_at: aware, UTC; None if the file was put there by other means than `add`.
+        current: whether the bare name means this version.
     """
 
     number: int
@@ -83,7 +83,7 @@ class DatasetVersion:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What came of storing a dataset; `is_new` is False where a version with its content and target was there."""
+    """The version that an `add` made current; `is_new` is False if one with this content and target existed already."""
 
     version: DatasetVersion
     is_new: bool
@@ -91,20 +91,20 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a source read: the rows, what is learned of them unless a request names another, and their revision."""
+    """The rows that a source read, the dataset's own target if it has one, and their revision."""
 
     table: pa.Table
-    target_column: str
+    target_column: str | None
     revision: str
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The bytes of a dataset in a file of this machine, as somebody has stored them: nobody has looked into them yet.
+    """The bytes of a dataset in a local file, as they were stored; they are not parsed yet.
 
     Attributes:
-        file_name: what the file is called where it comes from; None for BSON documents, one after another.
-        revision: of these bytes and the target.
+        file_name: the file's name in its source; None for a collection, whose BSON documents are concatenated.
+        revision: of the bytes and the target.
     """
 
     name: str
@@ -116,10 +116,11 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What came of reading: an Arrow file of so many bytes.
+    """Describes the Arrow file that reading has written.
 
     Attributes:
-        last_target: what is learned where nobody names a column (see `tables.last_target`).
+        size_bytes: of the Arrow file.
+        last_target: the target if nobody names a column (see `tables.last_target`).
     """
 
     fingerprint: str
@@ -130,77 +131,77 @@ class Content:
 
 
 class LoadAbandoned(Exception):  # noqa: N818 - an order, not a malfunction
-    """Nobody waits for this dataset any more: the caller's event was set, or what reads datasets was stopped."""
+    """The dataset is no longer needed: the caller's event is set, or the loader was stopped."""
 
 
 class Abandoned(Protocol):
-    """Asked again and again while a dataset is fetched and read; a `threading.Event` will do."""
+    """Polled while a dataset is fetched and read; a `threading.Event` has this interface."""
 
     def is_set(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether the dataset is no longer needed."""
         ...
 
 
 class Read(Protocol):
-    """Reads datasets: in this process (`reading.read`), or in one of its own (`consumer.loaders`)."""
+    """Reads datasets, in this process (`reading.read`) or in another (`consumer.loaders`)."""
 
     def __call__(
         self, fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandoned | None = None
     ) -> Content:
         """Write the rows of fetched bytes to the file `into` as Arrow IPC, in canonical form.
 
-        Raises RejectedError if they are no table, or one of more than max_bytes; OSError if the disk is full;
-        LoadAbandoned once `abandoned` is set, where that can be noticed.
+        Raises RejectedError if they are not a table, or one larger than max_bytes; OSError if the disk is full;
+        LoadAbandoned once `abandoned` is set, if this implementation looks at it.
         """
         ...
 
 
 class DatasetSource(Protocol):
-    """Every adapter keeps the same contract (tests/contract/test_datasets.py) and may raise TransientError."""
+    """A source of datasets.  All adapters pass tests/contract/test_datasets.py and may raise TransientError."""
 
     def revision(self, name: str) -> str | None:
-        """Changes whenever the content may have changed; None where only reading tells.
+        """A string that changes whenever the content may have changed; None if only reading can tell.
 
-        Raises RejectedError if there is no such dataset, with the names that are near.
+        Raises RejectedError, with similar names, if there is no such dataset.
         """
         ...
 
     def load(self, name: str) -> Loaded:
-        """All rows, in canonical form.  Raises RejectedError if there is no such dataset or it is no table."""
+        """All rows, in canonical form.  Raises RejectedError if there is no such dataset or it is not a table."""
         ...
 
     def list(self) -> Sequence[DatasetSummary]:
-        """By name."""
+        """All datasets, sorted by name."""
         ...
 
     def add(self, name: str, table: pa.Table, target_column: str | None, origin: Origin = UNKNOWN_ORIGIN) -> Added:
-        """Store a dataset as the next version of the name, and make it current, in one atomic step.
+        """Store a dataset as the next version of the name and make it current, in one atomic step.
 
-        A version with this content and target that is there already becomes current again instead.
+        If a version with this content and target exists, it becomes current instead.
         """
         ...
 
     def versions(self, name: str) -> Sequence[DatasetVersion]:
-        """Oldest first; none of what is never replaced: built-ins, and collections.
+        """The versions, oldest first; empty for built-ins and collections, which have none.
 
         Raises RejectedError if there is no such dataset.
         """
         ...
 
     def restore(self, name: str, number: int) -> DatasetVersion:
-        """Make a version current again.  Raises RejectedError, with those there are, if there is no such version."""
+        """Make a version current again.  Raises RejectedError, listing the versions, if there is no such version."""
         ...
 
     def prune(self, name: str, keep: int) -> Sequence[DatasetVersion]:
-        """Remove all but the newest `keep` versions and the current one; returns those that are gone."""
+        """Remove all but the newest `keep` versions and the current one; return the removed ones."""
         ...
 
 
 class DatasetStore(DatasetSource, Protocol):
-    """A source whose datasets are other people's bytes."""
+    """A source whose datasets users have stored; their bytes are not trusted."""
 
     def fetch(self, name: str, sink: Sink) -> Fetched:
-        """Put the bytes of a dataset into the sink, all of one revision, without looking into them.
+        """Write the bytes of one revision of a dataset to the sink, without parsing them.
 
         Raises RejectedError if there is no such dataset, and what the sink raises.
         """

@@ -1,7 +1,7 @@
-"""The built-in datasets: those that come with scikit-learn, under their usual names.
+"""The built-in datasets, which scikit-learn ships, under their usual names.
 
-They need no store: a trainer loads them by itself.  Their names are reserved.  pandas and scikit-learn are imported at
-the first load: a command that only lists models need not wait a second for them.
+A trainer loads them itself; no store is needed.  Their names are reserved. pandas and scikit-learn are imported at the
+first load, since they take about a second that a command such as `models list` need not wait for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TARGETS = {
 
 @cache
 def load_frame(name: str) -> pd.DataFrame:
-    """The rows of a built-in, the target as the last column.  Shared by all callers: not to be changed.
+    """The rows of a built-in; the target is the last column.  All callers share the frame: do not change it.
 
     Raises RejectedError if there is no such built-in.
     """
@@ -55,7 +55,7 @@ def load_frame(name: str) -> pd.DataFrame:
 
 @cache
 def fingerprint(name: str) -> str:
-    """sha256 of names, types and values, hexadecimal; the same wherever scikit-learn brings the same data."""
+    """Hexadecimal sha256 of names, types and values; it changes only if scikit-learn changes the data."""
     digest = hashlib.sha256()
     for column, values in load_frame(name).items():
         kind = values.dtype.kind
@@ -65,7 +65,7 @@ def fingerprint(name: str) -> str:
 
 
 class BuiltinSource:
-    """The built-ins as a DatasetSource; they can be listed and read, never replaced."""
+    """The built-ins as a DatasetSource that can be read but not changed."""
 
     def revision(self, name: str) -> str | None:
         return fingerprint(name)
@@ -78,7 +78,7 @@ class BuiltinSource:
         return [_summary(name) for name in BUILTINS]
 
     def add(self, name: str, table: pa.Table, target_column: str | None, origin: Origin = UNKNOWN_ORIGIN) -> Added:
-        """Raises RejectedError: there is nothing to add to."""
+        """Raises RejectedError: the built-ins cannot be added to."""
         raise _fixed()
 
     def versions(self, name: str) -> Sequence[DatasetVersion]:
@@ -111,5 +111,5 @@ def _known(name: str) -> None:
 
 
 def _column(name: str) -> str:
-    """scikit-learn writes `sepal length (cm)`."""
+    """The feature's name without the unit: scikit-learn writes `sepal length (cm)`."""
     return name.removesuffix(" (cm)")

@@ -1,4 +1,4 @@
-"""Datasets on local disk, mapped into memory by all trainers of a machine."""
+"""Keeps datasets on local disk as Arrow files that all trainers of a machine map into memory."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ SERVICE = "dataset cache"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FETCHED = ".fetched"
 LOOK_S = 0.1
-"""So often those who wait for another's reading look whether they are still wanted."""
+"""How often a thread that waits for another thread's reading checks whether its dataset is still needed."""
 VERDICT_S = 300.0
-"""So long what could not be read is not read again, unless it has changed: it may take its whole time limit."""
+"""How long a dataset that could not be read is not tried again unless it changed: a try may take its whole time limit.
+"""
 MOST_REMEMBERED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What `names/<name>.json` remembers of a dataset: how it was when it was read last, and by which `reading`."""
+    """The content of `names/<name>.json`: a dataset when it was last read, and the `reading.VERSION` that read it."""
 
     revision: str
     fingerprint: str
@@ -45,7 +46,7 @@ class _Known:
 
 @dataclass(slots=True)
 class _Hold:
-    """An open file with a shared lock, and how many jobs need it."""
+    """An open file with a shared lock, and the number of jobs that need it."""
 
     file: BinaryIO
     jobs: int = 0
@@ -53,7 +54,7 @@ class _Hold:
 
 @dataclass(frozen=True, slots=True)
 class _Fetch:
-    """What the last fetch of a dataset came to; `number` counts the fetches of all datasets."""
+    """The result of a dataset's last fetch; `number` counts the fetches of all datasets."""
 
     number: int
     revision: str = ""
@@ -62,14 +63,15 @@ class _Fetch:
 
 class DatasetCache:
     """Files `content/<fingerprint>.arrow` of at most `max_bytes` together, shared by the workers of a machine.
+    Thread-safe.
 
-    What `ensure` returns stays where it is until `release`: each worker holds a shared lock on the files of its jobs,
-    the least recently used of the others make room, and a worker that dies lets go of its locks.  Files appear whole,
-    by a link from `incoming/`, where a writer holds an exclusive lock: what has none there was left behind by a dead
-    one and is removed.  Revisions must be unique over all sources that share a directory.  Thread-safe.
+    A file that `ensure` returned stays until `release`: each worker holds a shared lock on the files of its jobs.  The
+    least recently used of the other files are removed to make room.  The locks of a dead worker end with it.  A file
+    appears whole: it is written in `incoming/` under an exclusive lock, then linked.  A file in `incoming/` without a
+    lock belongs to a dead writer and is removed.  Revisions must be unique over all sources that share a directory.
 
-    Bytes that were fetched to be read lie in `incoming/` too.  Files that nobody holds are removed for them, but no
-    dataset waits for them: the directory may grow by another `fetches` times `max_bytes` while datasets are read.
+    Fetched bytes wait in `incoming/` to be read.  Files that nobody holds are removed for them, but datasets do not
+    wait for them: the directory may exceed its limit by `fetches` times `max_bytes` while datasets are read.
     """
 
     def __init__(
@@ -97,13 +99,13 @@ class DatasetCache:
         self._lock = threading.Lock()
         self._holds: dict[str, _Hold] = {}
         self._readers: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
-        """By dataset, for as long as somebody wants it."""
+        """By dataset; an entry lives while some thread waits for or reads the dataset."""
         self._fetches: FIFOCache[str, _Fetch] = FIFOCache(MOST_REMEMBERED)
         self._begun = 0
         self._verdicts: FIFOCache[tuple[str, str], tuple[float, str]] = FIFOCache(MOST_REMEMBERED)
 
     def at_hand(self, name: str) -> Dataset | None:
-        """What `ensure` returns, if nothing has to be fetched for it."""
+        """Return what `ensure` would, but None if the dataset must be fetched first."""
         if name in builtin.BUILTINS:
             return _builtin(name)
         check_name(name)
@@ -115,17 +117,16 @@ class DatasetCache:
 
     @property
     def begun(self) -> int:
-        """How many fetches have begun so far; see `ensure`."""
+        """The number of fetches begun so far; see `ensure`."""
         return self._begun
 
     def ensure(self, name: str, abandoned: Abandoned | None = None, came: int | None = None) -> Dataset:
-        """The dataset as it is in its source now, on disk and held until `release`; built-ins need neither.
+        """The dataset as its source has it now, on disk and held until `release`; built-ins need neither.
 
-        For whoever came when `came` fetches had begun, a later one of this dataset tells how it is now.
-
-        Raises RejectedError if it does not exist, cannot be read or is larger than the cache; TransientError if the
-        source does not answer, the disk is full, or running trainings hold so much that there is no room at present;
-        LoadAbandoned soon after `abandoned` is set, unless the dataset is there.
+        `came` is the value of `begun` when the caller first asked.  A fetch of this dataset that began later is recent
+        enough to answer the caller.  Raises RejectedError if the dataset does not exist, cannot be read or is larger
+        than the cache; TransientError if the source does not answer, the disk is full, or running trainings hold so
+        much that there is no room; LoadAbandoned soon after `abandoned` is set, unless the dataset is already there.
         """
         if name in builtin.BUILTINS:
             return _builtin(name)
@@ -137,7 +138,7 @@ class DatasetCache:
         return self._dataset(name, known)
 
     def release(self, dataset: Dataset) -> None:
-        """The job that `ensure` was called for needs the file no more; once for each call of `ensure`."""
+        """The job no longer needs the file; call it once for each call of `ensure`."""
         if dataset.path is None:
             return
         self._let_go(dataset.fingerprint)
@@ -185,7 +186,7 @@ class DatasetCache:
             self._fetches[name] = fetch
 
     def _found(self, name: str, revision: str) -> _Known | None:
-        """What is there of this revision, and held; raises RejectedError if it could not be read a short while ago."""
+        """This revision, held, or None.  Raises RejectedError if it could not be read less than VERDICT_S ago."""
         known = self._remembered(name)
         is_it = known is not None and (known.revision, known.reading) == (revision, reading.VERSION)
         if known is not None and is_it and self._hold(known.fingerprint):
@@ -238,11 +239,11 @@ class DatasetCache:
         return None
 
     def _hold(self, fingerprint: str) -> bool:
-        """Keep the file from being removed for one more job; False if it is not there."""
+        """Protect the file from removal for one more job; False if it does not exist."""
         path = self._path(fingerprint)
         with self._lock:
             hold = self._holds.get(fingerprint)
-            if hold is None or not _is_at(hold.file, path):  # somebody may have emptied the directory by hand
+            if hold is None or not _is_at(hold.file, path):  # the directory may have been emptied by hand
                 file = _locked(path, fcntl.LOCK_SH)
                 if file is None:
                     return False
@@ -252,14 +253,14 @@ class DatasetCache:
                     hold.file.close()
                 hold = self._holds[fingerprint] = _Hold(file, jobs)
             hold.jobs += 1
-            now = self._wall_clock()  # all workers of the machine compare these times, and they outlive a restart
+            now = self._wall_clock()  # all workers of the machine compare these times, and they survive a restart
             os.utime(hold.file.fileno(), (now, now))
         return True
 
     def _store(self, file: BinaryIO, path: Path, fingerprint: str) -> None:
         self._make_room()
         os.fsync(file.fileno())
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # so that others can hold it as soon as it is there
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # so that others can hold the file as soon as it is linked
         with suppress(FileExistsError):  # another worker was faster, and has jobs that hold its file
             self._path(fingerprint).hardlink_to(path)
 
@@ -275,7 +276,9 @@ class DatasetCache:
             raise TransientError(SERVICE, f"datasets of running trainings fill all of its {self._max_bytes:,} bytes")
 
     def _remove(self, wanted_bytes: int) -> int:
-        """Remove files that nobody holds, the least recently used first, until so much is free; returns how much is."""
+        """Remove files that nobody holds, the least recently used first, until `wanted_bytes` are free; return the
+        bytes freed.
+        """
         removed = 0
         for _, size, path in sorted(_files(self._content)):
             if removed >= wanted_bytes:
@@ -288,11 +291,11 @@ class DatasetCache:
 
     @contextmanager
     def _new_file(self, suffix: str = "") -> Iterator[tuple[BinaryIO, Path]]:
-        """A file in `incoming/` that is locked while it is written, and gone after that unless it was moved."""
+        """A new file in `incoming/`, locked while it is written and deleted afterwards unless it was moved."""
         for folder in (self._incoming, self._content):
             folder.mkdir(parents=True, exist_ok=True)
         file = None
-        while file is None:  # between creation and lock it looks as if its writer had died
+        while file is None:  # another worker may remove the file between creation and lock, as if its writer had died
             path = self._incoming / f"{uuid4().hex}{suffix}"
             path.touch()
             file = _locked(path, fcntl.LOCK_EX)
@@ -304,7 +307,7 @@ class DatasetCache:
 
     @contextmanager
     def _one_reader(self, name: str, abandoned: Abandoned | None) -> Iterator[None]:
-        """Threads that want the same dataset wait for the one that reads it."""
+        """One thread reads a dataset; others that want the same one wait."""
         with self._lock:
             turn = self._readers.setdefault(name, threading.Lock())
         with _taken(turn, abandoned):
@@ -339,7 +342,7 @@ def _builtin(name: str) -> Dataset:
 
 
 def _locked(path: Path, lock: int) -> BinaryIO | None:
-    """The file with a lock on it, which ends when it is closed; None if it is gone, or locked by others."""
+    """The open file with a lock that closing it ends; None if it does not exist or others hold a conflicting lock."""
     try:
         file = cast(BinaryIO, path.open("r+b"))
     except FileNotFoundError:
@@ -362,7 +365,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def _files(folder: Path) -> list[tuple[float, int, Path]]:
-    """When each was used last, its size, and where it is."""
+    """Time of last use, size and path of each file."""
     found = []
     for path in folder.iterdir():
         with suppress(FileNotFoundError):

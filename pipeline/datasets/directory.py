@@ -1,4 +1,4 @@
-"""Datasets as files in a directory, for one machine without servers."""
+"""Stores datasets as files in a directory, for one machine without servers."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from pipeline.jobs import NAME
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")  # the first one that exists is the dataset
 SIDECAR = ".json"
-METADATA = b"tensorfleet"  # of a Parquet file that add() wrote: its number and description
+METADATA = b"tensorfleet"  # key in the metadata of a Parquet file that add() wrote: version number and description
 VERSIONS = "versions"
 LOCK = ".lock"
 TRIES = 5
-"""To read a file that is replaced meanwhile."""
+"""How often a file that is replaced while it is read is read again."""
 PROFILED_BYTES = 16 * 1024 * 1024
 PART_BYTES = 1024 * 1024
 MOST_DESCRIBED_BYTES = 16 * 1024 * 1024
 
 
 class DirectorySource:
-    """`root/name.csv` (or .parquet, .tsv, .jsonl, .ndjson); a file `name.json` beside it may say {"target_column": …}.
+    """Reads `root/name.csv` (or .parquet, .tsv, .jsonl, .ndjson); `name.json` beside it may hold {"target_column": …}.
 
-    A dataset that `add` has stored is one Parquet file that holds its target too, so that it is replaced in one step.
-    Before that, what it replaces is written to `root/versions/name.vN.parquet`.
+    `add` stores a dataset as one Parquet file that also holds its target, so that one rename replaces both.  Before
+    that it writes the replaced version to `root/versions/name.vN.parquet`.
     """
 
     def __init__(self, root: Path, max_bytes: int | None = None, read: Read = reading.read) -> None:
@@ -73,7 +73,7 @@ class DirectorySource:
             with about(name):
                 fetched = self._copy(name, file, revision, sink)
             with _disk():
-                if _revision(file) == revision:  # else it was replaced, maybe by another version, while we read
+                if _revision(file) == revision:  # else the file was replaced, perhaps by another version, while we read
                     return fetched
         raise RejectedError(f"dataset {name!r}: its file {file.name} is being written; send the request later")
 
@@ -99,7 +99,7 @@ class DirectorySource:
     def versions(self, name: str) -> Sequence[DatasetVersion]:
         with _disk():
             file, version = self._file(name), version_of(name)
-            if version and file.parent != self._root:  # it is one itself
+            if version and file.parent != self._root:  # the name is that of a version
                 return [described(version[1], _described(file), current=True)]
             return self._versions(name)
 
@@ -146,7 +146,7 @@ class DirectorySource:
         return self._root / VERSIONS / f"{version_name(name, number)}.parquet"
 
     def _versions(self, name: str) -> Sequence[DatasetVersion]:
-        """Oldest first; a file that somebody else has put in the place of ours is the next one."""
+        """Oldest first; a file that did not come from `add` counts as the next version."""
         kept = {}
         for file in (self._root / VERSIONS).glob("*.parquet"):
             base, number = version_of(file.stem) or ("", 0)
@@ -164,7 +164,7 @@ class DirectorySource:
             if "version" in own:
                 return described(own["version"], own, current=True)
             own = description(self._table(file), own.get("target_column"), UNKNOWN_ORIGIN, None)
-            if there := equal(kept, own):  # kept by an import that was killed before it replaced it
+            if there := equal(kept, own):  # left by an import that was killed before it replaced the current file
                 return replace(there, current=True)
         return described(
             next_number(file.stem, (one.number for one in kept), self._names().__contains__), own, current=True
@@ -175,14 +175,14 @@ class DirectorySource:
             if not one.current:
                 continue
             self._kept(name, one.number).parent.mkdir(exist_ok=True)
-            if one.fingerprint is None:  # what we cannot read is somebody's nevertheless
+            if one.fingerprint is None:  # keep a file that we cannot read: it belongs to somebody
                 file = self._file(name)
                 _replace(self._root / VERSIONS / f"{file.name}.unreadable", file.read_bytes())
             elif not self._kept(name, one.number).exists():
                 _replace(self._kept(name, one.number), self._content(self._file(name), one))
 
     def _content(self, file: Path, version: DatasetVersion) -> bytes:
-        """The Parquet file of a version; of a file that somebody else has put there one is made."""
+        """The Parquet file of a version; a file that did not come from `add` is converted."""
         if "version" in _described(file):
             return file.read_bytes()
         table = self._table(file)
@@ -202,12 +202,12 @@ class DirectorySource:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Imports of several processes go one after another."""
+        """Imports by several processes run one after another."""
         self._root.mkdir(parents=True, exist_ok=True)
         with (self._root / LOCK).open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             for folder in (self._root, self._root / VERSIONS):
-                for left in folder.glob(f".{'[0-9a-f]' * 32}"):  # by an import that was killed
+                for left in folder.glob(f".{'[0-9a-f]' * 32}"):  # left by an import that was killed
                     left.unlink()
             yield
 
@@ -218,7 +218,9 @@ class DirectorySource:
         raise unknown(name, self._names())
 
     def _files(self, name: str) -> Iterator[Path]:
-        """What the name means comes first: a file of this name, else the version of another one."""
+        """The files that a name may mean, the right one first: the file of this name, then a version of another
+        dataset.
+        """
         for suffix in SUFFIXES:
             if (file := self._root / f"{name}{suffix}").is_file():
                 yield file
@@ -242,7 +244,7 @@ class DirectorySource:
         )
 
     def _summary(self, name: str) -> DatasetSummary:
-        """What `add` has stored, else what a small file tells."""
+        """From the description that `add` stored, else by reading the file if it is small."""
         file = self._file(name)
         target = None
         with suppress(RejectedError), _disk():
@@ -270,7 +272,7 @@ def _revision(file: Path) -> str:
 
 
 def _described(file: Path) -> Mapping[str, Any]:
-    """What the file says about itself, if `add` wrote it, else what the one beside it says."""
+    """The description inside the file, if `add` wrote it, else that in the sidecar."""
     if file.suffix == ".parquet" and (own := _written_by_us(file)) is not None:
         return own
     sidecar = file.with_suffix(SIDECAR)
@@ -286,10 +288,10 @@ def _described(file: Path) -> Mapping[str, Any]:
 
 
 def _written_by_us(file: Path) -> Mapping[str, Any] | None:
-    """What `add` has put into the key-value metadata at the end of a Parquet file.
+    """The description that `add` put into the key-value metadata at the end of a Parquet file, or None.
 
-    It is looked for by its bytes, since this runs in the worker's own process, where nobody's Parquet is parsed: in
-    Thrift's compact protocol a text is 0x18, its length in groups of seven bits, and its characters.
+    It is searched for in the bytes, since the worker's own process must not parse a user's Parquet.  In Thrift's
+    compact protocol a text is 0x18, its length in groups of seven bits, and its characters.
     """
     with file.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
@@ -301,13 +303,13 @@ def _written_by_us(file: Path) -> Mapping[str, Any] | None:
         footer = stream.read(length)
     with suppress(orjson.JSONDecodeError):
         own = orjson.loads(_text(footer.rpartition(b"\x18" + bytes([len(METADATA)]) + METADATA + b"\x18")[2]))
-        if is_description(own):  # else somebody else has written it
+        if is_description(own):  # else the metadata is not ours
             return {**own, "target_column": own.get("target_column") or None}
     return None
 
 
 def _text(encoded: bytes) -> bytes:
-    """What a length and the characters after it stand for; whatever comes then is left."""
+    """Decode a length and the text after it; what follows is ignored."""
     characters = 0
     for place, byte in enumerate(encoded[:5]):
         characters |= (byte & 0x7F) << 7 * place
@@ -317,7 +319,7 @@ def _text(encoded: bytes) -> bytes:
 
 
 def _replace(file: Path, content: bytes) -> None:
-    """All of it or nothing, also if the power fails."""
+    """Replace the file atomically, also if the power fails."""
     incoming = file.with_name(f".{uuid4().hex}")
     try:
         with incoming.open("xb") as stream:

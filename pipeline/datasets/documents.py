@@ -23,14 +23,14 @@ CODEC: CodecOptions[Document] = CodecOptions(
     tzinfo=UTC,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
-"""How these documents are decoded: a date that no datetime holds is one field's fault."""
+"""How these documents are decoded: a date that no datetime holds only makes its own field wrong."""
 LISTED = CODEC.with_options(unicode_decode_error_handler="replace")
-"""For lists, which one document with text that is not UTF-8 does not stop."""
+"""For listing: text that is not UTF-8 in one document does not stop the list."""
 LONGEST_COLUMN = 1_000
 
 
 def checked(document: Mapping[str, Any]) -> Document:
-    """The document, of whose fields those that are read have the types they are to have; an empty target is none.
+    """The document, after checking the types of all fields that are read; an empty target becomes None.
 
     Raises RejectedError that names the dataset, the field and what it takes.
     """
@@ -46,7 +46,7 @@ def checked(document: Mapping[str, Any]) -> Document:
 
 
 def checked_or_none(document: Mapping[str, Any]) -> Document | None:
-    """For lists, which one bad document does not stop."""
+    """Like `checked`, but None for a bad document, so that it does not stop a list."""
     try:
         return checked(document)
     except RejectedError:
@@ -55,10 +55,10 @@ def checked_or_none(document: Mapping[str, Any]) -> Document | None:
 
 @contextmanager
 def readable(name: str, file_id: Any = None) -> Iterator[None]:
-    """Say as a RejectedError what MongoDB's driver or server raises about one dataset's file or rows.
+    """Turn errors of MongoDB's driver or server about one dataset's file or rows into RejectedError.
 
-    Without the error's own words where these quote the client, its hosts included.  What waiting heals, and what is
-    about credentials, passes.
+    Texts that would show hosts of the client are left out.  Errors that pass with time and errors about credentials are
+    not caught.
     """
     try:
         yield

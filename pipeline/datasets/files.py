@@ -1,4 +1,4 @@
-"""Files of rows (CSV, Parquet, JSON lines) as tables."""
+"""Reads files of rows (CSV, Parquet, JSON lines) as tables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pipeline.datasets.tables import Column, check_column_count
 from pipeline.errors import RejectedError, said_by
 
 BOM = b"\xef\xbb\xbf"
-"""What programs of Windows put before UTF-8."""
+"""Windows programs write it before UTF-8."""
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 DELIMITERS = (",", ";", "\t", "|")
-MISSING = [  # what pandas reads as missing
+MISSING = [  # the values that pandas reads as missing
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 ]
@@ -35,21 +35,21 @@ OTHERS = {
 }
 PART_BYTES = 1024 * 1024
 BLOCK_BYTES = 8 * 1024 * 1024
-"""Of CSV, read at a time: a row has to fit into one."""
+"""CSV is read in blocks of this size; a row must fit into one."""
 QUOTED_TEXT = 80
 JSON_BATCH_ROWS = 5_000
 
 Content = bytes | Path
-"""Of a file: in memory, or still on disk, where it may be larger than the memory."""
+"""A file's content in memory, or its path where it may not fit into memory."""
 Keys = TypeVar("Keys", bound=Mapping[str, Any])
 
 
 def read_table(content: Content, file_name: str, max_bytes: int | None = None) -> pa.Table:
-    """The rows of a file with the types that it has; its kind is told by its first bytes, then by its name.
+    """The rows of a file with its own types; the first bytes, then the name, tell the format.
 
-    CSV has a header line, is UTF-8, and is separated by the comma, semicolon, tab or bar that the header has most of;
-    the types of its columns are found from all their values.  Raises RejectedError that says where the file is
-    wrong, and if its rows would take more than max_bytes.
+    CSV needs a header line and UTF-8.  Its delimiter is the comma, semicolon, tab or bar that occurs most in the
+    header.  Column types are inferred from all values.  Raises RejectedError that says where the file is wrong, or if
+    its rows would take more than max_bytes.
     """
     with _opened(content) as file:
         beginning = next((part for part in _parts(file) if not part.isspace()), b"").lstrip().removeprefix(BOM)
@@ -70,21 +70,21 @@ def read_table(content: Content, file_name: str, max_bytes: int | None = None) -
 
 
 def parquet_of(table: pa.Table) -> bytes:
-    """The table as a Parquet file, which reads back as the same table."""
+    """The table as a Parquet file; reading it gives the same table."""
     file = BytesIO()
     pq.write_table(table, file, compression="zstd")
     return file.getvalue()
 
 
 def csv_of(table: pa.Table) -> bytes:
-    """The table as CSV in UTF-8.  Raises ArrowInvalid for tensors, which CSV has no place for."""
+    """The table as CSV in UTF-8.  Raises ArrowInvalid for tensors, which CSV cannot hold."""
     file = BytesIO()
     csv.write_csv(table, file)
     return file.getvalue()
 
 
 def json_lines_of(table: pa.Table) -> bytes:
-    """The table as one JSON object a line."""
+    """The table as JSON lines, one object per row."""
     batches = (batch.to_pylist() for batch in table.to_batches(max_chunksize=JSON_BATCH_ROWS))
     return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for rows in batches for row in rows)
 
@@ -103,7 +103,7 @@ def _mapped(content: Content) -> Any:
 
 
 def _parquet(content: Content, max_bytes: int | None) -> pa.Table:
-    """Batch by batch, for a few bytes of Parquet may hold any number of equal values."""
+    """Reads batch by batch, since a few bytes of Parquet may hold any number of equal values."""
     try:
         with _mapped(content) as source:
             file = pq.ParquetFile(source)
@@ -118,7 +118,7 @@ def _parquet(content: Content, max_bytes: int | None) -> pa.Table:
                     raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
             return pa.Table.from_batches(batches, file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the machine's, not Arrow's about the data
+        if isinstance(error, OSError) and error.errno is not None:  # the machine's error, not Arrow's about the data
             raise
         raise RejectedError(f"the Parquet file cannot be read: {said_by(error)}") from error
 
@@ -178,7 +178,7 @@ def _csv(content: Content) -> pa.Table:
 
 
 def _header(content: Content) -> str:
-    """The first line that is not blank, as much as can be one."""
+    """The first line that is not blank, at most BLOCK_BYTES of it."""
     with _opened(content) as file:
         line = b" "
         while line.isspace():
@@ -192,7 +192,7 @@ def _has_quotes(content: Content) -> bool:
 
 
 def _named(table: pa.Table, names: list[str]) -> pa.Table:
-    """Names without blanks around them, and a name for each column; a first, unnamed count of the rows is no column."""
+    """Strip the column names and name unnamed columns; drop an unnamed first column that only counts the rows."""
     if not names[0] and len(names) > 1 and _is_count(table.column(0)):
         table, names = table.remove_column(0), names[1:]
     return table.rename_columns([name or f"column_{n}" for n, name in enumerate(names, 1)])
@@ -203,7 +203,7 @@ def _is_count(column: Column) -> bool:
 
 
 def _bad_line(content: Content, delimiter: str, *, quoted: bool) -> RejectedError | None:
-    """What is wrong with the first row that has too many or too few values; only one thread counts rows."""
+    """The error about the first row with too many or too few values.  One thread, since only then rows have numbers."""
     bad: list[csv.InvalidRow] = []
 
     def note(row: csv.InvalidRow) -> Literal["skip", "error"]:
@@ -223,7 +223,7 @@ def _bad_line(content: Content, delimiter: str, *, quoted: bool) -> RejectedErro
 
 
 def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
-    """Arrow's words are for programmers where a row is longer than a block, or the only one."""
+    """Explain a row longer than a block, or a file with only a header; Arrow's own messages for these are unclear."""
     rows, longest = 0, 0
     for size in _row_sizes(content):
         rows, longest = rows + 1, max(longest, size)
@@ -237,7 +237,7 @@ def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
 
 
 def _row_sizes(content: Content) -> Iterator[int]:
-    """The bytes of each row, blank lines left out; a line end within quotation marks is of the row."""
+    """The bytes of each row without blank lines; a line end inside quotation marks belongs to the row."""
     with _opened(content) as file:
         size, quoted = 0, False
         for line in (part for whole in file for part in whole.splitlines(keepends=True)):
@@ -257,7 +257,9 @@ def _no_text() -> RejectedError:
 
 
 def _no_utf8(content: Content) -> RejectedError | None:
-    """Which line is no UTF-8.  Found out first: Arrow prints what it cannot decode of a bad line."""
+    """The error about the first line that is not UTF-8.  Runs first, since Arrow prints undecodable bytes of a bad
+    line.
+    """
     with _opened(content) as file:
         for number, line in enumerate(file, 1):
             try:

@@ -1,4 +1,4 @@
-"""Dates in tables: microseconds in UTC, from the year 1 to 9999, so that a date which stands for "open" is one."""
+"""Reads dates as microseconds in UTC from year 1 to 9999, so that placeholder dates such as 9999-12-31 work."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pipeline.errors import RejectedError
 
 MOMENT = pa.timestamp("us")  # naive, UTC
 FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""Microseconds since 1970 of the first moment of the year 1 and of the last of 9999: what a datetime can hold."""
+"""The range of a Python datetime in microseconds since 1970: the first moment of year 1 and the last of 9999."""
 
 
 def moments(name: str, column: Any) -> Any:
-    """A column of dates or timestamps as MOMENT; what is finer than a microsecond is cut.
+    """A column of dates or timestamps as MOMENT; digits below a microsecond are cut off.
 
-    Raises RejectedError, naming the column, for a date of another year.
+    Raises RejectedError, naming the column, for a date outside the years 1 to 9999.
     """
     zone = getattr(column.type, "tz", None)
     try:
         if getattr(column.type, "unit", "") == "ns":
             column = column.cast(pa.timestamp("us", zone), safe=False)
         column = column.cast(pa.timestamp("us", zone)).cast(MOMENT)
-    except pa.ArrowInvalid as error:  # beyond what 64 bits hold
+    except pa.ArrowInvalid as error:  # beyond 64 bits
         raise no_date(name) from error
     ends: Any = pc.min_max(column.cast(pa.int64())).as_py()
     if ends["min"] is not None and (ends["min"] < FIRST_US or ends["max"] > LAST_US):
@@ -40,8 +40,10 @@ def no_date(name: str) -> RejectedError:
 
 
 def with_all_dates(table: pa.Table) -> pa.Table:
-    """A table that Arrow has read from CSV, with those columns as dates too that it took for text: it reads fractions
-    of a second as nanoseconds, which end in the year 2262."""
+    """Turn text columns of a CSV table into dates where all their values are dates.
+
+    Arrow leaves dates with fractions of a second beyond the year 2262 as text, since it reads them as nanoseconds.
+    """
     for place, name in enumerate(table.column_names):
         column = table.column(place)
         if pa.types.is_string(column.type) and (read := _as_moments(column)) is not None:
@@ -51,7 +53,7 @@ def with_all_dates(table: pa.Table) -> pa.Table:
 
 def _as_moments(column: Any) -> Any | None:
     first = column.drop_null().slice(0, 1).to_pylist()
-    if not first or not first[0][:4].isdecimal():  # as nearly all text, at no cost
+    if not first or not first[0][:4].isdecimal():  # a cheap check that rules out nearly all text
         return None
     for kind in (MOMENT, pa.timestamp("us", "UTC")):
         try:

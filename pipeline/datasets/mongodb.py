@@ -54,20 +54,22 @@ OWN_COLLECTIONS = frozenset(
 )
 UPLOAD_TIMEOUT_S = 120.0
 ROWS_TIMEOUT_S = 120.0
-"""For all that the server does to read a collection or compute a view, and for the answer with one batch."""
+"""Limits how long the server may take to read a collection or compute a view, and to answer with one batch."""
 PROFILED_BYTES = 1024 * 1024
 PROFILED_ROWS = 5_000
 NEWEST = [("_id", pymongo.DESCENDING)]
 
 
 class MongoSource:
-    """Collection `datasets` with documents {name, file_id, target_column, …}, files in the GridFS bucket `fs`.
+    """Reads collection `datasets` with documents {name, file_id, target_column, …}; files are in the GridFS bucket
+    `fs`.
 
-    A name without such a document, or whose document has no file_id, is a collection of that name: its documents in
-    the order of their `_id`, which is no column.  Our own collections are no datasets.
+    A name without such a document, or whose document has no file_id, means the collection of that name: its documents
+    in the order of `_id`, which is not a column.  Our own collections are not datasets.
 
-    A document also lists the `versions` that its name has had, each with a file of its own; `version` is the number of
-    the one whose fields the document has.  So a file comes first, and one write makes it current and keeps the others.
+    A document also lists the `versions` of its name, each with its own file; `version` is the number of the current
+    one, whose fields the document repeats.  A file is stored first; then one write makes it current and keeps the
+    others.
     """
 
     def __init__(
@@ -125,7 +127,7 @@ class MongoSource:
         with about(name):
             table = canonical(table)
             check_target(table, target_column)
-        self._ensure_index()  # at once, whatever the size of what follows, if nobody answers
+        self._ensure_index()  # fails at once if the server is away, before the upload
         new = description(table, target_column, origin, now())
         if there := equal(self._versions(self._whole(name)), new):
             return Added(self._make_current(name, there.number), is_new=False)
@@ -148,7 +150,7 @@ class MongoSource:
     def versions(self, name: str) -> Sequence[DatasetVersion]:
         if (document := self._whole(name)) is not None:
             return self._versions(document)
-        if (version := self._document(name)) is not None:  # it is one itself
+        if (version := self._document(name)) is not None:  # the name is that of a version
             return [self._version(version, current=True)]
         self._check_collection(name)
         return []
@@ -177,7 +179,7 @@ class MongoSource:
         return [described(one["version"], one, current=False) for one in gone]
 
     def _document(self, name: str) -> Document | None:
-        """What is to be read under a name: its document, without the list of versions, or the version that it names."""
+        """The document to read for a name: its own, without the list of versions, or that of the version it names."""
         check_name(name)
         document = self._found(name, {"versions": False})
         if document is None and (version := version_of(name)) is not None and not self._is_collection(name):
@@ -198,7 +200,7 @@ class MongoSource:
         return self._documents.find_one({"name": name}, {"_id": 1}) is not None
 
     def _entries(self, document: Document | None) -> builtins.list[Document]:
-        """The versions, oldest first; a file that somebody else has put in the place of ours is the next one."""
+        """The versions, oldest first; a file that did not come from `add` counts as the next version."""
         if document is None:
             return []
         entries = list(document.get("versions") or ())
@@ -218,7 +220,9 @@ class MongoSource:
         return described(entry["version"], self._filled(entry), current=current)
 
     def _filled(self, entry: Document) -> Document:
-        """With a description, also of a file that somebody else has put there, if it can be read."""
+        """The entry with a description; for a file that did not come from `add` it is made by reading the file, if
+        possible.
+        """
         if "fingerprint" not in entry:
             with suppress(RejectedError, NoFile, CorruptGridFile):
                 loaded = self._loaded(lambda sink: self._fetch_file("", entry, sink))
@@ -238,7 +242,7 @@ class MongoSource:
         return self._version(self._change(name, pointed), current=True)
 
     def _change(self, name: str, change: Callable[[Document | None], Document]) -> Document:
-        """Replace a name's document by what `change` makes of it, in one step; again if it has changed meanwhile."""
+        """Replace a name's document by `change(document)` atomically; repeat if the document changed meanwhile."""
         while True:
             before = self._whole(name)
             after = change(before)
@@ -258,7 +262,7 @@ class MongoSource:
                 self._files.delete(file_id)
 
     def _ensure_index(self) -> None:
-        with suppress(OperationFailure):  # documents that were there before us may share a name: the newest counts
+        with suppress(OperationFailure):  # older documents may share a name; then the newest counts
             self._documents.create_index("name", unique=True)
 
     def _loaded(self, fetch: Callable[[Sink], Fetched]) -> Loaded:
@@ -273,7 +277,7 @@ class MongoSource:
         return Fetched(name, sink.path, file_name, document.get("target_column"), _revision(document))
 
     def _open(self, file_id: Any) -> GridOut:
-        """The file; an id may also be written as text."""
+        """Open the file; its id may be stored as text."""
         try:
             return self._files.open_download_stream(file_id)
         except NoFile:
@@ -290,16 +294,16 @@ class MongoSource:
             _check_took(name, error)
             if not error.timeout:
                 raise
-        try:  # MongoDB may have changed its primary meanwhile
+        try:  # the primary may have changed
             return self._fetch_rows(name, document, sink)
         except PyMongoError as again:
             _check_took(name, again)
-            if again.timeout and not self._is_stored(name):  # which asks MongoDB, so it is not away
+            if again.timeout and not self._is_stored(name):  # this query answered, so MongoDB is reachable
                 raise _too_slow(name) from again
             raise
 
     def _fetch_rows(self, name: str, document: Document | None, sink: Sink) -> Fetched:
-        """As the server sends them: nothing of them becomes an object here."""
+        """Fetch the raw batches as the server sends them; no document is decoded in this process."""
         target, digest = (document or {}).get("target_column"), hashlib.sha256()
         batches: Any = self._database[name].find_raw_batches({}, {"_id": 0}, batch_size=BATCH_ROWS)
         sink.begin()
@@ -317,7 +321,7 @@ class MongoSource:
 
     @contextmanager
     def _readable_rows(self, name: str) -> Iterator[None]:
-        """For lists, which no view that computes for long stops."""
+        """Like `readable`, but a view that takes too long raises RejectedError, so that it does not stop a list."""
         with readable(name):
             try:
                 yield
@@ -327,7 +331,7 @@ class MongoSource:
                 raise _too_slow(name) from error
 
     def _is_stored(self, name: str) -> bool:
-        """Whether its rows lie in MongoDB in the order of their `_id`; those of views and time series do not."""
+        """Whether MongoDB stores the rows in the order of `_id`; it does not for views and time series."""
         return any(found["type"] == "collection" for found in self._database.list_collections(filter={"name": name}))
 
     def _check_collection(self, name: str) -> None:
@@ -349,7 +353,7 @@ class MongoSource:
         return is_collection_name(collection) and not taken
 
     def _of_document(self, document: Document) -> DatasetSummary:
-        """What `add` has stored, else what a small file tells."""
+        """From the description that `add` stored, else by reading the file if it is small."""
         name, known = document["name"], checked_or_none(document)
         if known is None:
             return DatasetSummary(name, None, None, None, None, "mongodb")
@@ -381,7 +385,7 @@ class MongoSource:
 
 
 def _revision(document: Document) -> str:
-    """Of all fields: a file is never changed under its id."""
+    """A hash of all fields; that is enough, since a file never changes under its id."""
     return hashlib.sha256(bson.encode(document)).hexdigest()
 
 
@@ -390,7 +394,7 @@ def _summary(name: str, loaded: Loaded) -> DatasetSummary:
 
 
 def _check_took(name: str, error: PyMongoError) -> None:
-    """Raises RejectedError where the server itself says so; the driver's own time-outs have no code name."""
+    """Raises RejectedError if the server reports the time-out; the driver's own time-outs have no code name."""
     details = error.details if isinstance(error, OperationFailure) else None
     if (details or {}).get("codeName") == "MaxTimeMSExpired":
         raise _too_slow(name) from error
@@ -405,7 +409,7 @@ def _too_slow(name: str) -> RejectedError:
 
 @contextmanager
 def _described_rightly() -> Iterator[None]:
-    """What GridFS keeps of a file is written by whoever has stored it."""
+    """Turns errors from wrong GridFS metadata, which whoever stored the file has written, into RejectedError."""
     try:
         yield
     except (TypeError, ValueError, ArithmeticError, AttributeError, KeyError, BSONError) as error:

@@ -1,4 +1,4 @@
-"""Names of datasets: which are allowed, and suggestions for one that does not exist."""
+"""Checks names of datasets, and suggests similar ones for a name that does not exist."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ VERSION = re.compile(r"(.+)\.v([1-9]\d{0,8})")
 
 
 def check_name(name: str) -> None:
-    """Raises RejectedError for what cannot be the name of a dataset."""
+    """Raises RejectedError if this cannot be the name of a dataset."""
     if not NAME.fullmatch(name):
         raise RejectedError(f"dataset {name[:200]!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 . _ -")
 
 
 def check_free(name: str) -> None:
-    """Raises RejectedError for what cannot be the name of a new dataset, or of one with versions."""
+    """Raises RejectedError if this cannot be the name of a new dataset, or of one with versions."""
     check_name(name)
     if name in BUILTINS:
         raise RejectedError(f"dataset {name!r} is built in; give yours another name")
@@ -31,19 +31,18 @@ def check_free(name: str) -> None:
 
 
 def is_collection_name(name: str) -> bool:
-    """Whether a name that `check_name` takes can be that of a collection of rows: MongoDB refuses others, or has them
-    for itself."""
+    """Whether a collection may have this name, which `check_name` accepts; MongoDB refuses or reserves some."""
     return not (name.startswith((".", "system.")) or name.endswith(".") or ".." in name)
 
 
 def version_of(name: str) -> tuple[str, int] | None:
-    """The dataset and the number that `NAME.vN` names; a dataset that has such a name by itself comes first."""
+    """The dataset and number in `NAME.vN`, or None.  A dataset that itself has such a name takes precedence."""
     match = VERSION.fullmatch(name)
     return (match[1], int(match[2])) if match else None
 
 
 def version_name(name: str, number: int) -> str:
-    """What a request calls this version of a dataset, whichever is current."""
+    """The name by which a request asks for this version, current or not."""
     return f"{name}.v{number}"
 
 
@@ -57,7 +56,7 @@ def not_versioned(name: str) -> RejectedError:
 
 
 def unknown(name: str, known: Iterable[str]) -> RejectedError:
-    """There is no such dataset: names the near ones, or all if they are few."""
+    """The error for an unknown dataset: names similar ones, or else the first SHOWN."""
     names = sorted({*known, *BUILTINS})
     near = get_close_matches(name, names, n=3, cutoff=0.6)
     if near:

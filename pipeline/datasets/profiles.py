@@ -1,4 +1,4 @@
-"""What the columns of a table hold: types, gaps, distinct values, the most frequent ones."""
+"""Describes the columns of a table: types, missing and distinct values, ranges, most frequent values."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from pipeline.datasets.tables import MAX_CLASSES, TEXT, Column
 
 MOST_FREQUENT = 3
 FEW = 10
-"""Integers with so few distinct values are told by how often each comes, as words are."""
+"""An integer column with at most this many distinct values is described by its frequent values, as text is."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnProfile:
-    """What one column of a canonical table holds.
+    """Describes one column of a canonical table.
 
     Attributes:
-        shape: of one row's value in a column of tensors, else None.
-        missing, distinct: rows; missing values are not counted among the distinct, and tensors not at all.
-        low, middle, high: the least, the median and the greatest number or date; None for other columns.
-        frequent: the values that come most often, with how many times; none where each comes once.
+        shape: the shape of one row's value in a tensor column, else None.
+        missing: the number of rows without a value.
+        distinct: the number of distinct values, missing ones not counted; None for tensors.
+        low, middle, high: minimum, median and maximum of numbers or dates; None for other columns.
+        frequent: the most frequent values with their counts, values that occur once left out.
     """
 
     name: str
@@ -40,12 +41,12 @@ class ColumnProfile:
 
 
 def profile_columns(table: pa.Table) -> Sequence[ColumnProfile]:
-    """Of a canonical table; the columns in their order."""
+    """The profiles of a canonical table's columns, in their order."""
     return [_profile(name, table.column(name)) for name in table.column_names]
 
 
 def task_of(column: Column) -> str | None:
-    """What a model of this target would do: classification or regression; None where it can be no target."""
+    """The task of a model with this target: classification or regression; None if it cannot be a target."""
     kind = column.type
     if pa.types.is_floating(kind):
         return "regression"

@@ -1,7 +1,7 @@
-"""Reads a dataset: from stored bytes to an Arrow file of its rows in canonical form.
+"""Parses the stored bytes of a dataset and writes its rows to an Arrow file in canonical form.
 
-This is where other people's bytes are parsed.  It may crash, hang or take all memory, so workers and commands have it
-done in a process of its own.
+The bytes are a user's.  Parsing them may crash, hang or take all memory, so workers and commands do it in another
+process.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from pipeline.errors import RejectedError, said_by
 log = logging.getLogger(__name__)
 
 VERSION = 4
-"""Of what is made of the same bytes: a higher one, and everything in caches is read again."""
+"""Raise it when the same bytes are to give another result: caches then read everything again."""
 LARGEST_DOCUMENT_BYTES = 17 * 2**20
-"""MongoDB keeps none above 16 MiB."""
+"""MongoDB stores no document above 16 MiB."""
 SHOWN_NAME = 80
 SHOWN_WHY = 300
 
 
 def read(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandoned | None = None) -> Content:
-    """Read in this process; see `pipeline.datasets.Read`.  What `abandoned` says is not looked at.
+    """Read in this process, see `pipeline.datasets.Read`; `abandoned` is ignored.
 
-    Raises MemoryError where the memory does not suffice.
+    Raises MemoryError if memory does not suffice.
     """
     with about(fetched.name), _only_rejections(shown(fetched)):
         columns, names = _columns(fetched, max_bytes)
@@ -57,12 +57,11 @@ def load(fetch: Callable[[Sink], Fetched], read: Read, max_bytes: int | None) ->
     with TemporaryDirectory(prefix="tensorfleet-") as folder:
         with Sink(Path(folder, "fetched"), max_bytes) as sink:
             fetched = fetch(sink)
-        table = table_from(fetched, read, max_bytes)
-        return Loaded(table, fetched.target_column or last_target(table), fetched.revision)
+        return Loaded(table_from(fetched, read, max_bytes), fetched.target_column, fetched.revision)
 
 
 def table_from(fetched: Fetched, read: Read, max_bytes: int | None) -> pa.Table:
-    """The rows of fetched bytes; they are mapped from a file that is gone when the table is."""
+    """The rows of fetched bytes, mapped from a file whose folder is already deleted."""
     with TemporaryDirectory(prefix="tensorfleet-") as folder:
         into = Path(folder, "rows.arrow")
         read(fetched, into, max_bytes)
@@ -71,7 +70,7 @@ def table_from(fetched: Fetched, read: Read, max_bytes: int | None) -> pa.Table:
 
 
 def shown(fetched: Fetched) -> str:
-    """What people know the bytes by, with the figure."""
+    """Names the bytes in a message, with their size."""
     size = f"({fetched.path.stat().st_size:,} bytes)"
     if fetched.file_name is None:
         return f"its collection {size}"
@@ -105,24 +104,24 @@ def _documents(file: BinaryIO) -> Iterator[bytes]:
 
 @contextmanager
 def _only_rejections(what: str, where: Callable[[], str] = str) -> Iterator[None]:
-    """Whatever else reading raises is a bug, or a file as odd as nobody thought of: it ends this dataset alone."""
+    """Turns every other exception into a RejectedError: be it a bug or an odd file, it fails only this dataset."""
     try:
         yield
     except RejectedError as error:
-        if isinstance(error.__cause__, MemoryError):  # Arrow's, which is one of its errors about data too
+        if isinstance(error.__cause__, MemoryError):  # Arrow's MemoryError is one of its errors about data too
             raise error.__cause__ from None
         raise
     except MemoryError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not Arrow's about the data
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's error, not Arrow's about the data
             raise
         log.warning("a dataset cannot be read", exc_info=True)
         raise RejectedError(f"{what} cannot be read{where()}: {_why(error)}") from error
 
 
 def _why(error: Exception) -> str:
-    """In the words of the library where they are about the data."""
+    """The library's message if it is about the data, else a general one."""
     if isinstance(error, pa.ArrowException | BSONError | OverflowError | OSError):
         return said_by(error).partition(" (Consider Using CodecOptions")[0][:SHOWN_WHY]
     if isinstance(error, RecursionError):
@@ -136,13 +135,13 @@ def _guilty_column(table: pa.Table) -> str:
             canonical(table.select([name]))
         except RejectedError:
             pass
-        except Exception:  # noqa: BLE001 - whatever it is, it is the same as before
+        except Exception:  # noqa: BLE001 - the same error as before
             return f" in column {name!r}"
     return ""
 
 
 def _each_whole(columns: list[Any]) -> Iterable[Any]:
-    """Each column in one piece; the one before is let go of, so that there are never two copies of all."""
+    """Each column as one chunk; each is released before the next, so that no two copies of the table exist."""
     columns.reverse()
     while columns:
         column = columns.pop()

@@ -1,4 +1,4 @@
-"""Rows that come as dictionaries (MongoDB documents, lines of JSON) as a table, batch by batch."""
+"""Turns rows that come as dictionaries (MongoDB documents, lines of JSON) into a table, batch by batch."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
     unicode_decode_error_handler="surrogateescape",
 )
-"""How documents are decoded: what cannot be read becomes a value that `table_of` rejects by the name of its column."""
+"""Decodes documents so that an unreadable value becomes one that `table_of` rejects with its column's name."""
 
 Row = Mapping[str, Any]
 
 
 def decoded(batches: Iterable[bytes]) -> Iterator[Row]:
-    """The documents of raw BSON, any number of them in each batch, as `table_of` takes them.
+    """The documents of raw BSON, as `table_of` takes them; a batch holds any number of documents.
 
-    Raises RejectedError with the number of the document that is none.
+    Raises RejectedError with the number of the document that cannot be decoded.
     """
     number = 0
     for batch in batches:
@@ -57,13 +57,12 @@ def decoded(batches: Iterable[bytes]) -> Iterator[Row]:
 
 
 def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
-    """All rows; columns in the order in which they first appear, missing where a row has none.
+    """All rows as a table.  Columns are in order of first appearance; a row without a column has a missing value.
 
-    A column of integers, floats and decimals is float64, in which what is infinite or no number is missing among the
-    decimals; one of different kinds of value is text, the same text however the rows fall into batches (but for
-    integers beyond 2^53 among floats, which are rounded); lists of numbers stay lists.
-    Raises RejectedError, naming the column, for other nested values, bytes, and what MongoDB has beside data, and if
-    the table grows beyond max_bytes.
+    A column of integers, floats and decimals becomes float64; decimals that are infinite or NaN become missing.  A
+    column of different kinds of value becomes text, the same however the rows fall into batches (except that integers
+    beyond 2^53 among floats are rounded).  Lists of numbers stay lists.  Raises RejectedError, naming the column, for
+    other nested values, bytes, and MongoDB types that are not data; also if the table grows beyond max_bytes.
     """
     batches: list[_Batch] = []
     size = 0
@@ -119,7 +118,7 @@ def _flat(name: str, values: Sequence[Any], found: set[type]) -> Chunk:
         return pa.array([_moment(value) for value in values], MOMENT)
     if kind == pa.int64() and any(value is not None and not -(2**63) <= value < 2**63 for value in values):
         kind = pa.float64()
-    if kind == pa.float64() and found - {float, type(None)}:  # Arrow refuses integers that a float rounds
+    if kind == pa.float64() and found - {float, type(None)}:  # Arrow refuses integers that a float would round
         return pa.array([_number(value) for value in values], kind)
     return pa.array(values, kind)
 
@@ -175,11 +174,11 @@ def _kind_of(name: str, each: type) -> pa.DataType:
 
 
 _KINDS: Sequence[tuple[Any, pa.DataType | None]] = (
-    (bool, pa.bool_()),  # before int, which it is too
+    (bool, pa.bool_()),  # before int, its base class
     (int, pa.int64()),
     ((float, Decimal, Decimal128), pa.float64()),
     ((datetime, Timestamp), MOMENT),
-    (Code, None),  # before str, which it is too
+    (Code, None),  # before str, its base class
     ((str, UUID, ObjectId, date, Binary), TEXT),  # a Binary may be a UUID
 )
 
@@ -207,7 +206,7 @@ def _as_text(name: str, chunk: Chunk) -> Chunk:
 
 
 def _joined_lists(name: str, chunks: Sequence[Chunk]) -> Column:
-    """As deep and as wide as the widest of the batches: one may have had nothing but integers, or empty lists."""
+    """Use the deepest and widest type of all batches: one batch may hold only integers, or empty lists."""
     joined: Any = pa.null()
     try:
         for chunk in chunks:
@@ -232,7 +231,7 @@ def _moment(value: datetime | Timestamp | None) -> datetime | None:
 
 
 def _number(value: Any) -> float | None:
-    """None for a decimal that is no number or infinite, and for what a float cannot hold."""
+    """The number as a float; None for decimals that are infinite or NaN, and for numbers too large for a float."""
     if value is None or isinstance(value, float):
         return value
     if isinstance(value, Decimal128):
@@ -247,7 +246,7 @@ def _number(value: Any) -> float | None:
 
 
 def _text(name: str, value: Any) -> str | None:
-    """As JSON would write it; a whole float like an integer, for that is what it may have been."""
+    """The value as JSON text; a whole float is written like an integer, since it may have been one."""
     if isinstance(value, Decimal | Decimal128):
         value = _number(value)
     if value is None or isinstance(value, str):

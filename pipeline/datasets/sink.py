@@ -1,4 +1,4 @@
-"""The file that a source writes a dataset's bytes to, up to a size, as long as somebody wants them."""
+"""A file that a source writes a dataset's bytes to, with a size limit and a check whether it is still needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.errors import RejectedError
 
 
 class Sink:
-    """A file that is open for one fetch, and closed before anybody reads it."""
+    """A file that is open during one fetch; it is closed before it is read."""
 
     def __init__(self, path: Path, max_bytes: int | None, abandoned: Abandoned | None = None) -> None:
         self.path = path
@@ -29,9 +29,9 @@ class Sink:
         self._file.close()
 
     def begin(self, size_bytes: int | None = None) -> None:
-        """What was written so far does not count; what comes next has this size, as far as is known.
+        """Discard what was written so far; `size_bytes` is the size of what comes next, if known.
 
-        Raises RejectedError if it is too large.
+        Raises RejectedError if that is too large.
         """
         self._file.seek(0)
         self._file.truncate()
@@ -40,7 +40,9 @@ class Sink:
             self._check(size_bytes, f"its file of {size_bytes:,} bytes is larger than")
 
     def write(self, part: bytes) -> None:
-        """Raises RejectedError if it becomes too large, LoadAbandoned, and OSError if the disk is full."""
+        """Raises RejectedError if the file gets too large, LoadAbandoned if it is not needed, OSError if the disk is
+        full.
+        """
         if self._abandoned is not None and self._abandoned.is_set():
             raise LoadAbandoned
         self.size_bytes += len(part)

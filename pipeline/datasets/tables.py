@@ -1,4 +1,4 @@
-"""The canonical form of tables: as they are fingerprinted, cached and trained on."""
+"""The canonical form of tables, in which they are fingerprinted, cached and trained on."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ import pyarrow.compute as pc
 from pipeline.datasets.moments import moments
 from pipeline.errors import RejectedError, said_by
 
-Column: TypeAlias = Any  # a ChunkedArray, and an Array: the stubs of pyarrow know fewer calls than it has
+Column: TypeAlias = Any  # a ChunkedArray or an Array; pyarrow's stubs lack some of their methods
 Chunk: TypeAlias = Any
-TEXT = pa.large_string()  # what pandas keeps text in, so it is mapped without a copy; has no limit of 2 GiB
+TEXT = pa.large_string()  # pandas stores text this way, so it is mapped without a copy; it has no limit of 2 GiB
 UUID_BYTES = 16
-"""Of values of one length: taken for UUIDs, as which Parquet stores them too."""
+"""Binary values of this length are taken for UUIDs; Parquet stores UUIDs like this."""
 MAX_CLASSES = 50
 MAX_SHOWN = 30
 MOST_NUMBERS = 16_384
-"""Of one tensor: an image of 128 x 128.  Each becomes a column, and the names of all go into an event of 900 kB."""
+"""Most numbers in one tensor, as in an image of 128 x 128.  Each becomes a column whose name must fit in a 900 kB
+event.
+"""
 MOST_COLUMNS = 20_000
-"""For the same reason, and a request's features name as many."""
+"""Most columns, for the same reason; a request's features may name them all."""
 MOST_DIMENSIONS = 16
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @contextmanager
 def about(name: str) -> Iterator[None]:
-    """Say in a RejectedError which dataset it is about."""
+    """Prefix a RejectedError with the dataset's name."""
     try:
         yield
     except RejectedError as error:
@@ -45,9 +47,9 @@ def about(name: str) -> Iterator[None]:
 def canonical(table: pa.Table) -> pa.Table:
     """The same rows with few types: bool, int64, float64, text, timestamp[us] in UTC, null, and tensors.
 
-    Dates become timestamps, decimals floats, UUIDs text, NaN a missing value, a column without any value `null`, and
-    lists of one length, also nested, fixed-size lists (tensors).  An index that pandas has written is no column.
-    Raises RejectedError, naming the column, for what is no feature (other nested values, bytes), and for a table
+    Dates become timestamps, decimals floats, UUIDs text, and NaN missing.  A column without any value becomes `null`.
+    Lists of one length, also nested ones, become fixed-size lists (tensors).  An index that pandas wrote is dropped.
+    Raises RejectedError, naming the column, for other nested values and for bytes that are not text; also for a table
     without rows.
     """
     names = [name for name in table.column_names if not PANDAS_INDEX.fullmatch(name)]
@@ -63,7 +65,7 @@ def canonical(table: pa.Table) -> pa.Table:
 
 
 def check_column_count(columns: int) -> None:
-    """Raises RejectedError if these are more columns than a dataset takes."""
+    """Raises RejectedError if a dataset may not have this many columns."""
     if columns > MOST_COLUMNS:
         raise RejectedError(
             f"it has {columns:,} columns or more; {MOST_COLUMNS:,} can be.  "
@@ -72,13 +74,13 @@ def check_column_count(columns: int) -> None:
 
 
 def check_target(table: pa.Table, target_column: str | None) -> None:
-    """Raises RejectedError, listing the columns, if there is no such column."""
+    """Raises RejectedError, listing the columns, if the target column does not exist."""
     if target_column is not None and target_column not in table.column_names:
         raise RejectedError(f"it has no column {target_column!r}; it has {', '.join(table.column_names[:MAX_SHOWN])}")
 
 
 def fingerprint(table: pa.Table) -> str:
-    """sha256, hexadecimal, of the names, types and values of a canonical table, however it is cut in chunks."""
+    """Hexadecimal sha256 of the names, types and values of a canonical table; chunking does not change it."""
     digest = hashlib.sha256(f"tensorfleet table 1, {table.num_rows} rows".encode())
     for name in table.column_names:
         column = table.column(name)
@@ -89,7 +91,7 @@ def fingerprint(table: pa.Table) -> str:
 
 
 def chunked(chunks: Sequence[Chunk], kind: Any) -> Column:
-    """The chunks, all of this type, as one column."""
+    """Join chunks of one type into a column."""
     return pa.chunked_array(chunks, type=kind)
 
 
@@ -103,12 +105,14 @@ class Profile:
     classes: Sequence[str] | None
 
 
-def profile(table: pa.Table, target_column: str) -> Profile:
-    return Profile(table.num_rows, table.num_columns, target_column, _classes(table, target_column))
+def profile(table: pa.Table, target_column: str | None) -> Profile:
+    """`target_column` is the dataset's own; without one it is `last_target`."""
+    target = target_column or last_target(table)
+    return Profile(table.num_rows, table.num_columns, target, _classes(table, target))
 
 
 def last_target(table: pa.Table) -> str:
-    """The column that is learned where nobody names one: the last, but for tensors, which are never a target."""
+    """The default target: the last column that is not a tensor, since a tensor is never a target."""
     names: Sequence[str] = table.column_names
     if not names:
         raise RejectedError("it has no columns")
@@ -173,7 +177,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _uuids(chunk: Chunk) -> Chunk:
-    """As the same UUIDs are read from a collection."""
+    """UUIDs as text, as they are read from a collection."""
     return pa.array([None if each is None else str(UUID(bytes=each)) for each in chunk.to_pylist()], TEXT)
 
 
@@ -190,13 +194,13 @@ def _tensor(name: str, column: Column) -> Column:
         shape.append(inner.list_size)
         inner = inner.value_type
     if not shape or not (pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)):
-        if shape and pa.types.is_null(inner):  # lists in which all is missing
-            return chunked([pa.nulls(len(column))], pa.null())
+        if shape and pa.types.is_null(inner):  # lists with only missing values; no column can hold lists of nothing
+            return column if 0 in shape else chunked([pa.nulls(len(column))], pa.null())
         raise RejectedError(
             f"column {name!r} holds values of type {column.type}; a column takes numbers, booleans, text, dates, "
             "or lists of numbers of one length.  Spread nested values over columns of their own"
         )
-    for length in reversed(shape):  # without the names that writers give to the parts
+    for length in reversed(shape):  # drop the names that writers give to list elements
         inner = pa.list_(inner, length)
     return column.cast(inner)
 
@@ -210,7 +214,7 @@ def _check_dimensions(name: str, kind: Any) -> None:
 
 
 def _fixed(name: str, column: Column) -> Any:
-    """The type with which lists of one length have that length."""
+    """The type of a list column with its lengths fixed.  Raises RejectedError if they differ."""
     kind = column.type
     part: Any
     if is_tensor(kind):
@@ -232,7 +236,7 @@ def _fixed(name: str, column: Column) -> Any:
 
 
 def _check_room(table: pa.Table) -> None:
-    """The numbers of a tensor become columns, and have names of their own."""
+    """Raises RejectedError if a tensor has too many numbers, or names that its numbers would get are taken."""
     names = set(table.column_names)
     for name in table.column_names:
         width, kind = 1, table.column(name).type
@@ -250,7 +254,7 @@ def _check_room(table: pa.Table) -> None:
 
 
 def _digests(column: Column) -> Iterator[bytes]:
-    """One digest for which values are missing, then those of the values, each fed chunk after chunk."""
+    """A digest of the mask of missing values, then digests of the values, each fed chunk by chunk."""
     if column.null_count:
         missing = hashlib.sha256()
         for chunk in column.chunks:
@@ -275,7 +279,7 @@ def _digests(column: Column) -> Iterator[bytes]:
 
 
 def _array(chunk: Chunk) -> memoryview:
-    """Values of fixed width, zero where there is none."""
+    """The values of a fixed-width column as bytes; missing values are zero."""
     if pa.types.is_timestamp(chunk.type):
         chunk = chunk.cast(pa.int64())
     if chunk.null_count:
@@ -284,7 +288,7 @@ def _array(chunk: Chunk) -> memoryview:
 
 
 def _characters(chunk: Chunk) -> memoryview:
-    """The UTF-8 of all values of a large_string array."""
+    """The UTF-8 bytes of all values of a large_string array."""
     _, offsets, characters = chunk.buffers()
     if characters is None:
         return memoryview(b"")

@@ -1,4 +1,4 @@
-"""Versions of a dataset, v1, v2, …: what is written down of each, and which of them an import finds there already."""
+"""Describes the versions v1, v2, … of a dataset, and tells whether an imported version exists already."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from pipeline.datasets import DatasetVersion, Origin
 from pipeline.datasets.names import version_name
-from pipeline.datasets.tables import fingerprint, last_target, profile
+from pipeline.datasets.tables import fingerprint, profile
 
 
 def description(table: pa.Table, target_column: str | None, origin: Origin, now: datetime | None) -> dict[str, Any]:
-    """What is kept beside the rows of a canonical table, so that nobody has to read them to list them."""
+    """The description that is stored beside a canonical table, so that listing it does not read the rows."""
     return {
         "target_column": target_column,
-        "profile": asdict(profile(table, target_column or last_target(table))),
+        "profile": asdict(profile(table, target_column)),
         "fingerprint": fingerprint(table),
         "imported_at": now,
         **asdict(origin),
@@ -26,7 +26,7 @@ def description(table: pa.Table, target_column: str | None, origin: Origin, now:
 
 
 def described(number: int, kept: Mapping[str, Any], *, current: bool) -> DatasetVersion:
-    """The version of which this is written down; of what somebody else has put there much may be missing."""
+    """A version from its stored description, in which fields may be missing if the file did not come from `add`."""
     at, known = kept.get("imported_at"), kept.get("profile") or {}
     return DatasetVersion(
         number=number,
@@ -41,7 +41,7 @@ def described(number: int, kept: Mapping[str, Any], *, current: bool) -> Dataset
 
 
 def is_description(kept: Any) -> bool:
-    """Whether this is a number with all that `description` gives, as JSON holds it; anybody may have written it."""
+    """Whether this JSON value has all fields of `description` and a version number; anybody may have written it."""
     return isinstance(kept, dict) and all(test(kept.get(field)) for field, test in _WRITTEN.items())
 
 
@@ -73,7 +73,7 @@ def _is_moment(value: Any) -> bool:
     try:
         moment = datetime.fromisoformat(value)
         return moment.tzinfo is not None and moment.astimezone(UTC) == moment
-    except (TypeError, ValueError, OverflowError):  # the last of a time in UTC that no calendar has
+    except (TypeError, ValueError, OverflowError):  # beyond the years of a datetime when converted to UTC
         return False
 
 
@@ -89,7 +89,7 @@ _WRITTEN: Mapping[str, Callable[[Any], bool]] = {
 
 
 def equal(versions: Iterable[DatasetVersion], wanted: Mapping[str, Any]) -> DatasetVersion | None:
-    """The version that has this description's content and target."""
+    """The version with this description's content and target, or None."""
     for one in versions:
         if (one.fingerprint, one.target_column) == (wanted["fingerprint"], wanted["target_column"]):
             return one
@@ -97,7 +97,7 @@ def equal(versions: Iterable[DatasetVersion], wanted: Mapping[str, Any]) -> Data
 
 
 def next_number(name: str, numbers: Iterable[int], taken: Callable[[str], bool]) -> int:
-    """The number after these whose name no other dataset has: what was called `churn.v2` before goes on to be it."""
+    """The next number, skipping names such as `churn.v2` that another dataset already has."""
     number = max(numbers, default=0) + 1
     while taken(version_name(name, number)):
         number += 1
@@ -105,6 +105,6 @@ def next_number(name: str, numbers: Iterable[int], taken: Callable[[str], bool])
 
 
 def now() -> datetime:
-    """To the millisecond, which is what MongoDB keeps."""
+    """The present, cut to milliseconds, which is MongoDB's resolution."""
     moment = datetime.now(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -1,4 +1,4 @@
-"""Deep learning as scikit-learn classifiers: what is fitted is numpy arrays, and the framework is imported at use.
+"""Deep learning as scikit-learn classifiers; fitted weights are numpy arrays, frameworks are imported at use.
 
-A process holds one framework: torch crashes where TensorFlow is, in either order of their imports.
+A process uses one framework: torch and TensorFlow crash in one process, in either order of import.
 """

@@ -1,7 +1,7 @@
-"""What all deep classifiers share: epochs, batches, early stopping, checkpoints, and weights as numpy arrays.
+"""The base of all deep classifiers: epochs, batches, early stopping, checkpoints, and weights as numpy arrays.
 
-The networks themselves are built in `torch_networks` and `keras_networks`, anew from the hyperparameters wherever they
-are needed, and the weights are put in: nothing that a framework has stored is ever read.
+`torch_networks` and `keras_networks` build the networks from the hyperparameters wherever they are needed; then the
+weights are set.  Files that a framework wrote are never read.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from pipeline.deep.frameworks import FRAMEWORKS
 from pipeline.deep.shapes import row_shape
 
 CLIPPED_AT = 3.0
-"""Standard deviations: without it rare bright pixels cost a convolutional network two points on digits."""
+"""In standard deviations; without it rare bright pixels cost a convolutional network two points on digits."""
 ROWS_AT_ONCE = 1_024
-"""That are predicted in one go."""
+"""The number of rows predicted in one call."""
 
 Rows = NDArray[np.float32]
 Codes = NDArray[np.int64]
 
 
 class Network(Protocol):
-    """A network with its optimizer, in a framework's hands.  Rows have the shape (n, *row_shape)."""
+    """A framework's network with its optimizer.  Rows have the shape (n, *row_shape)."""
 
     def fit_epoch(self, rows: Rows, codes: Codes, batch_size: int, seed: int) -> float:
-        """Once over the rows in this order; the mean of the loss.  Equal state and seed give equal weights."""
+        """Train once over the rows in this order; return the mean loss.  Equal state and seed give equal weights."""
         ...
 
     def logits(self, rows: Rows) -> NDArray[np.float32]:
-        """Shape (n, classes)."""
+        """Logits of shape (n, classes)."""
         ...
 
     def weights(self) -> Arrays: ...
 
     def weight_names(self) -> Sequence[str]:
-        """By their layers, in the order of `weights`."""
+        """Names by layer, in the order of `weights`."""
         ...
 
     def set_weights(self, weights: Arrays) -> None: ...
@@ -55,7 +55,7 @@ class Network(Protocol):
 
 @dataclass(eq=False, repr=False)
 class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A scikit-learn classifier whose parameters are the fields of its class; a subclass says which network it is.
+    """A scikit-learn classifier whose parameters are its dataclass fields; a subclass chooses the network.
 
     Fitted: `classes_`, `n_features_in_`, `weights_` (arrays in the network's order), `history_` (loss and, with early
     stopping, validation_loss of each epoch), `n_iter_` (epochs).
@@ -71,20 +71,20 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     framework: ClassVar[str]
     builder: ClassVar[str]
-    """The function that builds the network, in the framework's module of networks."""
+    """The function in the framework's module that builds the network."""
     takes: ClassVar[Literal["table", "image", "sequence"]] = "table"
 
     def network(self, shape: tuple[int, ...], n_classes: int) -> Network:
-        """A new network, its weights drawn by the seed, for rows of this shape."""
+        """A new network for rows of this shape, with weights drawn from the seed."""
         build = getattr(FRAMEWORKS[self.framework].networks(), self.builder)
         built: Network = build(self, shape, n_classes)
         return built
 
     def fit(self, X: NDArray[Any], y: NDArray[Any], *, watch: EpochWatch | None = None) -> Self:
-        """X: (rows, features), finite numbers, standardised; y: (rows,) labels.
+        """Fit the network.  X: (rows, features), finite, standardised; y: (rows,) labels.
 
-        Raises RejectedError where the features have not the shape the network takes, FloatingPointError when the loss
-        is no number any more, MemoryError.
+        Raises RejectedError if the features do not have the network's shape, FloatingPointError if the loss becomes
+        infinite or NaN, MemoryError.
         """
         self.classes_, codes = np.unique(y, return_inverse=True)
         self.n_features_in_ = X.shape[1]
@@ -101,7 +101,7 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        """Shape (rows, classes), in the order of `classes_`."""
+        """Probabilities of shape (rows, classes), in the order of `classes_`."""
         logits = _logits(self.live(), self.as_rows(X)).astype(np.float64)
         grown = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(grown / grown.sum(axis=1, keepdims=True))
@@ -111,11 +111,11 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return labels
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the network of the framework, which no file holds."""
+        """Leaves out the framework's network, which no file may hold."""
         return {name: value for name, value in super().__getstate__().items() if name != "_built"}
 
     def live(self) -> Network:
-        """The fitted network in its framework's hands."""
+        """The fitted network of the framework."""
         check_is_fitted(self, "weights_")
         if getattr(self, "_built", None) is None:
             shape = row_shape(self.takes, self.n_features_in_, getattr(self, "input_shape", None))
@@ -124,14 +124,14 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._built
 
     def as_rows(self, X: Any) -> Rows:
-        """Prepared rows (rows, features) as the network takes them."""
+        """Prepared rows (rows, features) in the network's shape, clipped."""
         shape = row_shape(self.takes, X.shape[1], getattr(self, "input_shape", None))
         clipped = np.clip(np.asarray(X, dtype=np.float32), -CLIPPED_AT, CLIPPED_AT)
         return np.ascontiguousarray(clipped.reshape(len(clipped), *shape))
 
     @contextmanager
     def _out_of_memory(self) -> Iterator[None]:
-        """What a framework raises instead of a MemoryError becomes one."""
+        """Turn a framework's own out-of-memory error into MemoryError."""
         try:
             yield
         except Exception as error:
@@ -140,7 +140,7 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise
 
     def _held_out(self, codes: Codes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Places of the rows to fit on, and of those that tell when to stop: a share of each class."""
+        """Places of the rows to fit on, and of the validation rows for early stopping: a share of each class."""
         order = np.random.default_rng(self.random_state).permutation(len(codes))
         if not self.early_stopping:
             return order, order[:0]

@@ -1,6 +1,6 @@
-"""The deep classifiers, one class each: what can be set, and which network is built from it.
+"""The deep classifiers, one class each: their parameters, and the network that is built from them.
 
-The figures of their defaults are those with which they learned the digits of scikit-learn best (docs/algorithms.md).
+The defaults are the values with which they learned scikit-learn's digits best (docs/algorithms.md).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TorchMLP(DeepClassifier):
 @stored
 @dataclass(eq=False, repr=False)
 class TorchCNN(DeepClassifier):
-    """Convolutions 3x3, a pooling after the first, and a dense layer; rows are images."""
+    """Convolutions 3x3, with pooling after the first, and a dense layer; rows are images."""
 
     epochs: int = 20
     filters: Sequence[int] = (32, 64)
@@ -101,7 +101,7 @@ class KerasDNN(DeepClassifier):
 @stored
 @dataclass(eq=False, repr=False)
 class KerasCNN(DeepClassifier):
-    """Convolutions 3x3, a pooling after the first, and a dense layer; rows are images."""
+    """Convolutions 3x3, with pooling after the first, and a dense layer; rows are images."""
 
     epochs: int = 20
     batch_size: int = 64

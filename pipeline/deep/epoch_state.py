@@ -1,4 +1,4 @@
-"""The state of a training between epochs, and its checkpoints."""
+"""Saves and loads the state of a training between epochs, as a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 WRITING_SHARE = 0.05
-"""Of a training's time that checkpoints may cost: a short epoch is not worth one each."""
+"""The share of a training's time that checkpoints may take; short epochs do not get one each."""
 
 Arrays = Sequence[NDArray[Any]]
 _ARRAYS = ("weights", "optimizer", "best")
@@ -22,13 +22,13 @@ _ARRAYS = ("weights", "optimizer", "best")
 
 @dataclass(slots=True)
 class EpochState:
-    """Where a training is.
+    """The state of a training after an epoch.
 
     Attributes:
-        epoch: how many are done.
-        weights, optimizer: after the last one.
-        best, best_loss, best_epoch: the weights with the lowest validation loss, where there is validation.
-        losses, validation_losses: one an epoch.
+        epoch: the number of finished epochs.
+        weights, optimizer: their state after the last epoch.
+        best, best_loss, best_epoch: the weights with the lowest validation loss, if there is validation.
+        losses, validation_losses: one per epoch.
     """
 
     epoch: int = 0
@@ -41,7 +41,7 @@ class EpochState:
     validation_losses: list[float] = field(default_factory=list)
 
     def save(self, path: Path, made_on: str) -> None:
-        """Replace the file as a whole.  `made_on` says on what the state depends beside the request."""
+        """Replace the file atomically.  `made_on` identifies what the state depends on beside the request."""
         arrays = {f"{name}_{place}": array for name in _ARRAYS for place, array in enumerate(getattr(self, name))}
         rest = {
             "made_on": made_on,
@@ -58,7 +58,7 @@ class EpochState:
 
     @classmethod
     def load(cls, path: Path, made_on: str) -> Self | None:
-        """None where there is no such file, or it cannot be read, or was made on something else."""
+        """The saved state; None if the file is missing, unreadable, or has another `made_on`."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 rest: dict[str, Any] = orjson.loads(file["rest"].tobytes())
@@ -76,8 +76,8 @@ class EpochState:
 
 @dataclass(slots=True)
 class EpochWatch:
-    """What a training is watched by: `told` hears of each epoch (done, of how many, in words), and `checkpoint` is the
-    file that it goes on from and leaves its state in.  Neither changes what comes out.
+    """Observes a training: `told` is called after each epoch (done, of how many, message), and `checkpoint` is the file
+    that it resumes from and saves its state in.  Neither changes the result.
     """
 
     told: Callable[[int, int, str], None] = lambda *_: None
@@ -90,7 +90,7 @@ class EpochWatch:
         return None if self.checkpoint is None else EpochState.load(self.checkpoint, self.made_on)
 
     def due(self) -> bool:
-        """Whether a checkpoint is worth its time now."""
+        """Whether a checkpoint may be written now, by WRITING_SHARE."""
         return self.checkpoint is not None and self.clock() >= self._next_at
 
     def keep(self, state: EpochState) -> None:

@@ -1,4 +1,4 @@
-"""The frameworks of deep learning: what each needs, and whether it is installed."""
+"""The deep-learning frameworks: what each needs, and whether it is installed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """A framework by name, which is also the name of the extra that installs it.
+    """A framework; its name is also that of the extra that installs it.
 
     Attributes:
         libraries: distributions whose versions its results depend on.
-        preload: modules that a forkserver imports before its first fork; imports only, since a child of a process that
-            has run one operation hangs.
-        variables: of the environment, read at import.
+        preload: modules that a forkserver imports before its first fork.  Imports only: a child of a process that has
+            run an operation hangs.
+        variables: environment variables that it reads at import.
     """
 
     name: str
@@ -54,7 +54,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
 
 
 def warm_up(framework: str) -> None:
-    """Import what trainings with this framework need; the empty name is none."""
+    """Import what trainings with this framework need; an empty name imports nothing."""
     if framework:
         FRAMEWORKS[framework].networks()
         for module in FRAMEWORKS[framework].preload:

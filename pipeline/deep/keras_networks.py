@@ -1,5 +1,6 @@
-"""The networks of Keras on TensorFlow.  Their layers are in the order of their weights in a model file, which must not
-change.
+"""Builds the Keras networks (on TensorFlow).
+
+Model files hold weights in the order of the layers, which must not change.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def cnn(model: classifiers.KerasCNN, shape: Shape, n_classes: int) -> KerasNetwo
 
 
 def device() -> str:
-    """In words, for a result's environment."""
+    """The device as text, for a result's environment."""
     _limit_threads()
     found = tf.config.list_logical_devices("GPU")
     return f"gpu {found[0].name}" if found else "cpu"
@@ -94,7 +95,7 @@ class KerasNetwork:
         return [str(variable.path) for variable in self.module.weights]
 
     def store(self, path: Path, rows: Rows) -> NDArray[np.float32]:
-        """Write a `.keras` file; the logits of these rows, as the file's model gives them when it is read again."""
+        """Write a `.keras` file, read it back, and return its logits for these rows."""
         self.module.save(path)
         return np.asarray(keras.models.load_model(path, compile=False)(rows, training=False))
 
@@ -112,7 +113,7 @@ class KerasNetwork:
 
 @cache
 def _limit_threads() -> None:
-    """To what the worker allows its trainers; once, before the first operation."""
+    """Limit threads to what the worker allows its trainers; once, before the first operation."""
     if "OMP_NUM_THREADS" in os.environ:
         tf.config.threading.set_intra_op_parallelism_threads(int(os.environ["OMP_NUM_THREADS"]))
         tf.config.threading.set_inter_op_parallelism_threads(1)

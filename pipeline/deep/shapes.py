@@ -1,4 +1,4 @@
-"""The shape of one row, for networks that look at images or sequences."""
+"""Finds the shape of one row, for networks that take images or sequences."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pipeline.errors import RejectedError
 
 KINDS = {"image": "[height, width] or [height, width, channels]", "sequence": "[steps, values a step]"}
-"""By what an algorithm takes: how its `input_shape` is written."""
+"""How `input_shape` is written, by the kind of row that an algorithm takes."""
 
 
 def row_shape(kind: str, n_features: int, input_shape: Sequence[int] | None) -> tuple[int, ...]:
-    """The shape that a row of so many numbers takes: (features,) of a table, (height, width, channels) of an image,
-    (steps, values) of a sequence; without an `input_shape` a square.
+    """The shape of a row: (features,) of a table, (height, width, channels) of an image, (steps, values) of a sequence.
 
-    Raises RejectedError with the figures where they do not fit.
+    Without `input_shape` an image or sequence is a square.  Raises RejectedError with the figures if they do not fit.
     """
     if kind == "table":
         return (n_features,)

@@ -1,4 +1,7 @@
-"""The networks of torch.  Their layers are in the order of their weights in a model file, which must not change."""
+"""Builds the torch networks.
+
+Model files hold weights in the order of the layers, which must not change.
+"""
 
 from __future__ import annotations
 
@@ -50,12 +53,12 @@ def transformer(model: classifiers.TorchTransformer, shape: Shape, n_classes: in
 
 
 def device() -> str:
-    """In words, for a result's environment."""
+    """The device as text, for a result's environment."""
     return f"cuda {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """torch has an error of its own for GPUs alone."""
+    """torch has its own error only for GPUs; on a CPU it raises a RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
@@ -103,7 +106,7 @@ class TorchNetwork:
         self.module.load_state_dict({name: _tensor(value) for name, value in zip(names, weights, strict=True)})
 
     def optimizer_state(self) -> Arrays:
-        """Of each parameter: steps, mean of its gradient, mean of its square."""
+        """For each parameter: steps, mean of its gradient, mean of its squared gradient."""
         states = self._optimizer.state
         return [_array(states[one][name]) for one in self.module.parameters() for name in _ADAM]
 
@@ -120,7 +123,7 @@ _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
 class _Convolutions(nn.Module):
-    """Rows: (n, height, width, channels)."""
+    """A convolutional network.  Rows: (n, height, width, channels)."""
 
     def __init__(self, model: classifiers.TorchCNN, shape: Shape, n_classes: int) -> None:
         super().__init__()
@@ -146,7 +149,7 @@ class _Convolutions(nn.Module):
 
 
 class _Memory(nn.Module):
-    """Rows: (n, steps, values); what it remembers at the last step decides."""
+    """An LSTM whose output at the last step decides.  Rows: (n, steps, values)."""
 
     def __init__(self, model: classifiers.TorchLSTM, shape: Shape, n_classes: int) -> None:
         super().__init__()
@@ -159,7 +162,7 @@ class _Memory(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Rows: (n, steps, values)."""
+    """A transformer.  Rows: (n, steps, values)."""
 
     def __init__(self, model: classifiers.TorchTransformer, shape: Shape, n_classes: int) -> None:
         super().__init__()
@@ -178,7 +181,7 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention and two layers a step, each added to what came in, normalised before."""
+    """A pre-norm transformer block: attention and two layers per step, each added to its input."""
 
     def __init__(self, model: classifiers.TorchTransformer) -> None:
         super().__init__()
@@ -199,7 +202,7 @@ class _Block(nn.Module):
 
 
 def _array(value: Tensor) -> NDArray[Any]:
-    """A copy: what the framework goes on changing is not what was kept."""
+    """A copy, since the framework goes on changing its own array."""
     return np.array(value.detach().cpu().numpy())
 
 
@@ -209,7 +212,7 @@ def _tensor(value: NDArray[Any]) -> Tensor:
 
 @cache
 def _limit_threads() -> None:
-    """To what the worker allows its trainers; once, before the first operation."""
+    """Limit threads to what the worker allows its trainers; once, before the first operation."""
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         torch.set_num_interop_threads(1)

@@ -1,4 +1,4 @@
-"""Exports: a stored model in a format that other programs read, checked against the model before it is given out."""
+"""Exports a stored model to a format that other programs read, after checking it against the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FORMATS", "Exported", "export"]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.  `difference` is the greatest that was found between its answers and the model's."""
+    """A written export.  `difference` is the largest found between its answers and the model's."""
 
     path: Path
     rows_compared: int
@@ -44,7 +44,7 @@ FORMATS: Mapping[str, Callable[[LoadedModel, Path], Exported]] = {
     "onnx": _onnx,
     "safetensors": _safetensors,
 }
-"""Each imports its libraries only when it is used."""
+"""Each function imports its libraries only when it is called."""
 
 
 def export(model: LoadedModel, format_name: str, path: Path) -> Exported:

@@ -1,7 +1,7 @@
-"""Networks of deep models in formats of their frameworks: `.keras` of Keras, and safetensors of either.
+"""Exports the networks of deep models: `.keras` for Keras, and safetensors for all.
 
-They hold the network alone, which takes rows as preparation makes them (standardised, clipped to
-pipeline.deep.classifier.CLIPPED_AT, in its input shape) and answers with logits; the model file holds preparation too.
+A file holds only the network.  It takes prepared rows (standardised, clipped to pipeline.deep.classifier.CLIPPED_AT, in
+its input shape) and returns logits; preparation is only in the model file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.model_files.model_file import LoadedModel
 
 
 def export_safetensors(model: LoadedModel, path: Path) -> Exported:
-    """Write the weights by their layers' names.  Raises RejectedError if it is no deep model."""
+    """Write the weights by their layers' names.  Raises RejectedError if this is not a deep model."""
     from safetensors.numpy import load_file, save_file
 
     network, rows = _network(model, None)
@@ -31,14 +31,14 @@ def export_safetensors(model: LoadedModel, path: Path) -> Exported:
 
 
 def export_keras(model: LoadedModel, path: Path) -> Exported:
-    """Write the network as Keras stores it.  Raises RejectedError if it is none of Keras."""
+    """Write the network in Keras' own format.  Raises RejectedError if it is not a Keras model."""
     network: Any
     network, rows = _network(model, "keras")
     return Exported(path, len(rows), _difference(network.logits(rows), network.store(path, rows)))
 
 
 def _network(model: LoadedModel, framework: str | None) -> tuple[Network, Rows]:
-    """The network, and the model's example as it takes it."""
+    """The network, and the model's example rows as its input."""
     estimator = model.pipeline[-1]
     wanted = framework or "a deep model"
     if not isinstance(estimator, DeepClassifier) or framework not in (None, estimator.framework):

@@ -1,11 +1,10 @@
-"""Models as ONNX: preparation and estimator in one graph that takes raw columns by their names.
+"""Exports models as ONNX: preparation and estimator in one graph that takes raw columns by name.
 
-Inputs have the shape (rows, 1): double for numbers and truths (1, 0; NaN is missing), string for categories,
-where a missing one is written MISSING_CATEGORY.  Outputs are `label` and, of a classifier, `probabilities` in the order
-of its classes, or `scores` of one that has no probabilities; one that is called as a column is has `predicted_` before.
-
-Preparation is computed in double precision, as here, and the estimator in single, which is all that onnxruntime has of
-most; so a written file is a near copy, and is only written if it answers as the model does.
+Inputs have the shape (rows, 1): double for numbers and booleans (1, 0; NaN is missing), string for categories, where a
+missing value is MISSING_CATEGORY.  Outputs are `label` and, for a classifier, `probabilities` in the order of its
+classes, or `scores` if it has no probabilities.  An output named like a column gets the prefix `predicted_`.
+Preparation runs in double precision, as here.  The estimator runs in single precision, since onnxruntime has most of
+them only so.  The result is therefore a close copy, and is written only if it answers as the model does.
 """
 
 from __future__ import annotations
@@ -34,19 +33,24 @@ from pipeline.features.preparation import known_categories
 from pipeline.model_files.model_file import LoadedModel, Predictions
 
 MISSING_CATEGORY = "missing"
-"""What preparation makes of a missing category, too."""
+"""Preparation also encodes a missing category so."""
 OPSET = {"": 18, "ai.onnx.ml": 3}
-"""Read by onnxruntime 1.14 (2023) and everything newer."""
+"""onnxruntime 1.14 (2023) and all newer versions read it."""
 TOLERANCE = 1e-4
-"""Of probabilities, and of numbers as a share of the largest: single precision rounds to 6e-8, and the estimators add
-up some thousand such terms at most.  A wrong turn in one tree of a thousand is ten times as much."""
+"""The largest allowed difference of probabilities, or of numbers as a share of the largest.
+
+Single precision rounds to 6e-8, and estimators add at most some thousand such terms.  A wrong branch in one tree of a
+thousand makes ten times this difference.
+"""
 ROWS = 500
-"""Made up to compare with, beside the example's."""
+"""The number of generated rows for the comparison, beside the example rows."""
 NEEDED = ("onnx", "onnxruntime", "skl2onnx")
 
 
 def export_onnx(model: LoadedModel, path: Path) -> Exported:
-    """Write `model` to `path`, unless RejectedError says why it cannot be: what is not convertible, or how far off."""
+    """Write `model` to `path`.  Raises RejectedError that names what cannot be converted, or how far the answers
+    differ.
+    """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise RejectedError(f"ONNX needs the extra onnx, of which {', '.join(missing)} is not installed")
     if isinstance(model.pipeline[-1], DeepClassifier):
@@ -97,7 +101,7 @@ def _converted(model: LoadedModel) -> bytes:
 
 
 def _convertible(model: LoadedModel) -> Pipeline:
-    """The same computation, of parts that skl2onnx knows.  Nothing of the model is changed."""
+    """An equal pipeline of parts that skl2onnx knows; the model itself is not changed."""
     from skl2onnx.sklapi import CastTransformer
 
     *preparation, (_, estimator) = copy.deepcopy(model.pipeline.steps)
@@ -114,7 +118,7 @@ def _convertible(model: LoadedModel) -> Pipeline:
 
 
 def _part(part: Any) -> Any:
-    """Without the steps that only turn missing values and types into what inputs of ours are already."""
+    """Drop the steps that convert missing values and types: the graph's inputs have these forms already."""
     if not isinstance(part, Pipeline):
         return part
     categories = "one_hot" in part.named_steps and "numbers" not in part.named_steps
@@ -124,7 +128,7 @@ def _part(part: Any) -> Any:
         if name == "one_hot":
             if any(found is not None for found in getattr(step, "infrequent_categories_", [])):
                 raise RejectedError("a column has more than 100 categories, the rare ones of which are one to us")
-            step.handle_unknown = "ignore"  # which is the same where none is infrequent
+            step.handle_unknown = "ignore"  # the same where no category is infrequent
     return Pipeline(kept)
 
 
@@ -133,7 +137,7 @@ def _estimator(estimator: Any) -> Any:
 
 
 def _on_its_own_scale(estimator: TransformedTargetRegressor) -> Any:
-    """The regressor on the standardised target, with the way back from it in its last layer or its support vectors."""
+    """The regressor with the inverse of the target's standardisation moved into its last layer or support vectors."""
     regressor, scaler = estimator.regressor_, estimator.transformer_
     scale, mean = scaler.scale_[0], scaler.mean_[0]
     if hasattr(regressor, "coefs_"):
@@ -152,7 +156,7 @@ def _impute_shape(operator: Any) -> None:
 
 
 def _impute(scope: Any, operator: Any, container: Any) -> None:
-    """onnxruntime has ONNX's own Imputer in single precision only."""
+    """An imputer in double precision; onnxruntime has ONNX's own only in single precision."""
     from skl2onnx.algebra.onnx_ops import OnnxIsNaN, OnnxWhere
 
     (rows,) = operator.inputs
@@ -164,7 +168,7 @@ def _impute(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _boosted(scope: Any, operator: Any, container: Any) -> None:
-    """skl2onnx's own converter writes truths where onnx takes whole numbers (skl2onnx 1.20)."""
+    """skl2onnx's own converter (1.20) writes booleans where onnx takes integers; convert them."""
     from skl2onnx.common._registration import get_converter
 
     add_node = container.add_node
@@ -190,12 +194,12 @@ _CONVERTERS = {
 
 
 def _inner(place: int) -> str:
-    """A column while it is converted: skl2onnx renames what is no identifier."""
+    """The name of a column during conversion: skl2onnx renames names that are not identifiers."""
     return f"column_{place}"
 
 
 def _name(graph: Any, model: LoadedModel) -> None:
-    """Name inputs as the columns, and outputs by what they are; what else has such a name gets another."""
+    """Name inputs like the columns, and outputs by their meaning; inner values with such a name are renamed."""
     columns = [column.name for column in model.columns]
     scores = "probabilities" if hasattr(model.pipeline[-1], "predict_proba") else "scores"
     outputs = [f"predicted_{name}" if name in columns else name for name in ("label", scores)][: len(graph.output)]
@@ -211,7 +215,7 @@ def _name(graph: Any, model: LoadedModel) -> None:
 
 
 def _rows(model: LoadedModel) -> pd.DataFrame:
-    """The example's rows, and others like those that were trained on; each column now and then missing or unseen."""
+    """The example's rows and random rows like the training rows; some values are missing or unseen."""
     random = np.random.default_rng(0)
     known = known_categories(model.pipeline)
     spread = _spread(model.pipeline)
@@ -222,7 +226,7 @@ def _rows(model: LoadedModel) -> pd.DataFrame:
 
 
 def _spread(pipeline: Pipeline) -> Mapping[str, tuple[float, float]]:
-    """Mean and deviation of the numbers, by column."""
+    """Mean and standard deviation of each numeric column."""
     first = pipeline.steps[0][1]
     if isinstance(first, ColumnTransformer):
         parts = [(part["scale"], names) for name, part, names in first.transformers_ if name == "numeric"]
@@ -249,7 +253,7 @@ def _values(
 
 
 def _compare(content: bytes, model: LoadedModel, rows: pd.DataFrame) -> float:
-    """The greatest difference, which is within bounds.  Raises RejectedError."""
+    """The largest difference.  Raises RejectedError if it exceeds TOLERANCE."""
     from onnxruntime import InferenceSession
 
     expected = model.predict(rows)

@@ -1,1 +1,1 @@
-"""What becomes of a dataset's columns before an estimator sees them."""
+"""Turns the columns of a dataset into the numbers that an estimator is fitted on."""

@@ -1,4 +1,4 @@
-"""The role of each raw column and how its values are read, the same in training and at prediction."""
+"""Gives each raw column a role and reads its values, the same way in training and at prediction."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipeline.features.dates import moments_of
 IDENTIFIER = r"[0-9a-fA-F]{24}|[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
 """A MongoDB ObjectId, or a UUID with or without hyphens."""
 LARGEST = 1e100
-"""Of a number to learn or predict from, either way of zero: squares of it, and sums of those, are still numbers."""
+"""The largest absolute value of a feature or target: sums of its squares still fit in a float64."""
 MANY_VALUES = 100
 WORDS_OF_TEXT = 5
 
 
 class Role(StrEnum):
-    """What preparation does with a column."""
+    """What a column holds; it decides how preparation encodes the column."""
 
     NUMERIC = "numeric"
     BOOLEAN = "boolean"
@@ -33,7 +33,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An input column of a model; `type` is what MLflow calls its values: double, long, boolean, string, datetime."""
+    """An input column of a model; `type` is MLflow's name for its values: double, long, boolean, string, datetime."""
 
     name: str
     role: Role
@@ -44,14 +44,14 @@ class Column:
 
 
 class UnusableColumnError(ValueError):
-    """A column that is left out, with the reason as its message."""
+    """Says that a column is left out; its message is the reason."""
 
 
 def describe(values: pd.Series[Any], name: str, *, wanted: bool = False) -> Column:
-    """The role of a column, by its type and, for text, its values.
+    """Find the role of a column from its type and, for text, from its values.
 
-    `wanted` is a column that the request names: identifiers are taken then, as categories.  Raises
-    UnusableColumnError for identifiers, columns without a value, and types that are no cells of a table.
+    `wanted` says that the request names the column; identifiers then become categories.  Raises UnusableColumnError for
+    identifiers that are not wanted, for columns without a value, and for bytes, lists and other nested values.
     """
     kind = values.dtype.kind
     if kind in "iu":
@@ -72,7 +72,7 @@ def describe(values: pd.Series[Any], name: str, *, wanted: bool = False) -> Colu
 def read(values: pd.Series[Any], column: Column) -> NDArray[Any]:
     """The values as preparation takes them: float64 with NaN, datetime64 with NaT, or str objects with NaN.
 
-    Infinity is missing.  Raises ValueError if a value cannot be read as what the column holds, or is beyond LARGEST.
+    Infinity counts as missing.  Raises ValueError for a value that the role does not allow, or that is beyond LARGEST.
     """
     try:
         return _READERS[column.role](values)

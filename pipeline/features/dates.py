@@ -1,4 +1,4 @@
-"""Dates as numbers: the one transformer of preparation that scikit-learn does not have."""
+"""Turns dates into numbers: the only transformer in preparation that is not scikit-learn's own."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FINER_THAN_US = re.compile(r"(?<=\.\d{6})\d+")
 
 @stored
 class DateFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Each date column becomes year, month, weekday (Monday is 0), hour, and days since the training minimum.
+    """Turns each date column into year, month, weekday (Monday is 0), hour, and days since the training minimum.
 
-    Takes a frame or array of shape (rows, columns) of datetimes or ISO 8601 text, UTC where there is no zone, and
-    gives float64 of shape (rows, 5 * columns) with NaN where a date is missing.
+    Takes a frame or array of shape (rows, columns) of datetimes or ISO 8601 text; without a time zone they are UTC.
+    Returns float64 of shape (rows, 5 * columns), with NaN where a date is missing.
     """
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -47,17 +47,16 @@ class DateFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def moments_of(values: pd.Series[Any]) -> NDArray[np.datetime64]:
-    """Datetimes, dates or ISO 8601 text as datetime64[us] in UTC, NaT where there is none: any year, not only those
-    that nanoseconds hold (1677 to 2262).
+    """Datetimes, dates or ISO 8601 text as datetime64[us] in UTC, with NaT where a value is missing.
 
-    Raises ValueError for what is none of them.
+    The year may lie outside 1677 to 2262, the range of nanoseconds.  Raises ValueError for any other value.
     """
     if values.dtype.kind in "biufc":
         raise ValueError("numbers are no dates")
     try:
         try:
             moments = _in_utc(values)
-        except pd.errors.OutOfBoundsDatetime:  # of text with nine digits after the point, which is read as nanoseconds
+        except pd.errors.OutOfBoundsDatetime:  # nine digits after the point are read as nanoseconds
             moments = _in_utc(values.map(_cut_to_us))
         return np.asarray(moments.dt.tz_localize(None).dt.as_unit("us").to_numpy())
     except (ValueError, TypeError) as wrong:
@@ -78,7 +77,7 @@ def _moments(X: Any) -> list[pd.DatetimeIndex]:
 
 
 def _start_us(moments: pd.DatetimeIndex) -> float:
-    """Microseconds since 1970; a column without a date starts there."""
+    """The earliest date in microseconds since 1970; 0 if the column has no date."""
     present = _since_us(moments.dropna())
     return float(present.min()) if len(present) else 0.0
 

@@ -1,6 +1,6 @@
-"""From a dataset to examples: features, target, and what is wrong with the data.
+"""Turns a dataset into examples, features and target, and checks the data.
 
-Every rule here ends in RejectedError with what would be right, or in a warning that is stored with the model.
+A broken rule either raises RejectedError, which says how to fix it, or adds a warning that is stored with the model.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from pipeline.jobs import TrainingRequest
 
 MOST_INTEGER_CLASSES = 50
 ENOUGH_ROWS = 20
-"""For values that are all different to say something."""
+"""With fewer rows than this, values that are all different prove nothing."""
 LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Rows to learn from, and what is to be learned.
+    """The rows to learn from, with their target.
 
     Attributes:
         rows: matrix or frame of shape (rows, len(columns)), as preparation takes it.
         target: shape (rows,): int64, bool, str objects or, for regression, float64; never missing.
-        codes: shape (rows,): each row's place in `classes`; empty for regression.
+        codes: shape (rows,): the index of each row's label in `classes`; empty for regression.
         classes: the sorted labels; empty for regression.
-        groups, times: shape (rows,) where the request names such a column.
-        sample: the first five rows, untouched, which are stored with the model.
-        dropped: columns that are left out, with the reason.
-        tensors: by name, the shapes of the dataset's columns of lists, all of whose numbers are among `columns`.
+        groups, times: shape (rows,) where the request names such a column, else None.
+        sample: the first five rows with their raw values; they are stored with the model.
+        dropped: the columns that are left out, each with the reason.
+        tensors: the shape of each tensor column of the dataset, by name, if all its numbers are among `columns`.
     """
 
     rows: Rows
@@ -58,7 +58,7 @@ class Examples:
 
     @property
     def shape(self) -> Shape | None:
-        """Of one row, where the columns are the numbers of one tensor, in its order, and nothing else."""
+        """The shape of one row, if `columns` are exactly the numbers of one tensor in their order; else None."""
         for name, shape in self.tensors.items():
             if [column.name for column in self.columns] == parts(name, shape):
                 return shape
@@ -66,7 +66,7 @@ class Examples:
 
     @property
     def not_numeric(self) -> Sequence[str]:
-        """Names of the columns that are no numbers."""
+        """Names of the columns that are not numeric."""
         return [column.name for column in self.columns if column.role is not Role.NUMERIC]
 
     @property
@@ -77,7 +77,7 @@ class Examples:
 
 
 def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str, algorithm: Algorithm) -> Examples:
-    """What the request asks to learn from this frame.  Raises RejectedError where the data cannot give it."""
+    """Select the features and target that the request asks for.  Raises RejectedError if the data lacks them."""
     names = [str(name) for name in frame.columns]
     shapes = shapes_of(frame)
     target_column = _target(request, names, own_target, shapes)
@@ -121,7 +121,7 @@ def _target(request: TrainingRequest, names: Sequence[str], own_target: str, sha
 
 
 def _features(request: TrainingRequest, names: Sequence[str], target: str, shapes: Mapping[str, Shape]) -> list[str]:
-    """Those named, else all but the target and the column that the split goes by, which no new row shares."""
+    """The named features, else all columns but the target and the split column, whose values new rows do not share."""
     split_by = {request.evaluation.group_column, request.evaluation.time_column} - {None}
     for column in split_by - set(names):
         raise RejectedError(f"dataset {request.dataset_name} has no column {_near([str(column)], names)}")
@@ -140,7 +140,7 @@ def _features(request: TrainingRequest, names: Sequence[str], target: str, shape
 
 
 def _tells_rows_apart(values: pd.Series[Any], column: Column) -> bool:
-    """Whether words or codes are another in each row, so that what is learned of them is of no use for new rows."""
+    """Whether each row has a different category; a model then learns nothing that helps with new rows."""
     return column.role is Role.CATEGORICAL and len(values) >= ENOUGH_ROWS and values.nunique() == len(values)
 
 
@@ -154,7 +154,7 @@ def _whole(columns: Sequence[Column], shapes: Mapping[str, Shape]) -> dict[str, 
 
 
 def _near(unknown: Sequence[str], names: Sequence[str]) -> str:
-    """`'pedal' (did you mean 'petal'?); its columns are …`; of many, the first ones."""
+    """`'pedal' (did you mean 'petal'?); its columns are …`; at most LISTED names of each."""
     hints = []
     for name in unknown[:LISTED]:
         near = get_close_matches(name, names, n=1)
@@ -166,7 +166,7 @@ def _near(unknown: Sequence[str], names: Sequence[str]) -> str:
 def _labels(
     values: pd.Series[Any], name: str, algorithm: Algorithm
 ) -> tuple[NDArray[Any], NDArray[np.bool_], list[str]]:
-    """The target without its gaps, which rows have one, and the warning about those that have not."""
+    """The target without missing values, a mask of the rows that have one, and a warning if some have none."""
     present = values.notna().to_numpy()
     if values.dtype.kind == "f":
         present = present & ~np.isinf(values.to_numpy())
@@ -181,7 +181,7 @@ def _labels(
 
 
 def _labels_of_a_classifier(values: pd.Series[Any], name: str, algorithm: Algorithm) -> NDArray[Any]:
-    """Labels keep their type: int64, bool, or str."""
+    """The labels with their own type: int64, bool, or str."""
     kind = values.dtype.kind
     inferred = pd.api.types.infer_dtype(values, skipna=True) if kind == "O" else ""
     if kind == "f" or inferred in ("floating", "decimal", "mixed-integer-float"):
@@ -240,7 +240,7 @@ def _columns(frame: pd.DataFrame, names: Sequence[str], *, named: bool) -> tuple
 
 
 def _sample(frame: pd.DataFrame, columns: Sequence[Column], tensors: Mapping[str, Shape]) -> tuple[dict[str, Any], ...]:
-    """As JSON has it: a missing value is None, and a tensor a list."""
+    """The first five rows as JSON: a missing value is None, a tensor is a list."""
     head = frame[[column.name for column in columns]].head(5).astype(object)
     records: Any = head.where(head.notna(), None).to_dict("records")
     return tuple(gathered(record, tensors) for record in records) if tensors else tuple(records)

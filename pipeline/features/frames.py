@@ -1,4 +1,4 @@
-"""Datasets as pandas frames: to train on (built-ins by name, others from the cache's Arrow files), and to store."""
+"""Reads datasets as pandas frames (built-ins by name, others from the cache) and turns frames into tables."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.features import tensors
 
 
 def read_frame(dataset: Dataset) -> pd.DataFrame:
-    """All rows of a dataset, not to be changed: a built-in's frame is shared, an Arrow file's memory is mapped.
+    """All rows of a dataset.  Do not change the frame: a built-in's frame is shared, an Arrow file's memory is mapped.
 
-    Raises RejectedError if there is no such built-in, or a column name comes twice.
+    Raises RejectedError if there is no such built-in, or two columns have the same name.
     """
     if dataset.path is None:
         return load_frame(dataset.name)
@@ -27,9 +27,9 @@ def read_frame(dataset: Dataset) -> pd.DataFrame:
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """An Arrow table as a frame; integers and booleans with gaps stay what they are, not floats or objects.
+    """An Arrow table as a frame; integers and booleans with missing values keep their type.
 
-    A column of tensors becomes as many columns of numbers, and the frame knows its shape (`pipeline.features.tensors`).
+    A tensor column becomes one column for each number, and the frame remembers its shape (`pipeline.features.tensors`).
     """
     names = table.column_names
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
@@ -49,10 +49,10 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
 
 
 def table_of(frame: pd.DataFrame) -> pa.Table:
-    """A frame as the canonical table that `frame_of` makes the same values and types of.
+    """A frame as a canonical table; `frame_of` turns it back into the same values and types.
 
-    Integers, booleans and dates with gaps keep them, categories are the values that they stand for, and the index is no
-    column.  Raises RejectedError, naming the column, for what a table has no place for.
+    Integers, booleans and dates with missing values keep their type, categories become their values, and the index is
+    dropped.  Raises RejectedError, naming the column, for values that a table cannot hold.
     """
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False)
@@ -62,7 +62,7 @@ def table_of(frame: pd.DataFrame) -> pa.Table:
 
 
 def _array(column: Any) -> Any:
-    """As pandas keeps it; no Series, whose index pandas would compare with that of every other column."""
+    """The column as a pandas array.  As a Series, pandas would compare its index with that of every other column."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     nullable: Any = None

@@ -1,4 +1,4 @@
-"""Whether one column gives the target away."""
+"""Finds a column that gives the target away."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ MOST_ROWS = 10_000
 
 
 def giveaway(examples: Examples, train: NDArray[np.intp]) -> str | None:
-    """The first column of which the target can be read off by itself, None if there is none.
+    """The first column that predicts the target alone, or None.
 
-    A number gives it away if rows sorted by it come in hardly more runs of one class than there are classes; a
-    category if nearly all its rows are of one class.  Looks at MOST_ROWS training rows.
+    A numeric or date column does if the rows sorted by it form at most RUNS_A_CLASS runs for each class.  A category or
+    boolean does if a share of PURE rows have the most frequent class of their value.  Looks at the first MOST_ROWS
+    training rows.
     """
     train = train[:MOST_ROWS]
     codes = examples.codes[train]
@@ -34,7 +35,7 @@ def giveaway(examples: Examples, train: NDArray[np.intp]) -> str | None:
 
 
 def _sorts(values: NDArray[Any], codes: NDArray[np.intp]) -> bool:
-    """Whether equal values have one class, and rows sorted by value change it about as seldom as they can."""
+    """Whether equal values have one class, and the class changes about as rarely as it can in rows sorted by value."""
     present = ~pd.isna(values)
     if present.mean() < PURE:
         return False
@@ -45,13 +46,13 @@ def _sorts(values: NDArray[Any], codes: NDArray[np.intp]) -> bool:
 
 
 def _tells(values: NDArray[Any], codes: NDArray[np.intp]) -> bool:
-    """Values that come once tell nothing that can be learned."""
+    """Whether each value has almost always the same class; a value that occurs once proves nothing."""
     purity, distinct = _purity(values, codes)
     return purity >= PURE and 2 * distinct <= len(values)
 
 
 def _purity(values: NDArray[Any], codes: NDArray[np.intp]) -> tuple[float, int]:
-    """The share of rows that have the most frequent class of their value, and how many values there are."""
+    """The share of rows that have the most frequent class of their value, and the number of distinct values."""
     places, distinct = pd.factorize(values, use_na_sentinel=False)
     table = np.zeros((len(distinct), codes.max() + 1), dtype=np.int64)
     np.add.at(table, (places, codes), 1)

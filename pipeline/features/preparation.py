@@ -1,7 +1,7 @@
 """Turns raw columns into the matrix that an estimator is fitted on.
 
-Made of stock scikit-learn parts (but for dates), fitted on training rows alone, and stored with the model: the
-same object prepares the rows to predict.
+All steps but the one for dates come from scikit-learn.  They are fitted on training rows only and stored with the
+model, so that the same object prepares the rows to predict.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Steps = list[tuple[str, Any]]
 
 
 def preparation(columns: Sequence[Column], rows: Rows, *, needs_dense: bool, algorithm: str) -> Steps:
-    """The unfitted steps of a pipeline that prepare rows with these columns for an estimator.
+    """The unfitted pipeline steps that prepare rows with these columns for an estimator.
 
-    `rows` are the training rows: they tell how wide the matrix gets, and so whether it is sparse.  Raises
-    RejectedError if it is and the algorithm takes dense ones only.
+    `rows` are the training rows; they decide how wide the matrix is, and so whether it is sparse.  Raises RejectedError
+    if it is sparse and the algorithm needs a dense one.
     """
     if all(column.role is Role.NUMERIC for column in columns):
         return _numeric()
@@ -52,20 +52,22 @@ def preparation(columns: Sequence[Column], rows: Rows, *, needs_dense: bool, alg
 
 
 def as_rows(values: Sequence[NDArray[Any]], columns: Sequence[Column]) -> Rows:
-    """Columns, as `columns.read` gives them, side by side: a matrix where all are numbers, which is far quicker."""
+    """Join columns that `columns.read` returned: a matrix if all are numeric, which is much faster, else a frame."""
     if all(column.role is Role.NUMERIC for column in columns):
         return np.column_stack(values)
     return pd.DataFrame({column.name: column_values for column, column_values in zip(columns, values, strict=True)})
 
 
 def take(rows: Rows, places: NDArray[np.intp]) -> Rows:
-    """Some of the rows, by their place."""
+    """The rows at these places."""
     return rows.iloc[places] if isinstance(rows, pd.DataFrame) else rows[places]
 
 
 def check_range(steps: Sequence[Any], prepared: Any, columns: Sequence[Column]) -> None:
-    """Raises RejectedError if these fitted steps have made numbers that single precision cannot hold, which is what
-    trees and networks count in: values far from all that the steps were fitted on, in the columns that it names."""
+    """Raises RejectedError, naming columns, if the fitted steps made numbers beyond single precision.
+
+    Trees and networks compute in single precision.  Such a value is far from all values that the steps were fitted on.
+    """
     numbers = prepared.data if issparse(prepared) else prepared
     if not numbers.size or max(numbers.max(), -numbers.min()) <= LARGEST_PREPARED:  # false where one is NaN
         return
@@ -82,14 +84,14 @@ def check_range(steps: Sequence[Any], prepared: Any, columns: Sequence[Column]) 
 
 
 def remember_names(pipeline: Pipeline, columns: Sequence[Column]) -> None:
-    """Let a pipeline that was fitted on a matrix know the names of its columns, as if fitted on a frame."""
+    """Give a pipeline that was fitted on a matrix the names of its columns, as if it was fitted on a frame."""
     first = pipeline.steps[0][1]
     if not hasattr(first, "feature_names_in_"):
         first.feature_names_in_ = np.array([column.name for column in columns], dtype=object)
 
 
 def known_categories(pipeline: Pipeline) -> dict[str, set[str]]:
-    """The categories that were seen in training, by categorical column."""
+    """The categories seen in training, by name of the categorical column."""
     first = pipeline.steps[0][1]
     if not isinstance(first, ColumnTransformer):
         return {}
@@ -121,7 +123,7 @@ def _boolean(sparse: bool) -> Steps:
 
 
 def _categorical(sparse: bool) -> Steps:
-    """A missing value is a category of its own: that it is missing may say something."""
+    """A missing value becomes a category of its own, since missingness may be informative."""
     return [("impute", SimpleImputer(strategy="constant", fill_value="missing")), ("one_hot", _one_hot(sparse))]
 
 
@@ -150,7 +152,7 @@ _STEPS: dict[Role, Callable[[bool], Steps]] = {
 
 
 def _width(columns: Sequence[Column], rows: Rows) -> int:
-    """Columns after preparation; exact but for texts, which count as their most."""
+    """The number of columns after preparation: exact, except that each text column counts as MOST_TERMS."""
     width = 0
     for column in columns:
         if column.role is Role.CATEGORICAL:

@@ -1,4 +1,4 @@
-"""Splits rows into those that a model is fitted on and those that it is tested on."""
+"""Splits rows into a training and a test part."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ Places = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Places of rows among the examples; the two parts share none."""
+    """The places of training and test rows among the examples; no row is in both."""
 
     train: Places
     test: Places
     warnings: tuple[str, ...] = ()
 
     def fingerprint(self, target_column: str) -> str:
-        """A sha256 over target and test rows, hexadecimal: where it is equal, metrics of one dataset compare."""
+        """A hexadecimal sha256 over the target and the test rows: where it is equal, metrics on one dataset compare."""
         places = np.asarray(self.test, dtype="<i8")
         return hashlib.sha256(target_column.encode() + b"\0" + places.tobytes()).hexdigest()
 
 
 def split(examples: Examples, evaluation: Evaluation, seed: int) -> Split:
-    """The same split for the same examples, evaluation and seed.
+    """Split the examples; the same examples, evaluation and seed give the same split.
 
-    By time (the last rows are the test), by group (none is in both parts), stratified by class, or shuffled.  Raises
-    RejectedError where a part would be empty or training would see one class only.
+    The split is by time (the last rows are tested), by group (no group is in both parts), stratified by class, or
+    shuffled.  Raises RejectedError if a part would be empty or training would see only one class.
     """
     rows = len(examples.target)
     if rows < 2:
@@ -64,7 +64,7 @@ def split(examples: Examples, evaluation: Evaluation, seed: int) -> Split:
 
 
 def folds(examples: Examples, evaluation: Evaluation, train: Places, seed: int) -> Iterator[tuple[Places, Places]]:
-    """`evaluation.cv` folds inside the training part, made as the split is.  Raises RejectedError if too small."""
+    """`evaluation.cv` folds of the training part, made by the split's rule.  Raises RejectedError if too small."""
     folds = evaluation.cv or 0
     codes = examples.codes[train] if len(examples.classes) else None
     groups = None if examples.groups is None else examples.groups[train]
@@ -96,7 +96,7 @@ def _by_time(times: NDArray[Any], test_size: float) -> Split:
 
 
 def _stratified(examples: Examples, test_size: float, seed: int) -> Split:
-    """Classes with one row go to training; each of the others has a row at least in both parts."""
+    """Classes with one row go to training; every other class has at least one row in both parts."""
     counts = np.bincount(examples.codes)
     lone = counts[examples.codes] == 1
     if lone.all():

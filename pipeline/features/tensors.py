@@ -1,4 +1,4 @@
-"""Columns with an image or a sequence in each row, as columns of numbers: `pixels_0`, `pixels_1`, …"""
+"""Spreads columns of tensors (an image or sequence in each row) over columns of numbers such as `pixels_0`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SHAPES = "tensors"
 
 
 def parts(name: str, shape: Shape) -> list[str]:
-    """The columns that a column of tensors becomes, the last index running fastest."""
+    """The names of the columns that a tensor column is spread over; the last index varies fastest."""
     return [f"{name}_{place}" for place in range(prod(shape))]
 
 
 def shapes_of(frame: pd.DataFrame) -> Mapping[str, Shape]:
-    """By name, the columns of tensors that this frame's columns were made from."""
+    """The shapes of the tensor columns that this frame's columns were spread from, by name."""
     return dict(frame.attrs.get(_SHAPES, {}))
 
 
@@ -35,21 +35,21 @@ def remember_shapes(frame: pd.DataFrame, shapes: Mapping[str, Shape]) -> None:
 
 
 def shape_of(kind: pa.DataType) -> Shape:
-    """Of one row; empty for what is no tensor."""
+    """The shape of one row; empty if the type is not a tensor."""
     return (kind.list_size, *shape_of(kind.value_type)) if pa.types.is_fixed_size_list(kind) else ()
 
 
 def matrix(column: Column) -> NDArray[Any]:
-    """A canonical column of tensors, shape (rows, numbers): of its own type, or float64 with NaN for gaps."""
+    """A canonical tensor column of shape (rows, numbers), in its own type, or float64 with NaN if rows are missing."""
     width = prod(shape_of(column.type))
     blocks = [_block(chunk, width) for chunk in column.chunks] or [np.empty((0, width))]
     return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 
 def spread(rows: pd.DataFrame, shapes: Mapping[str, Shape]) -> pd.DataFrame:
-    """The rows with their columns of lists in numbers, where they have such columns.
+    """Spread the tensor columns that the rows have over columns of numbers.
 
-    Raises RejectedError, naming the row, for a list that is not of the shape.
+    Raises RejectedError, naming the row, for a list of another shape.
     """
     for name, shape in shapes.items():
         if name in rows.columns:
@@ -60,7 +60,7 @@ def spread(rows: pd.DataFrame, shapes: Mapping[str, Shape]) -> pd.DataFrame:
 
 
 def gathered(row: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """A row in which each tensor is one list again."""
+    """The row with each tensor as one list again."""
     of = {part: (name, shape) for name, shape in shapes.items() for part in parts(name, shape)}
     found: dict[str, Any] = {}
     for key, value in row.items():
@@ -79,7 +79,7 @@ def shown(shape: Sequence[int]) -> str:
 def _block(chunk: Any, width: int) -> NDArray[Any]:
     flat, present = chunk, chunk.is_valid().to_numpy(zero_copy_only=False)
     while pa.types.is_fixed_size_list(flat.type):
-        flat = flat.flatten()  # without the rows that are missing
+        flat = flat.flatten()  # leaves out missing rows
     if pa.types.is_boolean(flat.type):
         flat = flat.cast(pa.uint8())
     numbers = flat.to_numpy(zero_copy_only=False).reshape(-1, width)

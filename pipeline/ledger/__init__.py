@@ -1,13 +1,13 @@
-"""The ledger: who trains which request, and how each request ended.
+"""The ledger: which worker trains which request, and how each request ended.
 
-Three collections, inserted into on the way of a normal request and changed only when something goes wrong:
+It has three collections.  A normal request only inserts into them; entries change only when something goes wrong:
 
-- *claims* (`training_requests`): one per request_id, made by the worker that will train it;
-- *outcomes* (`training_outcomes`): one per request_id, the first writer wins, never changed;
+- *claims* (`training_requests`): one per request_id, inserted by the worker that will train it;
+- *outcomes* (`training_outcomes`): one per request_id; the first writer wins, and it never changes;
 - *workers*: the lease of each worker, by the store's own clock.
 
-Every adapter keeps the same contract (tests/contract/test_ledger.py).  All methods may raise TransientError when
-the store does not answer; the write may then have been applied or not, and may still be applied later.
+All adapters pass tests/contract/test_ledger.py.  All methods may raise TransientError when the store does not answer;
+the write may then have been applied or not, and may still be applied later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.jobs import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One life of one worker; `boot` rises by one with every start, so an older life never passes for a newer."""
+    """One life of a worker; `boot` rises by one with every start, so an older life is never taken for a newer one."""
 
     worker_id: str
     boot: int
@@ -30,7 +30,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The one record of a request that claims, trains and announces; other records with its id are duplicates."""
+    """The record that claims, trains and announces a request; other records with its id are duplicates."""
 
     topic: str
     partition: int
@@ -39,7 +39,7 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class NewClaim:
-    """What a worker writes to make a request its own.
+    """The claim that a worker inserts for a request.
 
     `summary` is what lists of requests show (project, model_name, user, algorithm, dataset_name, job_name,
     correlation_id, requested_at): plain values, never read by the protocol.
@@ -53,7 +53,7 @@ class NewClaim:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """A wish to stop a request, from the control topic."""
+    """A wish to cancel a request, from the control topic."""
 
     reason: str
     user: str
@@ -64,10 +64,10 @@ class Cancel:
 class Claim:
     """A claim as it is stored.
 
-    A *stub* has neither home nor owner: a cancel that came before its request.  `closing` is the negative outcome
-    that an owner has decided on; once set it is never cleared, and whoever takes the claim over inserts it.
-    `started` is the owner that wrote, before feeding the request to a trainer, that it would; only requests which
-    have already seen a worker die carry it.
+    A *stub* has neither home nor owner: it holds a cancel that came before its request.  `closing` is the negative
+    outcome that an owner decided on; it is never cleared, and whoever takes the claim over inserts it.  `started` is
+    the owner that noted, before it fed the request to a trainer, that it would; only requests under which a worker has
+    died before have it.
     """
 
     request_id: str
@@ -83,9 +83,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A request as the ledger knows it, read in one go: its claim, its outcome, and whether its owner lives.
+    """A request's claim and outcome, read together, and whether the claim's owner lives.
 
-    An owner lives only if its row carries the same boot and its lease is ahead of the store's clock.
+    An owner lives if its row has the same boot and its lease ends after the store's present.
     """
 
     claim: Claim | None
@@ -95,7 +95,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """One line of `tensorfleet requests`: the claim's summary, and the outcome where there is one."""
+    """One line of `tensorfleet requests`: the claim's summary, and the outcome if there is one."""
 
     request_id: str
     summary: Mapping[str, Any]
@@ -108,77 +108,79 @@ class Ledger(Protocol):
     """All writes are durable (majority-written and journalled) when a method returns."""
 
     def prepare(self) -> None:
-        """Create collections and indexes; safe to call again and from several workers at once."""
+        """Create collections and indexes; may be called again, and by several workers at once."""
         ...
 
     def boot(self, worker_id: str) -> Owner:
-        """Start a new life of this worker: raises its boot counter by one and returns it."""
+        """Start a new life of this worker: raise its boot counter by one and return the new owner."""
         ...
 
     def heartbeat(self, me: Owner, lease_s: float, watched: Collection[str]) -> Mapping[str, Cancel]:
-        """Extend my lease to the store's clock + lease_s; returns which of the watched requests are to be cancelled.
+        """Extend my lease to the store's clock + lease_s; return the cancels of watched requests.
 
-        Raises SupersededError, and writes nothing, if the row carries a newer boot.
+        Raises SupersededError, and writes nothing, if the row has a newer boot.
         """
         ...
 
     def leave(self, me: Owner) -> None:
-        """End my lease now, so that what I own can be taken over at once."""
+        """End my lease now, so that others can take over my claims at once."""
         ...
 
     def claim(self, me: Owner, claims: Sequence[NewClaim]) -> frozenset[str]:
-        """Insert the claims that do not exist yet, in one unordered call; returns the request_ids that are now mine.
+        """Insert the claims that do not exist yet, in one unordered call; return the request_ids that are now mine.
 
-        Request ids are distinct within one call.  The others exist already: read() tells how they stand.
+        Request ids are distinct within one call.  The other claims exist already; read() returns them.
         """
         ...
 
     def read(self, request_ids: Collection[str]) -> Mapping[str, Entry]:
-        """An entry for each id asked for; unknown ids have neither claim nor outcome."""
+        """An entry for each id; unknown ids have neither claim nor outcome."""
         ...
 
     def fill_stub(self, me: Owner, claim: NewClaim) -> Claim | None:
-        """Make a stub (no home yet) my claim, keeping its cancel; None if it is no stub any more."""
+        """Make a stub (no home yet) my claim and keep its cancel; None if it is no longer a stub."""
         ...
 
     def take_over(self, me: Owner, seen: Claim, *, lost_worker: bool, blame: bool) -> Claim | None:
-        """Become the owner, only if owner and closing are still as seen; returns the claim after that, else None.
+        """Become the owner if owner and closing are still as in `seen`; return the changed claim, else None.
 
-        With lost_worker the former owner died: worker_losses rises if this is the first loss or if blame is true.
+        With lost_worker the former owner died: worker_losses rises if this is the first loss or `blame` is true.
         """
         ...
 
     def start(self, me: Owner, request_id: str) -> bool:
-        """Write that I am about to feed this request to a trainer; False if I am not its owner."""
+        """Note that I am about to feed this request to a trainer; False if I am not its owner."""
         ...
 
     def crashed(self, me: Owner, request_id: str) -> int | None:
-        """Count one crash of a trainer under this request; returns the count, None if I am not its owner."""
+        """Count one crash of a trainer under this request; return the count, None if I am not its owner."""
         ...
 
     def blame(self, me: Owner, request_ids: Collection[str], losses: int) -> None:
-        """Count so many losses of workers for those of these that are mine: an error about them is about to end me."""
+        """Add `losses` lost workers to those of these claims that are mine, before an error about them ends this
+        worker.
+        """
         ...
 
     def close(self, me: Owner, outcomes: Sequence[Outcome]) -> frozenset[str]:
-        """Write negative outcomes into `closing` where I am the owner and none is set; returns the accepted ids.
+        """Write negative outcomes into `closing` where I am the owner and it is empty; return the accepted ids.
 
-        A claim that already carries an equal closing of mine counts as accepted.
+        A claim of mine that already has an equal closing counts as accepted.
         """
         ...
 
     def insert_outcomes(self, outcomes: Sequence[Outcome]) -> Mapping[str, Outcome]:
-        """Insert each outcome unless its request has one; returns for every id the outcome that stands."""
+        """Insert each outcome unless its request has one; return the valid outcome of every id."""
         ...
 
     def release(self, me: Owner, request_ids: Collection[str]) -> None:
-        """Give up what is mine among these: unsets the owner, keeps everything else."""
+        """Unset the owner of those of these claims that are mine; keep everything else."""
         ...
 
     def cancel(self, request_id: str, cancel: Cancel) -> bool:
         """Set the cancel flag, on a stub if the request is unknown; False if the request already has an outcome.
 
-        The first cancel stands.  A stub is kept for seven days.
+        A later cancel does not replace the first.  A stub is kept for seven days.
         """
         ...
 

@@ -1,18 +1,18 @@
-"""The ledger in MongoDB: `training_requests`, `training_outcomes` and `workers`, each `_id` the id it is about.
+"""The ledger in MongoDB: collections `training_requests`, `training_outcomes` and `workers`.
 
-Whether an owner lives is decided by the server's clock ($$NOW) alone; the clock of this machine only dates claims and
-their end of life.
+The `_id` is the request or worker id.  Only the server's clock ($$NOW) decides whether an owner lives.  This machine's
+clock only sets claimed_at and the ends of claims, stubs and outcomes.
 
-What expires, by a TTL index on `expires_at`:
+A TTL index on `expires_at` removes:
 
 - an outcome, `retention_s` after it was inserted;
-- a claim, `retention_s + UNFINISHED_S` after it was made or last changed.  A claim is not touched when its request
-  finishes, so it must outlive an outcome that comes late: that holds for a request that ends within UNFINISHED_S of
-  the last change to its claim, and the topic keeps a record for half of that.  A claim that is still unfinished then
-  has sat untouched in one life of one worker for months; should it come again, it is claimed anew;
+- a claim, `retention_s + UNFINISHED_S` after it was made or last changed.  A claim does not change when its request
+  finishes, so it must outlive a late outcome.  It does if the request ends within UNFINISHED_S of the claim's last
+  change; the topic keeps a record for half of that.  A claim that is unfinished after that time has been untouched in
+  one life of one worker for months; if its request comes again, it is claimed anew;
 - a stub, a week after its cancel;
-- a worker, twice a claim's time after its last heartbeat: a boot counter that began again while a claim names an
-  older life would revive the dead.
+- a worker, twice a claim's time after its last heartbeat.  If its boot counter restarted while a claim names an older
+  life, that life would count as alive again.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class MongoLedger:
 
     @transient("reading the ledger")
     def read(self, request_ids: Collection[str]) -> Mapping[str, Entry]:
-        """Claims, then leases, then outcomes: what an owner finished before it was seen dead is always seen."""
+        """Reads claims, then leases, then outcomes, so an outcome written before its owner was seen dead is never
+        missed.
+        """
         if not request_ids:
             return {}
         ids = list(request_ids)
@@ -132,7 +134,7 @@ class MongoLedger:
             {
                 "_id": seen.request_id,
                 "home": {"$ne": None},
-                "closing": {"$exists": seen.closing is not None},  # written once, so being there is being the same
+                "closing": {"$exists": seen.closing is not None},  # never changed once written, so existence is enough
                 **_owned_by(seen.owner),
             },
             [{"$set": change}],
@@ -205,7 +207,7 @@ class MongoLedger:
         if self._outcomes.find_one({"_id": request_id}, {"_id": 1}) is not None:
             return False
         stub = {"request_id": request_id, "expires_at": self._clock() + timedelta(seconds=STUB_S)}
-        with suppress(DuplicateKeyError):  # the first cancel stands
+        with suppress(DuplicateKeyError):  # the first cancel is kept
             upserted(
                 lambda: self._claims.update_one(
                     {"_id": request_id, "cancel": {"$exists": False}},
@@ -219,7 +221,7 @@ class MongoLedger:
     def requests(
         self, *, project: str | None = None, model_name: str | None = None, unfinished: bool = False, limit: int = 50
     ) -> Sequence[RequestRow]:
-        """For people: `unfinished` may have to pass by every request there is, for up to a minute."""
+        """For people: with `unfinished` it may read every request, for up to a minute."""
         wanted = {"summary.project": project, "summary.model_name": model_name}
         outcome = {"from": self._outcomes.name, "localField": "_id", "foreignField": "_id", "as": "outcome"}
         stages: list[Document] = [
@@ -234,7 +236,7 @@ class MongoLedger:
             return [_request_row(row) for row in self._claims.aggregate(stages, allowDiskUse=True)]
 
     def _upsert_worker(self, query: Document, change: Document) -> Document:
-        """Write a row of `workers`; DuplicateKeyError where there is one and the query rules it out."""
+        """Write a row of `workers`; raises DuplicateKeyError if the row exists and the query excludes it."""
         end = {"$add": ["$$NOW", round(2 * self._claim_life / timedelta(milliseconds=1))]}
         row = upserted(
             lambda: self._workers.find_one_and_update(
@@ -268,7 +270,7 @@ class MongoLedger:
 
 
 def _all_of(request_ids: Collection[str]) -> Document:
-    """The arguments of a find that is answered in one go, as far as 16 MB take."""
+    """The arguments of a find that returns all rows in one batch, up to 16 MB."""
     return {"filter": {"_id": {"$in": list(request_ids)}}, "batch_size": len(request_ids) + 1}
 
 

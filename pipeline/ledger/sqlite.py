@@ -1,7 +1,7 @@
-"""The ledger in one SQLite file, for a single machine: the store's clock is the one given, which all processes share.
+"""The ledger in one SQLite file, for a single machine; all processes share the clock that is given.
 
-A request is forgotten, its outcome with it, `retention_s` after its outcome, a stub a week after its cancel: at the
-next prepare().  Unfinished claims stay.
+prepare() deletes a request with its outcome once the outcome is older than `retention_s`, and a stub a week after its
+cancel.  Unfinished claims are kept.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _outcomes(db: sqlite3.Connection, request_ids: Collection[str]) -> dict[str,
 
 
 def _claim(row: Sequence[Any]) -> Claim:
-    """From the columns CLAIM."""
+    """The claim from a row of the columns CLAIM."""
     request_id, sha256, topic, partition, offset, worker_id, boot, cancel, crashes, losses, starter, life, closing = row
     return Claim(
         request_id=request_id,
@@ -303,7 +303,7 @@ def _read_cancel(text: str) -> Cancel:
 
 
 def _write_summary(summary: Mapping[str, Any]) -> str:
-    """Plain values as they are, moments as {"$date": milliseconds}."""
+    """The summary as JSON; datetimes become {"$date": milliseconds}."""
     values = {k: {"$date": _milliseconds(v)} if isinstance(v, datetime) else v for k, v in summary.items()}
     return orjson.dumps(values).decode()
 

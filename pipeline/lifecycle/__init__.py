@@ -1,1 +1,1 @@
-"""What happens to versions after they are registered: promoted, archived, cleaned up."""
+"""Promotes, archives and cleans up versions after they are registered."""

@@ -1,14 +1,14 @@
-"""Archives a version: it stays with its file, and is left out unless somebody names it.
+"""Archives a version: its file stays, and it is left out of lists and defaults unless somebody names it.
 
-No alias is left on an archived version. The alias and the version are two documents, so each side writes its own first
-and looks at the other's then: archiving notes that the version is archived and asks for aliases again, promoting and
-rolling back (`promotion`) change the alias and look at the version again. Whichever came second sees the other, and
-both settle it alike, in the alias's favour: the version is not archived any more. So a version can be taken out of the
-archive by being promoted in the same moment, but never served out of it unseen.
+No alias points to an archived version.  Alias and version are two documents, so each side writes its own document first
+and then reads the other's.  Archiving marks the version and then looks for aliases again; promoting and rolling back
+(`promotion`) change the alias and then read the version again.  Whichever comes second sees the other's write, and both
+resolve the conflict in the alias's favour: the version is restored.  A concurrent promotion can thus undo an archiving,
+but an archived version is never served unnoticed.
 
-That holds as long as both get to their second look. If one dies before it, and within milliseconds of the other, the
-alias may point to an archived version: it then still resolves and loads as before, `models aliases` shows the version
-as archived, and archiving it again, or taking it out, mends that.
+This holds if both sides reach their second read.  If one dies before it, within milliseconds of the other, the alias
+may point to an archived version.  It then still resolves and loads, `models aliases` shows the version as archived, and
+archiving or restoring it again repairs that.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def archive(
     *,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> RegisteredModel:
-    """Archive a version that no alias points to; one that is archived stays so.
+    """Archive a version that no alias points to; an archived version stays archived.
 
-    Raises RejectedError with the aliases that point there, and NotFoundError with the versions that there are.
+    Raises RejectedError that names the aliases that point to it, and NotFoundError that lists the versions.
     """
     version = (project, model_name, version_number)
     pointing = _pointing(aliases, *version)
@@ -50,7 +50,7 @@ def archive(
 
 
 def restore(registry: Registry, project: str, model_name: str, version_number: int) -> RegisteredModel:
-    """Take a version out of the archive; one that is not in it stays as it is.  Raises NotFoundError."""
+    """Restore an archived version; others stay as they are.  Raises NotFoundError."""
     return registry.archive(project, model_name, version_number, None)
 
 

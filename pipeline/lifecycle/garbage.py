@@ -1,25 +1,25 @@
-"""Finds and removes artifacts that nothing names: files of lost trainings, notes of finished searches.
+"""Finds and removes artifacts that nothing refers to: files of lost trainings, checkpoints of finished requests.
 
-An artifact goes only if the ledger holds the outcome of its request, and neither that outcome nor the registry's
-document names it. Why no order of events takes a file that is needed or will be:
+An artifact is removed only if the ledger holds the outcome of its request, and neither that outcome nor the registry's
+document names the artifact.  Why no order of events removes a file that is or will be needed:
 
-- A registration puts its artifact, then its outcome, then its document. Until the outcome is there, everything of the
-  request is kept, whoever trains it and however long ago the file was stored.
-- Once it is there it never changes, and an attempt that comes later loses: its outcome is refused, whatever it puts.
-  So what this outcome does not name will never be named, and may go at any later moment, a late or repeated delete
-  included. A REGISTERED outcome keeps its file before the document is written.
-- An attempt that puts a file again under the same key, right after we looked, puts the same request and the same
-  sha256. Files are compared by these two, not by where they lie: a key that the outcome names is kept in every store,
-  so it does not matter that GridFS leaves what is there untouched (and undated) while others write it anew.
-- Documents outlive outcomes. If a request_id was forgotten, came again and has a second outcome, the document still
-  names the first file: both are kept.
-- A request that the ledger does not know may come again this moment and put the very file that we found. Its files
-  are kept and counted. So are those of an outcome that will be forgotten within FORGOTTEN_SOON_S, or else this could
-  happen between our look, which is repeated alone right before each delete, and the delete.
+- A registration stores its artifact, then its outcome, then its document.  Until the outcome exists, everything of the
+  request is kept, whoever trains it and however old the file is.
+- An outcome never changes once it exists.  A later attempt loses: its outcome is refused, whatever it stores.  So a
+  file that the outcome does not name will never be named, and may be deleted at any later time, also by a late or
+  repeated delete.  A REGISTERED outcome protects its file before the document is written.
+- An attempt that stores a file again under the same key, right after we looked, has the same request and sha256.  Files
+  are compared by these two, not by location: a key that the outcome names is kept in every store.  So it does not
+  matter that GridFS leaves an existing file untouched (with its old date) while other stores write it again.
+- Documents outlive outcomes.  If a request_id was forgotten, came again and got a second outcome, the document still
+  names the first file; both are kept.
+- A request that the ledger does not know may come again at any moment and store the very file that we found.  Its files
+  are kept and counted.  So are those of an outcome that will be forgotten within FORGOTTEN_SOON_S; else it could be
+  forgotten between our look, which is repeated for each file right before its delete, and the delete.
 
-The age of a file adds to that and decides nothing alone. Files whose key is not one of ours are never touched.
-Archived versions have their documents, and keep their files. Of checkpoints nothing depends but work: they go when the
-request has its outcome, at which no training reads them any more.
+A file must also be old enough, but age alone decides nothing.  Files whose key is not one of ours are never touched.
+Archived versions have documents, so their files are kept.  Only work depends on checkpoints: they are removed once the
+request has its outcome, when no training reads them any more.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MODEL_FILE = re.compile(r"[A-Za-z0-9._-]{1,128}/[A-Za-z0-9._-]{1,128}/(.+)/([0-9
 CHECKPOINT = re.compile(re.escape(CHECKPOINTS) + r"([^/]+)/\d+-[0-9a-f]{64}")
 PAGE = 500
 FORGOTTEN_SOON_S = 900.0
-"""Longer than a look, a delete, and the difference of two clocks take together."""
+"""Longer than a look, a delete, and the difference of two clocks together."""
 
 
 class Fate(StrEnum):
@@ -53,7 +53,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An artifact of ours, and whose it is; `sha256` is None for a checkpoint."""
+    """An artifact of ours and its request; `sha256` is None for a checkpoint."""
 
     artifact: ListedArtifact
     request_id: str
@@ -67,7 +67,7 @@ class Judged:
 
 
 class Collector:
-    """Goes through an artifact store once; `older_than_s` and `retention_s` (LEDGER_RETENTION) are seconds."""
+    """Scans an artifact store once; `older_than_s` and `retention_s` (LEDGER_RETENTION) are seconds."""
 
     def __init__(
         self,
@@ -89,9 +89,9 @@ class Collector:
         self._clock = clock
 
     def collect(self, *, dry_run: bool = False) -> Iterator[Judged]:
-        """Delete the garbage, unless it is a dry run; yields what became of each artifact of ours, once it did.
+        """Delete the garbage, unless it is a dry run; yield each artifact of ours with its fate.
 
-        With a project only its artifacts are looked at.  Raises TransientError; what was deleted by then stays so.
+        With a project, only that project's artifacts are considered.  Raises TransientError; earlier deletes stay done.
         """
         pieces = self._pieces()
         for first in range(0, len(pieces), PAGE):
@@ -126,7 +126,9 @@ class Collector:
         return judged
 
     def _is_ours(self, piece: Piece, outcome: Outcome | None) -> bool:
-        """A model file's key begins with its project; a checkpoint's request knows it once it has ended."""
+        """Whether the artifact is of the project: a model file's key says so, a checkpoint's only its request's
+        outcome.
+        """
         if self._project is None or (piece.sha256 is not None and piece.artifact.key.startswith(f"{self._project}/")):
             return True
         return piece.sha256 is None and outcome is not None and outcome.project == self._project
@@ -144,7 +146,7 @@ class Collector:
 
 
 def _piece(artifact: ListedArtifact) -> Piece | None:
-    """None for what is not ours."""
+    """The artifact as one of ours, or None if its key is not."""
     if match := MODEL_FILE.fullmatch(artifact.key):
         return Piece(artifact, match[1], match[2])
     if match := CHECKPOINT.fullmatch(artifact.key):

@@ -1,4 +1,4 @@
-"""Points an alias to another version: promote past a gate, roll back, remove."""
+"""Points an alias to another version: promotes through a quality gate, rolls back, removes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def promote(
     force: bool = False,
     clock: Clock = _now,
 ) -> Alias:
-    """Point the alias to this version, if it is not worse than the present one by more than `tolerance`.
+    """Point the alias to this version if it is not worse than the current one by more than `tolerance`.
 
-    Metrics are compared only where both were measured on the same test rows.  `metric` defaults to accuracy, or r2
-    for a regressor.  Raises WorseError with the figures, and RejectedError for what cannot be asked; `force` lets every
-    version pass that is not archived.
+    Metrics are compared only if both were measured on the same test rows.  `metric` defaults to accuracy, or r2 for a
+    regressor.  Raises WorseError with the figures, and RejectedError for a wrong alias or metric or an archived
+    version.  `force` skips the comparison.
     """
     if not NAME.fullmatch(alias) or _is_version(alias):
         raise RejectedError(
@@ -66,9 +66,10 @@ def rollback(
     user: str = "",
     clock: Clock = _now,
 ) -> Alias:
-    """Point the alias to an earlier version, by default the one before the present; there is no gate.
+    """Point the alias to an earlier version, by default the previous one; there is no quality gate.
 
-    Raises NotFoundError if there is no such alias or version, or none before, and RejectedError if it is archived.
+    Raises NotFoundError if the alias, the version or a previous version does not exist, and RejectedError if the
+    version is archived.
     """
 
     def next_change(present: Alias | None) -> int | None:
@@ -85,7 +86,7 @@ def rollback(
 def remove(
     aliases: AliasStore, project: str, model_name: str, alias: str, *, user: str = "", clock: Clock = _now
 ) -> Alias:
-    """Let the alias point nowhere; its history stays.  Raises NotFoundError if there is no such alias."""
+    """Let the alias point nowhere but keep its history.  Raises NotFoundError if there is no such alias."""
 
     def next_change(present: Alias | None) -> int | None:
         _there(present, project, model_name, alias)
@@ -102,7 +103,7 @@ def _changed(
     user: str,
     clock: Clock,
 ) -> Alias:
-    """One atomic step, decided on what holds; again if somebody else was quicker."""
+    """Change the alias in one atomic step, based on its current state; retry if somebody else was faster."""
     while True:
         present = aliases.get(*names)
         held = None if present is None else present.version_number
@@ -127,7 +128,7 @@ def _in_use(registry: Registry, project: str, model_name: str, version_number: i
 
 
 def _kept(registry: Registry, changed: Alias) -> Alias:
-    """What an alias points to now is in use, even if it was archived in the same moment: see `archiving`."""
+    """Restore the version that the alias now points to, if it was archived at the same time: see `archiving`."""
     version_number = changed.version_number
     if version_number is not None:
         names = (changed.project, changed.model_name, version_number)

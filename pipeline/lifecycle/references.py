@@ -1,4 +1,4 @@
-"""What people call a model, as in `flowers@production`, and which version that is."""
+"""Resolves a name such as `flowers@production` to a version of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_PROJECT = "default"
 
 
 class ModelReference(NamedTuple):
-    """A model by name, and its version, or an alias that points to one; with neither it is the newest."""
+    """A model by name, with a version or an alias; with neither it means the newest version."""
 
     project: str
     model_name: str
@@ -29,7 +29,7 @@ class ModelReference(NamedTuple):
 
 
 def model_reference(text: str, project: str | None = None) -> ModelReference:
-    """Reads `NAME`, `NAME@v3` or `NAME@production`, each also as `PROJECT/NAME…`; with a project only of that one.
+    """Read `NAME`, `NAME@v3` or `NAME@production`, each also as `PROJECT/NAME…`; with `project` only in that project.
 
     Raises RejectedError for anything else.
     """
@@ -44,7 +44,7 @@ def model_reference(text: str, project: str | None = None) -> ModelReference:
 
 
 def find_model(registry: Registry, aliases: AliasStore, reference: ModelReference) -> RegisteredModel:
-    """The version that a reference means.  Raises NotFoundError with what there is."""
+    """The version that a reference means.  Raises NotFoundError that lists what exists."""
     version_number = reference.version_number
     if reference.alias is not None:
         alias = aliases.get(reference.project, reference.model_name, reference.alias)

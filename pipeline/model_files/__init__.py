@@ -1,1 +1,1 @@
-"""Model files: written once, byte for byte the same, and read without executing anything in them."""
+"""Model files: written reproducibly, byte for byte, and read without executing anything in them."""

@@ -1,6 +1,6 @@
-"""Refuses models that would have scikit-learn or SciPy read outside of their own arrays.
+"""Refuses models that would make scikit-learn or SciPy access memory outside their arrays.
 
-Their types are trusted and their bytes are read by then; what is checked here is where their numbers point to.
+At this point the types are trusted and the bytes are parsed; these checks look at indices that the model holds.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from pipeline.errors import CorruptArtifactError
 
 OUTSIDE = "holds a decision tree that leads outside of itself"
 KERNELS = ("linear", "poly", "rbf", "sigmoid")
-"""Those on offer; any other looks up what the rows to predict hold."""
+"""The kernels on offer; any other would look up values in the rows to predict."""
 
 
 def check_places(pipeline: Any) -> None:
-    """scikit-learn and SciPy write and read where a model says without looking; outside of arrays that is a crash.
+    """Raises CorruptArtifactError if a fitted part has indices outside its arrays.
 
-    What is not fitted says nothing yet: preparation holds each of its parts twice.
+    scikit-learn and SciPy use a model's indices unchecked; one outside an array crashes the process.  Unfitted parts
+    are skipped: preparation holds each of its parts twice, once unfitted.
     """
     parts = list(parts_of(pipeline))
     learned = {id(value) for part in parts for value in _rows_learned(part)}
@@ -67,7 +68,7 @@ def _check_neighbors(model: Any) -> None:
 
 
 def parts_of(pipeline: Any) -> Iterator[Any]:
-    """Every object in it, however deep and under whatever name, but for plain text and numbers."""
+    """Every object in the pipeline at any depth, except plain text and numbers."""
     waiting, seen = [pipeline], {id(pipeline)}
     while waiting:
         one = waiting.pop()
@@ -105,7 +106,9 @@ def _labelled(model: Any) -> bool:
 
 
 def _rows_learned(model: Any) -> list[Any]:
-    """What an estimator of ours keeps sparse; elsewhere a matrix of a few bytes would make predictions of any width."""
+    """The attributes that our estimators may keep sparse; any other sparse matrix, a few bytes long, could be of any
+    width.
+    """
     if isinstance(model, NeighborsBase):
         return [getattr(model, "_fit_X", None)]
     names = ("support_vectors_", "dual_coef_", "_dual_coef_") if isinstance(model, BaseLibSVM) else ()
@@ -113,7 +116,7 @@ def _rows_learned(model: Any) -> list[Any]:
 
 
 def _inside(matrix: Any) -> bool:
-    """SciPy's own check passes over a matrix that ends at 0, and over a step back that 32 bits do not hold."""
+    """Whether the indices are valid; SciPy's own check misses a matrix that ends at 0 and decreases beyond 32 bits."""
     if type(matrix) is not csr_matrix:
         return False
     matrix.check_format(full_check=True)
@@ -121,9 +124,9 @@ def _inside(matrix: Any) -> bool:
 
 
 def _supported(model: Any) -> bool:
-    """Whether there is what LIBSVM reads for each support vector and each pair of classes.
+    """Whether the arrays have all values that LIBSVM reads for each support vector and pair of classes.
 
-    It leaves the counts of all but classifiers undefined.
+    LIBSVM defines the counts only for classifiers.
     """
     vectors, counts, coefficients = model.support_vectors_, model._n_support, model._dual_coef_
     n_vectors, n_classes = vectors.shape[0], len(counts)
@@ -138,7 +141,7 @@ def _supported(model: Any) -> bool:
 
 
 def _encodes(encoder: Any) -> bool:
-    """Whether each category has a column of its own or that of the rare ones; ours drop none."""
+    """Whether each category maps to its own column or that of infrequent ones; our encoders never drop one."""
     widths = encoder._compute_n_features_outs()
     mappings = getattr(encoder, "_default_to_infrequent_mappings", None) or [None] * len(widths)
     if encoder._drop_idx_after_grouping is not None or widths != list(encoder._n_features_outs):
@@ -150,7 +153,7 @@ def _encodes(encoder: Any) -> bool:
 
 
 def _closed_nodes(nodes: Any, n_features: int) -> bool:
-    """The same of a boosted tree; none of ours splits by categories, which it would look up elsewhere."""
+    """Like `_closed`, for a boosted tree; ours never split by categories, whose tables lie elsewhere."""
     inner = nodes[nodes["is_leaf"] == 0]
     places = np.flatnonzero(nodes["is_leaf"] == 0)
     children = np.stack([inner["left"], inner["right"]]).astype(np.int64)

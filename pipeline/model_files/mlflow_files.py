@@ -1,4 +1,4 @@
-"""Files that make an unpacked model file loadable by MLflow, without MLflow in the worker.
+"""Writes the files with which MLflow loads an unpacked model file; the worker does not need MLflow.
 
 MLflow 3 reads skops archives in its scikit-learn flavour.  YAML is a superset of JSON, so `MLmodel` is written as JSON.
 """

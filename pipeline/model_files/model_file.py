@@ -1,4 +1,4 @@
-"""A model file: one zip archive with all that is needed to score raw rows; nothing in it is executed.
+"""Writes and reads a model file: one zip archive with all that is needed to score raw rows.
 
     model.skops        the fitted pipeline: preparation and estimator
     manifest.json      format, columns with their roles, tensors with their shapes, target, classes, hyperparameters,
@@ -9,7 +9,8 @@
     report.html, model_card.md    where the request asks for a report
     requirements.txt, MLmodel, python_env.yaml    so that the unpacked directory loads in MLflow
 
-The sha256 of the whole file is checked before anything in it is read, and only types of a fixed list are built.
+Nothing in it is executed.  `load` checks the sha256 of the whole file, if given, before it parses anything, and builds
+only types of a fixed list.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from pipeline.model_files.skops_writer import dumps
 from pipeline.model_files.zip_files import archive, packed, unpack, unpacked
 
 FORMAT = 2
-"""Rises with every change that an older reader would misread; readers of older formats stay, and stay tested."""
+"""Raise it with every change that an older reader would misread; readers of older formats are kept and tested."""
 ARTIFACT_FORMAT = f"tensorfleet-model/{FORMAT}"
 NEEDED = ("manifest.json", "model.skops", "example.json", "evaluation.json")
 
@@ -58,10 +59,9 @@ TRUSTED_TYPES = (
     "sklearn.tree._tree.Tree",
     "tensorfleet.model_types.DateFeatures",
 )
-"""What a model file may hold beyond what skops trusts by itself; reviewed, never taken from a file.
+"""The types that a model file may hold beyond those that skops trusts.  Reviewed by hand, never taken from a file.
 
-The functions are pure; a Tree and a sparse matrix can hold places outside of themselves, which `check_places` looks
-for.
+The functions are pure.  Trees and sparse matrices may hold indices outside themselves; `check_places` rejects these.
 """
 FORMER_TYPES = {
     1: (
@@ -70,22 +70,22 @@ FORMER_TYPES = {
         *(f"pipeline.deep.classifiers.{name}" for name in ("TorchLogistic", "TorchMLP", "TorchTransformer")),
     ),
 }
-"""By format: names of ours that only files of it hold.  Those of later formats are in `tensorfleet.model_types`."""
+"""By format: type names of ours that only its files hold.  Later names are in `tensorfleet.model_types`."""
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
 @dataclass(frozen=True, slots=True)
 class ModelContent:
-    """What goes into a model file.
+    """The content of a model file.
 
     Attributes:
         pipeline: fitted on training rows.
-        target_type: MLflow's name for what is predicted: long, boolean, string, double.
+        target_type: MLflow's name for the type of the target: long, boolean, string, double.
         example: raw rows.
         evaluation: JSON types and numpy arrays.
-        manifest: what else is to be known, JSON types.
-        pages: texts for people, by file name.
+        manifest: the manifest's other fields, JSON types.
+        pages: the report's pages, by file name.
     """
 
     pipeline: Pipeline
@@ -109,7 +109,7 @@ class Written:
 
 
 def write(content: ModelContent, path: Path) -> Written:
-    """Write a model file; the same content gives the same bytes.  Not synced: the artifact store makes it durable."""
+    """Write a model file; equal content gives equal bytes.  Does not fsync: the artifact store makes it durable."""
     columns = content.columns
     model = dumps(content.pipeline)
     manifest = {
@@ -144,10 +144,10 @@ def write(content: ModelContent, path: Path) -> Written:
 
 
 def load(path: Path, sha256: str | None = None) -> LoadedModel:
-    """Read a model file, or the directory that one was unpacked to.
+    """Read a model file, or a directory that one was unpacked to.
 
-    Raises CorruptArtifactError if its bytes do not have this sha256, if it is no model file, or if it was written by
-    a newer version; FileNotFoundError if it is not there.
+    Raises CorruptArtifactError if its bytes do not have this sha256, if it is not a model file, or if a newer version
+    wrote it; FileNotFoundError if it does not exist.
     """
     data = packed(path) if path.is_dir() else path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
@@ -157,7 +157,7 @@ def load(path: Path, sha256: str | None = None) -> LoadedModel:
 
 
 def fetch(artifacts: ArtifactStore, registered: RegisteredModel) -> LoadedModel:
-    """The model of a registered version, from the store that holds its file.
+    """Fetch the model of a registered version from the artifact store.
 
     Raises NotFoundError if the file is gone, and what `load` raises.
     """
@@ -169,14 +169,14 @@ def fetch(artifacts: ArtifactStore, registered: RegisteredModel) -> LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a model says of some rows.
+    """A model's predictions for some rows.
 
     Attributes:
-        labels: one a row, of the type that the target had: int, bool, str, or float.
-        probabilities: shape (rows, len(classes)), or None where the model has none.
-        classes: the labels that the probabilities are of.
-        extra_columns: columns that came along and were not needed.
-        unseen: by column, how many rows had a category that training had not.
+        labels: one per row, of the target's type: int, bool, str, or float.
+        probabilities: shape (rows, len(classes)), or None if the model gives none.
+        classes: the labels of the probabilities' columns.
+        extra_columns: columns of the rows that the model does not use.
+        unseen: by column, the number of rows with a category that was not seen in training.
     """
 
     labels: Sequence[Any]
@@ -188,11 +188,11 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that scores raw rows; it may be used by several threads.
+    """A model that scores raw rows; several threads may use it.
 
     Attributes:
-        evaluation: what was measured when it was trained.
-        version: `v3`, where it comes from the registry.
+        evaluation: the content of evaluation.json, measured in training.
+        version: such as `v3`, if it comes from the registry.
     """
 
     manifest: Mapping[str, Any]
@@ -204,9 +204,9 @@ class LoadedModel:
     version: str = ""
 
     def predict(self, rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Predictions:
-        """Columns match by name, in any order; a tensor may come as the column of lists that training had, or spread.
+        """Score rows.  Columns match by name, in any order; a tensor may be a column of lists or spread over columns.
 
-        Raises RejectedError that lists what is missing or cannot be read.
+        Raises RejectedError that lists missing columns, or names one with a value that cannot be read.
         """
         frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_records(list(rows))
         shapes = self._shapes()
@@ -231,20 +231,20 @@ class LoadedModel:
         return Predictions(labels, probabilities, classes, extra, self._unseen(values))
 
     def prepared(self, rows: Sequence[Mapping[str, Any]]) -> Any:
-        """Raw rows, as the estimator gets them."""
+        """Raw rows as the matrix that the estimator gets."""
         frame = tensors.spread(pd.DataFrame.from_records(list(rows)), self._shapes())
         return self._transformed([read(frame[column.name], column) for column in self.columns])
 
     def unpack(self, directory: Path) -> None:
-        """Write the members into a directory, which MLflow then loads.  It is made if it is not there."""
+        """Write the members into a directory that MLflow can load; create it if needed."""
         unpack(self.data, directory)
 
     def _shapes(self) -> Mapping[str, tensors.Shape]:
-        """Of the columns of lists, by name."""
+        """The shapes of the tensor columns, by name."""
         return {name: tuple(shape) for name, shape in self.manifest.get("tensors", {}).items()}
 
     def _transformed(self, values: Sequence[NDArray[Any]]) -> Any:
-        """scikit-learn warns when a pipeline that knows names is given a bare matrix."""
+        """Prepare the values.  As a frame: scikit-learn warns if a pipeline that knows names gets a bare matrix."""
         rows = as_rows(values, self.columns)
         if not isinstance(rows, pd.DataFrame):
             rows = pd.DataFrame(rows, columns=pd.Index([column.name for column in self.columns]))
@@ -260,7 +260,7 @@ class LoadedModel:
 
 
 def trusted_types() -> list[str]:
-    """The fixed list, and what the installed algorithms add to it."""
+    """The fixed list, and the types that the installed algorithms add."""
     return sorted({*TRUSTED_TYPES, *(name for entry in catalogue().values() for name in entry.trusted_types)})
 
 
@@ -269,9 +269,9 @@ def _parse(data: bytes, name: str) -> LoadedModel:
         return _read(data)
     except CorruptArtifactError as wrong:
         raise CorruptArtifactError(f"{name} {wrong}") from wrong
-    except MemoryError:  # the reader's: what a file claims is checked before
+    except MemoryError:  # the reader's own memory: sizes that a file claims are checked before
         raise
-    except Exception as wrong:  # skops raises whatever it stumbles on in a state that it has not written
+    except Exception as wrong:  # skops raises any exception for a state that it has not written
         raise CorruptArtifactError(f"{name} is no model file: {str(wrong)[:500] or type(wrong).__name__}") from wrong
 
 
@@ -301,14 +301,14 @@ def _check_format(manifest: Mapping[str, Any]) -> None:
 
 
 def _listed(names: Sequence[str], shapes: Mapping[str, tensors.Shape]) -> str:
-    """A tensor of which nothing is there by its own name."""
+    """The missing columns; a tensor without any of its numbers is listed by its own name."""
     whole = {name: shape for name, shape in shapes.items() if set(names).issuperset(tensors.parts(name, shape))}
     said = tensors.gathered(dict.fromkeys(names), whole)
     return ", ".join(f"{name} (lists of {tensors.shown(whole[name])})" if name in whole else name for name in said)
 
 
 def _ours(model: Any, columns: Sequence[Column]) -> list[str]:
-    """What of ours is needed to load the model."""
+    """The packages of ours that are needed to load the model."""
     if isinstance(model, DeepClassifier):
         return [f"tensorfleet-worker[{model.framework}]"]
     return ["tensorfleet-worker"] if any(column.role is Role.DATE for column in columns) else []
@@ -319,5 +319,5 @@ def _json(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """orjson takes arrays only as C lays them out."""
+    """A fallback, since orjson only takes C-contiguous arrays."""
     return value.tolist() if isinstance(value, np.ndarray) else str(value)

@@ -1,8 +1,7 @@
-"""Imports skops without what it would pull in.
+"""Imports skops without the array libraries that it would pull in.
 
-To list what it trusts it imports every module of scikit-learn, those too that make arrays of torch, Dask and others fit
-for it, and with them the whole libraries where they are installed: 600 MiB and seconds, and a framework too many in a
-trainer of another one.
+To list the types it trusts, skops imports every module of scikit-learn.  Among these are adapters that import torch,
+Dask and others where they are installed.  That costs 600 MiB and seconds, and a trainer would hold a second framework.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ARRAY_LIBRARIES = ("cupy", "dask", "jax", "torch")
-"""Those of `sklearn.externals.array_api_compat`; its modules that find theirs missing are passed over."""
+"""Libraries of `sklearn.externals.array_api_compat`; scikit-learn skips its modules whose library is missing."""
 
 
 @contextmanager
 def _absent(names: tuple[str, ...]) -> Iterator[None]:
-    """As if these were not installed, but for what is imported already."""
+    """Make these libraries look uninstalled, unless they are imported already."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python's imports spell this
     try:

@@ -1,7 +1,7 @@
-"""Reads skops archives, and refuses those that claim more memory than they have bytes for.
+"""Reads skops archives, and refuses those that claim more memory than their bytes can fill.
 
-NumPy and scikit-learn make the room that an array or a tree says it takes before they look at its bytes.  What claims
-too much is refused before that, so that a MemoryError is this machine's.
+NumPy and scikit-learn allocate the size that an array or tree states before they read its bytes.  False sizes are
+refused before that, so a MemoryError means that this machine has too little memory.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pipeline.model_files.skops_import import NODE_TYPE_MAPPING, PROTOCOL, TreeN
 from pipeline.model_files.zip_files import unpacked
 
 ZIP_PREFIX = b"PK"
-"""By which NumPy knows an archive of arrays, which is how a sparse matrix is stored."""
+"""NumPy recognises an archive of arrays by it; sparse matrices are stored so."""
 
 
 def loads(data: bytes, trusted: Sequence[str]) -> Any:
-    """What an archive holds.  Raises CorruptArtifactError for more than its bytes, and whatever skops does."""
-    for member in unpacked(data).values():  # skops believes whatever an archive says of its sizes
+    """The object in an archive.  Raises CorruptArtifactError if a size exceeds its bytes, and whatever skops raises."""
+    for member in unpacked(data).values():  # skops trusts the sizes that an archive states
         for part in unpacked(member).values() if member.startswith(ZIP_PREFIX) else [member]:
             if part.startswith(npy.MAGIC_PREFIX):
                 _check_array(part)
@@ -34,13 +34,13 @@ def _check_array(member: bytes) -> None:
     file = BytesIO(member)
     version = npy.read_magic(file)
     shape, _, kind = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
-    claimed = math.prod(shape) * max(1, kind.itemsize)  # values of no bytes have some after a conversion
+    claimed = math.prod(shape) * max(1, kind.itemsize)  # items of zero bytes take some after a conversion
     if claimed > len(member):
         raise CorruptArtifactError(f"holds an array that claims {claimed:,} bytes and has {len(member):,} at most")
 
 
 class _Tree(TreeNode):  # type: ignore[misc]
-    """A tree has one count of classes for each of its outputs."""
+    """Checks that a tree has one count of classes for each output."""
 
     def _construct(self) -> Any:
         _, classes, outputs = self.args.construct()

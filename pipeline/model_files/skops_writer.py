@@ -1,7 +1,7 @@
 """Writes skops archives five times faster than `skops.io.dump`, and byte for byte the same each time.
 
-skops spends most of a dump in `json.dumps(indent=2)`, and numbers objects by their address.  Here the same state is
-written as compact JSON, objects are numbered as they come, and `skops.io.load` reads the result.
+skops spends most of a dump in `json.dumps(indent=2)`, and numbers objects by their address.  This module writes the
+same state as compact JSON and numbers objects in order.  `skops.io.load` reads the result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.model_files.zip_files import archive, uncompressed
 
 
 def dumps(estimator: Any) -> bytes:
-    """A skops archive of a fitted estimator.  Raises skops' UnsupportedTypeException for what it cannot hold."""
+    """A skops archive of a fitted estimator.  Raises skops' UnsupportedTypeException for a type that it cannot hold."""
     members = _Members()
     context = _Numbered(zip_file=members)
     state = get_state(estimator, context)
@@ -27,7 +27,7 @@ def dumps(estimator: Any) -> bytes:
 
 
 class _Members:
-    """As much of a ZipFile as skops uses while it collects a state."""
+    """The methods of ZipFile that skops uses while it collects a state."""
 
     def __init__(self) -> None:
         self.content: dict[str, Any] = {}
@@ -36,12 +36,12 @@ class _Members:
         return self.content
 
     def writestr(self, name: str, content: Any) -> None:
-        """SciPy compresses a sparse matrix, and the reader takes no archive in which few bytes stand for many."""
+        """Store a member; SciPy compresses sparse matrices, and `zip_files.unpacked` refuses compressed entries."""
         self.content[name] = uncompressed(content) if name.endswith(".npz") else content
 
 
 class _Numbered(SaveContext):  # type: ignore[misc]
-    """Numbers objects as they come; like SaveContext, it keeps them alive so that no id comes twice."""
+    """Numbers objects in order; like SaveContext, it keeps them alive so that no id is reused."""
 
     def memoize(self, obj: Any) -> int:
         known = self.memo.setdefault(id(obj), (len(self.memo), obj))

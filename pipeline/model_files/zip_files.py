@@ -1,6 +1,6 @@
-"""Zip files: written byte for byte the same each time, and read only as they were written.
+"""Writes zip files that are byte for byte the same each time, and reads only such files.
 
-An archive that was not written here may have few bytes stand for many, and names for places.
+Other archives may be bombs (few bytes that unpack to many) or have entry names that are paths.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from pipeline.errors import CorruptArtifactError
 
 MADE = (1980, 1, 1, 0, 0, 0)
-"""A zip entry's earliest date: time must not change the bytes."""
+"""The earliest date of a zip entry; a constant, so that time does not change the bytes."""
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,100}")
 UTF8 = 0x800
-"""The flag of an entry by which its name is UTF-8."""
+"""The flag that marks an entry's name as UTF-8."""
 
 
 def archive(members: Mapping[str, Any]) -> bytes:
-    """A zip file of stored (uncompressed) entries, the same bytes for the same entries."""
+    """A zip file of stored (uncompressed) entries; equal entries give equal bytes."""
     buffer = io.BytesIO()
     with ZipFile(buffer, "w", ZIP_STORED) as target:
         for name, content in members.items():
@@ -31,17 +31,16 @@ def archive(members: Mapping[str, Any]) -> bytes:
 
 
 def uncompressed(data: bytes) -> bytes:
-    """What another library has put into a zip file, as `archive` puts it."""
+    """Rewrite a zip file of another library as `archive` would write it."""
     with ZipFile(io.BytesIO(data)) as source:
         return archive({name: source.read(name) for name in source.namelist()})
 
 
 def unpacked(data: bytes) -> dict[str, bytes]:
-    """What `archive` has put into a zip file, by name.
+    """The entries of a zip file that `archive` wrote, by name.
 
-    An archive that it would not have written is refused, so that no few bytes stand for many and no name for a place:
-    raises CorruptArtifactError for entries that are compressed, encrypted, overlapping or named twice, and for names
-    that are more than a name.
+    Raises CorruptArtifactError for any other archive: entries that are compressed, encrypted, overlapping or named
+    twice, and names that are more than a plain file name.
     """
     try:
         with ZipFile(io.BytesIO(data)) as source:
@@ -53,7 +52,7 @@ def unpacked(data: bytes) -> dict[str, bytes]:
 
 
 def unpack(data: bytes, directory: Path) -> None:
-    """Write the entries into a directory, made if it is not there.  Raises CorruptArtifactError before that."""
+    """Write the entries into a directory, created if needed.  Raises CorruptArtifactError before it writes anything."""
     members = unpacked(data)
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in members.items():
@@ -61,7 +60,7 @@ def unpack(data: bytes, directory: Path) -> None:
 
 
 def packed(directory: Path) -> bytes:
-    """The archive of what `unpack` has written, whatever else lies beside it under other names."""
+    """Archive the files in a directory whose names `unpack` could have written."""
     files = (path for path in sorted(directory.iterdir()) if path.is_file() and NAME.fullmatch(path.name))
     return archive({path.name: path.read_bytes() for path in files})
 

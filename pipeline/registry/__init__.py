@@ -1,6 +1,6 @@
-"""The registry: one document per model version, v1, v2, … per (project, model_name), with no gap and no collision.
+"""The registry: one document per model version, v1, v2, … per (project, model_name), without gaps or duplicates.
 
-Every adapter keeps the same contract (tests/contract/test_registry.py) and may raise TransientError.
+All adapters pass tests/contract/test_registry.py and may raise TransientError.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a project's versions take that are not archived: how many they are, and the bytes of their artifacts."""
+    """The number of a project's versions that are not archived, and the bytes of their artifacts."""
 
     models: int
     bytes: int
@@ -27,29 +27,29 @@ class Usage:
 class Registry(Protocol):
     """Documents are durable (majority-written and journalled) when a method returns, and are never deleted.
 
-    Nothing in them changes but whether a version is archived.  Archived versions count in versioning, and are found
-    wherever they are named; they are left out where nobody asks for one in particular.
+    Only `archived_at` of a document ever changes.  Archived versions count in numbering and are found by name; they are
+    left out where no particular version is asked for.
     """
 
     def prepare(self) -> None:
-        """Create collections and indexes; safe to call again and from several workers at once."""
+        """Create collections and indexes; may be called again, and by several workers at once."""
         ...
 
     def register(self, outcomes: Sequence[Outcome]) -> Mapping[str, RegisteredModel]:
-        """Give each REGISTERED outcome the next version of its model; returns the document of every request_id.
+        """Give each REGISTERED outcome the next version of its model; return the document of every request_id.
 
         A request that has a document keeps it.  Outcomes of one model get their versions in the order given.
         """
         ...
 
     def find(self, request_ids: Collection[str]) -> Mapping[str, RegisteredModel]:
-        """The documents of these requests, as far as there are any."""
+        """The documents of these requests; those without one are left out."""
         ...
 
     def get(self, project: str, model_name: str, version_number: int | None = None) -> RegisteredModel:
-        """One version; if none is named, the newest that is not archived.
+        """One version; without a number the newest that is not archived.
 
-        Raises NotFoundError with the names or versions there are.
+        Raises NotFoundError that lists names or versions that exist.
         """
         ...
 
@@ -63,27 +63,27 @@ class Registry(Protocol):
         archived: bool = False,
         limit: int = 100,
     ) -> Sequence[RegisteredModel]:
-        """The newest first; those with all of these tags; with `archived` the archived ones too."""
+        """The newest versions first, which have all of these tags; with `archived` also archived ones."""
         ...
 
     def archive(
         self, project: str, model_name: str, version_number: int, archived_at: datetime | None
     ) -> RegisteredModel:
-        """Note that the version is archived since then, or with None that it is not; returns its document after that.
+        """Set the time at which the version was archived, or None to restore it; return the document after that.
 
-        One that is archived already keeps its moment.  Raises NotFoundError as get() does, and RejectedError for a
-        document of the replaced worker.  Whether an alias points there is pipeline.lifecycle.archiving's to ask.
+        A version that is archived already keeps its time.  Raises NotFoundError as get() does, and RejectedError for a
+        document of the replaced worker.  Does not check aliases: pipeline.lifecycle.archiving does.
         """
         ...
 
     def same(self, project: str, reuse_key: str) -> RegisteredModel | None:
-        """The project's newest version with this key (see pipeline.training.reuse_key) that is not archived."""
+        """The project's newest version with this key (see pipeline.training.reuse_key), unless archived; else None."""
         ...
 
     def usage(self, project: str) -> Usage:
-        """What the project has registered and not archived; documents of the replaced worker do not count."""
+        """The usage by the project's versions that are not archived; documents of the replaced worker do not count."""
         ...
 
     def count(self) -> int:
-        """How many versions there are, archived ones too."""
+        """The number of versions, including archived ones."""
         ...

@@ -1,4 +1,4 @@
-"""The name of a model that people read in lists and file names."""
+"""Makes the readable name of a model for lists and file names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.jobs import TrainingRequest
 
 
 def semantic_name(request: TrainingRequest, created_at: datetime) -> str:
-    """`JobName_Algorithm_Dataset_20260131T141500Z`, every part reduced to `[A-Za-z0-9-]`.
+    """`JobName_Algorithm_Dataset_20260131T141500Z`; other characters than `[A-Za-z0-9-]` in a part become `-`.
 
     `created_at` is an aware datetime; the name gives it in UTC, to the second.
     """

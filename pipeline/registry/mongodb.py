@@ -1,8 +1,8 @@
-"""The registry in MongoDB: one collection, which may already hold documents of the worker that this one replaced.
+"""The registry in MongoDB, in one collection that may also hold documents of the worker that this one replaced.
 
-Those lack `version_number` and `request_id`, which the unique indexes therefore leave out.  They are shown, never
-written: in project "default", their text version "v1700000000" as the number 1700000000, format "pickle", and blank
-what they do not say.  They take no part in versioning, and find() does not know them.
+Those documents have no `version_number` and `request_id`, so the unique indexes leave them out.  They are shown but
+never written: in project "default", their version text "v1700000000" as the number 1700000000, format "pickle", and
+missing fields blank.  They do not count in numbering, and find() ignores them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ ModelKey = tuple[str, str]
 class MongoRegistry:
     """Implements pipeline.registry.Registry; safe for several threads.
 
-    It remembers the highest version it has seen confirmed of each model.  As no document is ever deleted, the one
-    after that is either free or refused, so what is remembered saves a read and can never leave a gap.
+    It caches the highest version of each model that it has seen confirmed.  Documents are never deleted, so the next
+    number is either free or refused.  The cache saves a read and can never cause a gap.
     """
 
     def __init__(self, database: Database[Document], collection: str = "model_registry") -> None:
@@ -55,8 +55,10 @@ class MongoRegistry:
 
     @transient("registering models")
     def register(self, outcomes: Sequence[Outcome]) -> Mapping[str, RegisteredModel]:
-        """One insert a round, of the first waiting outcome of each model: a write that is applied in part then
-        leaves no gap.  What is refused has a document, or its version was taken: the next round tries the next.
+        """Register the outcomes in rounds; each round inserts the first waiting outcome of each model in one write.
+
+        So a write that is applied in part leaves no gap.  If an insert is refused, the request has a document, or
+        another worker took the version; the next round then tries the next number.
         """
         waiting = {outcome.request_id: outcome for outcome in outcomes}
         standing: dict[str, RegisteredModel] = {}
@@ -80,7 +82,7 @@ class MongoRegistry:
 
     @transient("reading a model")
     def get(self, project: str, model_name: str, version_number: int | None = None) -> RegisteredModel:
-        """The newest is the one with the highest version; a model that has only legacy documents shows those."""
+        """The newest version is the highest; a model that has only legacy documents shows those."""
         model = {"project": project, "model_name": model_name}
         newest = self._newest({**model, **NUMBERED})
         if newest is not None and version_number is None:
@@ -115,7 +117,7 @@ class MongoRegistry:
         query: Document = {} if archived else dict(NOT_ARCHIVED)
         query |= {} if project is None else _in_project(project)
         query |= {k: v for k, v in (("model_name", model_name), ("dataset_name", dataset_name)) if v is not None}
-        # A tag's name may hold dots and dollars, which a path in a query cannot.
+        # The name of a tag may contain dots and dollars, which a path in a query cannot.
         query |= {"$expr": {"$and": [_has_tag(*tag) for tag in tags.items()]}} if tags else {}
         rows = self._models.find(query, sort=[("created_at", -1), ("version_number", -1)], limit=limit)
         return [_registered(row) for row in rows]
@@ -154,7 +156,7 @@ class MongoRegistry:
         stages: list[Document] = [
             {"$match": {"project": project, **NUMBERED}},
             {"$group": total},
-        ]  # an index has it all
+        ]  # an index covers this query
         for row in self._models.aggregate(stages):
             return Usage(row["models"], row["bytes"])
         return Usage(0, 0)
@@ -167,7 +169,7 @@ class MongoRegistry:
         return self._models.find_one(query, sort=[("version_number", pymongo.DESCENDING)])
 
     def _insert_next(self, turn: Mapping[ModelKey, Outcome]) -> dict[str, RegisteredModel]:
-        """Insert the next version of each model; returns what was not refused."""
+        """Insert the next version of each model; return those that were not refused."""
         self._confirm([key for key in turn if key not in self._confirmed])
         models = [RegisteredModel.of(outcome, self._confirmed.get(key, 0) + 1) for key, outcome in turn.items()]
         refused = insert_new(self._models, [model.to_document() for model in models])
@@ -176,7 +178,7 @@ class MongoRegistry:
         return {registered.request_id: registered for registered in inserted}
 
     def _confirm(self, keys: Sequence[ModelKey]) -> None:
-        """Read the highest versions of those of these models that have a first one, an index entry each."""
+        """Read the highest version of each model that has a v1; costs one index entry per model."""
         if not keys:
             return
         if len(self._confirmed) + len(keys) > REMEMBERED:
@@ -201,7 +203,7 @@ class MongoRegistry:
         self._confirmed |= {(row["project"], row["model_name"]): row["highest"][0]["version_number"] for row in rows}
 
     def _forget(self, keys: Sequence[ModelKey]) -> None:
-        """Another worker has registered these models since."""
+        """Drop cached versions of models that another worker has registered since."""
         for key in keys:
             self._confirmed.pop(key, None)
 
@@ -224,7 +226,7 @@ def _registered(row: Mapping[str, Any]) -> RegisteredModel:
 
 
 def _legacy(row: Document) -> RegisteredModel:
-    """A document of the replaced worker, as far as it says."""
+    """A document of the replaced worker; fields that it lacks are blank."""
     version, created_at, file_id = str(row.get("version")), row.get("created_at"), row.get("file_id")
     number = int(version[1:]) if version[:1] == "v" and version[1:].isdecimal() else 0
     metrics = row.get("metrics") or {}

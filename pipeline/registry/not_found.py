@@ -1,4 +1,4 @@
-"""What a registry says of a model that it does not have."""
+"""Makes the errors for models and versions that a registry does not have."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def only_archived(project: str, model_name: str, highest: int) -> NotFoundError:
 
 
 def no_such_model(project: str, model_name: str, names: Collection[str]) -> NotFoundError:
-    """`names` are those of the project's models; the nearest are shown, or else the first."""
+    """`names` are the project's models; the error shows similar ones, else the first."""
     near = get_close_matches(model_name, names, SHOWN) or sorted(names)[:SHOWN]
     there_are = f"there is {', '.join(near)}" if near else "it has no models"
     return NotFoundError(f"project {project} has no model {model_name}; {there_are}")

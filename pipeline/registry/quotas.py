@@ -1,4 +1,4 @@
-"""Limits of a project: registered versions, bytes of artifacts, trainings at once in a worker."""
+"""Limits a project's registered versions, bytes of artifacts, and concurrent trainings in a worker."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ EVERY_PROJECT = "*"
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The most of each; None is no limit.  `models` and `bytes` are of versions that are not archived."""
+    """The maximum of each; None means no limit.  `models` and `bytes` count versions that are not archived."""
 
     models: int | None = None
     bytes: int | None = None
     trainings: int | None = None
 
     def excess(self, project: str, usage: Usage) -> str:
-        """Why the project may register no more, with the figures; empty if it may."""
+        """Why the project may register no more versions, with the figures; empty if it may."""
         full = [
             f"{used:,} of {limit:,} {what}"
             for used, limit, what in (
@@ -42,13 +42,13 @@ NO_QUOTA = Quota()
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """The quota of every project: its own figures, and where it has none those of `*`."""
+    """The quota of every project: its own limits, and those of `*` for limits that it does not set."""
 
     of_projects: Mapping[str, Quota] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Mapping[str, Mapping[Any, int | None]]) -> Self:
-        """From `{"*": {"models": 1000}, "risk": {"models": null, "trainings": 2}}`: null lifts a limit of `*`."""
+        """Read `{"*": {"models": 1000}, "risk": {"models": null, "trainings": 2}}`; null lifts a limit of `*`."""
         everyone = given.get(EVERY_PROJECT, {})
         return cls({project: Quota(**{**everyone, **own}) for project, own in given.items()})
 
@@ -56,10 +56,10 @@ class Quotas:
         return self.of_projects.get(project) or self.of_projects.get(EVERY_PROJECT, NO_QUOTA)
 
     def trainings(self, project: str) -> int | None:
-        """How many of the project's requests one worker may train at once."""
+        """How many of the project's requests one worker may train at once; None means no limit."""
         return self.quota(project).trainings
 
     def limits_storage(self, project: str) -> bool:
-        """Whether the registry is to be asked before a request of the project is trained."""
+        """Whether the registry's usage must be read before a request of the project is trained."""
         quota = self.quota(project)
         return quota.models is not None or quota.bytes is not None

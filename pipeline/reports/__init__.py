@@ -1,1 +1,1 @@
-"""What a person reads of a model: pages, charts, comparisons, and the diagnostics behind them."""
+"""Pages, charts and comparisons of models for people, and the diagnostics behind them."""

@@ -1,4 +1,4 @@
-"""SVG charts of a model's quality, from what its file keeps of the test: nothing is trained or scored."""
+"""Draws SVG charts of a model's quality from the test results in its file; nothing is trained or scored."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from pipeline.evaluation import calibration, calibration_error
 
 MOST_CURVES = 8
-"""Classes that get a curve of their own; with more, those with the most test rows."""
+"""The most classes that get their own curve; those with the most test rows are chosen."""
 MOST_LABELLED = 12
-"""Classes whose counts are written into the confusion matrix."""
+"""Up to this many classes the confusion matrix shows labels and counts."""
 MOST_IMPORTANT = 20
 LONGEST_COLUMN = 22
 INK, SOFT, MAIN, SECOND = "#22303c", "#8a97a3", "#2364aa", "#d1495b"
@@ -47,7 +47,7 @@ STYLE: Any = {
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A picture, and what it shows in words."""
+    """A picture with a title and a caption."""
 
     title: str
     says: str
@@ -55,12 +55,12 @@ class Chart:
 
 
 def charts(evaluation: Mapping[str, Any], importance: Sequence[tuple[str, float]]) -> Sequence[Chart]:
-    """All pictures that the evaluation of a model file has the figures for; `importance` by input column.
+    """All pictures for which the evaluation has figures; `importance` is by input column.
 
-    The same figures give the same bytes.
+    Equal figures give equal bytes.
     """
     with rc_context(STYLE), catch_warnings():
-        simplefilter("ignore")  # such as of letters that the font lacks
+        simplefilter("ignore")  # warnings such as of letters that the font lacks
         return list(_charts(evaluation, importance))
 
 
@@ -269,7 +269,7 @@ def _search(search: Mapping[str, Any]) -> Chart:
 
 
 def _chart(title: str, says: str, draw: Callable[[Axes], None], *, rows: int = 0) -> Chart:
-    """`rows` lines of text stand below each other in it, which may need more height."""
+    """Draw one chart; `rows` is the number of text lines below each other, which may need more height."""
     figure = Figure(figsize=(4.4, max(3.6, 0.9 + 0.2 * rows)), layout="constrained")
     draw(figure.subplots())
     drawn = io.StringIO()

@@ -1,4 +1,4 @@
-"""Versions side by side, as one self-contained HTML page."""
+"""Shows versions side by side on one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ABSENT = ""
 
 
 def page(found: Sequence[RegisteredModel], loaded: Sequence[LoadedModel], names: Sequence[str]) -> str:
-    """Metrics with the best of each marked, what they were made of where it differs, and the same pictures in rows.
+    """A page of metrics with the best marked, differences in hyperparameters, data and environment, and charts in rows.
 
-    `loaded` are their files and `names` what they are called, in the same order.  Where they were not tested on the
-    same rows this is said, and nothing is marked as the best.
+    `loaded` are the versions' files and `names` their titles, in the same order.  If they were not tested on the same
+    rows, the page says so and marks no best.
     """
     reasons = apart(found)
     models = [one.model for one in found]
@@ -40,7 +40,7 @@ def page(found: Sequence[RegisteredModel], loaded: Sequence[LoadedModel], names:
 
 
 def _best(shown: Sequence[str], metrics: Sequence[Mapping[str, float]]) -> Marks:
-    """The best of each row, if they are not all equal; of equals all."""
+    """Marks the best value of each row, also several equal ones, unless all values are equal."""
     marks: Marks = {}
     for row, name in enumerate(shown):
         lower = lower_is_better(name)
@@ -55,7 +55,7 @@ def _best(shown: Sequence[str], metrics: Sequence[Mapping[str, float]]) -> Marks
 def _differing(
     title: str, names: Sequence[str], parts: Sequence[Mapping[str, Any]], *, all_of_them: bool = False
 ) -> str:
-    """What is not the same in all of them, marked; with `all_of_them` the rest too."""
+    """A table of the keys that differ; with `all_of_them` also of the others, and those that differ are marked."""
     keys = list(dict.fromkeys(key for one in parts for key in one))
     unlike = [key for key in keys if any(one.get(key, _NOTHING) != parts[0].get(key, _NOTHING) for one in parts)]
     shown = keys if all_of_them else sorted(unlike)
@@ -86,7 +86,7 @@ def _data(one: RegisteredModel, loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _pictures(loaded: Sequence[LoadedModel], names: Sequence[str]) -> list[str]:
-    """One row of figures for each title, in the order of the first model that has it."""
+    """One row of figures for each title, in order of first appearance."""
     drawn = [{chart.title: chart for chart in pictures(one)} for one in loaded]
     titles = dict.fromkeys(title for one in drawn for title in one)
     return [

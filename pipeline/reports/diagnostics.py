@@ -1,7 +1,7 @@
-"""The slow parts of a report: importance of columns, and what more rows would bring.
+"""The slow parts of a report: the importance of columns, and the learning curve.
 
-Both are of the main metric (accuracy, or r2), repeat with the same seed, and leave the test part as it is: importance
-is measured on it, and the learning curve does not look at it.
+Both use the main metric (accuracy, or r2) and repeat with the same seed.  Importance is measured on the test part; the
+learning curve does not use it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from pipeline.model_files.model_file import LoadedModel
 REPEATS = 5
 MOST_ROWS = 2_000
 MOST_PREDICTED = 1_000_000
-"""For the importance of all columns together: of wide data fewer rows are taken, and none if not even LEAST_ROWS."""
+"""Predictions for the importance of all columns together.  Wide data uses fewer rows; below LEAST_ROWS, none."""
 LEAST_ROWS = 200
 DIGITS = 12
-"""A loss of nothing is 0, and not what floating point leaves of it."""
+"""Rounding, so that no loss is exactly 0."""
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
-"""Of the rows to fit on, at the points of a learning curve."""
+"""The shares of the rows to fit on, at the points of a learning curve."""
 VALIDATION_FOLDS = 5
-"""One of so many parts of the training part validates, where the request asks for no folds."""
+"""If the request has no folds, one of this many parts of the training part validates."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Told = Callable[[float, str], None]
-"""Called with how much is done, 0 to 1, and what is going on."""
+"""Called with the share done, 0 to 1, and a message."""
 
 
 def _unheard(study: Callable[P, R]) -> Callable[P, R]:
-    """What warns is no warning about the model: it is fitted on few rows, and predicts rows that are mixed up."""
+    """Silence the study's warnings: fits on few rows and predictions of shuffled rows say nothing about the model."""
 
     @wraps(study)
     def silent(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -57,11 +57,11 @@ def _unheard(study: Callable[P, R]) -> Callable[P, R]:
 
 @_unheard
 def importance(pipeline: Pipeline, data: Examples, test: Places, seed: int, told: Told) -> dict[str, Any] | None:
-    """How much worse the main metric gets when the values of one raw column are shuffled among the test rows.
+    """How much worse the main metric gets when one raw column is shuffled among the test rows.
 
-    `pipeline` is fitted; `test` are places of rows among the examples.  Of two columns
-    that say the same each may seem to matter little (Breiman 2001; Fisher, Rudin and Dominici 2019).  None where the
-    metric is not defined, and of so many columns that it would take longer than the training.
+    `pipeline` is fitted; `test` are places of rows among the examples.  If two columns carry the same information, each
+    may seem to matter little (Breiman 2001; Fisher, Rudin and Dominici 2019).  None if the metric is not defined, or if
+    there are so many columns that this would take longer than the training.
     """
     metric = evaluation.MAIN["classification" if len(data.classes) else "regression"]
     names = [column.name for column in data.columns]
@@ -91,9 +91,9 @@ def importance(pipeline: Pipeline, data: Examples, test: Places, seed: int, told
 def importance_afterwards(
     model: Model, loaded: LoadedModel, frame: pd.DataFrame, fingerprint: str
 ) -> dict[str, Any] | None:
-    """The same of a registered model, on the rows that it was tested on; `frame` is the whole dataset as it is now.
+    """Like `importance`, for a registered model, on its own test rows; `frame` is the whole present dataset.
 
-    Raises RejectedError where that has changed, or is split in another way than it was.
+    Raises RejectedError if the dataset has changed, or is now read or split differently.
     """
     name = model.dataset_name
     only = "importance can only be found on the rows it was tested on; `tensorfleet submit --report` trains anew"
@@ -119,11 +119,11 @@ def importance_afterwards(
 def learning_curve(
     unfitted: Pipeline, data: Examples, asked: Evaluation, train: Places, seed: int, told: Told
 ) -> dict[str, Any] | None:
-    """The main metric against the number of rows that are fitted on, on these rows and on others.
+    """The main metric by number of rows fitted on, measured on these rows and on others.
 
-    Preparation and model are fitted anew on growing parts of `train`, in each of `asked.cv` folds, or with one part
-    held back.  By time the latest rows are held back, and those fitted on are the latest before them.  A size that
-    the estimator cannot be fitted on is left out; None if there is none left, or the training part cannot be cut.
+    Preparation and model are refitted on growing parts of `train`, in each of `asked.cv` folds, or with one part held
+    back.  With a split by time the latest rows are held back, and the latest before them are fitted on.  Sizes at which
+    the estimator cannot be fitted are left out; None if none is left, or the training part cannot be split.
     """
     metric = evaluation.MAIN["classification" if len(data.classes) else "regression"]
     try:
@@ -163,7 +163,7 @@ def _shuffled(rows: Rows, column: int, seed: Sequence[int]) -> Rows:
 
 
 def _growing(data: Examples, fit: Places, seed: Sequence[int]) -> Places:
-    """So that the first of them are a sample with the same share of each class; by time the latest come first."""
+    """Order rows so that the first of them are a stratified sample; with a split by time, the latest come first."""
     if data.times is not None:
         return fit[::-1]
     order = np.random.default_rng(seed).permutation(fit)
@@ -175,7 +175,7 @@ def _growing(data: Examples, fit: Places, seed: Sequence[int]) -> Places:
 
 
 def _fitted(unfitted: Pipeline, data: Examples, fit: Places, score: Places, metric: str) -> tuple[float, float] | None:
-    """The metric on the rows fitted on, and on the others."""
+    """The metric on the rows fitted on and on the held-back rows, or None if it cannot be measured."""
     if len(data.classes) and np.ptp(data.codes[fit]) == 0:
         return None
     try:
@@ -183,7 +183,7 @@ def _fitted(unfitted: Pipeline, data: Examples, fit: Places, score: Places, metr
         scores = [evaluation.scores(data, pipeline, take(data.rows, rows), rows).get(metric) for rows in (fit, score)]
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - few rows can be too few, which each library says in its own way
+    except Exception:  # noqa: BLE001 - too few rows fail differently in each library
         return None
     known, held_back = scores
     return None if known is None or held_back is None else (known, held_back)

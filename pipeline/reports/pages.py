@@ -28,7 +28,7 @@ def document(title: str, subtitle: str, sections: Sequence[str]) -> str:
 
 
 def tiles(metrics: Mapping[str, float]) -> str:
-    """The six that people look at first."""
+    """The six metrics that people look at first."""
     first = [(name, value) for name, value in ordered(metrics) if name in FIRST][:6]
     return (
         f'<ul class="tiles">{"".join(f"<li><b>{number(value)}</b>{escape(name)}</li>" for name, value in first)}</ul>'
@@ -36,7 +36,7 @@ def tiles(metrics: Mapping[str, float]) -> str:
 
 
 def warning(title: str, lines: Sequence[str], *, calm: bool = False) -> str:
-    """Nothing without lines; `calm` where they are no reason to worry."""
+    """A section with these lines, empty without lines; `calm` if they are no reason to worry."""
     if not lines:
         return ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
@@ -49,7 +49,7 @@ def side_by_side(tables: Sequence[str]) -> str:
 
 
 def figure(place: int, chart: Chart, title: str | None = None) -> str:
-    """Ids are made its own: several pictures in one page must not share them."""
+    """A chart as HTML.  Its ids get a prefix, since several pictures in one page must not share ids."""
     mark = f"c{place}" + hashlib.sha256(chart.title.encode()).hexdigest()[:4]
     svg = chart.svg.replace('id="', f'id="{mark}').replace("url(#", f"url(#{mark}").replace('href="#', f'href="#{mark}')
     heading = escape(chart.title if title is None else title)
@@ -57,7 +57,7 @@ def figure(place: int, chart: Chart, title: str | None = None) -> str:
 
 
 def row_of(title: str, figures: Sequence[str]) -> str:
-    """Pictures of the same side by side, where there is room for them."""
+    """Pictures of the same kind side by side, where there is room."""
     return f'<section class="wide"><h2>{escape(title)}</h2><div class="row">{"".join(figures)}</div></section>'
 
 
@@ -70,7 +70,7 @@ def table(
     wide: bool = False,
     marks: Mapping[tuple[int, int], str] | None = None,
 ) -> str:
-    """Nothing without rows.  `marks` gives cells, by row and column, a class; `wide` is the width of the page."""
+    """A table, empty without rows.  `marks` gives cells, by row and column, a CSS class; `wide` spans the page."""
     if not rows:
         return ""
     cells = "".join(
@@ -99,7 +99,7 @@ def markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]],
 
 
 def plain(value: object) -> str:
-    """One line without markup: Markdown may hold HTML."""
+    """One line without markup, since Markdown may contain HTML."""
     return escape(str(value), quote=False).replace("\n", " ")
 
 
@@ -112,13 +112,13 @@ def ordered(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names of metrics: those that people look at first, then the others."""
+    """Names of metrics: those that people look at first, then the others by name."""
     place = {name: at for at, name in enumerate(FIRST)}
     return sorted(names, key=lambda name: (place.get(name, len(place)), name))
 
 
 def _cell(column: int, value: object, kind: str | None) -> str:
-    """A long word may break anywhere, so that it makes no table wide; names in front break after their parts."""
+    """A cell.  Long words may break anywhere, so that the table stays narrow; first-column names break after `_`."""
     text = str(value)
     kinds = [kind or "", "long" if any(len(word) > LONGEST_WORD for word in text.split()) else ""]
     shape = f' class="{" ".join(filter(None, kinds))}"' if any(kinds) else ""

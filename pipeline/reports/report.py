@@ -27,7 +27,7 @@ from pipeline.reports.pages import (
 from pipeline.reports.version_comparison import apart, differences
 
 File = LoadedModel | ModelContent
-"""A model file that was read, or one that is to be written."""
+"""A model file that was read, or one that will be written."""
 Rows = list[tuple[str, ...]]
 
 _CLASSES = ("class", "precision", "recall", "F1", "rows")
@@ -36,9 +36,9 @@ _IMPORTANCE = ("column", "loss", "deviation")
 
 
 def page(registered: RegisteredModel, loaded: LoadedModel, production: RegisteredModel | None = None) -> str:
-    """One self-contained HTML page: no script, no font and no picture comes from elsewhere.
+    """One self-contained HTML page: it loads no script, font or picture from elsewhere.
 
-    With another version that is in `production`, it says how this one does against it.
+    If another version is in `production`, the page compares this one with it.
     """
     return _page(_About.registered(registered), loaded, _Rival.of(registered, production))
 
@@ -49,19 +49,19 @@ def card(registered: RegisteredModel, loaded: LoadedModel, production: Registere
 
 
 def pages(request: TrainingRequest, content: ModelContent) -> dict[str, str]:
-    """Page and card for the model file itself, by file name: the same for the same content, and without a version."""
+    """Page and card for the model file itself, by file name; equal content gives equal pages, without a version."""
     about = _About.training(request, content)
     return {"report.html": _page(about, content, None), "model_card.md": _card(about, content, None)}
 
 
 def pictures(loaded: File) -> Sequence[Chart]:
-    """All that the file has the figures for."""
+    """All charts for which the file has figures."""
     return charts(loaded.evaluation, importance(loaded))
 
 
 @dataclass(frozen=True, slots=True)
 class _About:
-    """What is said of a model beside what its file measures."""
+    """What a report says of a model beyond the measurements in its file."""
 
     title: str
     algorithm: str
@@ -99,7 +99,7 @@ class _About:
 
     @classmethod
     def training(cls, request: TrainingRequest, content: ModelContent) -> Self:
-        """Without what is not known before the file is written, and without what another run has otherwise."""
+        """Leaves out what is unknown before the file is written, and what differs between runs."""
         manifest = content.manifest
         return cls(
             title=request.model_key,
@@ -123,7 +123,7 @@ class _About:
 
 @dataclass(frozen=True, slots=True)
 class _Rival:
-    """The version in production, and this one against it."""
+    """A comparison of this version with the one in production."""
 
     title: str
     heads: tuple[str, ...]
@@ -198,7 +198,7 @@ def _card(about: _About, loaded: File, rival: _Rival | None) -> str:
 
 
 def importance(loaded: File) -> list[tuple[str, float]]:
-    """How much the model itself makes of each input column, in shares; empty where it does not say.
+    """The model's own importance of each input column, as shares; empty if it gives none.
 
     Impurity-based for trees, absolute weights of standardised columns for linear models.
     """
@@ -221,7 +221,7 @@ def importance(loaded: File) -> list[tuple[str, float]]:
 
 
 def _owners(loaded: File) -> list[str]:
-    """Of each prepared column, the input column that it was made of."""
+    """The input column of each prepared column."""
     first = loaded.pipeline[0]
     if not isinstance(first, ColumnTransformer):
         return [column.name for column in loaded.columns]

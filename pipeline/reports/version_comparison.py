@@ -13,7 +13,7 @@ OF_THE_TEST = {*METRICS["classification"], *METRICS["regression"]}
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A metric of both versions.  `better` is None where they are equal, or where more is neither better nor worse."""
+    """A metric of two versions.  `better` is None if they are equal, or if the metric does not rank versions."""
 
     metric: str
     here: float
@@ -26,13 +26,13 @@ class Difference:
 
 
 def differences(here: RegisteredModel, there: RegisteredModel) -> list[Difference]:
-    """The metrics that were measured of both, by name."""
+    """The metrics that both versions have, sorted by name."""
     before, after = there.model.metrics, here.model.metrics
     return [_difference(name, after[name], before[name]) for name in sorted(after.keys() & before.keys())]
 
 
 def lower_is_better(metric: str) -> bool | None:
-    """None where it tells nothing of which is better: deviations, baselines, how well training rows are known."""
+    """Whether lower is better; None for metrics that do not rank versions: deviations, baselines, training scores."""
     name = metric.removeprefix("test_")
     if metric.startswith("cv_") and metric.endswith("_mean"):
         name = metric.removeprefix("cv_").removesuffix("_mean")
@@ -40,7 +40,7 @@ def lower_is_better(metric: str) -> bool | None:
 
 
 def apart(models: Sequence[RegisteredModel]) -> list[str]:
-    """What keeps the metrics of these from telling which is better; nothing if they were tested on the same rows."""
+    """The reasons why the versions' metrics cannot be compared; empty if they were tested on the same rows."""
     reasons = []
     if len({one.model.dataset_fingerprint for one in models}) > 1:
         reasons.append("the dataset is not the same: its content has another fingerprint")

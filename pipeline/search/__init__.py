@@ -1,7 +1,7 @@
-"""Searches for the best hyperparameters, inside the training part: the test part is never looked at.
+"""Searches for the best hyperparameters within the training part; the test part is not used.
 
-Every candidate is scored on the same folds, whose preparation is fitted once for all of them.  What has been scored
-is noted in a file as it comes, so that the next attempt of a killed training does not fit it again.
+All candidates are scored on the same folds, whose preparation is fitted once.  Scores are appended to a file as they
+come, so that the next attempt of a killed training does not repeat them.
 """
 
 from __future__ import annotations
@@ -37,12 +37,11 @@ def run(
     fitting: Fitting = here,
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchResult:
-    """Score candidates until there are no more, or the time budget is over; what is in `notes` counts as scored.
+    """Score candidates until all are done or the time budget is over; scores in the file `notes` are not repeated.
 
-    `made_on` is one line that says on what scores depend beside the request: notes made on something else do not count.
-
-    `report` is told how many of how many candidates are scored, and the best so far.  Raises TrainingFailed if none
-    could be fitted.
+    `made_on` is one line that identifies what scores depend on beside the request; notes with another line are ignored.
+    `report` gets the number scored, the number planned, and a message with the best score.  Raises TrainingFailed if no
+    candidate could be scored.
     """
     scorer = Scorer(scoring(search, algorithm), folds, fit, fitting, notes, made_on.encode(), report)
     until = None if search.time_budget_s is None else clock() + search.time_budget_s
@@ -66,7 +65,7 @@ def run(
 
 @contextmanager
 def fitting_on(dask_scheduler: str | None) -> Iterator[Fitting]:
-    """Where candidates are fitted: on the cluster of this scheduler, or here."""
+    """Fit candidates on the cluster of this scheduler, or in this process if there is none."""
     if dask_scheduler is None:
         yield here
         return

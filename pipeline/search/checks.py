@@ -1,4 +1,4 @@
-"""Checks a search before its data is seen."""
+"""Checks a search before its data is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_CANDIDATES = 10_000
 
 
 def check(search: Search, algorithm: Algorithm, given: Values) -> list[str]:
-    """What is wrong with a search, and what would be right."""
+    """The errors in a search, each with how to correct it."""
     wrong = []
     if search.strategy not in STRATEGIES:
         wrong.append(f"search.strategy takes one of {', '.join(STRATEGIES)}, not {shown(search.strategy)}")
@@ -55,7 +55,7 @@ def _dimension(dimension: SearchDimension, strategy: str, algorithm: Algorithm) 
     name = dimension.name
     if name not in algorithm.hyperparameters:
         try:
-            algorithm.resolve({name: None}, 0)  # says what there is instead
+            algorithm.resolve({name: None}, 0)  # raises with the names that exist
         except RejectedError as rejected:
             return [f"search.space: {rejected}"]
         return [f"search.space: {name} cannot be searched"]

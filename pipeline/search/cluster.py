@@ -1,6 +1,6 @@
-"""Fits candidates on a Dask cluster, to the same scores as here.
+"""Fits candidates on a Dask cluster, with the same scores as in the trainer.
 
-It speaks to `distributed` itself: joblib's backend for it waits for ever for a task whose workers have died.
+It uses `distributed` directly: joblib's backend for it waits forever for a task whose workers died.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ from pipeline.search.space import Values
 PATIENCE_S = 30.0
 """How long a scheduler may not answer, or have no worker, before it counts as gone."""
 TRIES = 3
-"""Connections in a row that may end before a single candidate is scored; before the last one, the first of them is
-fitted here, in case that it was the one to take all workers down."""
+"""How many connections in a row may end before a candidate is scored.  Before the last one, the first candidate is
+fitted in the trainer, in case it killed all workers.
+"""
 ADDRESS = re.compile(r"\b[a-z]+://\S+")
 AHEAD = 256
-"""Candidates on the cluster at a time: with five folds, work for some thousand threads."""
+"""Candidates on the cluster at a time: with five folds, enough work for some thousand threads."""
 
 
 def connect(address: str, timeout_s: float) -> Client:
-    """Raises OSError if no scheduler answers there."""
+    """Raises OSError if no scheduler answers at this address."""
     for name in ("distributed", "distributed.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it would say, it also raises
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # whatever it logs, it also raises
     return Client(address, timeout=timeout_s, set_as_default=False, name="tensorfleet")
 
 
 def versions() -> Mapping[str, str]:
-    """What has to be the same on all machines of a cluster for scores to be the same."""
+    """The versions that must be equal on all machines of a cluster for equal scores."""
     found = environment()
     return {name: found[name] for name in ("tensorfleet-worker", *LIBRARIES)}
 
@@ -52,9 +53,10 @@ def versions() -> Mapping[str, str]:
 class DaskCluster:
     """A `Fitting` for one search, used by one thread.
 
-    A worker that dies costs time alone.  A scheduler that goes away is waited for; if it does not come back, if it
-    never answered, or if its workers cannot fit, what is left is fitted here, and a warning says so.  So is, alone, a
-    candidate that takes workers down: nobody can say which of them is to blame, and here it has a limit of its own.
+    A worker's death costs only time.  If the scheduler goes away, it is waited for.  If it does not return, if it never
+    answered, or if its workers cannot fit, the remaining candidates are fitted in the trainer, and a warning says so.
+    A candidate that takes workers down is fitted in the trainer too, where it has its own memory limit, since nobody
+    can tell whether it is to blame.
     """
 
     address: str
@@ -84,7 +86,7 @@ class DaskCluster:
         yield from here(folds, fit, tuple(left), rows)
 
     def close(self) -> None:
-        """What still runs on the cluster for us is called off."""
+        """Cancel what still runs on the cluster for us."""
         self._folds = []
         if self._client is not None:
             client, self._client = self._client, None
@@ -125,8 +127,8 @@ class DaskCluster:
 
     def _give_up(self, error: BaseException) -> None:
         self.given_up = True
-        """Addresses are for the log: a warning is stored with the model, for people who have no use for them."""
         why = said_by(error)
+        # The warning is stored with the model, whose users have no use for addresses; the log has them.
         told = ADDRESS.sub("an address", why)
         warnings.warn(f"the Dask cluster failed ({told}); the search went on in the trainer", stacklevel=2)
         logging.getLogger(__name__).warning(
@@ -136,7 +138,7 @@ class DaskCluster:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """A candidate on one fold, as it comes back."""
+    """The score of a candidate on one fold, as a Dask worker returns it."""
 
     score: float | None
     error: str
@@ -145,7 +147,7 @@ class _Scored:
 
 
 def _scored(fold: Fold, candidate: Values, rows: int, fit: Fit, expected: Mapping[str, str]) -> _Scored:
-    """Runs on a Dask worker.  Raises MemoryError, or RuntimeError if its libraries are others than ours."""
+    """Runs on a Dask worker.  Raises MemoryError, or RuntimeError if its library versions differ from ours."""
     found = versions()
     different = [f"{name} {found[name]}, not {expected[name]}" for name in expected if found[name] != expected[name]]
     if different:
@@ -159,7 +161,7 @@ def _scored(fold: Fold, candidate: Values, rows: int, fit: Fit, expected: Mappin
 
 
 def _together(folds: Sequence[_Scored]) -> Fitted:
-    """One outcome of all folds; what was warned of there is warned of here."""
+    """Combine the folds into one outcome, and repeat their warnings here."""
     for message in dict.fromkeys(message for one in folds for message in one.warnings):
         warnings.warn(message, stacklevel=2)
     fit_s = sum(one.fit_s for one in folds)

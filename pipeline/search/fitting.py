@@ -1,4 +1,4 @@
-"""Fits and scores candidates on folds, one after another or wherever a `Fitting` does it."""
+"""Fits and scores candidates on folds, in this thread or through another `Fitting`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from pipeline.search.space import Values
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One fold, prepared: its rows to fit on are shuffled, so that the first of them are a sample."""
+    """One prepared fold.  Its rows to fit on are shuffled, so that the first of them are a sample (not in splits by
+    time).
+    """
 
     fit_on: Any
     target: NDArray[Any]
     score: Callable[[Any], float | None]
-    """Scores a fitted estimator on the fold's other rows; None where the metric is not defined there."""
+    """Scores a fitted estimator on the fold's other rows; None if the metric is not defined there."""
 
 
 Fit = Callable[[Values, Any, NDArray[Any]], Any]
@@ -32,7 +34,7 @@ Fit = Callable[[Values, Any, NDArray[Any]], Any]
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What fitting a candidate has come to: a score for each fold, or `error` with why it could not be fitted."""
+    """The result of fitting a candidate: a score for each fold, or the reason in `error` if it could not be fitted."""
 
     scores: Sequence[float | None]
     fit_s: float
@@ -41,15 +43,15 @@ class Fitted:
 
 class Fitting(Protocol):
     def __call__(self, folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Fitted]:
-        """The outcomes in the order of `candidates`, each fitted on the first `rows` of every fold.
+        """Yield outcomes in the order of `candidates`, each fitted on the first `rows` of every fold.
 
-        Raises MemoryError.  What is not asked for need not be fitted.
+        Raises MemoryError.  Candidates whose outcome is not requested need not be fitted.
         """
         ...
 
 
 def here(folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: int) -> Generator[Fitted]:
-    """In this thread, each candidate when it is asked for."""
+    """Fit in this thread, each candidate when its outcome is requested."""
     for candidate in candidates:
         begun = time.perf_counter()
         scores = []
@@ -63,7 +65,7 @@ def here(folds: Sequence[Fold], fit: Fit, candidates: Sequence[Values], rows: in
 
 
 def on_fold(fold: Fold, fit: Fit, candidate: Values, rows: int) -> tuple[float | None, str]:
-    """The score and no error, or an error: a candidate that cannot be fitted loses, whatever a library raises."""
+    """The score, or an error: a candidate that cannot be fitted loses, whatever exception a library raises."""
     try:
         return fold.score(fit(candidate, fold.fit_on[:rows], fold.target[:rows])), ""
     except MemoryError:
@@ -73,7 +75,7 @@ def on_fold(fold: Fold, fit: Fit, candidate: Values, rows: int) -> tuple[float |
 
 
 def only_the_users(simplefilter: Callable[..., None]) -> None:
-    """Let warnings be recorded that are about the data or the model; those of libraries and sockets are nobody's."""
+    """Record warnings about the data or the model; ignore those about the code of libraries."""
     simplefilter("always")
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning):
         simplefilter("ignore", category)
@@ -87,12 +89,12 @@ def fit_algorithm(
     rows: Any,
     target: NDArray[Any],
 ) -> Any:
-    """A `Fit` once its first three are given, which are plain values, so that it can be sent to another process."""
+    """A `Fit` with its first three arguments bound; they are plain values, so it can be sent to another process."""
     algorithm = algorithms.find(name)
     n_classes = len(np.unique(target)) if algorithm.task == "classification" else 0
     return algorithm.build(algorithm.resolve({**given, **candidate}, seed), n_classes).fit(rows, target)
 
 
 def score_on(rows: Any, actual: NDArray[Any], classes: NDArray[Any], metric: str, model: Any) -> float | None:
-    """A fold's `score` once its first four are given; see `evaluation.score`."""
+    """A fold's `score` with its first four arguments bound; see `evaluation.score`."""
     return evaluation.score(model, rows, actual, classes).get(metric)

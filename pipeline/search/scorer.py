@@ -1,4 +1,4 @@
-"""Candidates and their scores: scored on every fold, noted in a file as they come."""
+"""Scores candidates on every fold and appends the scores to a file."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SKLEARN_NAMES = {
     "neg_mean_absolute_error": "mae",
     "neg_root_mean_squared_error": "rmse",
 }
-"""Other names of the same metrics, as scikit-learn's scorers have them."""
+"""scikit-learn's names of metrics that have another name here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate that was scored.
+    """A scored candidate.
 
     Attributes:
-        rows: training rows of each fold that it was fitted on.
-        scores: one a fold, in the metric's own unit; empty if it could not be fitted, and then `error` says why.
+        rows: the training rows of each fold that it was fitted on.
+        scores: one per fold, in the metric's own unit; empty if it could not be fitted, and then `error` says why.
         fit_s: seconds for all folds.
     """
 
@@ -65,7 +65,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search has come to.  `planned` is how many were to be scored; `cut` that the time budget ended it."""
+    """The result of a search.  `planned` candidates were to be scored; `cut` says that the time budget ended it."""
 
     best: Trial
     trials: Sequence[Trial]
@@ -98,7 +98,7 @@ class Scorer:
     _known: dict[bytes, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Notes of other data or another environment are none, and neither is a line that was cut off."""
+        """Read the notes: none if their first line (data, environment) differs, and no incomplete last line."""
         found = self.notes.read_bytes().split(b"\n")[:-1] if self.notes.exists() else []
         lines = found[1:] if found[:1] == [self.made_on] else []
         rewritten = self.notes.with_suffix(".new")
@@ -108,7 +108,7 @@ class Scorer:
             self._known[key_of(note["hyperparameters"], note["rows"])] = note
 
     def score(self, candidates: Sequence[Values], rows: int | None, planned: int) -> Generator[Trial]:
-        """Score them on every fold, unless that is known, and note what comes out: one each time one is asked for."""
+        """Yield a trial for each candidate, scored on every fold and noted, or taken from the notes."""
         used = max(len(fold.target) for fold in self.folds) if rows is None else rows
         new = [candidate for candidate in candidates if key_of(candidate, used) not in self._known]
         outcomes = self.fitting(self.folds, self.fit, new, used)
@@ -137,20 +137,20 @@ class Scorer:
         return trial
 
     def gain(self, trial: Trial) -> float | None:
-        """The mean over the folds, so that more is better; None if it could not be scored."""
+        """The mean over the folds, negated if lower is better; None if the candidate could not be scored."""
         if trial.mean is None:
             return None
         return -trial.mean if self.scoring in LOWER_IS_BETTER else trial.mean
 
     def _better(self, trial: Trial, best: Trial) -> bool:
-        """More rows count first: a halving search's last round decides."""
+        """More rows win over a better score, so that the last round of a halving search decides."""
         new, old = self.gain(trial), self.gain(best)
         assert new is not None
         assert old is not None
         return trial.rows > best.rows or (trial.rows == best.rows and new > old)
 
     def _fitted(self, number: int, candidate: Values, rows: int, outcomes: Iterator[Fitted]) -> Trial:
-        """The next of the outcomes, as a trial."""
+        """The next outcome as a trial."""
         outcome = next(outcomes)
         error = outcome.error
         defined = [score for score in outcome.scores if score is not None and np.isfinite(score)]
@@ -160,6 +160,6 @@ class Scorer:
 
 
 def scoring(search: Search, algorithm: Algorithm) -> str:
-    """The metric that decides, by our own name for it."""
+    """The metric that the search optimises, under our name."""
     default = "accuracy" if algorithm.task == "classification" else "r2"
     return SKLEARN_NAMES.get(search.scoring or default, search.scoring or default)

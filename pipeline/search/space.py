@@ -1,4 +1,4 @@
-"""The space of a search: values and ranges of each hyperparameter, and draws from them."""
+"""The space of a search: lists the values of each hyperparameter, and draws from its ranges."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Values = Mapping[str, HyperparameterValue]
 
 
 def grid_size(search: Search, algorithm: Algorithm) -> int:
-    """How many candidates a grid has; 0 where a range has no steps."""
+    """The number of candidates of a grid; 0 if a range has no step."""
     size = 1
     for dimension in search.space:
         size *= len(values_of(dimension, algorithm))
@@ -28,7 +28,7 @@ def grid_size(search: Search, algorithm: Algorithm) -> int:
 
 
 def candidates_of(search: Search, algorithm: Algorithm, wanted: int, seed: int) -> list[dict[str, Any]]:
-    """Every one of a grid, or a sample where there are more than asked for, or a range has no steps."""
+    """All candidates of the grid; a random sample if it has more than `wanted`, or a range has no step."""
     size = grid_size(search, algorithm)
     if size and wanted >= size:
         return list(ParameterGrid({one.name: values_of(one, algorithm) for one in search.space}))
@@ -38,9 +38,9 @@ def candidates_of(search: Search, algorithm: Algorithm, wanted: int, seed: int) 
 
 
 def ends_of(dimension: SearchDimension, algorithm: Algorithm) -> tuple[Any, Any]:
-    """Low and high, read as one kind, so that 1 to 10 are counts, and 0.1 to 1 shares.
+    """Low and high read as the same kind: 1 to 10 are counts, 0.1 to 1 are shares.
 
-    Raises ValueError where no kind takes both.
+    Raises ValueError if no kind accepts both.
     """
     parameter = algorithm.hyperparameters[dimension.name]
     low, high = float(dimension.low or 0), float(dimension.high or 0)
@@ -55,7 +55,7 @@ def ends_of(dimension: SearchDimension, algorithm: Algorithm) -> tuple[Any, Any]
 
 
 def values_of(dimension: SearchDimension, algorithm: Algorithm) -> list[Any]:
-    """What is tried, one by one; empty for a range without steps.  Raises ValueError for what cannot be tried."""
+    """All values to try; empty for a range without step.  Raises ValueError for values that are not allowed."""
     parameter = algorithm.hyperparameters[dimension.name]
     if dimension.values is not None:
         return _distinct([parameter.read(value) for value in dimension.values])
@@ -89,7 +89,7 @@ def _distribution(dimension: SearchDimension, algorithm: Algorithm) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """Rounds what another distribution draws."""
+    """Rounds the draws of another distribution."""
 
     drawn: Any
 
@@ -109,7 +109,7 @@ def optuna_distribution(dimension: SearchDimension, algorithm: Algorithm) -> Any
 
 
 def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
-    """Without numpy's numbers."""
+    """The candidate with Python numbers instead of numpy's."""
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in candidate.items()}
 
 

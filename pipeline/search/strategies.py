@@ -1,4 +1,4 @@
-"""Search strategies: which candidates are scored next, given the scores so far."""
+"""Search strategies: choose the next candidates to score, given the scores so far."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pipeline.search.space import Values, candidates_of, grid_size, optuna_distr
 
 STRATEGIES = ("grid", "random", "halving", "optuna")
 SAMPLES = 20
-"""Candidates where there is no max_candidates, but in a grid, and in a halving search without ranges: those try all."""
+"""The default for max_candidates; grids, and halving searches without ranges, try all."""
 HALVING_FACTOR = 3
 LEAST_ROWS = 20
-"""Rows a fold that the first round of a halving search fits on, at least."""
+"""The least rows per fold in the first round of a halving search."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     candidates: Sequence[Values]
     rows: int | None = None
-    """Rows of each fold to fit on; None for all."""
+    """The rows of each fold to fit on; None for all."""
     to_come: int = 0
 
 
 def planned(search: Search, algorithm: Algorithm) -> int:
-    """How many candidates there are to be, in the first round where there are several."""
+    """The number of candidates; in a halving search, that of its first round."""
     size = grid_size(search, algorithm)
     all_of_them = size if search.strategy in ("grid", "halving") else 0
     wanted = search.max_candidates or all_of_them or SAMPLES
@@ -44,7 +44,7 @@ def batches(search: Search, algorithm: Algorithm, seed: int, scorer: Scorer) -> 
 
 
 def _halving(search: Search, algorithm: Algorithm, seed: int, scorer: Scorer) -> Iterator[Batch]:
-    """Each round keeps the best third for three times the rows; the last one is fitted on all of them."""
+    """Each round keeps the best third and triples the rows; the last round uses all rows."""
     left: Sequence[Values] = candidates_of(search, algorithm, planned(search, algorithm), seed)
     all_rows = max(len(fold.target) for fold in scorer.folds)
     rounds = 1

@@ -1,1 +1,1 @@
-"""One training from its request to its model file, and what is known of it before."""
+"""One training, from its request to its model file, and the checks before it."""

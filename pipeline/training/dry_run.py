@@ -1,4 +1,4 @@
-"""Says what a training would do, without training: what is wrong, and how the data would be read."""
+"""Plans a training without running it: checks the request and shows how the data would be read."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.jobs import HyperparameterValue, TrainingRequest
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a training of the request would begin with.
+    """The result of a dry run.
 
     Attributes:
-        hyperparameters: all of them, defaults resolved; without those that are searched.
-        columns: of the features, as {name, type, role}; `dropped` are left out, with the reason.
-        prepared_columns: how wide the matrix is that the estimator is fitted on.
-        candidates: of the search; 0 without one.
+        hyperparameters: all of them, defaults resolved, except those that are searched.
+        columns: the features as {name, type, role}; `dropped` are left out, with the reason.
+        prepared_columns: the width of the matrix that the estimator is fitted on.
+        candidates: the number of candidates of the search; 0 without one.
     """
 
     algorithm: str
@@ -44,7 +44,7 @@ class Plan:
 
 
 def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str) -> Plan:
-    """Read a request against its rows as a training would.  Raises RejectedError with what is wrong."""
+    """Check a request against its rows as a training would.  Raises RejectedError that says what is wrong."""
     validation.check(request)
     algorithm = algorithms.find(request.algorithm)
     searched = {dimension.name for dimension in request.search.space} if request.search else set()

@@ -1,4 +1,4 @@
-"""Whether a training fits into its memory, judged from the dataset's cached file before a trainer gets it."""
+"""Checks from a dataset's cached file whether a training fits into its memory, before a trainer gets it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pipeline.jobs import TrainingRequest
 
 NUMBER_BYTES = 8
 COPIES = 3
-"""How often a training holds each number, truth or date, as float64, at its peak: the least that can be.
+"""The least number of float64 copies that a training holds, at its peak, of each number, boolean or date.
 
-Measured, a million rows of twenty columns, naive_bayes, growth of the resident size: real numbers 6.6 times (53 bytes a
-value), truths 7.9, dates 25; with a test part of a half 5.0 and 6.6; of rows without a target 4.1 for those that are
-left.  The libraries and what an estimator takes come on top.
+Measured with naive_bayes on a million rows of twenty columns, as growth of the resident size: real numbers 6.6 times
+(53 bytes a value), booleans 7.9, dates 25; with a test part of one half 5.0 and 6.6; where rows lack a target, 4.1 for
+the rows that are left.  The libraries and the estimator itself come on top.
 """
 
 
 def check_fits(request: TrainingRequest, dataset: Dataset, limit_bytes: int) -> None:
-    """Raises RejectedError, with the figures, if no training of these columns fits into the limit.
+    """Raises RejectedError, with the figures, if a training of these columns cannot fit into the limit.
 
-    `limit_bytes` is the worker's; the request may ask for less.  Nothing is read but the file's layout.
+    `limit_bytes` is the worker's limit; the request may ask for less.  Reads only the file's layout, not its values.
     """
     if dataset.path is None:
         return
@@ -41,7 +41,7 @@ def check_fits(request: TrainingRequest, dataset: Dataset, limit_bytes: int) -> 
 
 
 def _size(request: TrainingRequest, dataset: Dataset, path: Path) -> tuple[int, int, int]:
-    """Rows that have a target, the bytes of the columns that are read, and how many a training takes at the least."""
+    """The rows with a target, the bytes of the columns used, and the least bytes that a training needs."""
     with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
         table = reader.read_all()
         names = table.column_names
@@ -55,7 +55,7 @@ def _size(request: TrainingRequest, dataset: Dataset, path: Path) -> tuple[int, 
 
 
 def _numbers(kind: pa.DataType) -> int:
-    """How many numbers one row of a column becomes at the least; a text may turn out to be an identifier."""
+    """The least number of values that one row of a column becomes; 0 for text, which may be an identifier."""
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size) * _numbers(kind.value_type)
     return 0 if kind == TEXT or pa.types.is_null(kind) else 1

@@ -1,4 +1,4 @@
-"""A hash over all that a result depends on: equal reuse keys give the same model, bit for bit."""
+"""A hash over everything that a result depends on: equal reuse keys give the same model, bit for bit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from pipeline.jobs import TrainingRequest, fields_of
 
 
 def reuse_key(request: TrainingRequest, dataset: Dataset, machine: Mapping[str, str]) -> str:
-    """A sha256 over all that a result depends on: data, columns, algorithm, hyperparameters with their defaults,
-    search, split, seed, versions of the libraries, and `machine`, which says what else its trainers compute with.
+    """A sha256 over data, columns, algorithm, hyperparameters with defaults, search, split, seed, versions and
+    `machine`.
 
-    Who asks, and what the model is called, is of no matter.  Raises RejectedError for wrong hyperparameters.
+    `machine` describes what else the trainers compute with.  The user and the model's name do not count.  Raises
+    RejectedError for wrong hyperparameters.
     """
     algorithm = algorithms.find(request.algorithm)
     on = {

@@ -1,4 +1,4 @@
-"""The result of a training on its way from the trainer to the worker; needs no scikit-learn."""
+"""The result of a training, as the trainer sends it to the worker; needs no scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import orjson
 from pipeline.jobs import HyperparameterValue
 
 SEARCH_NOTES = "search.jsonl"
-"""What a search has scored, in the spool folder: the next attempt does not score it again."""
+"""The file in the spool with the scores of a search; the next attempt does not repeat them."""
 EPOCH_STATE = "epoch_state.npz"
-"""The epochs of a deep network that are done, likewise."""
+"""The file in the spool with the finished epochs of a deep network; the next attempt does not repeat them."""
 KEPT = (SEARCH_NOTES, EPOCH_STATE)
-"""What the next attempt of a training goes on from."""
+"""The files that the next attempt of a training continues from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training leaves behind: a model file in the spool directory, and what events and documents say of it.
+    """The result of a training: a model file in the spool, and the fields of its events and documents.
 
     Attributes:
         hyperparameters: all of them, defaults resolved.
-        metrics: on the test part, but for train_accuracy (or train_r2) and cv_*.
-        classes: as text, in the order of the model's; empty for a regressor.
+        metrics: of the test part, except train_accuracy (or train_r2) and cv_*.
+        classes: as text, in the model's order; empty for a regressor.
         training_time: seconds from the start of loading to the written file.
         split: see Split.fingerprint.
         reproducible: whether the same training gives the same model again.

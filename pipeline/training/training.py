@@ -40,19 +40,19 @@ from pipeline.training.trained import EPOCH_STATE, SEARCH_NOTES, Trained
 
 SUSPICIOUS_ACCURACY = 0.99
 SLICES = 20
-"""A large forest is fitted in so many slices, to show its progress."""
+"""A large forest is fitted in this many slices, to report progress."""
 WORTH_SLICING = 200_000
-"""Rows times trees, which take about half a second."""
+"""Rows times trees from which a forest is sliced; that many take about half a second."""
 MOST_WARNINGS = 50
 SEARCH_SHARE = 0.95
-"""How much of a training with a search is the search, as its progress tells it."""
+"""The share of the progress that the search takes in a training with a search."""
 
 _EXAMPLES: LRUCache[Hashable, Examples] = LRUCache(32 * 1024 * 1024, getsizeof=lambda data: data.size_bytes)
-"""One a trainer process: requests in a row are often for the same small dataset."""
+"""One cache per trainer process: successive requests often use the same small dataset."""
 
 
 class Stage(StrEnum):
-    """What a training is doing; the names are those of the progress events' states."""
+    """The stages of a training; the names are states in progress events."""
 
     LOADING = "LOADING"
     TRAINING = "TRAINING"
@@ -60,17 +60,17 @@ class Stage(StrEnum):
 
 
 Report = Callable[[Stage, float | None, str], None]
-"""Called with the stage, how much of it is done (0 to 1, None where that is not known), and what is going on."""
+"""Called with the stage, the share done (0 to 1, None if unknown), and a message."""
 
 
 def train(
     request: TrainingRequest, dataset: Dataset, spool: Path, report: Report, dask_scheduler: str | None = None
 ) -> Trained:
-    """Train `request` on `dataset` and write the model file into the directory `spool`, under a name of its own.
+    """Train `request` on `dataset` and write the model file into the directory `spool`, under a unique name.
 
-    Raises RejectedError for what is wrong with request or data, TrainingFailed for what the estimator raised, and
-    MemoryError.  With `dask_scheduler` a search is done on that cluster, to the same end.
-    Equal request, data and environment give the same file, bit for bit, whatever `report` does.
+    Raises RejectedError if request or data are wrong, TrainingFailed if the estimator raised, and MemoryError.  With
+    `dask_scheduler` a search runs on that cluster, with the same result.  Equal request, data and environment give the
+    same file, bit for bit, whatever `report` does.
     """
     started = time.perf_counter()
     algorithm = algorithms.find(request.algorithm)
@@ -94,7 +94,7 @@ def train(
             content = _with_pages(job, content)
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a picture stumbles over, the model is good
+        except Exception as error:  # noqa: BLE001 - the model is good whatever fails in its report
             said = [*said, f"the report could not be drawn: {said_by(error)}"]
             content = _content(job, pipeline, details, said)
     written = model_file.write(content, spool / f"{uuid4().hex}.zip")
@@ -145,7 +145,7 @@ class _Job:
 
     @property
     def made_on(self) -> str:
-        """On what the steps of this training depend beside its request; one line."""
+        """The dataset's fingerprint and the environment, one line: with the request, what the steps depend on."""
         on = [self.dataset.fingerprint, environment(self.algorithm.framework)]
         return orjson.dumps(on, option=orjson.OPT_SORT_KEYS).decode()
 
@@ -195,7 +195,7 @@ def _fit_and_evaluate(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict
 
 
 def _reproducible(job: _Job) -> bool:
-    """GPUs add up in whatever order their parts end."""
+    """Whether the training is repeatable; on GPUs it is not, since they add in any order."""
     return not job.said and environment(job.algorithm.framework)["device"] == "cpu"
 
 
@@ -257,7 +257,7 @@ def _with_the_best(job: _Job, found: search.SearchResult) -> _Job:
 
 
 def _fit(job: _Job, model: Any, prepared: Any, target: Any) -> None:
-    """A forest grows in slices: the same trees as in one fit, since the seed draws them one after another."""
+    """Fit the model; a large forest grows in slices, which gives the same trees as one fit with this seed."""
     if isinstance(model, DeepClassifier):
         _fit_by_epochs(job, model, prepared, target)
         return
@@ -270,7 +270,7 @@ def _fit(job: _Job, model: Any, prepared: Any, target: Any) -> None:
     ):
         model.fit(prepared, target)
         return
-    python_warnings.filterwarnings("ignore", "class_weight presets")  # of slices with other labels, which ours have not
+    python_warnings.filterwarnings("ignore", "class_weight presets")  # slices warn of other labels; ours are equal
     model.set_params(warm_start=True)
     for done in (trees * part // SLICES for part in range(1, SLICES + 1)):
         model.set_params(n_estimators=done).fit(prepared, target)
@@ -311,7 +311,7 @@ def _evaluate(job: _Job, pipeline: Pipeline, prepared: Any) -> tuple[dict[str, f
 
 
 def _in_folds(job: _Job, unfitted: Pipeline) -> dict[str, float]:
-    """Preparation and model fitted anew in every fold of the training part; the test part is not looked at."""
+    """Metrics of cross-validation: preparation and model are refitted on each fold of the training part only."""
     data, asked, told = job.data, job.request.evaluation, _told(job, 0)
     results = []
     for fit, score in folds(data, asked, job.parts.train, job.request.seed):
@@ -332,7 +332,7 @@ def _studies(job: _Job, pipeline: Pipeline, unfitted: Pipeline) -> dict[str, Any
 
 
 def _told(job: _Job, part: int) -> Callable[[float, str], None]:
-    """Tells how far one part of the evaluation is, as a share of all parts that were asked for."""
+    """A callback that reports the progress of one part of the evaluation as a share of all requested parts."""
     asked = job.request.evaluation
     parts = bool(asked.cv) + 2 * bool(asked.report)
 
@@ -343,7 +343,7 @@ def _told(job: _Job, part: int) -> Callable[[float, str], None]:
 
 
 def _with_pages(job: _Job, content: model_file.ModelContent) -> model_file.ModelContent:
-    from pipeline.reports import report  # draws, which no other training needs
+    from pipeline.reports import report  # imported late: only trainings with a report draw
 
     job.report(Stage.EVALUATING, 1.0, "drawing the report")
     return replace(content, pages=report.pages(job.request, content))
@@ -361,7 +361,7 @@ def _suspicions(job: _Job, metrics: Mapping[str, float]) -> list[str]:
 
 
 def _useless(metrics: Mapping[str, float]) -> list[str]:
-    """Whether the model is no better than one that has not looked at any column."""
+    """A warning if the model is no better than one that ignores every column."""
     accuracy, most_frequent = metrics.get("test_accuracy"), metrics.get("baseline_accuracy")
     if accuracy is not None and most_frequent is not None and accuracy <= most_frequent:
         return [f"a test accuracy of {accuracy:.3f} is no better than always giving the most frequent class"]

@@ -29,7 +29,7 @@ from bson.timestamp import Timestamp
 
 from pipeline.datasets import Fetched, reading
 from pipeline.datasets.reading import table_from
-from pipeline.datasets.tables import canonical, check_target, fingerprint, last_target, profile
+from pipeline.datasets.tables import canonical, check_target, fingerprint, profile
 from pipeline.errors import RejectedError
 from pipeline.features.columns import UnusableColumnError, describe, read
 from pipeline.features.frames import frame_of
@@ -67,8 +67,7 @@ def loaded(content: bytes, file_name: str | None, max_bytes: int = MAX_BYTES) ->
 def read_as_columns(table: Any) -> None:
     """What training makes of a canonical table before it is fitted."""
     assert fingerprint(table) == fingerprint(canonical(table)), "a table that is canonical is changed"
-    with suppress(RejectedError):
-        profile(table, last_target(table))
+    profile(table, None)
     frame = frame_of(table)
     for name in list(frame.columns)[:20]:
         try:
