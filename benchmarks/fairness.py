@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from benchmarks.fleet import CONCURRENCY, Fleet, Servers, Subscriber
@@ -101,7 +102,7 @@ class _Course:
                 if event["request_id"] == request_id and event["state"] == "REGISTERED":
                     return to_start_s, seen.at - sent, before, self.ended - before
 
-    def _note(self, value: bytes) -> dict[str, object]:
+    def _note(self, value: bytes) -> dict[str, Any]:
         event = self._fleet.decode(RecordType.TRAINING_PROGRESS, value)
         self.ended += event["project"] == "benchmark" and event["state"] == "REGISTERED"
         return event

@@ -44,7 +44,9 @@ def measure(workload: Workload, folder: Path, *, least_s: float) -> Overhead:
     """Bare and pipeline in turns, for at least so many seconds; a turn does each kind of the workload once."""
     _bare(workload.kinds, folder)
     _pipeline(workload, folder, 0)
-    bare, ours, ratios = [], [], []
+    bare: list[float] = []
+    ours: list[float] = []
+    ratios: list[float] = []
     parts: dict[str, list[float]] = defaultdict(list)
     until = time.monotonic() + least_s
     while len(bare) < 5 or time.monotonic() < until:

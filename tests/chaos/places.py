@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +33,11 @@ class Servers:
     def started(cls) -> Iterator[Servers]:
         """For use outside of pytest, whose fixtures start them too."""
         with ExitStack() as ending:
-            started = []
-            for start in (tests.services.kafka.start, tests.services.mongodb.start, tests.services.s3.start):
-                started.append(start())
-                ending.callback(started[-1].close)
-            yield cls(*started)
+            yield cls(
+                ending.enter_context(closing(tests.services.kafka.start())),
+                ending.enter_context(closing(tests.services.mongodb.start())),
+                ending.enter_context(closing(tests.services.s3.start())),
+            )
 
 
 @dataclass(frozen=True)

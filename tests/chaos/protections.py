@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import typer
@@ -149,12 +150,16 @@ def _one_model_in_two_places(here: Place, start: Start) -> None:
     for name in ("first", "second"):
         start(name)
     for worker in fleet.workers:
-        fleet.until(lambda worker=worker: len(worker.partitions()) == 1)
+        fleet.until(partial(_has_one_partition, worker))
     for number in range(6):
         wanted = request(f"r{number}", "m", "decision_tree", {})
         fleet.put(b"", fleet.encode(wanted).value, partition=number % 2)
         fleet.flush()
         fleet.await_log(["model registered", f'"r{number}"'])
+
+
+def _has_one_partition(worker: WorkerProcess) -> bool:
+    return len(worker.partitions()) == 1
 
 
 def _an_answer_is_lost(here: Place, start: Start) -> None:

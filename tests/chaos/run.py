@@ -145,6 +145,7 @@ def _keep_kafka_files(made: World, folder: Path) -> None:
     """Without indexes, which are large, and what a broker that lives removes meanwhile."""
     left_out = shutil.ignore_patterns("*.index", "*.timeindex", "*.tmp", "*.deleted")
     for number, node in enumerate(made.servers["kafka"], 1):
+        assert node.server is not None
         with suppress(shutil.Error):
             shutil.copytree(node.server.directory, folder / f"kafka-{number}", ignore=left_out)
 
@@ -181,7 +182,7 @@ def _send(fleet: Fleet, asked: Plan, stopping: threading.Event) -> None:
         elif step.request is not None:
             requested = to_avro(step.request) | {"requested_at": datetime.now(UTC)}
             sent = message(fleet.codec, fleet.topics, RecordType.TRAINING_REQUEST, requested)
-            fleet.put(step.key or sent.key, sent.value, headers=list(sent.headers))
+            fleet.put(step.key or sent.key, sent.value, headers=sent.headers)
         else:
             fleet.put(step.key, step.raw)
     fleet.flush()

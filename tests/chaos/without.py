@@ -15,7 +15,9 @@ from consumer import app
 from consumer.cli import main
 from consumer.jobs.claims import Asked, Claims, Ruling, Standing
 from consumer.partitions.assignment import Assignment
+from consumer.partitions.intake import Intake
 from consumer.partitions.records import Polled, Record
+from consumer.publishing.transactions import Announcer
 from consumer.settings import Settings
 from pipeline.jobs import Outcome
 from pipeline.ledger import Cancel, Entry, Owner
@@ -107,8 +109,8 @@ def transaction() -> None:
     """Events first, offsets then, though exactly-once was asked for."""
     announcer = app._announcer
 
-    def at_least_once(settings: Settings, *parts: Any) -> Any:
-        return announcer(settings.model_copy(update={"delivery": "at-least-once"}), *parts)
+    def at_least_once(settings: Settings, intake: Intake, confirm_life: Callable[[], object]) -> Announcer:
+        return announcer(settings.model_copy(update={"delivery": "at-least-once"}), intake, confirm_life)
 
     app._announcer = at_least_once
 

@@ -9,8 +9,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class World:
     def seen_disk(self) -> Path | None:
         """The small disk as its worker sees it: the mount is the worker's own, and ends with it."""
         worker = self.running.get(SMALL_DISK_WORKER)
-        return worker and Path(f"/proc/{worker.process.pid}/root{self.small_disk}")
+        return None if worker is None else Path(f"/proc/{worker.process.pid}/root{self.small_disk}")
 
     def kill(self, worker_id: str) -> None:
         self.running.pop(worker_id).kill()
@@ -163,15 +163,13 @@ def world(folder: Path, brokers: int, settings: Mapping[str, str]) -> Iterator[W
     """Servers, proxies and topics; no worker yet. Everything ends with the context, and with this process."""
     with ExitStack() as stack:
         with ThreadPoolExecutor() as threads:
-            starting = (
-                threads.submit(kafka.start) if brokers == 1 else threads.submit(kafka.start_cluster, brokers),
-                threads.submit(mongodb.start),
-                threads.submit(s3.start),
+            brokers_start: Future[Kafka] = (
+                threads.submit(kafka.start) if brokers == 1 else threads.submit(kafka.start_cluster, brokers)
             )
-            for one in starting:
-                service: Service = one.result()
-                stack.callback(service.close)
-        broker, store, objects = (one.result() for one in starting)
+            store_start, objects_start = threads.submit(mongodb.start), threads.submit(s3.start)
+            broker = stack.enter_context(closing(brokers_start.result()))
+            store = stack.enter_context(closing(store_start.result()))
+            objects = stack.enter_context(closing(objects_start.result()))
         nodes = broker.nodes if isinstance(broker, KafkaCluster) else [broker]
         if None in (*(node.server for node in nodes), store.server, objects.server):
             raise UnavailableError("chaos kills its servers: unset TENSORFLEET_TEST_KAFKA, …_MONGODB and …_S3")

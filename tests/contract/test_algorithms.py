@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from scipy.sparse import issparse
+from scipy.sparse import issparse  # type: ignore[import-untyped]
 
 from pipeline.algorithms import Algorithm, catalogue
 from pipeline.errors import RejectedError
@@ -192,7 +192,7 @@ def test_a_column_of_lists_says_its_shape_itself(bench: Bench, name: str) -> Non
     """Two by three, which is no square."""
     x = np.random.default_rng(2).normal(size=(80, 2, 3)).astype(np.float32)
     values = pa.FixedSizeListArray.from_arrays(pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 3), 2)
-    table = pa.table({"picture": values, "y": np.where(x[:, 0, 0] > 0, "above", "below")})
+    table = pa.table({"picture": values, "y": pa.array(np.where(x[:, 0, 0] > 0, "above", "below"))})
     trained = bench.train(request(name), table)
     assert trained.hyperparameters["input_shape"] == [2, 3]
     assert len(bench.predict(trained, [{"picture": x[0].tolist()}]).labels) == 1

@@ -208,10 +208,11 @@ def test_a_version_that_an_alias_points_to_is_not_archived(registry: Registry, a
     with pytest.raises(RejectedError, match="default/churn v2 is not archived: canary, production points to it"):
         archive(registry, aliases, "default", "churn", 2)
     assert archive(registry, aliases, "default", "churn", 1).archived_at is not None
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: promote(registry, aliases, first, force=True),
         lambda: rollback(registry, aliases, "default", "churn", version_number=1),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(RejectedError, match=r"v1 is archived; take it out first: .* default/churn@v1 --undo"):
             call()
     assert restore(registry, "default", "churn", 1).archived_at is None
@@ -245,9 +246,9 @@ def test_a_promotion_in_the_middle_of_archiving_wins(
 
     kind = {"list": aliases, "archive": registry}[method]
     store: Any = Interrupted(kind, method, act, after=after)
-    stores = (store, aliases) if method == "archive" else (registry, store)
+    versions, pointers = (store, aliases) if method == "archive" else (registry, store)
     try:
-        archive(*stores, "default", "churn", 1)
+        archive(versions, pointers, "default", "churn", 1)
         archived = True
     except RejectedError:
         archived = False

@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from pydantic import SecretStr
 
 from consumer import failpoints
 from consumer.app import is_alone
@@ -59,11 +61,15 @@ class Way:
         return tap
 
     def announcer(
-        self, intake: Intake, worker_id: str = "w", confirm_life: Callable[[], object] = lambda: None, **config: object
+        self,
+        intake: Intake,
+        worker_id: str = "w",
+        confirm_life: Callable[[], object] = lambda: None,
+        config: Mapping[str, int] | None = None,
     ) -> Announcer:
         settings = self.settings.model_copy(update={"worker_id": worker_id})
         if self.exactly_once:
-            producer = kafka_config.transactional_producer_config(settings) | config
+            producer = kafka_config.transactional_producer_config(settings) | dict(config or {})
             return ExactlyOnce(producer, kafka_config.offsets_config(settings), confirm_life)
         return AtLeastOnce(kafka_config.producer_config(settings), intake.commit)
 
@@ -119,12 +125,23 @@ class Tap:
             assert time.monotonic() < deadline, (self.membership, len(self.records))
             time.sleep(0.05)
 
+    def until_read(self, count: int) -> None:
+        self.until(lambda: len(self.records) >= count)
+
+    def until_owner_of(self, count: int) -> None:
+        self.until(lambda: len(self.membership.epochs) == count)
+
+    def turn(self, more_than: int) -> None:
+        """Until it has polled more often than that, from now on."""
+        polled = len(self.polled)
+        self.until(lambda: len(self.polled) > polled + more_than)
+
     def leave(self) -> None:
         self.intake.leave()
         self.intake.join(30)
 
 
-WAYS = {
+WAYS: dict[str, tuple[Literal["classic", "consumer"], bool]] = {
     "mock": ("classic", False),
     "kafka": ("classic", True),
     "kafka-at-least-once": ("classic", False),
@@ -148,7 +165,7 @@ def way(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[Way]:
         kafka_group_protocol=protocol,
         kafka_session_timeout_ms=6000,
         worker_id="w",
-        mongodb_url="",
+        mongodb_url=SecretStr(""),
     )
     made = Way(request.param, settings, f"{topic_prefix}requests", f"{topic_prefix}events", exactly_once)
     _create(made, mock is not None)
@@ -242,9 +259,8 @@ def test_an_intake_reads_what_it_is_allowed_stays_a_member_and_reads_on(way: Way
     way.put(*(b"%d" % number for number in range(1000)))
     for allowed in (0, 7, 600, 1000):
         tap.intake.read(Reading(allowed))
-        tap.until(lambda allowed=allowed: len(tap.records) >= allowed)
-        turned = len(tap.polled)
-        tap.until(lambda turned=turned: len(tap.polled) > turned + 10)
+        tap.until_read(allowed)
+        tap.turn(10)
         assert len(tap.records) == allowed
     assert len({(record.partition, record.offset) for record in tap.records}) == 1000
 
@@ -326,7 +342,7 @@ def test_a_transaction_that_was_open_for_too_long_is_made_again_by_the_same_life
     announcer = way.announcer(
         tap.intake,
         confirm_life=lambda: confirmed.append(True),
-        **{"transaction.timeout.ms": 1_000, "socket.timeout.ms": 1_000},
+        config={"transaction.timeout.ms": 1_000, "socket.timeout.ms": 1_000},
     )
     group = offsets(tap, Partition(way.requests, 0), 1, "1.1")
     failpoints.arm("before_commit=delay(15)::1")  # the broker looks for such transactions every 10 s
@@ -408,5 +424,5 @@ def test_a_member_knows_whether_it_is_alone(way: Way) -> None:
     for alone in (True, False):
         taps.append(way.tap())
         for tap in taps:
-            tap.until(lambda tap=tap: len(tap.membership.epochs) == 2 // len(taps))
+            tap.until_owner_of(2 // len(taps))
         assert is_alone(admin, settings.kafka_group_id, settings.kafka_group_protocol) is alone

@@ -140,7 +140,7 @@ NAMES = [
 @pytest.fixture(params=["directory", pytest.param("mongodb", marks=pytest.mark.services)])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> DatasetSource:
     if request.param == "directory":
-        source = DirectorySource(tmp_path / "datasets")
+        source: DatasetSource = DirectorySource(tmp_path / "datasets")
     else:
         source = MongoSource(request.getfixturevalue("mongo_database"))
     source.add("people", pa.table({"x": [1], "y": [2]}), None)

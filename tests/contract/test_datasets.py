@@ -470,7 +470,7 @@ def test_imports_at_the_same_time_each_get_a_number_of_their_own(source: Dataset
         thread.join()
     versions = source.versions("people")
     assert [one.number for one in versions] == list(range(1, 16))
-    contents = [source.load(f"people.v{one.number}").table.column("x").to_pylist()[0] for one in versions]
+    contents = [source.load(f"people.v{one.number}").table.to_pydict()["x"][0] for one in versions]
     assert sorted(contents) == [*range(5), *range(10, 15), *range(20, 25)]
 
 

@@ -283,7 +283,7 @@ def test_no_order_of_registrations_and_collections_takes_a_file_that_an_outcome_
 
         stores = [Between(store, act) for store in (artifacts, site.ledger, registry)]
         for _ in range(5):
-            list(Collector(*stores, older_than_s=0.0, retention_s=RETENTION_S, clock=lambda: now).collect())  # type: ignore[arg-type]
+            list(Collector(*stores, older_than_s=0.0, retention_s=RETENTION_S, clock=lambda: now).collect())
             assert set(attempts.wanted.values()) <= site.left()
         attempts.finish()
         assert set(attempts.wanted.values()) <= site.left()

@@ -77,7 +77,12 @@ def test_mlflow_predicts_rows_of_numbers_as_we_do(bench: Bench, tmp_path: Path, 
 def test_labels_come_back_as_they_were_in_the_dataset(bench: Bench, tmp_path: Path, kind: str) -> None:
     frame = pd.DataFrame({"x": np.linspace(-1, 1, 60)})
     positive = frame["x"] > 0
-    frame["y"] = {"long": positive + 3, "boolean": positive, "string": positive.map({True: "yes", False: "no"})}[kind]
+    labels: dict[str, pd.Series[Any]] = {
+        "long": positive + 3,
+        "boolean": positive,
+        "string": positive.map({True: "yes", False: "no"}),
+    }
+    frame["y"] = labels[kind]
     model = bench.load(bench.train(request("decision_tree"), frame))
     loaded = in_mlflow(model, tmp_path / "model")
     assert [str(output.type.name) for output in loaded.metadata.signature.outputs.inputs] == [kind]

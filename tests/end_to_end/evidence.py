@@ -106,11 +106,13 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Any]:
         while len(ended) < len(numbers):
             record = consumer.poll(20)
             assert record is not None, f"{topic} stands still"
-            if record.error() is None:
+            error, number = record.error(), record.partition()
+            if error is None:
                 records.append(record)
             else:
-                assert record.error().name() == "_PARTITION_EOF", record.error()
-                ended.add(record.partition())
+                assert error.name() == "_PARTITION_EOF", error
+                assert number is not None
+                ended.add(number)
     finally:
         consumer.close()
     return sorted(records, key=lambda record: (record.partition(), record.offset()))

@@ -21,7 +21,8 @@ from typing import Any
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from consumer.events.codec import Codec
 from consumer.events.control import cancel_command
@@ -59,6 +60,9 @@ class WorkerProcess:
     def lines(self) -> list[str]:
         return self.log.read_text().splitlines()
 
+    def has_said(self, words: str) -> bool:
+        return any(words in line for line in self.lines())
+
     def rebalances(self) -> list[dict[str, Any]]:
         """What it has logged about its partitions: `event` is partitions assigned, revoked or lost."""
         lines = [line for line in self.lines() if line.endswith("}") and '"partitions ' in line]
@@ -88,7 +92,7 @@ class Fleet:
         self.topics = Topics(self.prefix)
         self.codec = Codec()
         servers = self.bootstrap_servers or self.environment["KAFKA_BOOTSTRAP_SERVERS"]
-        self.brokers = {"bootstrap.servers": servers, "log_level": 2}
+        self.brokers: dict[str, str | int | float | bool] = {"bootstrap.servers": servers, "log_level": 2}
         self.admin = AdminClient(self.brokers)
         self.producer = Producer(
             {
@@ -100,13 +104,13 @@ class Fleet:
             }
         )
 
-    def create_topics(self, partitions: int = 12, **config: str) -> None:
+    def create_topics(self, partitions: int = 12, config: Mapping[str, str] | None = None) -> None:
         """With as many replicas as the broker gives by default: one, or one on each node of a cluster."""
         new = [
             NewTopic(
                 topic.name,
                 partitions if topic.record is RecordType.TRAINING_REQUEST else topic.partitions,
-                config={**topic.config, **config},
+                config={**topic.config, **(config or {})},
             )
             for topic in self.topics.all()
         ]
@@ -165,7 +169,7 @@ class Fleet:
     def submit(self, *requests: TrainingRequest) -> None:
         for request in requests:
             sent = self.encode(request)
-            self.put(sent.key, sent.value, headers=list(sent.headers))
+            self.put(sent.key, sent.value, headers=sent.headers)
         self.flush()
 
     def encode(self, request: TrainingRequest) -> Message:
@@ -176,12 +180,12 @@ class Fleet:
         key: bytes | None,
         value: bytes | None,
         *,
-        headers: list[tuple[str, bytes | None]] | None = None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
         partition: int = -1,
     ) -> None:
         """Any record on the requests topic, by its key or where `partition` says."""
         self.producer.produce(
-            self.topics.training_requests, value, key, partition, headers=headers or [], on_delivery=_delivered
+            self.topics.training_requests, value, key, partition, headers=list(headers), on_delivery=_delivered
         )
         self.producer.poll(0)
 

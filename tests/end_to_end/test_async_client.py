@@ -12,7 +12,8 @@ from consumer.settings import Settings
 from pipeline.errors import RejectedError
 from pipeline.jobs import OutcomeKind
 from tensorfleet import AsyncClient
-from tests.end_to_end.test_client import Run, Worker, client, run, settings, worker
+from tests.command import Run
+from tests.end_to_end.test_client import Worker, client, run, settings, worker
 
 __all__ = ["client", "run", "settings", "worker"]
 

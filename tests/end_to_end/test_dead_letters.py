@@ -12,18 +12,10 @@ from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    NewTopic,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
+from confluent_kafka.cimpl import NewTopic
 from pymongo.database import Database
 
 from consumer.kafka.topic_reader import partition_of
@@ -127,7 +119,7 @@ def test_a_dead_letter_topic_that_takes_nothing_blocks_its_letters_partitions_lo
 def test_huge_and_null_values_are_dead_letters_with_their_original_bytes(
     fleet: Fleet, verdict: Callable[..., Verdict]
 ) -> None:
-    fleet.create_topics(**{"max.message.bytes": str(32 * 2**20)})
+    fleet.create_topics(config={"max.message.bytes": str(32 * 2**20)})
     fleet.start("w")
     fleet.put(b"big", os.urandom(20 * 2**20))
     fleet.put(b"null", None)

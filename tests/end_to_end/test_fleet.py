@@ -139,7 +139,7 @@ def test_a_stored_model_scores_raw_rows(fleet: Fleet, mongo_database: Database[d
             "age": [70.0, 25.0, None],
             "town": ["Graz", "Basel", "Atlantis"],
             "member": [True, False, None],
-            "since": pd.to_datetime(["2021-05-01", None, "2022-07-01"], utc=True),
+            "since": pd.to_datetime(pd.Index(["2021-05-01", None, "2022-07-01"]), utc=True),
         }
     )
     labels = list(model.predict(rows).labels)

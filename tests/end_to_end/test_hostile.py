@@ -34,7 +34,7 @@ LIMIT = {"max.message.bytes": str(32 * 2**20)}
 def test_three_thousand_hostile_records_among_three_hundred_good_ones_stop_nothing(
     fleet: Fleet, mongo_database: Database[dict[str, Any]]
 ) -> None:
-    fleet.create_topics(partitions=6, **LIMIT)
+    fleet.create_topics(6, LIMIT)
     sent = [*hostile_records(HOSTILE)]
     places = {*Random(1).sample(range(HOSTILE), GOOD)}
     good = 0
@@ -42,7 +42,7 @@ def test_three_thousand_hostile_records_among_three_hundred_good_ones_stop_nothi
         fleet.put(record.key, record.value, headers=record.headers)
         if number in places:
             made = fleet.encode(request(f"good-{good}", f"m{good % 10}", "decision_tree", "iris", project="good"))
-            fleet.put(made.key, made.value, headers=list(made.headers))
+            fleet.put(made.key, made.value, headers=made.headers)
             good += 1
     fleet.flush()
     worker = fleet.start("w")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pymongo.database import Database
 
 from pipeline.datasets.mongodb import MongoSource
 from tests.disks import fill, small_disk
-from tests.end_to_end.fleet import Fleet
+from tests.end_to_end.fleet import Fleet, WorkerProcess
 from tests.end_to_end.test_fleet import request
 from tests.end_to_end.troubles import gauge, lives, outcome, progress, states, trouble
 from tests.end_to_end.verdict import Verdict
@@ -28,6 +29,10 @@ HANG_S = 8.0
 DRAIN_S = 5.0
 ENDS_WITHIN_S = DRAIN_S + 30.0
 """After SIGTERM, whatever hangs."""
+
+
+def _is_gone(pid: str) -> bool:
+    return not Path(f"/proc/{pid}").exists()
 
 
 @pytest.mark.timeout(300)
@@ -74,8 +79,7 @@ def test_trainings_that_exceed_a_limit_or_crash_end_and_the_worker_goes_on(
     assert outcome(mongo_database, "crash")["attempt"] == 3  # type: ignore[index]
     assert states(fleet, "crash").count("RETRYING") == 2
     for left in ("daemon", "leaves"):
-        pid = (tmp_path / left).read_text()
-        fleet.until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 60)
+        fleet.until(partial(_is_gone, (tmp_path / left).read_text()), 60)
     assert not [*(tmp_path / "spool-w" / "w" / "1").iterdir()]
     said = [orjson.loads(line) for line in worker.lines()]
     chatter = [line for line in said if line.get("source") == "trainer" and line["request_id"] == "chatter"]
@@ -87,8 +91,8 @@ def test_a_dataset_that_no_training_can_hold_is_rejected_before_a_trainer_is_fed
     fleet: Fleet, verdict: Callable[..., Verdict], mongo_database: Database[dict[str, Any]]
 ) -> None:
     rows = 20_000
-    columns = {f"x{n}": np.random.default_rng(n).random(rows) for n in range(50)}
-    MongoSource(mongo_database).add("wide", pa.table({**columns, "y": np.arange(rows) % 2}), "y")
+    columns = {f"x{n}": pa.array(np.random.default_rng(n).random(rows)) for n in range(50)}
+    MongoSource(mongo_database).add("wide", pa.table({**columns, "y": pa.array(np.arange(rows) % 2)}), "y")
     fleet.create_topics()
     fleet.start("w")
     fleet.submit(
@@ -106,6 +110,10 @@ def test_a_dataset_that_no_training_can_hold_is_rejected_before_a_trainer_is_fed
     assert "STARTED" not in {event["state"] for event in progress(fleet, "small-limit")}
 
 
+def _has_ended_or_is_known(worker: WorkerProcess, database: Database[dict[str, Any]]) -> bool:
+    return bool(worker.process.poll()) or outcome(database, "killer") is not None
+
+
 @pytest.mark.timeout(300)
 def test_a_request_that_kills_its_workers_is_a_dead_letter_and_those_beside_it_are_not_blamed(
     fleet: Fleet, verdict: Callable[..., Verdict], mongo_database: Database[dict[str, Any]]
@@ -118,7 +126,7 @@ def test_a_request_that_kills_its_workers_is_a_dead_letter_and_those_beside_it_a
     lives_spent = 0
     while outcome(mongo_database, "killer") is None:
         worker = fleet.start("w", MAX_WORKER_LOSSES="3")
-        fleet.until(lambda worker=worker: worker.process.poll() or outcome(mongo_database, "killer"), 120)
+        fleet.until(partial(_has_ended_or_is_known, worker, mongo_database), 120)
         lives_spent += worker.process.poll() is not None
         assert lives_spent <= 3
     fleet.await_lag(0)
@@ -151,7 +159,7 @@ def test_a_full_disk_costs_waiting_and_one_that_a_training_fills_by_itself_costs
         assert gauge(port, 'ml_worker_breaker_open{service="disk"}') == 1
         for request_id in ("r-0", "stopped"):  # one waits for room, one for its turn
             fleet.cancel(request_id)
-            fleet.until(lambda request_id=request_id: outcome(mongo_database, request_id), 60)
+            fleet.until(partial(outcome, mongo_database, request_id), 60)
         assert mongo_database["training_outcomes"].count_documents({}) == 2
         assert lives(port)
         ballast.unlink()
@@ -189,7 +197,7 @@ def test_a_service_that_hangs_neither_stops_the_worker_nor_holds_its_end_up(
     took_s = {}
     for name, service in services.items():
         fleet.submit(*(request(f"{name}-{n}", f"m-{n % 4}", "decision_tree", "iris") for n in range(20)))
-        fleet.until(lambda name=name: f'"{name}-0"' in fleet.workers[-1].log.read_text(), 60)
+        fleet.until(partial(fleet.workers[-1].has_said, f'"{name}-0"'), 60)
         service.pause()
         until = time.monotonic() + HANG_S  # a hang has a length
         while time.monotonic() < until:

@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -46,7 +47,7 @@ def test_the_other_group_protocol_and_the_other_delivery_keep_the_promises(
         fleet.start(f"w{number}", **variant)
     # A rebalance between events and offsets is where at-least-once repeats.
     for worker in fleet.workers:
-        fleet.until(lambda worker=worker: any("partitions assigned" in line for line in worker.lines()), 60)
+        fleet.until(partial(worker.has_said, "partitions assigned"), 60)
     fleet.submit(*(request(f"r{n}", f"m{n % 4}", "decision_tree", "iris") for n in range(40)))
     fleet.submit(request("bad", "m", "nothing", "iris"))
     fleet.await_lag(0)

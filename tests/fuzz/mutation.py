@@ -77,7 +77,7 @@ def _fixed_length(random: Random, data: bytes) -> bytes:
     """Likewise of the four or eight bytes of zip archives and footers, little-endian."""
     size = random.choice((2, 4, 8))
     place = random.randrange(len(data) + 1)
-    number = random.choice((0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63)) % 2 ** (8 * size)
+    number: int = random.choice((0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63)) % 2 ** (8 * size)
     return data[:place] + number.to_bytes(size, "little") + data[place + size :]
 
 

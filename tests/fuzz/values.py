@@ -68,7 +68,8 @@ def text(random: Random) -> str:
 
 def integer(random: Random, bits: int = 64) -> int:
     value = random.choice(INTEGERS) if random.random() < 0.7 else random.randint(-(2**63), 2**63 - 1)
-    return max(-(2 ** (bits - 1)), min(value, 2 ** (bits - 1) - 1))
+    bound: int = 2 ** (bits - 1)
+    return max(-bound, min(value, bound - 1))
 
 
 def number(random: Random) -> float:

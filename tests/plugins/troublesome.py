@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class AnyText:
         return "text"
 
 
-class Troublesome(ClassifierMixin, BaseEstimator):
+class Troublesome(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Predicts the first class, after trouble.
 
     Parameters:
@@ -189,7 +190,7 @@ def _fill_disk(me: Troublesome) -> None:
         file.flush()
 
 
-_TROUBLE = {
+_TROUBLE: dict[str, Callable[[Troublesome], object]] = {
     "none": lambda me: None,
     "sleep": lambda me: time.sleep(me.seconds),
     "hang": _hang_in_c,

@@ -58,6 +58,7 @@ class Broker:
         transaction = self.open.pop(name)
         self.visible += transaction.messages
         for one in transaction.offsets:
+            assert one.metadata is not None
             self.committed[Partition(one.topic, one.partition)] = Commit(one.offset, one.metadata)
 
     def accounted(self) -> bool:

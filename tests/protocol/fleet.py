@@ -192,7 +192,7 @@ class Process:
             registrar=self.registrar, committer=self.committer, checkpoints=None,  # type: ignore[arg-type]
         )  # fmt: skip
         self.worker = Worker(
-            self.me, self.inbox, neighbours,
+            self.me, self.inbox, neighbours,  # type: ignore[arg-type]
             job_events=JobEvents(name, progress, metrics), breakers=breakers, metrics=metrics, limits=LIMITS,
             quotas=Quotas(), watch=Watch(), spool=folder, clock=fleet.now,
         )  # fmt: skip
@@ -280,7 +280,7 @@ class Fleet:
         self._time = datetime(2026, 1, 31, tzinfo=UTC)
         self.codec, self.topics = Codec(), Topics()
         self.requests = {one.request_id for requests in log.values() for one in requests}
-        values = {
+        values: dict[Partition, Sequence[bytes]] = {
             Partition(TOPIC, number): [self.codec.encode(RecordType.TRAINING_REQUEST, to_avro(one)) for one in requests]
             for number, requests in log.items()
         }
@@ -330,8 +330,8 @@ class Fleet:
             for process in self.living():
                 self.do(process, process.beat)
         for name in list(self.broker.open):
-            process = self.processes[name]
-            if seconds > LEASE_S and (process is None or process.stopped):
+            owner = self.processes[name]
+            if seconds > LEASE_S and (owner is None or owner.stopped):
                 self._time_out(name)
 
     def _time_out(self, name: str) -> None:

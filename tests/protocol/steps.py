@@ -263,10 +263,14 @@ class Protocol:
                 return ruled(state, "examine", number, current) if claim is None else adopted(state, claim)
 
             yield from self._tried(state, me, ("claim", request, life, number), f"claims {name}", claimed)
-        elif what == "take":
+            return
+        if what == "take":
             seen = (life, *rest)
             yield from self._tried(state, me, ("take over", request, *seen), f"takes {name} over", adopted)
-        elif state.claims[request].home is None:  # type: ignore[union-attr] - it stood in the way of ours
+            return
+        standing = state.claims[request]
+        assert standing is not None, "it stood in the way of ours"
+        if standing.home is None:
             yield from self._tried(state, me, ("fill", request, life, number), f"fills the stub of {name}", adopted)
         else:
             ruling = self._rule(state, me, worker, number)

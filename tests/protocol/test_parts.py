@@ -52,10 +52,9 @@ def fleet_of(log: dict[int, list[TrainingRequest]]) -> Iterator[Fleet]:
         stack.enter_context(patch("consumer.publishing.transactions.Consumer", Consumer))
         stack.enter_context(capture_logs())
         stack.enter_context(patch("consumer.threads.retrying.LONGEST_WAIT_S", 0.0))
-        clock = SimpleNamespace(monotonic=lambda: made.clock())
+        clock = SimpleNamespace(monotonic=lambda: 0.0)
         for module in ("worker.worker", "jobs.claims", "jobs.lease"):
             stack.enter_context(patch(f"consumer.{module}.time", clock))
-        clock.monotonic = lambda: 0.0
         made = Fleet(folder, log)
         clock.monotonic = made.clock
         yield made

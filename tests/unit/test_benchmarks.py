@@ -15,7 +15,7 @@ from pipeline.training.training import Stage
 
 def test_what_was_measured_is_written_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = Overhead("tiny", 1.5, 5, 4.0, 5.0, 1.25, {Stage.LOADING: 0.5, Stage.TRAINING: 2.5})
-    monkeypatch.setattr(command.os, "environ", dict(os.environ))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(command, "_results", lambda _parts, _quick: [measured])
     assert command.main(["overhead", "--json", "--output", str(tmp_path / "x.json")]) == 0
     (one,) = orjson.loads((tmp_path / "x.json").read_bytes())

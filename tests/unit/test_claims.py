@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from consumer.events.codec import Codec
-from consumer.events.requests import to_avro
+from consumer.events.requests import read_request, to_avro
 from consumer.jobs import claims
 from consumer.jobs.claims import Claims, Ruled, Ruling, Standing
 from consumer.jobs.lease import Steady
 from consumer.partitions.records import Partition, Record
 from consumer.settings import load_settings
-from consumer.stores import open_stores
+from consumer.stores import Stores, open_stores
 from consumer.threads.neighbour import Surroundings
 from pipeline.errors import TransientError
 from pipeline.jobs import ErrorKind, TrainingRequest
@@ -70,6 +70,13 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.stop()
 
 
+def _owner(stores: Stores) -> Owner | None:
+    """Whose r1 is."""
+    claim = stores.ledger.read({"r1"})["r1"].claim
+    assert claim is not None
+    return claim.owner
+
+
 def test_a_request_twice_in_a_batch_has_its_home_at_the_first(desk: Desk) -> None:
     found = desk.claim(request(), request(request_id="r2"), request())
     assert [one.standing for one in found] == [Standing.MINE, Standing.MINE, Standing.DUPLICATE]
@@ -112,10 +119,9 @@ def test_a_request_that_the_check_stumbles_over_is_claimed_and_ends_of_an_intern
 def test_a_record_that_decoding_stumbles_over_is_a_dead_letter_and_its_batch_is_claimed(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = claims.read_request
 
     def stumble(*args: Any, **kwargs: Any) -> Any:
-        found = read(*args, **kwargs)
+        found = read_request(*args, **kwargs)
         if found.request.request_id == "r2":
             raise RecursionError
         return found
@@ -198,10 +204,10 @@ def test_a_take_over_that_is_applied_after_the_request_was_released_is_given_bac
     desk.claims.release({"r1"})
     desk.settle()
     late.late.pop()()
-    assert stores.ledger.read({"r1"})["r1"].claim.owner is not None
+    assert _owner(stores) is not None
     desk.claims.sweep(())
     desk.settle()
-    assert stores.ledger.read({"r1"})["r1"].claim.owner is None
+    assert _owner(stores) is None
     desk.stop()
 
 
@@ -215,5 +221,5 @@ def test_a_request_that_was_taken_over_late_and_is_held_is_not_given_back(tmp_pa
     assert [one.standing for one in desk.claim(request())] == [Standing.MINE]
     desk.claims.sweep(())
     desk.settle()
-    assert stores.ledger.read({"r1"})["r1"].claim.owner is not None
+    assert _owner(stores) is not None
     desk.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -25,7 +26,7 @@ NOBODY = "127.0.0.1:1"
 
 @pytest.fixture(params=["directory", pytest.param("mongodb", marks=pytest.mark.services)])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    named = {"kafka_bootstrap_servers": NOBODY, "dataset_cache_dir": tmp_path / "cache"}
+    named: dict[str, Any] = {"kafka_bootstrap_servers": NOBODY, "dataset_cache_dir": tmp_path / "cache"}
     if request.param == "directory":
         embedded.announce(tmp_path / "data", embedded.Dev(NOBODY, os.getpid()))
         return Settings(data_dir=tmp_path / "data", **named)
@@ -54,7 +55,7 @@ def test_a_frame_is_read_again_with_its_types_and_gaps(fleet: Client, settings: 
             "gap": pd.array([2**60 + 1, None, -1], dtype="Int64"),
             "whole": [1, 2, 3],
             "real": [0.5, float("nan"), 1.0],
-            "when": pd.to_datetime(["2026-01-31", None, "2026-02-01"]),
+            "when": pd.to_datetime(pd.Index(["2026-01-31", None, "2026-02-01"])),
             "zoned": pd.to_datetime(["2026-01-31T10:00+02:00"] * 3),
             "truth": [True, False, True],
             "maybe": pd.array([True, None, False], dtype="boolean"),
@@ -91,7 +92,7 @@ def test_the_example_frame_is_stored_with_the_roles_that_its_columns_play(fleet:
     assert fleet.import_dataset("orders", orders(60), "returned").number == 2
     assert fleet.import_dataset("orders", orders(50), "returned") == first
     found, _ = _read(settings, "orders.v1")
-    roles = {name: describe(found[name], name).role for name in found}
+    roles = {name: describe(found[name], name).role for name in map(str, found)}
     assert roles == {
         "size": Role.CATEGORICAL,
         "items": Role.NUMERIC,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.datasets import Content, Dataset, Fetched, LoadAbandoned, builtin, reading
+from pipeline.datasets import Abandoned, Content, Dataset, Fetched, LoadAbandoned, builtin, reading
 from pipeline.datasets import cache as module
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
@@ -331,7 +330,7 @@ class Reading:
         self.refuse = False
 
     def __call__(
-        self, fetched: Fetched, into: Path, max_bytes: int | None, abandoned: threading.Event | None = None
+        self, fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandoned | None = None
     ) -> Content:
         self.names.append(fetched.name)
         self.begun.release()
@@ -687,10 +686,10 @@ def test_so_many_are_fetched_at_a_time_and_who_is_abandoned_waits_no_longer(
 ) -> None:
     reading_now, go, abandoned = threading.Semaphore(0), threading.Event(), threading.Event()
 
-    def read(fetched: Fetched, *more: Any) -> Content:
+    def read(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandoned | None = None) -> Content:
         reading_now.release()
         assert go.wait(30)
-        return reading.read(fetched, *more)
+        return reading.read(fetched, into, max_bytes, abandoned)
 
     cache = DatasetCache(tmp_path / "cache", 9 * ROWS_BYTES, source, read, fetches=2)
     with ThreadPoolExecutor(4) as threads:

@@ -181,7 +181,7 @@ def test_by_time_the_latest_rows_before_those_held_back_are_fitted_on_first() ->
         def predict(self, rows: Any) -> Any:
             return np.array(["a"] * len(rows), dtype=object)
 
-    curve = diagnostics.learning_curve(Spy(), data, Evaluation(time_column="when"), parts.train, 1, quiet)  # type: ignore[arg-type]
+    curve = diagnostics.learning_curve(Spy(), data, Evaluation(time_column="when"), parts.train, 1, quiet)
     assert curve is not None
     smallest, largest = seen[0], seen[-1]
     assert smallest.min() > np.setdiff1d(largest, smallest).max()

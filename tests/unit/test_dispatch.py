@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,7 +123,7 @@ def test_one_that_was_taken_and_waits_again_counts_once() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2)), max_size=40), st.randoms(use_true_random=False))
 def test_never_more_of_a_project_run_than_it_may_and_every_one_does_in_the_end(
-    joined: list[tuple[str, int]], random: object
+    joined: list[tuple[str, int]], random: Random
 ) -> None:
     limits = {"a": 2}
     dispatch: Dispatch[Entry] = Dispatch(limits.get)
@@ -130,7 +131,7 @@ def test_never_more_of_a_project_run_than_it_may_and_every_one_does_in_the_end(
     running: list[Entry] = []
     taken = 0
     while pending or running or dispatch:
-        for _ in range(min(len(pending), random.randrange(5))):  # type: ignore[attr-defined]
+        for _ in range(min(len(pending), random.randrange(5))):
             stand(dispatch, pending.pop())
         while (entry := dispatch.take()) is not None:
             entry.running = True
@@ -138,7 +139,7 @@ def test_never_more_of_a_project_run_than_it_may_and_every_one_does_in_the_end(
             taken += 1
         assert sum(entry.project == "a" for entry in running) <= 2
         if running:
-            ended = running.pop(random.randrange(len(running)))  # type: ignore[attr-defined]
+            ended = running.pop(random.randrange(len(running)))
             ended.running = False
             dispatch.leave(ended)
     assert taken == len(joined)
@@ -147,12 +148,14 @@ def test_never_more_of_a_project_run_than_it_may_and_every_one_does_in_the_end(
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("mn")), max_size=40), st.randoms(use_true_random=False)
 )
-def test_every_entry_is_taken_once_and_in_its_lines_order(joined: list[tuple[str, str]], random: object) -> None:
+def test_every_entry_is_taken_once_and_in_its_lines_order(joined: list[tuple[str, str]], random: Random) -> None:
     dispatch: Dispatch[Entry] = Dispatch()
     entries = [Entry(project, model, number) for number, (project, model) in enumerate(joined)]
-    pending, running, taken = entries[:], [], []
+    pending = entries[:]
+    running: list[Entry] = []
+    taken: list[Entry] = []
     while pending or running or dispatch:
-        step = random.randrange(3)  # type: ignore[attr-defined]
+        step = random.randrange(3)
         if step == 0 and pending:
             stand(dispatch, pending.pop(0))
         elif step == 1 and (entry := dispatch.take()) is not None:

@@ -20,7 +20,8 @@ from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import fingerprint
 from pipeline.jobs import HyperparameterValue, TrainingRequest
 
-LONG: dict[str, HyperparameterValue] = {"epochs": 10_000}
+LONG = 10_000
+"""Epochs."""
 MEMORY_BYTES = 2 * 2**30
 
 
@@ -90,13 +91,13 @@ def test_one_lane_trains_with_one_framework_after_the_other(bench: Bench) -> Non
 
 @pytest.mark.parametrize("lanes", [(1, ())], indirect=True)
 def test_a_deep_training_is_cancelled_and_ended_at_its_time_limit_like_any(bench: Bench) -> None:
-    bench.feed("long", "torch_mlp", **LONG)
+    bench.feed("long", "torch_mlp", epochs=LONG)
     bench.taken("long")
     bench.feed("waits", "decision_tree")
     assert bench.lanes.take_back("waits") == ["waits"]
     assert bench.lanes.kill("long", End.CANCELLED, "cancelled")
     assert bench.ended("long") == Killed("long", End.CANCELLED, "cancelled")
-    bench.feed("slow", "torch_mlp", limit_s=1, **LONG)
+    bench.feed("slow", "torch_mlp", limit_s=1, epochs=LONG)
     event = bench.ended("slow")
     assert isinstance(event, Killed)
     assert event.end is End.TIMED_OUT
@@ -104,7 +105,7 @@ def test_a_deep_training_is_cancelled_and_ended_at_its_time_limit_like_any(bench
 
 @pytest.mark.parametrize("lanes", [(2, ("7",))], indirect=True)
 def test_a_gpu_belongs_to_one_lane_at_a_time(bench: Bench) -> None:
-    bench.feed("one", "torch_mlp", **LONG)
+    bench.feed("one", "torch_mlp", epochs=LONG)
     bench.taken("one")
     bench.feed("two", "torch_logistic", epochs=1)
     bench.feed("tree", "decision_tree")
@@ -172,7 +173,7 @@ def test_an_import_that_hangs_ends_and_costs_its_job_alone(bench: Bench, monkeyp
 
 @pytest.mark.parametrize("lanes", [(2, ("7",))], indirect=True)
 def test_jobs_that_wait_for_a_gpu_take_no_room_from_others(bench: Bench) -> None:
-    bench.feed("long", "torch_mlp", **LONG)
+    bench.feed("long", "torch_mlp", epochs=LONG)
     bench.taken("long")
     for number in range(5):
         bench.feed(f"waits-{number}", "torch_logistic")

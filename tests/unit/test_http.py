@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -95,7 +96,8 @@ def test_a_healthy_worker_says_so_with_exactly_the_promised_fields(worker: Worke
 
 @pytest.mark.parametrize("service", ["mongodb_connected", "kafka_connected", "artifacts_connected"])
 def test_a_worker_without_one_of_its_services_is_not_ready_but_alive(worker: Worker, service: str) -> None:
-    worker.health = replace(HEALTHY, **{service: False})
+    away: dict[str, Any] = {service: False}
+    worker.health = replace(HEALTHY, **away)
     status, _, body = worker.ask("/health")
     assert status == 503
     assert json.loads(body)["status"] == "unhealthy"

@@ -132,8 +132,9 @@ def _fill(stores: Stores, client: Client, project: str, word: str, model_file: P
         stores.registry.register([outcome])
         promote(stores.registry, stores.aliases, stores.registry.get(project, f"{word}-model", number), force=True)
     asked = TrainingRequest(
-        f"{word}-request", f"{word}-job", "svm", "iris", model_name=f"{word}-other", correlation_id=f"{word}-c", **about
-    )
+        f"{word}-request", f"{word}-job", "svm", "iris", project=project, user=about["user"],
+        model_name=f"{word}-other", correlation_id=f"{word}-c",
+    )  # fmt: skip
     summary = {**about, "model_name": asked.model_name, "algorithm": "svm", "dataset_name": "iris"}
     me = stores.ledger.boot("w")
     stores.ledger.claim(me, [NewClaim(asked.request_id, "sha", Home("training-requests", 0, 0), summary)])

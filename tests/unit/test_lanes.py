@@ -16,7 +16,7 @@ from consumer.trainers import lanes as lanes_module
 from consumer.trainers.lanes import Lanes
 from consumer.trainers.protocol import Done, End, Killed, LaneEvent, Logged, Reported, Returned, Spec, Taken
 from pipeline.datasets.builtin import BuiltinSource
-from pipeline.jobs import TrainingRequest
+from pipeline.jobs import HyperparameterValue, TrainingRequest
 from tests.disks import fill, small_disk
 
 PLUGINS = Path(__file__).parent.parent / "plugins"
@@ -43,16 +43,11 @@ class Bench:
             self.lanes.poll()
             time.sleep(0.01)
 
-    def feed(self, job_id: str, *, limit_s: float = 60, memory: int = MEMORY_BYTES, **hyperparameters: object) -> None:
+    def feed(
+        self, job_id: str, *, limit_s: float = 60, memory: int = MEMORY_BYTES, **given: HyperparameterValue
+    ) -> None:
         self.fed.append(job_id)
-        request = TrainingRequest(
-            job_id,
-            "job",
-            "troublesome",
-            "iris",
-            model_name="m",
-            hyperparameters=hyperparameters,  # type: ignore[arg-type]
-        )
+        request = TrainingRequest(job_id, "job", "troublesome", "iris", model_name="m", hyperparameters=given)
         payload = {
             "id": job_id,
             "request": request,
@@ -78,12 +73,12 @@ class Bench:
     def ended(self, job_id: str, within_s: float = 60) -> LaneEvent:
         return self.until(lambda e: isinstance(e, (Done, Killed)) and e.job_id == job_id, within_s)
 
-    def trains(self, job_id: str, **hyperparameters: object) -> None:
+    def trains(self, job_id: str, *, mode: str = "none", path: str = "") -> None:
         """Feed a job, again if it comes back because its trainer was replaced, and see that it is trained."""
         event: LaneEvent = Returned(job_id)
         while isinstance(event, Returned):
             self.events = [e for e in self.events if e.job_id != job_id]
-            self.feed(job_id, **hyperparameters)
+            self.feed(job_id, mode=mode, path=path)
             event = self.until(lambda e: isinstance(e, (Done, Killed, Returned)) and e.job_id == job_id)
         assert isinstance(event, Done)
         assert event.verdict == "trained"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,10 @@ def test_a_busy_machine_makes_no_file_a_slow_one(start: Start, put: Put) -> None
     assert time.monotonic() - began > 1.5, "it was not slowed down"
 
 
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def test_a_loader_that_was_killed_while_nobody_needed_it_is_replaced(
     start: Start, put: Put, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -192,7 +197,7 @@ def test_a_loader_that_was_killed_while_nobody_needed_it_is_replaced(
         _load(loaders, put("people"))
         (pid,) = set(children(os.getpid())) - before
         os.kill(pid, number)
-        _await(lambda pid=pid: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None)
+        _await(partial(_has_ended, pid))
     assert _load(loaders, put("people")).rows == 2
     assert caplog.text == ""
 
@@ -310,11 +315,10 @@ def test_a_full_disk_is_the_disks_trouble_and_not_the_datasets(start: Start, put
 
 
 def test_turns_are_taken_in_order_and_one_alone_waits_for_all_others() -> None:
-    turns, order = Turns(2), []
-    go, check = threading.Event(), bool
+    turns, order, go = Turns(2), list[str](), threading.Event()
 
     def take(name: str, places: int) -> None:
-        with turns.take(places, check):
+        with turns.take(places, lambda: None):
             order.append(name)
             go.wait(10)
 
@@ -339,7 +343,7 @@ def _parquet(table: pa.Table, **more: Any) -> bytes:
 
 
 def _texts_of_ten_gigabytes() -> bytes:
-    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), ["x" * 2**20])
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * 2**20]))
     return _parquet(pa.table({"x": texts}), compression="zstd")
 
 

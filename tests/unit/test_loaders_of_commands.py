@@ -39,7 +39,7 @@ def tensorfleet(tmp_path: Path) -> Tensorfleet:
 
 def _bomb() -> bytes:
     file = io.BytesIO()
-    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), ["x" * 2**20])
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * 2**20]))
     pq.write_table(pa.table({"x": texts}), file, compression="zstd")
     return file.getvalue()
 

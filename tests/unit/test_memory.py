@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,15 +43,15 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def _numbers(columns: int, rows: int = ROWS) -> dict[str, pa.Array]:
+def _numbers(columns: int, rows: int = ROWS) -> dict[str, pa.Array[Any]]:
     return {f"x{n}": pa.array(np.random.default_rng(n).random(rows)) for n in range(columns)}
 
 
-def _needs(dataset: Dataset, needed: int, **asked: object) -> None:
+def _needs(dataset: Dataset, needed: int, features: tuple[str, ...] | None = None) -> None:
     """Exactly so many bytes are enough."""
-    check_fits(request(dataset="rows", **asked), dataset, needed)
+    check_fits(request(dataset="rows", features=features), dataset, needed)
     with pytest.raises(RejectedError):
-        check_fits(request(dataset="rows", **asked), dataset, needed - 1)
+        check_fits(request(dataset="rows", features=features), dataset, needed - 1)
 
 
 def test_what_is_too_large_is_rejected_with_rows_size_and_limit(bench: Bench) -> None:

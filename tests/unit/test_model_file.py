@@ -19,7 +19,7 @@ import orjson
 import pandas as pd
 import pytest
 import yaml
-from scipy.sparse import coo_matrix, csc_matrix, csr_array, csr_matrix, save_npz
+from scipy.sparse import coo_matrix, csc_matrix, csr_array, csr_matrix, save_npz  # type: ignore[import-untyped]
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
 from sklearn.ensemble import BaggingRegressor, HistGradientBoostingClassifier
@@ -201,7 +201,8 @@ def test_example_rows_score_as_they_lie_in_the_file(mixed: LoadedModel) -> None:
 
 def test_dates_and_numbers_may_come_as_text(mixed: LoadedModel) -> None:
     frame = mixed_rows().drop(columns="label")
-    texts = frame.assign(seen=frame["seen"].map(lambda at: None if pd.isna(at) else at.isoformat()))
+    seen = [None if pd.isna(at) else at.isoformat() for at in frame["seen"]]
+    texts = frame.assign(seen=pd.Series(seen, index=frame.index))
     texts["count"] = texts["count"].astype(str)
     assert mixed.predict(texts).labels == mixed.predict(frame).labels
 

@@ -6,6 +6,7 @@ import errno
 import queue
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_step_carries_out_one_order_and_needs_no_thread() -> None:
     desk = Desk()
     neighbour = desk.ordered()
     for number in range(2):
-        neighbour.order(lambda number=number: desk.delivered.put(number))
+        neighbour.order(partial(desk.delivered.put, number))
     assert neighbour.step()
     assert desk.all_delivered() == [0]
     assert neighbour.step()
@@ -51,7 +52,7 @@ def test_who_finishes_does_first_what_was_ordered(threads: int) -> None:
     desk = Desk()
     neighbour = desk.ordered(threads)
     for number in range(20):
-        neighbour.order(lambda number=number: desk.delivered.put(number))
+        neighbour.order(partial(desk.delivered.put, number))
     neighbour.finish()
     neighbour.start()
     neighbour.join(60)

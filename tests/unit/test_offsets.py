@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,10 +80,10 @@ def test_memory_stays_flat_over_a_long_assignment() -> None:
     order=st.randoms(use_true_random=False),
     upto=st.floats(0, 1),
 )
-def test_a_restart_sees_exactly_what_was_finished(gaps: list[int], order: object, upto: float) -> None:
+def test_a_restart_sees_exactly_what_was_finished(gaps: list[int], order: Random, upto: float) -> None:
     offsets = [sum(gaps[: i + 1]) for i in range(len(gaps))]
     finishing = offsets[:]
-    order.shuffle(finishing)  # type: ignore[attr-defined]
+    order.shuffle(finishing)
     finishing = finishing[: round(upto * len(finishing))]
     tracker = OffsetTracker(NOTHING)
     for offset in offsets:

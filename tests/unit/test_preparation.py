@@ -109,7 +109,8 @@ def test_truths_are_one_hot() -> None:
 
 
 def test_dates_become_year_month_weekday_hour_and_days_since_the_training_minimum() -> None:
-    seen = pd.DataFrame({"d": pd.to_datetime(["2026-01-31T06:00:00Z", "2026-01-30", None], utc=True, format="ISO8601")})
+    days = pd.Index(["2026-01-31T06:00:00Z", "2026-01-30", None])
+    seen = pd.DataFrame({"d": pd.to_datetime(days, utc=True, format="ISO8601")})
     features = DateFeatures().fit(seen)
     assert features.transform(seen)[:2].tolist() == [[2026, 1, 5, 6, 1.25], [2026, 1, 4, 0, 0]]
     assert np.isnan(features.transform(seen)[2]).all()
@@ -120,7 +121,7 @@ def test_dates_become_year_month_weekday_hour_and_days_since_the_training_minimu
 
 
 def test_a_date_column_without_a_date_in_training_does_no_harm() -> None:
-    empty = pd.DataFrame({"d": pd.to_datetime([None, None])})
+    empty = pd.DataFrame({"d": pd.to_datetime(pd.Index([None, None]))})
     assert np.isnan(DateFeatures().fit(empty).transform(empty)).all()
 
 

@@ -249,7 +249,7 @@ def test_every_record_becomes_work_once_and_those_of_a_project_in_their_order(
     partitions: list[list[bytes | None]], look_ahead: int, passed_limit: int, chosen: random.Random
 ) -> None:
     # A hundred of one project in front make it likely that something is passed over.
-    topic = Topic(*([b"a/m"] * 30 + keys for keys in partitions))
+    topic = Topic(*([*[b"a/m"] * 30, *keys] for keys in partitions))
     reading = Reading(topic, look_ahead, passed_limit)
     idle = 0
     while idle < 20:

@@ -59,11 +59,11 @@ class Waiting:
         self.refused: list[str] = []
         self.started: list[str] = []
         self.models = 0
-        ledger = SimpleNamespace(start=lambda _, request_id: self.started.append(request_id) or True)
+        ledger = SimpleNamespace(start=self._start)
         registry = SimpleNamespace(usage=lambda _: Usage(self.models, 0))
         self.readiness = Readiness(
-            Owner("w", 1), ledger, datasets, lambda _: None,  # type: ignore[arg-type]
-            quotas=Quotas.of({"few": {"models": 10}}), registry=registry, machine={}, training_memory_bytes=2**30,  # type: ignore[arg-type]
+            Owner("w", 1), ledger, datasets, lambda _: None,
+            quotas=Quotas.of({"few": {"models": 10}}), registry=registry, machine={}, training_memory_bytes=2**30,
             spool=folder, is_alone=lambda: True, steady=Steady(), around=Surroundings(self._hear)
         )  # fmt: skip
         self.readiness.start()
@@ -73,6 +73,10 @@ class Waiting:
         for job in jobs:
             self.readiness.prepare(job)
         return jobs
+
+    def _start(self, _: Owner, request_id: str) -> bool:
+        self.started.append(request_id)
+        return True
 
     def _hear(self, answer: Prepared) -> None:
         (self.refused if answer.failure else self.ready).append(answer.job.request_id)

@@ -158,8 +158,8 @@ def test_a_date_that_is_none_is_rejected_without_advice_for_programmers(read: Re
 def test_the_description_in_a_parquet_file_of_ours_is_found_without_parsing_it(tmp_path: Path) -> None:
     source = DirectorySource(tmp_path)
     for classes in (2, 40):
-        rows = {"x": list(range(400)), "y": [f"class {n % classes} {'é' * 60}" for n in range(400)]}
-        source.add("plants", pa.table(rows), "y")
+        labels = [f"class {n % classes} {'é' * 60}" for n in range(400)]
+        source.add("plants", pa.table({"x": list(range(400)), "y": labels}), "y")
         own = directory._described(tmp_path / "plants.parquet")
         assert len(own["profile"]["classes"]) == classes
         assert (own["target_column"], own["profile"]["rows"]) == ("y", 400)

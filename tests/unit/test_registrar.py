@@ -106,7 +106,8 @@ def test_a_result_that_no_event_can_hold_is_failed_with_its_size_and_gets_no_ver
 
 def test_a_result_just_below_the_limit_is_registered(desk: Desk) -> None:
     features = [f"{number}-{'x' * 500}" for number in range(EVENT_LIMIT_BYTES // 500 * 2 // 3)]
-    assert registered(desk.store(desk.result("a", replace(desk.trained, features=features)))["a"])
+    stored = desk.store(desk.result("a", replace(desk.trained, features=features)))["a"]
+    assert registered(stored).version == "v1"
 
 
 def test_a_negative_outcome_without_the_claim_is_void(desk: Desk) -> None:

@@ -100,14 +100,13 @@ def test_any_other_error_is_passed_on_at_once(breakers: Breakers, clock: Clock, 
 def test_a_stopped_wait_raises_stopped(breakers: Breakers, clock: Clock) -> None:
     stop = threading.Event()
     service = Service(10**9)
+
+    def stop_after_three(_: TransientError) -> None:
+        if service.calls == 3:
+            stop.set()
+
     with pytest.raises(Stopped):
-        until_answered(
-            service,
-            breakers=breakers,
-            stop=stop,
-            sleep=clock.sleep,
-            on_retry=lambda _: service.calls == 3 and stop.set(),
-        )
+        until_answered(service, breakers=breakers, stop=stop, sleep=clock.sleep, on_retry=stop_after_three)
     assert service.calls == 3
 
 

@@ -15,10 +15,10 @@ from pipeline.algorithms import find
 from pipeline.datasets.builtin import load_frame
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.jobs import Search, SearchDimension
-from pipeline.search.scorer import Scorer
 from pipeline.search.space import values_of
 from pipeline.training.trained import SEARCH_NOTES
 from pipeline.validation import check
+from tests.searches import fitted_from_now_on
 from tests.training_data import Bench, request
 
 DEPTHS = SearchDimension("max_depth", values=(1, 2, 3, None))
@@ -114,9 +114,7 @@ def test_what_is_noted_is_not_fitted_again_and_the_result_is_the_same(
     lines = notes.read_bytes().splitlines(keepends=True)
     assert len(lines) == 13, "the first line says what the scores were made on"
     notes.write_bytes(b"".join(lines[:8]) + lines[8][:20])
-    fitted: list[int] = []
-    scored = Scorer._fitted
-    monkeypatch.setattr(Scorer, "_fitted", lambda *of: fitted.append(of[1]) or scored(*of))
+    fitted = fitted_from_now_on(monkeypatch)
     again = bench.train(asked)
     assert fitted == [8, 9, 10, 11, 12]
     assert again.hyperparameters == whole.hyperparameters
@@ -171,9 +169,7 @@ def test_notes_of_other_data_do_not_count(bench: Bench, monkeypatch: pytest.Monk
     frames = [load_frame("wine").iloc[:rows] for rows in (178, 150)]
     bench.train(asked, frames[0])
     other = bench.dataset(frames[1])
-    fitted: list[int] = []
-    scored = Scorer._fitted
-    monkeypatch.setattr(Scorer, "_fitted", lambda *of: fitted.append(of[1]) or scored(*of))
+    fitted = fitted_from_now_on(monkeypatch)
     bench.train(asked, replace(other, fingerprint="another"))
     assert fitted == [1, 2, 3, 4]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,14 @@ from pipeline import search
 from pipeline.algorithms import find
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import fingerprint
-from pipeline.environment import environment
+from pipeline.environment import LIBRARIES, environment
 from pipeline.jobs import Search, SearchDimension
 from pipeline.search import cluster as on_dask
 from pipeline.search.cluster import DaskCluster
 from pipeline.search.fitting import here
-from pipeline.search.scorer import Scorer
 from pipeline.training import training
 from pipeline.training.trained import SEARCH_NOTES, Trained
+from tests.searches import fitted_from_now_on
 from tests.training_data import Bench, request
 
 DEPTHS = SearchDimension("max_depth", low=1, high=9, step=1)
@@ -65,7 +65,7 @@ def _cluster(workers: int = 2) -> Iterator[LocalCluster]:
         os.environ.update(before)
 
 
-def _found(folder: Path, asked: Search, scheduler: str | None, **more: Any) -> tuple[dict[str, Any], list[str]]:
+def _found(folder: Path, asked: Search, scheduler: str | None, **more: Any) -> tuple[dict[str, Any], Sequence[str]]:
     """What the model file says of the search, but for seconds, and what the training warned of."""
     folder.mkdir(exist_ok=True)
     dataset = Dataset("digits", fingerprint("digits"), None, "digit")
@@ -114,9 +114,7 @@ def test_what_is_noted_is_not_fitted_again_on_a_cluster(
     notes = tmp_path / SEARCH_NOTES
     lines = notes.read_bytes().splitlines(keepends=True)
     notes.write_bytes(b"".join(lines[:6]))
-    fitted: list[int] = []
-    scored = Scorer._fitted
-    monkeypatch.setattr(Scorer, "_fitted", lambda *of: fitted.append(of[1]) or scored(*of))
+    fitted = fitted_from_now_on(monkeypatch)
     assert _found(tmp_path, asked, dask.scheduler_address) == whole
     assert fitted == [6, 7, 8, 9]
 
@@ -238,6 +236,8 @@ def test_a_trainer_is_told_of_the_scheduler_and_uses_it(dask: LocalCluster, tmp_
     work = Work(
         asked, Dataset("iris", fingerprint("iris"), None, "species"), tmp_path, limit_bytes, dask.scheduler_address
     )
+    scheduler = dask.scheduler
+    assert scheduler is not None
     lanes = Lanes(1)
     lanes.start()
     ended = None
@@ -246,7 +246,7 @@ def test_a_trainer_is_told_of_the_scheduler_and_uses_it(dask: LocalCluster, tmp_
         lanes.feed(Spec("r1", work.to_datagram(), 60, limit_bytes))
         deadline = time.monotonic() + 60
         while ended is None and time.monotonic() < deadline:
-            met |= set(dask.scheduler.clients)
+            met |= set(scheduler.clients)
             ended = next((event for event in lanes.poll() if isinstance(event, Done)), None)
             time.sleep(0.01)
     finally:
@@ -261,7 +261,7 @@ def test_a_trainer_is_told_of_the_scheduler_and_uses_it(dask: LocalCluster, tmp_
 def test_the_doctor_looks_at_the_cluster(dask: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = doctor._dask(dask.scheduler_address)
     assert (finding.ok, finding.found) == (True, f"2 worker(s) with 2 threads at {dask.scheduler_address}")
-    monkeypatch.setattr(on_dask, "environment", lambda: dict.fromkeys(("tensorfleet-worker", *on_dask.LIBRARIES), "0"))
+    monkeypatch.setattr(on_dask, "environment", lambda: dict.fromkeys(("tensorfleet-worker", *LIBRARIES), "0"))
     (finding,) = doctor._dask(dask.scheduler_address)
     assert (finding.ok, finding.warning) == (False, True)
     assert "2 of 2 workers have other libraries, such as tcp://127.0.0.1:" in finding.found
@@ -270,6 +270,11 @@ def test_the_doctor_looks_at_the_cluster(dask: LocalCluster, monkeypatch: pytest
 def test_the_trainer_itself_fits_only_what_is_asked_for() -> None:
     fitted: list[int] = []
     folds = [search.Fold([[0.0]], [0], float)]  # type: ignore[arg-type]
-    outcomes = here(folds, lambda candidate, *_: fitted.append(candidate["n"]) or 0, [{"n": 1}, {"n": 2}], 1)
+
+    def fit(candidate: Mapping[str, Any], *_: object) -> int:
+        fitted.append(candidate["n"])
+        return 0
+
+    outcomes = here(folds, fit, [{"n": 1}, {"n": 2}], 1)
     next(outcomes)
     assert fitted == [1]

@@ -31,8 +31,8 @@ def bench(tmp_path: Path) -> Bench:
 def _rows(rows: int = 60) -> pa.Table:
     random, codes = np.random.default_rng(0), np.arange(rows) % 2
     seen = [FIRST if n % 7 == 0 else LAST if n % 5 == 0 else FIRST + timedelta(days=737_000 + n) for n in range(rows)]
-    columns = {"seen": pa.array(seen, MOMENT), "size": codes + random.normal(size=rows), "label": codes}
-    return canonical(pa.table(columns))
+    size, label = pa.array(codes + random.normal(size=rows)), pa.array(codes)
+    return canonical(pa.table({"seen": pa.array(seen, MOMENT), "size": size, "label": label}))
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_the_process_environment_is_read_unless_another_is_given(monkeypatch: py
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
-        load().port = 1  # type: ignore[misc]
+        load().port = 1
 
 
 @pytest.mark.parametrize(

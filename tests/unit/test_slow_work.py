@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -26,6 +27,9 @@ class Works:
 
         return work
 
+    def until_begun(self, count: int) -> None:
+        _await(lambda: len(self.begun) == count)
+
     def let_go(self) -> None:
         self._go.set()
 
@@ -42,7 +46,7 @@ def test_so_many_at_once_and_few_of_one_cause_and_the_others_in_turn() -> None:
     with ThreadPoolExecutor(8) as threads:
         for number, cause in enumerate("aaaabbc", start=1):
             threads.submit(slow.do, "p", cause, works.one(cause))
-            _await(lambda number=number: len(works.begun) == min(number, 2) + (number > 4))
+            works.until_begun(min(number, 2) + (number > 4))
         works.let_go()
     assert sorted(works.begun) == ["a", "a", "a", "a", "b", "b", "c"]
 
@@ -52,7 +56,7 @@ def test_what_waits_is_done_by_parties_in_turn_and_by_causes_in_turn() -> None:
 
     def first() -> None:
         for party, cause in ("pa", "pa", "pb", "qa", "qa", "rc"):
-            slow.do(party, cause, lambda name=party + cause: done.append(name))
+            slow.do(party, cause, partial(done.append, party + cause))
         assert done == []
 
     slow.do("p", "a", first)

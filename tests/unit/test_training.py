@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
+from pandas.api.extensions import ExtensionArray
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.algorithms import catalogue
@@ -28,7 +30,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def rows(target: Sequence[Any], **columns: Any) -> pd.DataFrame:
+def rows(target: Sequence[Any] | NDArray[Any] | ExtensionArray, **columns: Any) -> pd.DataFrame:
     """One feature that follows the target, unless others are given; the target `y` comes last."""
     features = columns or {"x": np.linspace(0, 1, len(target)) + pd.factorize(pd.Series(target))[0]}
     return pd.DataFrame({**features, "y": target})
@@ -199,7 +201,7 @@ def test_a_dataset_without_a_usable_feature_is_rejected(bench: Bench) -> None:
 def test_a_column_name_that_comes_twice_is_rejected(bench: Bench) -> None:
     import pyarrow as pa
 
-    table = pa.table([[1, 2], [3, 4], [0, 1]], names=["x", "x", "y"])
+    table = pa.table([pa.array([1, 2]), pa.array([3, 4]), pa.array([0, 1])], names=["x", "x", "y"])
     with pytest.raises(RejectedError, match="more than one column named x"):
         bench.train(request(), table)
 

@@ -95,6 +95,12 @@ def broken_versions(evidence: Evidence, *numbers: int) -> None:
     evidence.registered[:] = [announced(document, 0) for document in evidence.models]
 
 
+def failed_by_another(evidence: Evidence) -> None:
+    evidence.progress.insert(0, event("x", "STARTED", 0))
+    evidence.progress.append(event("x", "FAILED", 9))
+    evidence.outcomes.append(outcome("x", "FAILED") | {"worker_id": "another"})
+
+
 BREAKS: list[tuple[str, Wrong, Callable[[Evidence], object]]] = [
     ("an outcome is missing", Wrong.LOST, lambda e: e.outcomes.pop(0)),
     ("a document is missing", Wrong.LOST, lambda e: e.models.pop()),
@@ -112,11 +118,7 @@ BREAKS: list[tuple[str, Wrong, Callable[[Evidence], object]]] = [
     (
         "a failure of what another was training",
         Wrong.OUTCOME,
-        lambda e: (
-            e.progress.insert(0, event("x", "STARTED", 0)),
-            e.progress.append(event("x", "FAILED", 9)),
-            e.outcomes.append(outcome("x", "FAILED") | {"worker_id": "another"}),
-        ),
+        failed_by_another,
     ),
     ("an error unlike the outcome's", Wrong.EVENT, lambda e: e.outcomes[3].update(error={"message": "no"})),
     ("one version twice", Wrong.DOUBLE_VERSION, lambda e: broken_versions(e, 1, 2, 2)),

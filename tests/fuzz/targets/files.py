@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import cache
 from io import BytesIO
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,10 +98,11 @@ def parquet_files() -> list[bytes]:
     tables.append(pa.table({"zero": pa.array([0] * 300_000, pa.int64())}))
     tables.append(pa.table({"text": pa.array(["x" * 10_000] * 3_000)}))
     files = []
+    compressions: tuple[Literal["zstd", "snappy", "none", "gzip", "brotli", "lz4"], ...]
+    compressions = ("zstd", "snappy", "none", "gzip", "brotli", "lz4")
     for number, table in enumerate(tables):
         file = BytesIO()
-        compression = ("zstd", "snappy", "none", "gzip", "brotli", "lz4")[number % 6]
-        pq.write_table(table, file, compression=compression, use_dictionary=number % 2 == 0)
+        pq.write_table(table, file, compression=compressions[number % 6], use_dictionary=number % 2 == 0)
         files.append(file.getvalue())
     return files
 

@@ -96,7 +96,7 @@ def _endless_headers(random: Random) -> Iterator[bytes]:
 
 
 def _endless_line(_: Random) -> Iterator[bytes]:
-    for _ in range(30):
+    for _times in range(30):
         yield b"G" * 65_536
 
 

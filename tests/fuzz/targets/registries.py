@@ -151,7 +151,7 @@ _WRAPPED: tuple[Callable[[Random, Any], Any], ...] = (
 
 def _doubling(depth: int, inner: Any) -> Any:
     """Each record twice in the next: few names that stand for 2^depth types."""
-    node = {"type": "record", "name": "D0", "fields": [{"name": "a", "type": inner}]}
+    node: dict[str, Any] = {"type": "record", "name": "D0", "fields": [{"name": "a", "type": inner}]}
     for number in range(1, depth):
         fields = [{"name": "a", "type": node}, {"name": "b", "type": f"D{number - 1}"}]
         node = {"type": "record", "name": f"D{number}", "fields": fields}

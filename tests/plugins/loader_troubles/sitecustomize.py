@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def segfault() -> None:
-    faulthandler._sigsegv()
+    faulthandler._sigsegv()  # type: ignore[attr-defined]  # left out of the stubs
 
 
 def leave() -> None:
@@ -100,12 +100,12 @@ RESOURCES = (grow, gulp, swell, compute, compute_for_ever)
 TROUBLES = {trouble.__name__: trouble for trouble in PROCESS + RESOURCES}
 
 if "consumer.loaders.child" in sys.orig_argv:
-    from pipeline.datasets import reading
+    from pipeline.datasets import Abandoned, Content, Fetched, reading
 
     read = reading.read
 
-    def stumble(fetched, *rest):  # type: ignore[no-untyped-def]
+    def stumble(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandoned | None = None) -> Content:
         TROUBLES.get(fetched.name, bool)()
-        return read(fetched, *rest)
+        return read(fetched, into, max_bytes, abandoned)
 
-    reading.read = stumble  # type: ignore[assignment]
+    reading.read = stumble
