@@ -23,7 +23,7 @@ from tests.fuzz.case import End, Kind, Result, run_case
 from tests.fuzz.kinds import KINDS
 
 BATCH = 50
-STANDS_STILL_CPU_S, STANDS_STILL_S = 3.0, 60.0
+STANDS_STILL_CPU_S, STANDS_STILL_S = 10.0, 60.0
 """Of a case that its own limit cannot end, since C code holds the interpreter, or that waits for ever."""
 DATA_LIMIT_BYTES = 2 * 2**30
 """Beyond what the process has at its start; allocations fail then."""
