@@ -14,6 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 LIGHT := .venv/.light
 SYNCED := .venv/.synced
+CHAOS := --requests 5000 --faults 200 --minutes 12
 LOCKED := pyproject.toml --quiet --generate-hashes --python-version 3.11 --no-header --no-emit-index-url
 ARGS ?=
 
@@ -53,15 +54,14 @@ bench: $(SYNCED) ## Measure, on real servers
 
 chaos: $(SYNCED) ## Break everything while 5,000 requests are trained, and count; 12 minutes
 	@$(BIN)/python -m tests.services install
-	@$(BIN)/python -m tests.chaos $(if $(ARGS),$(ARGS),--seed 1 --requests 5000 --faults 200 --minutes 12)
+	@$(BIN)/python -m tests.chaos $(if $(ARGS),$(ARGS),--seed 1 $(CHAOS))
 
 fuzz: $(SYNCED) ## Try 1,000,000 cases of everything that people can send, and print what was found; 20 minutes
 	@$(BIN)/python -m tests.fuzz $(if $(ARGS),$(ARGS),--seed 1 --cases 1000000)
 
-proof: test ## Prove everything: all tests, chaos of two seeds, every crash point, 1,000,000 cases; two hours
-	@for seed in 1 2; do $(BIN)/python -m tests.chaos --seed $$seed --requests 5000 --faults 200 --minutes 12; done
+proof: test chaos fuzz ## Prove everything: all tests, chaos of two seeds, every crash point, 1,000,000 cases; two hours
+	@$(BIN)/python -m tests.chaos --seed 2 $(CHAOS)
 	@$(BIN)/python -m tests.chaos.crash_points
-	@$(BIN)/python -m tests.fuzz --seed 1 --cases 1000000
 
 services-up: $(SYNCED) ## Start Kafka, MongoDB, S3 and a schema registry, and print the settings to paste
 	@$(BIN)/python -m tests.services up

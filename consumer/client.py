@@ -152,29 +152,25 @@ class Client:
 
         A request may be a mapping of the arguments of `submit`.
         """
-        return self._submit([self._meant(request) for request in requests])
-
-    def _meant(self, request: TrainingRequest | RequestFields) -> TrainingRequest:
-        if isinstance(request, TrainingRequest):
-            return request
-        return training_request(request if self._project is None else {"project": self._project, **request})
-
-    def _submit(self, requests: Sequence[TrainingRequest]) -> list[str]:
-        for request in requests:
-            if self._project not in (None, request.project):
-                raise RejectedError(f"this keeps to project {self._project}; a request names {request.project}")
+        meant = [self._meant(request) for request in requests]
         self.prepare()
-        messages = [self._request_message(request) for request in requests]
+        messages = [self._request_message(request) for request in meant]
         try:
             self.send(messages)
         except TransientError as error:
-            which = f"request {requests[0].request_id}" + (
-                f" or one of {len(requests) - 1} more" if requests[1:] else ""
-            )
+            which = f"request {meant[0].request_id}" + (f" or one of {len(meant) - 1} more" if meant[1:] else "")
             why = str(error).removeprefix(f"{error.service}: ")
             hint = "with the same request_id it may be sent again, and never trains twice"
             raise TransientError(error.service, f"{which} was not taken ({why}); {hint}") from error
-        return [request.request_id for request in requests]
+        return [request.request_id for request in meant]
+
+    def _meant(self, request: TrainingRequest | RequestFields) -> TrainingRequest:
+        """The request in full, of this client's project."""
+        if not isinstance(request, TrainingRequest):
+            request = training_request(request if self._project is None else {"project": self._project, **request})
+        if self._project not in (None, request.project):
+            raise RejectedError(f"this keeps to project {self._project}; a request names {request.project}")
+        return request
 
     def cancel(self, request_id: str, reason: str = "", user: str = "") -> None:
         """Ask for a request to be stopped, even one that is unknown yet.  Its terminal event tells how it ended.
@@ -245,11 +241,8 @@ class Client:
         self, request_ids: Collection[str], *, since: datetime | None = None, timeout_s: float | None = None
     ) -> dict[str, Finished]:
         """Wait for the ends of all these requests with one consumer; see `watch`."""
-        ends = {}
-        for event in self.watch(*request_ids, since=since, timeout_s=timeout_s) if request_ids else ():
-            if event["state"] in TERMINAL:
-                ends[event["request_id"]] = event
-        return self.finished(ends.values())
+        events = self.watch(*request_ids, since=since, timeout_s=timeout_s) if request_ids else ()
+        return self.finished([event for event in events if event["state"] in TERMINAL])
 
     def finished(self, ends: Collection[Event]) -> dict[str, Finished]:
         """These terminal events with their ModelRegistered events, by request_id."""

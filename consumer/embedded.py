@@ -35,8 +35,13 @@ WORKER_ID = "embedded"
 SESSION_MS = 6_000
 """After kill -9, the next worker gets the partitions when this session time-out of the dead one is over."""
 TIMEOUT_S = 10.0
-UNUSED = frozenset(("kafka_security_protocol", "delivery", "mongodb_url", "schema_registry_url"))
-"""Settings that the embedded fleet ignores: see `resolve`."""
+ITS_OWN = {
+    "kafka_security_protocol": "PLAINTEXT",
+    "delivery": "at-least-once",
+    "mongodb_url": SecretStr(""),
+    "schema_registry_url": None,
+}
+"""Settings of the embedded fleet, whatever the environment says."""
 NO_STORES = (
     "MONGODB_URL is not set; it takes mongodb://… or mongodb+srv://…, "
     "or run `tensorfleet dev`, whose stores lie in DATA_DIR"
@@ -65,15 +70,7 @@ def resolve(settings: Settings) -> Settings:
             "KAFKA_BOOTSTRAP_SERVERS is not set; it takes host:port, several with commas between, "
             f"or run `tensorfleet dev` beside this (none runs in {settings.data_dir})"
         )
-    return settings.model_copy(
-        update={
-            "kafka_bootstrap_servers": dev.kafka_bootstrap_servers,
-            "kafka_security_protocol": "PLAINTEXT",
-            "delivery": "at-least-once",
-            "mongodb_url": SecretStr(""),
-            "schema_registry_url": None,
-        }
-    )
+    return settings.model_copy(update={"kafka_bootstrap_servers": dev.kafka_bootstrap_servers, **ITS_OWN})
 
 
 def named_settings(**named: Any) -> Settings:
@@ -82,7 +79,11 @@ def named_settings(**named: Any) -> Settings:
     Raises SettingsError for an unknown name, and for a service that a running `tensorfleet dev` would not use.
     """
     settings = load_settings(needs=(), **named)
-    if not settings.kafka_bootstrap_servers and find(settings.data_dir) and (lost := sorted(named.keys() & UNUSED)):
+    if (
+        not settings.kafka_bootstrap_servers
+        and find(settings.data_dir)
+        and (lost := sorted(named.keys() & ITS_OWN.keys()))
+    ):
         raise SettingsError(
             f"the `tensorfleet dev` of this folder has no {', '.join(lost)}: name kafka_bootstrap_servers too"
         )

@@ -38,8 +38,6 @@ def load_model(model: str | Path, *, sha256: str | None = None, **named: Any) ->
         if sha256 is not None and Path(model).is_dir():
             raise RejectedError(f"a sha256 is that of a file, and {model} is a folder")
         return model_file.load(Path(model), sha256)
-    if not isinstance(model, str):
-        raise RejectedError(f"a model is named by a str or a Path, not by {model!r}")
     try:
         return _registered(model, sha256, load_settings(needs=(), **named), anywhere=not named.get("mongodb_url"))
     except (NotFoundError, RejectedError, SettingsError) as error:

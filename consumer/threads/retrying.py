@@ -143,7 +143,11 @@ class Breakers:
         """Whether this service's breaker is open."""
         with self._lock:
             breaker = self._breakers.get(service)
-            return breaker is not None and breaker.opened_at is not None and self._is_fresh(breaker.opened_at)
+            return (
+                breaker is not None
+                and breaker.opened_at is not None
+                and self._clock() - breaker.opened_at < self.STALE_S
+            )
 
     def states(self) -> dict[str, str]:
         """`open` or `closed`, by service."""
@@ -217,6 +221,3 @@ class Breakers:
     def _count(self, service: str, event: str) -> None:
         if self._metrics is not None:
             self._metrics.breaker_changes.labels(service, event).inc()
-
-    def _is_fresh(self, opened_at: float) -> bool:
-        return self._clock() - opened_at < self.STALE_S
