@@ -47,8 +47,6 @@ Event = Mapping[str, Any]
 
 TERMINAL = frozenset(OutcomeKind)
 ANSWERS_S = 0.02
-LOST = (KafkaError._FATAL, KafkaError._FENCED, KafkaError.UNKNOWN_PRODUCER_ID)
-"""After these errors a producer sends nothing any more."""
 REGISTERED_WITHIN_S = 15.0
 """A model's two events are in one transaction, but a reader may get one partition's event before the other's."""
 
@@ -302,8 +300,15 @@ class Client:
                 refused.append(error)
 
         producer, deadline = self._producer, time.monotonic() + self._timeout_s + 1
-        for one in messages:
-            _produce(producer, one, delivered)
+        try:
+            for one in messages:
+                _produce(producer, one, delivered)
+        except KafkaException as error:
+            if error.args[0].fatal() and self._producer is producer:  # it sends nothing any more
+                self._producer = self._new_producer()
+            if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                raise RejectedError("the request is larger than Kafka takes: about 1 MB") from error
+            raise transient(error) from error
         while taken + len(refused) < len(messages) and time.monotonic() < deadline:
             producer.poll(ANSWERS_S)  # briefly, as another thread's poll may get the answers
         if taken == len(messages):
@@ -311,8 +316,6 @@ class Client:
         why = refused[0].str() if refused else f"no answer within {self._timeout_s:g} s"
         if refused and refused[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise RejectedError(f"the request is larger than the topic takes: {why}")
-        if refused and refused[0].code() in LOST and self._producer is producer:
-            self._producer = self._new_producer()
         raise TransientError("kafka", f"{len(messages) - taken} of {len(messages)} records were not taken: {why}")
 
     def _topics_present(self) -> Mapping[str, Any]:
@@ -381,7 +384,3 @@ def _produce(producer: Producer, one: Message, delivered: Callable[[KafkaError |
             return
         except BufferError:
             producer.poll(POLL_S)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                raise RejectedError("the request is larger than Kafka takes: about 1 MB") from error
-            raise transient(error) from error

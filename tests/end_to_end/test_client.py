@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import orjson
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer import embedded
 from consumer.cli import main
@@ -31,7 +32,7 @@ from consumer.partitions.records import Partition, Record
 from consumer.publishing.dead_letters import dead_letter
 from consumer.settings import Settings
 from consumer.stores import open_stores
-from pipeline.errors import RejectedError
+from pipeline.errors import RejectedError, TransientError
 from pipeline.jobs import Evaluation, Failure, Model, Outcome, OutcomeKind, RegisteredModel, TrainingRequest
 from pipeline.ledger import Home, NewClaim
 from schemas import RecordType
@@ -366,6 +367,15 @@ def test_each_thread_is_told_of_its_own_requests_only(client: Client) -> None:
     with ThreadPoolExecutor(8) as threads:
         sent = [threads.submit(client.submit, algorithm="svm", dataset_name="iris") for _ in range(200)]
     assert len({one.result() for one in sent}) == 200
+
+
+def test_a_producer_that_can_send_nothing_any_more_is_replaced(client: Client) -> None:
+    lost: Any = Mock(wraps=client._producer)
+    lost.produce.side_effect = KafkaException(KafkaError(KafkaError._FATAL, "out of order", True))
+    client._producer = lost
+    with pytest.raises(TransientError, match="with the same request_id it may be sent again"):
+        client.submit(algorithm="svm", dataset_name="iris", request_id="r-1")
+    assert client.submit(algorithm="svm", dataset_name="iris", request_id="r-1") == "r-1"
 
 
 def test_watch_exits_with_the_outcome(run: Run, worker: Worker) -> None:
