@@ -107,14 +107,8 @@ class _Parts:
     watch: Watch
     limits: Limits
     worker: Worker
-    intake: Intake
-    claims: Claims
-    readiness: Readiness
+    neighbours: Neighbours
     loaders: Loaders
-    lanes: Lanes
-    registrar: Registrar
-    committer: Committer
-    checkpoints: Checkpoints
     heartbeat: Heartbeat
     control: tuple[ControlGroup, ControlTail]
     news: AliasNews
@@ -125,8 +119,8 @@ class _Parts:
         """Start all parts, run the worker, and stop all parts; if we are superseded, stop nothing, as it could act."""
         self.http.start()
         self.watch.start(self.http.listening)
-        for neighbour in self._neighbours:
-            neighbour.start()
+        for thread in self._threads:
+            thread.start()
         log.info("worker started", worker_id=self.me.worker_id, boot=self.me.boot)
         try:
             self.worker.run()
@@ -142,10 +136,11 @@ class _Parts:
         self._stop()
 
     @property
-    def _neighbours(self) -> Sequence[Neighbour]:
+    def _threads(self) -> Sequence[Neighbour]:
         """In the order of starting: the sinks first, the source last."""
-        stores = (self.prober, self.claims, self.readiness, self.registrar, self.committer, self.checkpoints)
-        return (*stores, self.heartbeat, self.news, *self.control, self.intake)
+        near = self.neighbours
+        stores = (self.prober, near.claims, near.readiness, near.registrar, near.committer, near.checkpoints)
+        return (*stores, self.heartbeat, self.news, *self.control, near.intake)
 
     def _blame(self, request_ids: Collection[str]) -> None:
         """Count half of the allowed worker losses for these requests, so that they end at most two workers this way."""
@@ -156,17 +151,18 @@ class _Parts:
 
     def _stop(self) -> None:
         """Stop the source first, the sinks last; abandon what does not end in time, as all of it can be done again."""
-        self.intake.leave()
-        for source in (self.readiness, *self.control):
+        near = self.neighbours
+        near.intake.leave()
+        for source in (near.readiness, *self.control):
             source.give_up()
-        self.lanes.stop()
-        self.claims.finish()
-        self.registrar.finish()
-        _join(self.claims, self.registrar, self.intake)
-        for neighbour in self._neighbours:
-            neighbour.give_up()
+        near.lanes.stop()
+        near.claims.finish()
+        near.registrar.finish()
+        _join(near.claims, near.registrar, near.intake)
+        for thread in self._threads:
+            thread.give_up()
         threading.Thread(target=self.loaders.stop, name="loaders end", daemon=True).start()
-        _join(self.committer, self.checkpoints, self.news, self.heartbeat, *self.control)
+        _join(near.committer, near.checkpoints, self.news, self.heartbeat, *self.control)
         try:
             self.stores.ledger.leave(self.me)
         except TransientError as error:
@@ -294,14 +290,8 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         watch,
         limits,
         worker,
-        intake,
-        claims,
-        readiness,
+        neighbours,
         loaders,
-        lanes,
-        registrar,
-        committer,
-        checkpoints,
         heartbeat,
         control,
         news,

@@ -79,14 +79,9 @@ def named_settings(**named: Any) -> Settings:
     Raises SettingsError for an unknown name, and for a service that a running `tensorfleet dev` would not use.
     """
     settings = load_settings(needs=(), **named)
-    if (
-        not settings.kafka_bootstrap_servers
-        and find(settings.data_dir)
-        and (lost := sorted(named.keys() & ITS_OWN.keys()))
-    ):
-        raise SettingsError(
-            f"the `tensorfleet dev` of this folder has no {', '.join(lost)}: name kafka_bootstrap_servers too"
-        )
+    lost = ", ".join(sorted(named.keys() & ITS_OWN.keys()))
+    if lost and not settings.kafka_bootstrap_servers and find(settings.data_dir):
+        raise SettingsError(f"the `tensorfleet dev` of this folder has no {lost}: name kafka_bootstrap_servers too")
     return settings
 
 

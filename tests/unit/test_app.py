@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from consumer.app import _own_spool, _Parts
+from consumer.worker.shared import Neighbours
 from pipeline.errors import SupersededError
 from pipeline.ledger import Owner
 
@@ -31,8 +32,11 @@ class Part:
 
 
 def parts(told: list[str], ends_with: Exception | None) -> _Parts:
-    made: dict[str, Any] = {field.name: Part(told) for field in fields(_Parts)}
-    return _Parts(**made | {"me": Owner("w", 1), "worker": Part(told, ends_with), "control": (Part(told), Part(told))})
+    def made(whole: type[_Parts | Neighbours]) -> dict[str, Any]:
+        return {field.name: Part(told) for field in fields(whole)}
+
+    others = {"me": Owner("w", 1), "worker": Part(told, ends_with), "control": (Part(told), Part(told))}
+    return _Parts(**made(_Parts) | others | {"neighbours": Neighbours(**made(Neighbours))})
 
 
 def test_a_superseded_worker_ends_at_once() -> None:
