@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import bson
+import numpy as np
 import pyarrow as pa
 from bson import Binary, Code, Decimal128, ObjectId, Timestamp
 from bson.binary import UUID_SUBTYPE, UuidRepresentation
@@ -25,6 +27,8 @@ from pipeline.datasets.tables import TEXT, UUID_BYTES, Chunk, Column, check_colu
 from pipeline.errors import RejectedError, said_by
 
 BATCH_ROWS = 5_000
+SPARSE_SHARE = 0.25
+"""A column with fewer values than this share of a batch's rows is read value by value, not row by row."""
 EXACT_INT = 2**53
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     uuid_representation=UuidRepresentation.UNSPECIFIED,
@@ -67,8 +71,7 @@ def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
     batches: list[_Batch] = []
     size = 0
     for batch in _batches(_with_few_columns(rows)):
-        names = dict.fromkeys(chain.from_iterable(batch))
-        batches.append(_Batch(len(batch), {name: _array(name, [row.get(name) for row in batch]) for name in names}))
+        batches.append(_Batch(len(batch), _columns(batch)))
         size += sum(chunk.nbytes for chunk in batches[-1].columns.values())
         if max_bytes is not None and size > max_bytes:
             raise RejectedError(f"it is larger than the dataset cache of {max_bytes:,} bytes, by its first rows alone")
@@ -97,6 +100,33 @@ def _batches(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
     remaining = iter(rows)
     while batch := list(islice(remaining, BATCH_ROWS)):
         yield batch
+
+
+def _columns(batch: Sequence[Row]) -> dict[str, Chunk]:
+    """The columns of a batch, in time by its values: most cells of 20,000 columns may be missing."""
+    counts = Counter(chain.from_iterable(batch))
+    sparse: dict[str, tuple[list[int], list[Any]]]
+    sparse = {name: ([], []) for name, count in counts.items() if count < len(batch) * SPARSE_SHARE}
+    if sparse:
+        for position, row in enumerate(batch):
+            for name in row:
+                if name in sparse:
+                    positions, values = sparse[name]
+                    positions.append(position)
+                    values.append(row[name])
+    return {
+        name: _spread(_array(name, sparse[name][1]), sparse[name][0], len(batch))
+        if name in sparse
+        else _array(name, [row.get(name) for row in batch])
+        for name in counts
+    }
+
+
+def _spread(values: Chunk, positions: Sequence[int], length: int) -> Chunk:
+    """An array of this length with the values at these positions; all else is missing."""
+    sources = np.full(length, -1)
+    sources[positions] = np.arange(len(positions))
+    return values.take(pa.array(sources, mask=sources < 0))
 
 
 def _array(name: str, values: Sequence[Any]) -> Chunk:

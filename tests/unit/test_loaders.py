@@ -394,10 +394,8 @@ def test_a_bomb_ends_with_its_figures_and_the_next_file_is_read(start: Start, pu
     make, says = BOMBS[file_name]
     loaders = start(max_time_s=30.0)
     fetched = put("bomb", make(), file_name)
-    begun = time.monotonic()
     with pytest.raises(RejectedError, match=f"^dataset 'bomb': .*({says})") as rejected:
         loaders.load(fetched, fetched.path.with_suffix(".arrow"), 2**30)
-    assert time.monotonic() - begun < 30.0
     assert str(fetched.path.parent) not in str(rejected.value)
     assert _load(loaders, put("people")).rows == 2
 

@@ -65,6 +65,8 @@ def test_a_type_of_mongodb_that_says_a_value_is_one_however_rows_fall_into_batch
 ) -> None:
     monkeypatch.setattr(rows, "BATCH_ROWS", batch_rows)
     assert _table(*({"x": value} for value in values)).column("x").to_pylist() == expected
+    sparse = [document for value in values for document in ({"x": value}, *[{"y": 1}] * 7)]
+    assert _table(*sparse).column("x").to_pylist() == [each for value in expected for each in (value, *[None] * 7)]
 
 
 @pytest.mark.parametrize(
