@@ -359,6 +359,6 @@ def is_alone(admin: AdminClient, group_id: str, protocol: str) -> bool:
         else:
             members = admin.describe_consumer_groups([group_id], request_timeout=5)[group_id].result().members
     except KafkaException as error:
-        log.info("the group's members are not known", why=str(error))
+        log.info("Kafka did not say who is in the group", why=str(error))
         return True
     return len(members) <= 1

@@ -167,7 +167,9 @@ class Client:
         if not isinstance(request, TrainingRequest):
             request = training_request(request if self._project is None else {"project": self._project, **request})
         if self._project not in (None, request.project):
-            raise RejectedError(f"this keeps to project {self._project}; a request names {request.project}")
+            raise RejectedError(
+                f"the client is limited to project {self._project}, but the request names project {request.project}"
+            )
         return request
 
     def cancel(self, request_id: str, reason: str = "", user: str = "") -> None:

@@ -67,8 +67,8 @@ def resolve(settings: Settings) -> Settings:
     dev = find(settings.data_dir)
     if dev is None:
         raise SettingsError(
-            "KAFKA_BOOTSTRAP_SERVERS is not set; it takes host:port, several with commas between, "
-            f"or run `tensorfleet dev` beside this (none runs in {settings.data_dir})"
+            f"no fleet is named, and no `tensorfleet dev` runs in {settings.data_dir}: start it in another terminal, "
+            "or set KAFKA_BOOTSTRAP_SERVERS (host:port, several with commas between)"
         )
     return settings.model_copy(update={"kafka_bootstrap_servers": dev.kafka_bootstrap_servers, **ITS_OWN})
 
@@ -185,7 +185,7 @@ def settle_past(stores: Stores) -> int:
     from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, milliseconds
 
     now = milliseconds(datetime.now(UTC))
-    why = Failure(ErrorKind.WORKER_LOST, "the embedded broker ended, and this request with it; submit it anew")
+    why = Failure(ErrorKind.WORKER_LOST, "the embedded broker ended, and this request with it; submit it again")
     lost = [
         Outcome(
             request_id=row.request_id,

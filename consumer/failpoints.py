@@ -97,7 +97,7 @@ def arm(text: str) -> None:
         found = _RULE.fullmatch(part)
         if found is None or name not in POINTS:
             raise ValueError(
-                f"{VARIABLE}: {part!r} is no rule; it takes POINT=kill|stop(S)|delay(S)|raise[:PROBABILITY[:COUNT]] "
+                f"{VARIABLE}: {part!r} is not a rule; it takes POINT=kill|stop(S)|delay(S)|raise[:PROBABILITY[:COUNT]] "
                 f"with a point of {', '.join(POINTS)}"
             )
         rules[name] = Rule(

@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import Any, NotRequired, Required, TypedDict
 from uuid import UUID
 
 from consumer.events.requests import EMPTY_IS_NOT_GIVEN, given_hyperparameters
-from pipeline.errors import RejectedError
+from pipeline.errors import RejectedError, did_you_mean
 from pipeline.jobs import Evaluation, HyperparameterValue, Search, SearchDimension, TrainingRequest, milliseconds
 
 
@@ -131,5 +130,4 @@ def earliest(request_ids: Iterable[str]) -> datetime | None:
 def _known(given: Iterable[str], known: Iterable[str], what: str) -> None:
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            raise RejectedError(f"{what} has no {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+            raise RejectedError(f"{what} has no {name!r}{did_you_mean(name, known)}")

@@ -13,7 +13,6 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -30,6 +29,7 @@ from pydantic_settings import (
 )
 
 from consumer.system.machine import available_cpus, available_memory_bytes
+from pipeline.errors import did_you_mean
 
 WORKER_NEEDS = ("MONGODB_URL", "KAFKA_BOOTSTRAP_SERVERS")
 
@@ -229,11 +229,11 @@ class Settings(BaseSettings):
         "milliseconds, 1000 to 1800000", ge=1_000, le=1_800_000,
     )  # fmt: skip
     kafka_max_poll_interval_ms: int = _setting(
-        300_000, "A poll loop that stands still for so long is taken for dead; trainings may take longer.",
+        300_000, "A worker that stands still for so long loses its partitions; trainings may take longer.",
         "milliseconds, 10000 to 86400000", ge=10_000, le=86_400_000,
     )  # fmt: skip
     kafka_security_protocol: SecurityProtocol = _setting(
-        "PLAINTEXT", "How brokers are spoken to.", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+        "PLAINTEXT", "Protocol of the connections to the brokers.", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
     )
     kafka_sasl_mechanism: SaslMechanism | None = _setting(
         None, "With SASL: the mechanism.", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
@@ -262,7 +262,7 @@ class Settings(BaseSettings):
         "models", "Bucket of the artifacts.", "3 to 63 of the characters a-z 0-9 . -",
         pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
     )  # fmt: skip
-    minio_secure: bool = _setting(False, "Whether MinIO is spoken to with TLS.", "true or false")
+    minio_secure: bool = _setting(False, "Whether connections to MinIO use TLS.", "true or false")
     artifact_gridfs_limit: Size = _setting(
         "4MiB", "Artifacts up to this size go to GridFS, larger ones to MinIO.", _SIZE, ge=0
     )
@@ -290,14 +290,18 @@ class Settings(BaseSettings):
     dataset_load_time: Duration = _setting(
         "300", "Seconds that reading the file of a dataset may take; waiting for a CPU does not count.", _DURATION, gt=0
     )
-    max_attempts: int = _setting(3, "Trainings of a request whose trainer crashes.", _COUNT, ge=1)
-    max_worker_losses: int = _setting(10, "Workers that may die under a request.", _COUNT, ge=1)
+    max_attempts: int = _setting(
+        3, "How often a request is trained whose trainer crashes, until it ends FAILED.", _COUNT, ge=1
+    )
+    max_worker_losses: int = _setting(
+        10, "How many workers may die with a request in hand, until it ends FAILED.", _COUNT, ge=1
+    )
     look_ahead: int = _setting(
         10_000, "Requests a worker holds, before it reads on for projects that have few of them only.",
         "a whole number from 1 to 16000", ge=1, le=16_000,
     )  # fmt: skip
     tensorfleet_project: str | None = _setting(
-        None, "The project that commands keep to: nothing of another is shown or changed. --project comes first.",
+        None, "Commands show and change this project only; --project overrides it.",
         _NAME, pattern=_NAME_PATTERN,
     )  # fmt: skip
     project_quotas: ProjectQuotas = _setting(
@@ -402,8 +406,7 @@ def _line(error: Mapping[str, Any]) -> str:
 
 
 def _unknown(name: str) -> str:
-    near = get_close_matches(name, Settings.model_fields, n=1)
-    return f"there is no setting {name}" + (f"; did you mean {near[0]}?" if near else "; see docs/settings.md")
+    return f"there is no setting {name}" + (did_you_mean(name, Settings.model_fields) or "; see docs/settings.md")
 
 
 def settings_table() -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 LONGEST_SAID = 1_000
 
@@ -53,6 +55,12 @@ class CorruptArtifactError(Exception):
 
 class NotFoundError(Exception):
     """Something asked for by name does not exist; the message lists similar names."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: asks for up to two similar known ones; empty if there are none."""
+    near = get_close_matches(name, list(known), n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 _CLASS = re.compile(r"\b[\w.]{0,100}(?:Error|Exception)\b:? *")

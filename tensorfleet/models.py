@@ -36,15 +36,13 @@ def load_model(model: str | Path, *, sha256: str | None = None, **named: Any) ->
     """
     if isinstance(model, Path) or model.endswith(".zip"):
         if sha256 is not None and Path(model).is_dir():
-            raise RejectedError(f"a sha256 is that of a file, and {model} is a folder")
+            raise RejectedError(f"a sha256 is that of a model file, but {model} is a folder")
         return model_file.load(Path(model), sha256)
     try:
         return _registered(model, sha256, load_settings(needs=(), **named), anywhere=not named.get("mongodb_url"))
     except (NotFoundError, RejectedError, SettingsError) as error:
         if Path(model).exists():
-            raise type(error)(
-                f"{error}; if the {model} that lies here is meant, say load_model(Path({model!r}))"
-            ) from None
+            raise type(error)(f"{error}; for the {model} in this folder use load_model(Path({model!r}))") from None
         raise
 
 

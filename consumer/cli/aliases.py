@@ -60,9 +60,9 @@ def aliases(
 def promote(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (the newest version), NAME@v3 or NAME@alias.")],
     alias: AliasName = PRODUCTION,
-    metric: Annotated[str | None, typer.Option(help="What is compared.  [default: accuracy, or r2]")] = None,
+    metric: Annotated[str | None, typer.Option(help="The metric to compare by.  [default: accuracy, or r2]")] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="How much worse it may be than the present version.")] = 0.0,
-    force: Annotated[bool, typer.Option("--force", help="Whatever it is compared with.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote without comparing.")] = False,
     project: Project = None,
     as_json: Json = False,
 ) -> None:
@@ -111,7 +111,7 @@ def unalias(model: ModelName, alias: AliasName = PRODUCTION, project: Project = 
 
     stores, wanted = context.stores(), _without_alias(model, project)
     if wanted.version_number is not None:
-        raise Stop(f"an alias is removed whatever it points to: {wanted.model_name}, not {model}", WRONG_USE)
+        raise Stop(f"unalias takes a model's name without a version: {wanted.model_name}, not {model}", WRONG_USE)
     _tell(stores, remove(stores.aliases, wanted.project, wanted.model_name, alias, user=user_name()), as_json)
 
 
@@ -137,7 +137,7 @@ def _tell(stores: Stores, changed: Alias, as_json: bool) -> None:
             client.send(news(client.codec, client.topics, changed))
         stores.aliases.announced(changed)
     except (SettingsError, MissingTopicsError, TransientError) as error:
-        note(f"the change holds; a worker will announce it, since here: {error}")
+        note(f"the alias is changed; a worker will announce it, as this command could not: {error}")
     row = _rows(changed, history=False)[0]
     if as_json:
         write_json(row)

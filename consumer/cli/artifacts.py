@@ -15,13 +15,15 @@ from consumer.cli.values import seconds
 if TYPE_CHECKING:
     from pipeline.lifecycle.garbage import Judged
 
-app = typer.Typer(help="Model files and checkpoints: clear up what nothing names.", no_args_is_help=True)
+app = typer.Typer(help="Stored model files and checkpoints: delete those that nothing refers to.", no_args_is_help=True)
 
 
 @app.command("gc")
 def collect(
-    older_than: Annotated[str, typer.Option(metavar="DURATION", help="Only what was stored before: 12h, 1d.")] = "1d",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
+    older_than: Annotated[
+        str, typer.Option(metavar="DURATION", help="Only files older than this, such as 12h or 1d.")
+    ] = "1d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
     project: Project = None,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +53,7 @@ def collect(
         column("URI", "uri", fold=True),
     )
     rows = _rows(collector.collect(dry_run=dry_run), seen, dry_run)
-    show_rows(rows, columns, as_json=as_json, none="Nothing is to be collected.")
+    show_rows(rows, columns, as_json=as_json, none="There is nothing to delete.")
     note(_summary(seen, older_than, dry_run))
 
 

@@ -23,7 +23,7 @@ _ABOUT = ("algorithm", "dataset_name", "dataset_fingerprint", "split", "seed", "
 def compare(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Two or more: NAME@v3, NAME@alias.")],
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with pictures too, which needs nothing else.")
+        Path | None, typer.Option(metavar="FILE", help="Also write an HTML page with charts, in one file.")
     ] = None,
     project: Project = None,
     as_json: Json = False,
@@ -55,7 +55,7 @@ def leaderboard(
         str | None, typer.Option(help="[default: accuracy, or r2 where there are regressors only]")
     ] = None,
     project: Project = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Show the best versions on a dataset; only those measured on the same test rows are ranked together."""
@@ -65,7 +65,7 @@ def leaderboard(
     found = [one for one in found if target in (None, one.model.target_column)]
     name = metric or next((n for n in ("accuracy", "r2") if any(n in one.model.metrics for one in found)), "accuracy")
     if name not in {*METRICS["classification"], *METRICS["regression"]}:
-        raise Stop(f"{name} is no metric of the test rows", WRONG_USE)
+        raise Stop(f"there is no metric {name}", WRONG_USE)
     sign = 1 if name in LOWER_IS_BETTER else -1
     groups: dict[tuple[str, str], list[RegisteredModel]] = {}
     for one in found:
@@ -87,7 +87,9 @@ def leaderboard(
     )
     show_rows(rows, columns, as_json=as_json, none=f"No model of {dataset} has {name}.")
     if len(groups) > 1:
-        note(f"{len(groups)} tests: other content, split or seed; scores compare within one, the newest comes first")
+        note(
+            f"{len(groups)} groups, the newest first; compare within one: only its models were tested on the same rows"
+        )
 
 
 def _page(stores: Stores, found: Sequence[RegisteredModel], names: Sequence[str]) -> str:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from pipeline.datasets import DatasetVersion
 
-Number = Annotated[str, typer.Option("--version", metavar="N", help="Of the versions that `datasets show` lists.")]
+Number = Annotated[
+    str, typer.Option("--version", metavar="N", help="The number of a version, as `datasets show` lists them.")
+]
 SHOWN_DIGITS = 12
 
 
@@ -31,7 +33,7 @@ def restore(name: str, version: Number, as_json: Json = False) -> None:
 
 def prune(
     name: str,
-    keep: Annotated[int, typer.Option(min=1, help="So many of the newest stay, and the current one.")],
+    keep: Annotated[int, typer.Option(min=1, help="Keep this many of the newest versions, and the current one.")],
     as_json: Json = False,
 ) -> None:
     """Remove old versions; models that were trained on them cannot be reproduced any more."""
@@ -43,7 +45,12 @@ def prune(
 def export(
     name: str,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="With .parquet, .csv or .jsonl.  [default: NAME.parquet]")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to write it; .parquet, .csv or .jsonl decides the format.  [default: NAME.parquet]",
+        ),
     ] = None,
     version: Annotated[str | None, typer.Option(metavar="N", help="An older version.  [default: the current]")] = None,
     as_json: Json = False,
@@ -110,8 +117,8 @@ def _content(table: pa.Table, file: Path) -> bytes:
 
     writers = {".parquet": parquet_of, ".csv": csv_of, ".jsonl": json_lines_of}
     if file.suffix not in writers:
-        raise Stop(f"{file}: a file is written with {', '.join(writers)}", WRONG_USE)
+        raise Stop(f"{file}: the ending of the file's name must be one of {', '.join(writers)}", WRONG_USE)
     try:
         return writers[file.suffix](table)
     except pa.ArrowInvalid as error:
-        raise Stop(f"{file}: these columns do not go into such a file ({error}); take .parquet", WRONG_USE) from error
+        raise Stop(f"{file}: such a file cannot hold these columns ({error}); take .parquet", WRONG_USE) from error

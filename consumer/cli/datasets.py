@@ -100,12 +100,18 @@ def import_dataset(
     found = _described(name, table, target)
     if not as_json:
         _show(found)
+        if target is None:
+            note(f"the target is the last column, {found['target']}; --target names another")
     source = context.stores().datasets
     added = source.add(name, table, target, Origin(user_name(), "" if file == "-" else Path(file).name))
     if as_json:
         write_json({**found, "versions": _versions(source.versions(name))})
     is_v = f"v{added.version.number}"
-    note(f"stored as {name} {is_v}" if added.is_new else f"no new version: this is {name} {is_v}, which is current")
+    note(
+        f"stored as {name} {is_v}"
+        if added.is_new
+        else f"no new version: this is the content of {name} {is_v}, the current one"
+    )
 
 
 def _versions(versions: Sequence[DatasetVersion]) -> list[Document]:
@@ -119,7 +125,7 @@ def _stored() -> list[DatasetSummary]:
     try:
         settings = with_stores(context.any_settings())
     except SettingsError as error:
-        note(f"only what is built in: {error}")
+        note(f"only built-in datasets are listed: {error}")
         return []
     return list(context.stores(settings).datasets.list())
 

@@ -35,7 +35,7 @@ def dev() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = context.any_settings()
     if settings.kafka_bootstrap_servers:
-        others = "other commands would go there and not to this fleet; take it away, or use `tensorfleet worker`"
+        others = "other commands would go there and not to this fleet; unset it, or use `tensorfleet worker`"
         raise Stop(f"KAFKA_BOOTSTRAP_SERVERS is set to {settings.kafka_bootstrap_servers}: {others}", WRONG_USE)
     try:
         with embedded.broker(settings) as settings:
@@ -43,7 +43,9 @@ def dev() -> None:
             stores = open_stores(settings)
             stores.prepare()
             if lost := embedded.settle_past(stores):
-                note(f"{lost} requests that waited when this ended last are lost and FAILED; submit them anew")
+                note(
+                    f"{lost} requests were still waiting when the last run ended; they ended FAILED, submit them again"
+                )
             _say_how_to_use(settings)
             _keep_running(settings)
     except KeyboardInterrupt:

@@ -28,7 +28,7 @@ Reason = Annotated[
 
 
 Since = Annotated[
-    str | None, typer.Option("--since", metavar="DURATION", help="Only those from the last 30m, 2d, … until now.")
+    str | None, typer.Option("--since", metavar="DURATION", help="Only those of this last time, such as 30m or 2d.")
 ]
 
 
@@ -37,7 +37,7 @@ def list_letters(
     reason: Reason = None,
     since: Since = None,
     project: Project = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest.")] = 1000,
     as_json: Json = False,
 ) -> None:
     """List the dead letters, the oldest first."""
@@ -92,7 +92,7 @@ def replay(
     reason: Reason = None,
     since: Since = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
     project: Project = None,
     as_json: Json = False,
 ) -> None:
@@ -124,7 +124,12 @@ def replay(
         column("AS", "replayed_as", style="bold", whole=True),
         column("WHY", "why", fold=True),
     )
-    show_rows((_document(one, dry_run) for one in replays), columns, as_json=as_json, none="There is none to replay.")
+    show_rows(
+        (_document(one, dry_run) for one in replays),
+        columns,
+        as_json=as_json,
+        none="There is no dead letter to replay.",
+    )
     if not as_json:
         note(f"{sum(one.sent is not None for one in replays)} {'would be' if dry_run else 'were'} sent")
 

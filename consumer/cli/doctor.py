@@ -45,9 +45,7 @@ def doctor(as_json: Json = False) -> None:
     wrong = [one for one in found if not one.ok and not one.warning]
     if wrong:
         code = 2 if any(one.code == 2 for one in wrong) else 3
-        raise Stop(
-            f"{len(wrong)} of {len(found)} looks found something wrong: {', '.join(o.about for o in wrong)}", code
-        )
+        raise Stop(f"{len(wrong)} of {len(found)} checks failed: {', '.join(o.about for o in wrong)}", code)
 
 
 def _findings() -> Iterator[Finding]:
@@ -106,12 +104,18 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
         return
     asked = () if settings.embedded else topics  # the embedded broker does not report topic configuration
     different = [
-        f"{topic.name} {one['name']} is {one['is']}, would be {one['should_be']}"
+        f"{topic.name} {one['name']} is {one['is']} instead of {one['should_be']}"
         for topic in asked
         for one in differences(admin, topic, topic.partitions, topic.partitions)
     ]
     if different:
-        yield Finding("topics", False, "; ".join(different), "change them, if nobody meant it so", warning=True)
+        yield Finding(
+            "topics",
+            False,
+            "; ".join(different),
+            "change these settings of the topics, unless this is intended",
+            warning=True,
+        )
     else:
         yield Finding("topics", True, f"all {len(topics)} are there")
 
@@ -131,7 +135,11 @@ def _schemas(url: str) -> Iterator[Finding]:
     states = [one["state"] for one in checked()]
     if "incompatible" in states:
         yield Finding(
-            "schema registry", False, "it would refuse our schemas", "run `tensorfleet schemas check`", code=2
+            "schema registry",
+            False,
+            "it would refuse this version's schemas",
+            "run `tensorfleet schemas check`",
+            code=2,
         )
     elif "missing" in states:
         remedy = "a worker registers them when it starts, or run `tensorfleet schemas register`"
@@ -190,7 +198,7 @@ def _clock(url: str) -> Iterator[Finding]:
         after = datetime.now(UTC)
     ahead = (answer["now"] - (before + (after - before) / 2)).total_seconds()
     if abs(ahead) > SKEW_S:
-        remedy = "let both machines keep their time by NTP"
+        remedy = "synchronize both machines' clocks by NTP"
         yield Finding("clock", False, f"MongoDB's is {ahead:+.1f} s from ours", remedy, warning=True)
     else:
         yield Finding("clock", True, f"MongoDB's is {ahead:+.2f} s from ours")

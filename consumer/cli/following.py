@@ -188,7 +188,7 @@ def _conclude(client: Client, event: Event, as_json: bool) -> None:
         return
     registered = client.finished([event])[event["request_id"]].registered
     if registered is None:
-        note(f"{event['request_id']} is registered; its event on {client.topics.model_registered} did not turn up yet")
+        note(f"{event['request_id']} is registered; its event has not arrived on {client.topics.model_registered} yet")
     elif as_json:
         write_json({"type": "ModelRegistered", **registered})
     else:
@@ -228,9 +228,8 @@ def _why(event: Event) -> str:
 
 
 def _told(event: Event) -> str:
-    if event["error"]:
-        return str(event["error"]["message"])
-    return str(event["message"])
+    """What an event says of itself; of one that ends a request badly, `_why` tells the reason once all have ended."""
+    return "" if event["error"] else str(event["message"])
 
 
 def _steps(event: Event) -> str:

@@ -144,7 +144,7 @@ def _letter(delivered: Any, codec: Codec) -> Letter:
 
 def _as_they_are(letter: Letter, topics: Topics, newest: str) -> Replay:
     if letter.request_id is not None:
-        why = "its bytes do not fit the schema, and its request_id has its outcome: correct it and submit it anew"
+        why = "its bytes do not fit the schema, and its request_id has its outcome: correct it and submit it again"
         return Replay(letter, letter.request_id, why=why)
     if letter.place != newest:
         return Replay(letter, None, why=f"it was replayed, and is a dead letter again at {newest}")
@@ -161,7 +161,9 @@ def _renamed(
     try:
         read = client.codec.decode(_sent(request, letter, client).value, RecordType.TRAINING_REQUEST)
     except (TypeError, ValueError, OverflowError):  # Avro can decode values that it does not encode
-        return Replay(letter, None, why="a value in it is beyond what the schema allows: correct it and submit it anew")
+        return Replay(
+            letter, None, why="a value in it is beyond what the schema allows: correct it and submit it again"
+        )
     except UndecodableError:
         return Replay(letter, None, why=TOO_LARGE)
     while True:

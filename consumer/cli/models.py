@@ -55,7 +55,7 @@ def list_models(
     dataset: Annotated[str | None, typer.Option(help="Trained on this dataset only.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="NAME=TEXT", help="With this tag; repeat it.")] = None,
     archived: Annotated[bool, typer.Option("--archived", help="Archived ones too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 100,
     as_json: Json = False,
 ) -> None:
     """List versions, the newest first."""
@@ -141,7 +141,7 @@ def export_model(
     if as_json:
         write_json({**asdict(exported), "path": str(target), "version": registered.version})
     else:
-        note(f"{exported.rows_compared:,} rows compared: answers differ by {exported.difference:.2g} at most")
+        note(f"compared on {exported.rows_compared:,} rows: predictions differ by at most {exported.difference:.2g}")
         write(str(target))
 
 

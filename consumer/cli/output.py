@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Project = Annotated[
     str | None,
-    typer.Option("--project", metavar="NAME", help="Keep to this project.  [default: TENSORFLEET_PROJECT, else none]"),
+    typer.Option(
+        "--project", metavar="NAME", help="Show and change this project only.  [default: TENSORFLEET_PROJECT, else all]"
+    ),
 ]
 Document = Mapping[str, Any]
 

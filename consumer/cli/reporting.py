@@ -31,7 +31,7 @@ def report(
     importance: Annotated[
         bool,
         typer.Option(
-            "--importance", help="Find the importance of columns, from the dataset, where the file does not have it."
+            "--importance", help="Compute the importance of columns from the dataset, if the model file lacks it."
         ),
     ] = False,
     project: Project = None,

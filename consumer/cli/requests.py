@@ -39,7 +39,7 @@ ACCEPTED, WAITING = "ACCEPTED", "WAITING"
 def watch(
     request_ids: Annotated[list[str], typer.Argument(metavar="REQUEST_ID...")],
     timeout: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Wait no longer.  [default: for ever]")
+        str | None, typer.Option(metavar="DURATION", help="Stop waiting after this time.  [default: never]")
     ] = None,
     project: Project = None,
     as_json: Json = False,
@@ -51,7 +51,7 @@ def watch(
 
 def cancel(
     request_ids: Annotated[list[str], typer.Argument(metavar="REQUEST_ID...")],
-    reason: Annotated[str, typer.Option(help="Shown in the outcome.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, which the outcome shows.")] = "",
     wait: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for how it ends.")] = "5s",
     project: Project = None,
     as_json: Json = False,
@@ -109,7 +109,7 @@ def requests(
     project: Project = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Of this model only; PROJECT/NAME too.")] = None,
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Without those that have ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 50,
     as_json: Json = False,
 ) -> None:
     """List requests that a worker has seen, the newest first."""

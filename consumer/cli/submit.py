@@ -51,10 +51,13 @@ def submit(
     search: Annotated[
         str | None, typer.Option(metavar="STRATEGY", help="grid, random, halving or optuna.  [default: grid]")
     ] = None,
-    candidates: Annotated[int | None, typer.Option(help="Try at most so many.")] = None,
-    scoring: Annotated[str | None, typer.Option(help="The metric that decides.  [default: accuracy, or r2]")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Try at most this many candidates.")] = None,
+    scoring: Annotated[
+        str | None, typer.Option(help="The metric that picks the best candidate.  [default: accuracy, or r2]")
+    ] = None,
     search_time: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Begin no more candidates then, and take the best.")
+        str | None,
+        typer.Option(metavar="DURATION", help="Start no more candidates after this time; the best so far is taken."),
     ] = None,
     test_size: Annotated[float | None, typer.Option(help="The share of rows held out.  [default: 0.2]")] = None,
     cv: Annotated[int | None, typer.Option(help="Folds scored inside the training part.")] = None,
@@ -64,12 +67,16 @@ def submit(
             "--report", help="Find the importance of columns and a learning curve too; page and card go into the file."
         ),
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Of the split and of the algorithm.  [default: 42]")] = None,
-    reuse: Annotated[bool, typer.Option("--reuse", help="Register an equal training's result, if any.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Random seed of split and algorithm.  [default: 42]")] = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Take the result of an equal earlier training, if any.")
+    ] = False,
     max_time: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Stop the training then: 90, 10m, 2h.")
+        str | None, typer.Option(metavar="DURATION", help="Stop the training after this time: 90, 10m, 2h.")
     ] = None,
-    max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Stop it beyond this: 512MiB, 2GB.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Stop the training above this memory: 512MiB, 2GB.")
+    ] = None,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="NAME=TEXT", help="Kept with the model and its event; repeat it.")
     ] = None,
@@ -83,7 +90,7 @@ def submit(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how the request would be read, and train nothing.")
+        bool, typer.Option("--dry-run", help="Check the request and show what would be trained; train nothing.")
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow to the end; exit 0 only if registered.")] = False,
     as_json: Json = False,
@@ -123,7 +130,10 @@ def submit(
     wanted = [{**({} if scope is None else {"project": scope}), **one} for one in _requests(given, file)]
     for one in wanted:
         if scope is not None and one["project"] != scope:
-            raise Stop(f"this keeps to project {scope}; a request names {one['project']}", WRONG_USE)
+            raise Stop(
+                f"limited to project {scope} (--project, TENSORFLEET_PROJECT), but a request names {one['project']}",
+                WRONG_USE,
+            )
     if dry_run:
         _plan(wanted, as_json=as_json)
     else:
@@ -215,7 +225,7 @@ def _parsed(content: bytes, place: str) -> list[dict[str, Any]]:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        raise Stop(f"{place} is no JSON: it is not in UTF-8", WRONG_USE) from error
+        raise Stop(f"{place} is not valid JSON: it is not in UTF-8", WRONG_USE) from error
     try:
         whole = json.loads(text)
     except json.JSONDecodeError:
@@ -224,7 +234,7 @@ def _parsed(content: bytes, place: str) -> list[dict[str, Any]]:
     found = whole if isinstance(whole, list) else [whole]
     for number, one in enumerate(found, 1):
         if not isinstance(one, dict):
-            raise Stop(f"{place}: request {number} is no JSON object", WRONG_USE)
+            raise Stop(f"{place}: request {number} is not a JSON object", WRONG_USE)
     if not found:
         raise Stop(f"{place} holds no request", WRONG_USE)
     return found
@@ -234,4 +244,4 @@ def _line(line: str, place: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise Stop(f"{place} is no JSON: {error}", WRONG_USE) from error
+        raise Stop(f"{place} is not valid JSON: {error}", WRONG_USE) from error

@@ -26,8 +26,12 @@ app = typer.Typer(help="The topics.", no_args_is_help=True)
 
 @app.command()
 def create(
-    partitions: Annotated[int | None, typer.Option(min=1, help="In place of each topic's own number.")] = None,
-    replication_factor: Annotated[int | None, typer.Option(min=1, help="In place of the brokers' default.")] = None,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, help="Partitions of every topic.  [default: each topic's own number]")
+    ] = None,
+    replication_factor: Annotated[
+        int | None, typer.Option(min=1, help="Replicas of every partition.  [default: the brokers']")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Create the topics that are missing, and say how the others differ from what they would be.

@@ -114,7 +114,7 @@ class SchemaRegistry:
         try:
             schema = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
-            raise UndecodableError(f"schema id {number} is no JSON: {error}") from error
+            raise UndecodableError(f"schema id {number} is not valid JSON: {error}") from error
         return schema if isinstance(schema, dict) else {"type": schema}
 
     def incompatibilities(self, subject: str, schema: Mapping[str, Any]) -> list[str]:

@@ -88,7 +88,7 @@ def _types(node: Any, named: Mapping[str, Any], enclosing: tuple[str, ...]) -> I
         if "fields" in node:
             for field in node["fields"]:
                 if not isinstance(field["name"], str):
-                    raise UnusableSchemaError("it has a field whose name is no text")
+                    raise UnusableSchemaError("it has a field whose name is not text")
                 yield from _types(field["type"], named, (*enclosing, node["name"]))
         elif node["type"] == "array":
             yield from _few(_types(node["items"], named, enclosing))

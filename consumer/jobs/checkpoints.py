@@ -171,7 +171,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         entries = file.infolist()
         stored = all(entry.compress_type == ZIP_STORED and entry.filename in KEPT for entry in entries)
         if not stored or sum(entry.file_size for entry in entries) > archive.stat().st_size:
-            raise CorruptArtifactError("it is no checkpoint of ours")
+            raise CorruptArtifactError("it is not a checkpoint")
         file.extractall(folder)
 
 

@@ -97,7 +97,7 @@ class Loader:
             message = json.loads(self._control.recv(DATAGRAM_BYTES))
         except TimeoutError:
             return None
-        except (ConnectionResetError, ValueError):  # the end is an empty datagram, which is no JSON
+        except (ConnectionResetError, ValueError):  # the end is an empty datagram, which is not valid JSON
             raise self._ended() from None
         if not isinstance(message, dict):
             raise self._ended()

@@ -220,13 +220,13 @@ class Intake(Polling):
 
     def _complain(self, error: KafkaError) -> None:
         if error.code() == KafkaError.FENCED_INSTANCE_ID or FENCED in error.str():
-            raise SupersededError(f"another process is the member of our name: {error.str()}")
+            raise SupersededError(f"another process has joined the group as this WORKER_ID: {error.str()}")
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise KafkaException(error)
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             log.error("topic missing", topic=self._topic, remedy="tensorfleet topics create")
         elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
-            log.error("evicted from the group: the poll loop stood still", error=error.str())
+            log.error("removed from the group: the poll loop stood still for too long", error=error.str())
         else:
             log.warning("kafka", code=error.name(), error=error.str())
 
@@ -364,5 +364,5 @@ def _headers(message: Message) -> Sequence[tuple[str, bytes | None]]:
     try:
         return cast(Sequence[tuple[str, bytes | None]], message.headers() or ())
     except UnicodeDecodeError:
-        log.warning("headers ignored: a name is no UTF-8", partition=message.partition(), offset=message.offset())
+        log.warning("headers ignored: a name is not UTF-8", partition=message.partition(), offset=message.offset())
         return ()

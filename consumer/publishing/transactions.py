@@ -233,11 +233,11 @@ class ExactlyOnce:
         """
         code = _kafka_error(error).code()
         if code == KafkaError.FENCED_INSTANCE_ID:
-            raise SupersededError(f"another process is the member of our name: {error}") from error
+            raise SupersededError(f"another process has joined the group as this WORKER_ID: {error}") from error
         if code in _FENCED:
             self._fenced = True
             raise TransientError(
-                "kafka", f"fenced by a newer process of our name, or by a time-out: {error}"
+                "kafka", f"fenced by a newer process of this WORKER_ID, or by a time-out: {error}"
             ) from error
 
     def _was_committed(self, offsets: Offsets) -> bool:

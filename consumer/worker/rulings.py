@@ -158,7 +158,9 @@ class Rulings:
         elif claim.cancel is not None:
             self._endings.end(job, OutcomeKind.CANCELLED, cancelled(claim.cancel))
         elif claim.worker_losses >= limits.worker_losses:
-            message = f"{claim.worker_losses} workers died while this request was in their hands"
+            message = (
+                f"{claim.worker_losses} workers died with this request in hand, the most allowed (MAX_WORKER_LOSSES)"
+            )
             self._endings.end(job, OutcomeKind.FAILED, Failure(ErrorKind.WORKER_LOST, message))
         else:
             job.suspect = claim.worker_losses >= min(SUSPECT_FROM, limits.worker_losses - 1) > 0

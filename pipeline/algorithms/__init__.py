@@ -7,7 +7,6 @@ Other packages add entries through the entry-point group `tensorfleet.algorithms
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from pipeline.algorithms.hyperparameters import shown
 from pipeline.algorithms.networks import NETWORKS
 from pipeline.algorithms.regressors import REGRESSORS
 from pipeline.deep.frameworks import FRAMEWORKS
-from pipeline.errors import RejectedError
+from pipeline.errors import RejectedError, did_you_mean
 
 __all__ = ["Algorithm", "Task", "catalogue", "find", "framework_of", "package_of"]
 
@@ -51,8 +50,7 @@ def find(name: str) -> Algorithm:
     try:
         return known[name]
     except KeyError:
-        near = get_close_matches(name.lower(), known, n=2, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "."
+        hint = did_you_mean(name.lower(), known) or "."
         raise RejectedError(f"there is no algorithm {shown(name)}{hint} There are {', '.join(known)}") from None
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from pipeline.algorithms.hyperparameters import Hyperparameter, Integer, Kind, derive, shown
 from pipeline.deep.shapes import row_shape
-from pipeline.errors import RejectedError
+from pipeline.errors import RejectedError, did_you_mean
 from pipeline.jobs import HyperparameterValue
 
 Task = Literal["classification", "regression"]
@@ -114,8 +113,8 @@ class Algorithm:
         if not_numeric:
             are = "is" if len(not_numeric) == 1 else "are"
             raise RejectedError(
-                f"{self.name} takes columns of numbers, which together are the {self.takes}; "
-                f"{', '.join(not_numeric[:10])} {are} not"
+                f"{self.name} reads all feature columns together as one {self.takes} of numbers; "
+                f"{', '.join(not_numeric[:10])} {are} not numeric"
             )
         shape: Any = resolved.get("input_shape")
         row_shape(self.takes, n_columns, shape)
@@ -153,6 +152,5 @@ class Algorithm:
         if name in self.refused:
             return f"hyperparameter {name} of {self.name} cannot be set: {self.refused[name]}"
         names = sorted({*self.hyperparameters, *(["random_state"] if self.seeded else [])})
-        near = get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        hint = did_you_mean(name, names) or "."
         return f"{self.name} has no hyperparameter {shown(name)}{hint} It takes {', '.join(names)}"

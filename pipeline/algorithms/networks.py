@@ -35,7 +35,7 @@ def _heads_fit(resolved: Resolved) -> None:
     assert isinstance(width, int)
     assert isinstance(heads, int)
     if width % heads:
-        raise ValueError(f"width must be a multiple of heads, and {width} is none of {heads}")
+        raise ValueError(f"width must be a multiple of heads, and {width} is not one of {heads}")
 
 
 def _network(

@@ -100,10 +100,10 @@ class DirectoryStore:
 
     def _path(self, uri: str) -> Path:
         if not uri.startswith("file:///"):
-            raise RejectedError(f"{uri} is no artifact of this store: its uris begin with {self._root.as_uri()}/")
+            raise RejectedError(f"{uri} is not an artifact of this store: its uris begin with {self._root.as_uri()}/")
         path = Path(os.path.normpath(unquote(uri.removeprefix("file://"))))
         if not path.is_relative_to(self._root) or self._incoming in (path, path.parent) or path == self._root:
-            raise RejectedError(f"{uri} is no artifact of this store: its uris begin with {self._root.as_uri()}/")
+            raise RejectedError(f"{uri} is not an artifact of this store: its uris begin with {self._root.as_uri()}/")
         return path
 
 

@@ -112,7 +112,7 @@ class GridFSStore:
         try:
             return ObjectId(uri.removeprefix(begin))
         except InvalidId:
-            raise RejectedError(f"{uri} is no artifact of this store: its uris are {begin} and an id") from None
+            raise RejectedError(f"{uri} is not an artifact of this store: its uris are {begin} and an id") from None
 
 
 def _id_of(key: str) -> ObjectId:

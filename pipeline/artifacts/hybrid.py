@@ -60,4 +60,4 @@ class HybridStore:
             if uri.startswith(f"{store.scheme}://"):
                 return store
         schemes = f"{self._small.scheme}:// or {self._large.scheme}://"
-        raise RejectedError(f"{uri} is no artifact of this store: its uris begin with {schemes}")
+        raise RejectedError(f"{uri} is not an artifact of this store: its uris begin with {schemes}")

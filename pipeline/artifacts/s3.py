@@ -119,7 +119,7 @@ class S3Store:
     def _path(self, uri: str) -> str:
         begin = f"s3://{self._bucket}/"
         if not uri.startswith(begin) or uri == begin:
-            raise RejectedError(f"{uri} is no artifact of this store: its uris begin with {begin}")
+            raise RejectedError(f"{uri} is not an artifact of this store: its uris begin with {begin}")
         return uri.removeprefix(begin)
 
     @contextmanager

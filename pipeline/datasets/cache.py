@@ -273,7 +273,9 @@ class DatasetCache:
         fetched = sum(size for _, size, path in incoming if path.suffix == FETCHED)
         used = sum(size for _, size, _ in (*incoming, *_files(self._content)))
         if self._remove(used - self._max_bytes) < used - self._max_bytes - fetched:
-            raise TransientError(SERVICE, f"datasets of running trainings fill all of its {self._max_bytes:,} bytes")
+            raise TransientError(
+                SERVICE, f"datasets of running trainings fill all {self._max_bytes:,} bytes of it (DATASET_CACHE_BYTES)"
+            )
 
     def _remove(self, wanted_bytes: int) -> int:
         """Remove files that nobody holds, the least recently used first, until `wanted_bytes` are free; return the

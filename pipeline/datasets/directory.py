@@ -281,7 +281,7 @@ def _described(file: Path) -> Mapping[str, Any]:
     try:
         described = orjson.loads(sidecar.read_bytes())
     except orjson.JSONDecodeError as error:
-        raise RejectedError(f"{sidecar.name} is no JSON: {error}") from error
+        raise RejectedError(f"{sidecar.name} is not valid JSON: {error}") from error
     if not isinstance(described, dict) or not isinstance(described.get("target_column"), str | None):
         raise RejectedError(f'{sidecar.name} is not of the form {{"target_column": "…"}}')
     return {"target_column": described.get("target_column") or None}

@@ -138,7 +138,7 @@ def _list(content: Content) -> Iterator[Mapping[str, Any]]:
 def _objects(rows: Iterable[Any], place: str) -> Iterator[Mapping[str, Any]]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise RejectedError(f"{place} {number} of the JSON is no object of column names and values")
+            raise RejectedError(f"{place} {number} of the JSON is not an object of column names and values")
         yield row
 
 
@@ -148,7 +148,7 @@ def _parsed(text: bytes, place: str) -> Any:
     except orjson.JSONDecodeError as error:
         if str(error).startswith("Not enough memory"):
             raise MemoryError from error
-        raise RejectedError(f"{place} is no JSON: {error}") from error
+        raise RejectedError(f"{place} is not valid JSON: {error}") from error
 
 
 def _csv(content: Content) -> pa.Table:
@@ -232,7 +232,7 @@ def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
     if longest <= BLOCK_BYTES:
         return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
     return RejectedError(
-        f"the CSV file has a row of more than {BLOCK_BYTES:,} bytes: has it line ends, each quotation mark a second?"
+        f"the CSV file has a row of more than {BLOCK_BYTES:,} bytes; is a quotation mark never closed?"
     )
 
 
@@ -253,7 +253,7 @@ def _row_sizes(content: Content) -> Iterator[int]:
 
 
 def _no_text() -> RejectedError:
-    return RejectedError("the CSV file holds values that are no text")
+    return RejectedError("the CSV file holds values that are not text")
 
 
 def _no_utf8(content: Content) -> RejectedError | None:

@@ -34,8 +34,8 @@ def moments(name: str, column: Any) -> Any:
 
 def no_date(name: str) -> RejectedError:
     return RejectedError(
-        f"column {name!r} holds a date before the year 1 or after 9999; correct it, or leave the value out where it "
-        "stands for none"
+        f"column {name!r} holds a date before the year 1 or after 9999; correct it, or leave the value out if it "
+        "stands for no date"
     )
 
 

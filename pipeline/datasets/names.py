@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from pipeline.datasets.builtin import BUILTINS
-from pipeline.errors import RejectedError
+from pipeline.errors import RejectedError, did_you_mean
 from pipeline.jobs import NAME
 
 SHOWN = 10
@@ -58,8 +57,7 @@ def not_versioned(name: str) -> RejectedError:
 def unknown(name: str, known: Iterable[str]) -> RejectedError:
     """The error for an unknown dataset: names similar ones, or else the first SHOWN."""
     names = sorted({*known, *BUILTINS})
-    near = get_close_matches(name, names, n=3, cutoff=0.6)
-    if near:
-        return RejectedError(f"there is no dataset {name!r}; did you mean {' or '.join(near)}?")
+    if hint := did_you_mean(name, names):
+        return RejectedError(f"there is no dataset {name!r}{hint}")
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return RejectedError(f"there is no dataset {name!r}; there are {', '.join(names[:SHOWN])}{more}")

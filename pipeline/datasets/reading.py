@@ -126,7 +126,7 @@ def _why(error: Exception) -> str:
         return said_by(error).partition(" (Consider Using CodecOptions")[0][:SHOWN_WHY]
     if isinstance(error, RecursionError):
         return "its values are nested too deep"
-    return "it holds what no table has a place for"
+    return "it holds values that no table can hold"
 
 
 def _guilty_column(table: pa.Table) -> str:

@@ -79,7 +79,7 @@ def table_of(rows: Iterable[Row], max_bytes: int | None = None) -> pa.Table:
     try:
         return pa.table([_joined(name, batches) for name in names], names=list(names))
     except pa.ArrowException as error:
-        raise RejectedError(f"its rows are no table: {said_by(error)}") from error
+        raise RejectedError(f"its rows do not form a table: {said_by(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets.moments import moments
-from pipeline.errors import RejectedError, said_by
+from pipeline.errors import RejectedError, did_you_mean, said_by
 
 Column: TypeAlias = Any  # a ChunkedArray or an Array; pyarrow's stubs lack some of their methods
 Chunk: TypeAlias = Any
@@ -68,7 +68,7 @@ def check_column_count(columns: int) -> None:
     """Raises RejectedError if a dataset may not have this many columns."""
     if columns > MOST_COLUMNS:
         raise RejectedError(
-            f"it has {columns:,} columns or more; {MOST_COLUMNS:,} can be.  "
+            f"it has at least {columns:,} columns; at most {MOST_COLUMNS:,} are allowed.  "
             "Lists of numbers of one length take one column"
         )
 
@@ -76,7 +76,9 @@ def check_column_count(columns: int) -> None:
 def check_target(table: pa.Table, target_column: str | None) -> None:
     """Raises RejectedError, listing the columns, if the target column does not exist."""
     if target_column is not None and target_column not in table.column_names:
-        raise RejectedError(f"it has no column {target_column!r}; it has {', '.join(table.column_names[:MAX_SHOWN])}")
+        hint = did_you_mean(target_column, table.column_names) or "."
+        columns = ", ".join(table.column_names[:MAX_SHOWN])
+        raise RejectedError(f"it has no column {target_column!r}{hint} Its columns are {columns}")
 
 
 def fingerprint(table: pa.Table) -> str:
@@ -246,11 +248,14 @@ def _check_room(table: pa.Table) -> None:
             kind = kind.value_type
         if tensor and not 0 < width <= MOST_NUMBERS:
             raise RejectedError(
-                f"column {name!r} holds lists of {width:,} numbers, each of which becomes a column; 1 to "
-                f"{MOST_NUMBERS:,} can be"
+                f"column {name!r} holds lists of {width:,} numbers, each of which becomes a column; "
+                f"a list may have 1 to {MOST_NUMBERS:,}"
             )
         if tensor and (taken := names & {f"{name}_{place}" for place in range(width)}):
-            raise RejectedError(f"column {name!r} holds lists, whose numbers would be named as {min(taken)!r} is")
+            raise RejectedError(
+                f"column {name!r} holds lists, whose numbers become columns; one would be named {min(taken)!r}, as "
+                "another column is: rename one of the two"
+            )
 
 
 def _digests(column: Column) -> Iterator[bytes]:

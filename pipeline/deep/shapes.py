@@ -22,7 +22,7 @@ def row_shape(kind: str, n_features: int, input_shape: Sequence[int] | None) -> 
         side = math.isqrt(n_features)
         if side * side != n_features:
             raise RejectedError(
-                f"{n_features:,} feature columns are no square {kind}; say what they are with the hyperparameter "
+                f"the {n_features:,} feature columns do not form a square {kind}; give its shape in the hyperparameter "
                 f"input_shape, {KINDS[kind]}"
             )
         input_shape = (side, side)
@@ -31,8 +31,8 @@ def row_shape(kind: str, n_features: int, input_shape: Sequence[int] | None) -> 
         raise RejectedError(f"input_shape of an algorithm for {kind}s is {KINDS[kind]}, not {list(input_shape)}")
     if math.prod(input_shape) != n_features:
         raise RejectedError(
-            f"input_shape {list(input_shape)} is of {math.prod(input_shape):,} numbers, "
-            f"and the dataset has {n_features:,} feature columns"
+            f"input_shape {list(input_shape)} has {math.prod(input_shape):,} numbers, "
+            f"but the dataset has {n_features:,} feature columns"
         )
     shape = tuple(input_shape)
     return (*shape, 1) if kind == "image" and len(shape) == 2 else shape

@@ -50,5 +50,5 @@ FORMATS: Mapping[str, Callable[[LoadedModel, Path], Exported]] = {
 def export(model: LoadedModel, format_name: str, path: Path) -> Exported:
     """Write `model` to `path`.  Raises RejectedError if there is no such format or it cannot hold this model."""
     if format_name not in FORMATS:
-        raise RejectedError(f"there is no format {format_name!r}; there is {', '.join(FORMATS)}")
+        raise RejectedError(f"there is no format {format_name!r}; there are {', '.join(FORMATS)}")
     return FORMATS[format_name](model, path)

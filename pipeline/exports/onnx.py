@@ -57,9 +57,9 @@ def export_onnx(model: LoadedModel, path: Path) -> Exported:
         raise RejectedError("a deep model has no converter to ONNX; its formats are keras and safetensors")
     for column in model.columns:
         if column.role is Role.DATE:
-            raise RejectedError(f"column {column.name!r} holds dates, which are read by code of ours that ONNX has not")
+            raise RejectedError(f"column {column.name!r} holds dates; ONNX has no operator for their preparation")
         if column.role is Role.TEXT:
-            raise RejectedError(f"column {column.name!r} holds texts, which ONNX reads by each machine's own locale")
+            raise RejectedError(f"column {column.name!r} holds texts; ONNX splits them by each machine's own locale")
     content = _converted(model)
     rows = _rows(model)
     difference = _compare(content, model, rows)
@@ -127,7 +127,9 @@ def _part(part: Any) -> Any:
     for name, step in kept:
         if name == "one_hot":
             if any(found is not None for found in getattr(step, "infrequent_categories_", [])):
-                raise RejectedError("a column has more than 100 categories, the rare ones of which are one to us")
+                raise RejectedError(
+                    "a column has more than 100 categories; ONNX cannot treat the rare ones as one, as the model does"
+                )
             step.handle_unknown = "ignore"  # the same where no category is infrequent
     return Pipeline(kept)
 
@@ -270,8 +272,8 @@ def _compare(content: bytes, model: LoadedModel, rows: pd.DataFrame) -> float:
     share = np.abs(found[0].reshape(-1) - numbers).max() / max(np.abs(numbers).max(), 1e-300)
     if not share <= TOLERANCE:
         raise RejectedError(
-            f"the ONNX model predicts other numbers: they differ by up to {share:.2g} of the largest, and "
-            f"{TOLERANCE:g} is what single precision may cost; it was not written"
+            f"the ONNX model was not written, as its predictions differ by up to {share:.2g} of the largest; "
+            f"single precision explains {TOLERANCE:g}"
         )
     return float(share)
 
@@ -286,9 +288,8 @@ def _compare_classes(found: Sequence[NDArray[Any]], expected: Predictions) -> fl
         same |= best_two[:, 1] - best_two[:, 0] <= 2 * TOLERANCE  # a tie may end either way
     if not same.all() or not difference <= TOLERANCE:
         raise RejectedError(
-            f"the ONNX model answers otherwise: {int((~same).sum()):,} of {len(same):,} labels are others, and "
-            f"probabilities differ by up to {difference:.2g}, where {TOLERANCE:g} is what single precision may cost; "
-            "it was not written"
+            f"the ONNX model was not written: {int((~same).sum()):,} of {len(same):,} labels differ, and "
+            f"probabilities differ by up to {difference:.2g}, of which single precision explains {TOLERANCE:g}"
         )
     return difference
 

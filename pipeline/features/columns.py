@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,8 @@ IDENTIFIER = r"[0-9a-fA-F]{24}|[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F
 """A MongoDB ObjectId, or a UUID with or without hyphens."""
 LARGEST = 1e100
 """The largest absolute value of a feature or target: sums of its squares still fit in a float64."""
+POSITION = re.compile(r"\bat position (\d+)")
+"""Where a value stands, as pandas says it: counted from 0."""
 MANY_VALUES = 100
 WORDS_OF_TEXT = 5
 
@@ -77,7 +80,8 @@ def read(values: pd.Series[Any], column: Column) -> NDArray[Any]:
     try:
         return _READERS[column.role](values)
     except (ValueError, TypeError, OverflowError) as wrong:
-        raise ValueError(f"column {column.name!r} takes {column.role} values ({column.type}): {wrong}") from None
+        why = POSITION.sub(lambda found: f"in row {int(found[1]) + 1:,}", str(wrong))
+        raise ValueError(f"column {column.name!r} takes {column.role} values ({column.type}): {why}") from None
 
 
 def _of_objects(present: pd.Series[Any], name: str, wanted: bool) -> Column:
@@ -89,7 +93,7 @@ def _of_objects(present: pd.Series[Any], name: str, wanted: bool) -> Column:
     if inferred in ("datetime", "datetime64", "date"):
         return Column(name, Role.DATE, "datetime")
     if inferred == "bytes" or present.map(lambda value: isinstance(value, (list, dict, tuple, set, np.ndarray))).any():
-        raise UnusableColumnError("holds values that are no numbers, words or dates")
+        raise UnusableColumnError("holds values that are not numbers, words or dates")
     text = present.astype(str)
     if not wanted and text.iloc[:100].str.fullmatch(IDENTIFIER).all() and text.str.fullmatch(IDENTIFIER).all():
         raise UnusableColumnError("holds identifiers; name it in features to use it")

@@ -52,7 +52,7 @@ def moments_of(values: pd.Series[Any]) -> NDArray[np.datetime64]:
     The year may lie outside 1677 to 2262, the range of nanoseconds.  Raises ValueError for any other value.
     """
     if values.dtype.kind in "biufc":
-        raise ValueError("numbers are no dates")
+        raise ValueError("numbers are not dates")
     try:
         try:
             moments = _in_utc(values)

@@ -126,7 +126,7 @@ def _features(request: TrainingRequest, names: Sequence[str], target: str, shape
     for column in split_by - set(names):
         raise RejectedError(f"dataset {request.dataset_name} has no column {_near([str(column)], names)}")
     if target in split_by:
-        raise RejectedError(f"the target {target!r} cannot be the column that the split goes by")
+        raise RejectedError(f"the target {target!r} cannot be the group_column or time_column too")
     if request.features is None:
         return [name for name in names if name != target and name not in split_by]
     wanted = [part for name in request.features for part in (parts(name, shapes[name]) if name in shapes else [name])]
@@ -145,7 +145,7 @@ def _tells_rows_apart(values: pd.Series[Any], column: Column) -> bool:
 
 
 def _like_an_identifier(name: str) -> str:
-    return f"column {name!r} has another value in each row: if it is an identifier, leave it out (features)"
+    return f"column {name!r} has a different value in each row: if it is an identifier, leave it out (features)"
 
 
 def _whole(columns: Sequence[Column], shapes: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -186,8 +186,8 @@ def _labels_of_a_classifier(values: pd.Series[Any], name: str, algorithm: Algori
     inferred = pd.api.types.infer_dtype(values, skipna=True) if kind == "O" else ""
     if kind == "f" or inferred in ("floating", "decimal", "mixed-integer-float"):
         raise RejectedError(
-            f"the target {name!r} holds real numbers and {algorithm.name} tells classes apart; "
-            f"{_regressors(algorithm)}, or classes that are integers, words or true and false"
+            f"the target {name!r} holds real numbers, but {algorithm.name} is a classifier; "
+            f"{_regressors(algorithm)}, or a target of integers, words, or true and false"
         )
     if kind in "iu" or inferred == "integer":
         return values.to_numpy(dtype=np.int64)
@@ -215,7 +215,7 @@ def _classes(target: NDArray[Any], name: str, algorithm: Algorithm) -> tuple[NDA
     if target.dtype.kind == "i" and len(classes) > MOST_INTEGER_CLASSES:
         raise RejectedError(
             f"the target {name!r} holds {len(classes):,} different integers, which are numbers rather than classes "
-            f"(at most {MOST_INTEGER_CLASSES}); {_regressors(algorithm)}, or classes that are words"
+            f"(at most {MOST_INTEGER_CLASSES}); {_regressors(algorithm)}, or a target of words"
         )
     return codes, classes
 
@@ -223,7 +223,7 @@ def _classes(target: NDArray[Any], name: str, algorithm: Algorithm) -> tuple[NDA
 def _regressors(algorithm: Algorithm) -> str:
     names = [name for name, entry in catalogue().items() if entry.task == "regression"]
     twin = f"{algorithm.name}_regressor"
-    return f"it needs {twin}" if twin in names else f"it needs a regressor ({', '.join(names)})"
+    return f"use {twin}" if twin in names else f"use a regressor ({', '.join(names)})"
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str], *, named: bool) -> tuple[tuple[Column, ...], dict[str, str]]:

@@ -39,7 +39,7 @@ def promote(
     """
     if not NAME.fullmatch(alias) or _is_version(alias):
         raise RejectedError(
-            f"an alias takes 1 to 128 characters of A-Z a-z 0-9 . _ -, and is no version, not {alias!r}"
+            f"an alias takes 1 to 128 characters of A-Z a-z 0-9 . _ - and is not a version such as v1; not {alias!r}"
         )
     model = candidate.model
 
@@ -76,7 +76,7 @@ def rollback(
         found = _there(present, project, model_name, alias)
         wanted = found.history[-1].previous_version_number if version_number is None else version_number
         if wanted is None:
-            raise NotFoundError(f"{project}/{model_name} had no version before as {alias}")
+            raise NotFoundError(f"{alias} of {project}/{model_name} has pointed to no other version before")
         return _in_use(registry, project, model_name, wanted).version_number
 
     names = (project, model_name, alias)

@@ -38,7 +38,9 @@ def model_reference(text: str, project: str | None = None) -> ModelReference:
         raise RejectedError(f"a model is NAME, NAME@v3, NAME@alias or PROJECT/NAME@v3, not {text!r}")
     named = match[1]
     if project is not None and named not in (None, project):
-        raise RejectedError(f"this keeps to project {project}, and {named} is another; name that one with --project")
+        raise RejectedError(
+            f"this is limited to project {project} (--project, TENSORFLEET_PROJECT), and {named} is another project"
+        )
     version_number = int(match[3]) if match[3] else None
     return ModelReference(named or project or DEFAULT_PROJECT, match[2], version_number, match[4])
 

@@ -18,7 +18,7 @@ from sklearn.tree._tree import Tree
 
 from pipeline.errors import CorruptArtifactError
 
-OUTSIDE = "holds a decision tree that leads outside of itself"
+OUTSIDE = "holds a decision tree with invalid indices"
 KERNELS = ("linear", "poly", "rbf", "sigmoid")
 """The kernels on offer; any other would look up values in the rows to predict."""
 
@@ -33,21 +33,21 @@ def check_places(pipeline: Any) -> None:
     learned = {id(value) for part in parts for value in _rows_learned(part)}
     for part in parts:
         if isinstance(part, np.ndarray) and type(part) is not np.ndarray:
-            raise CorruptArtifactError("holds an array that hides some of its values")
+            raise CorruptArtifactError("holds an array of an unknown kind")
         if issparse(part):
             if id(part) not in learned or not _inside(part):
-                raise CorruptArtifactError("holds a sparse matrix that leads outside of itself or of its model")
+                raise CorruptArtifactError("holds a sparse matrix with invalid indices")
         elif isinstance(part, BaseEstimator):
             _check_trees(part)
             if isinstance(part, NeighborsBase) and hasattr(part, "_fit_X"):
                 _check_neighbors(part)
             if isinstance(part, BaseLibSVM) and hasattr(part, "support_vectors_") and not _supported(part):
-                raise CorruptArtifactError("holds support vectors that there are not")
+                raise CorruptArtifactError("has invalid support vector indices")
             if isinstance(part, OneHotEncoder) and hasattr(part, "categories_") and not _encodes(part):
-                raise CorruptArtifactError("holds categories with columns that there are not")
+                raise CorruptArtifactError("has invalid category indices")
             vocabulary = getattr(part, "vocabulary_", {})
             if not all(0 <= place < len(vocabulary) for place in vocabulary.values()):
-                raise CorruptArtifactError("holds words with columns that there are not")
+                raise CorruptArtifactError("has invalid vocabulary indices")
 
 
 def _check_trees(model: Any) -> None:
@@ -62,9 +62,9 @@ def _check_trees(model: Any) -> None:
 
 def _check_neighbors(model: Any) -> None:
     if model._fit_X.ndim != 2 or model._fit_X.shape[1] != model.n_features_in_:
-        raise CorruptArtifactError("holds neighbours with features that there are not")
+        raise CorruptArtifactError("has neighbours with another number of features")
     if is_classifier(model) and not _labelled(model):
-        raise CorruptArtifactError("holds neighbours with labels that there are not")
+        raise CorruptArtifactError("has invalid indices of neighbours' labels")
 
 
 def parts_of(pipeline: Any) -> Iterator[Any]:

@@ -272,13 +272,13 @@ def _parse(data: bytes, name: str) -> LoadedModel:
     except MemoryError:  # the reader's own memory: sizes that a file claims are checked before
         raise
     except Exception as wrong:  # skops raises any exception for a state that it has not written
-        raise CorruptArtifactError(f"{name} is no model file: {str(wrong)[:500] or type(wrong).__name__}") from wrong
+        raise CorruptArtifactError(f"{name} is not a model file: {str(wrong)[:500] or type(wrong).__name__}") from wrong
 
 
 def _read(data: bytes) -> LoadedModel:
     members = unpacked(data)
     if missing := [name for name in NEEDED if name not in members]:
-        raise CorruptArtifactError(f"is no model file: there is no item named {missing[0]} in it")
+        raise CorruptArtifactError(f"is not a model file: there is no item named {missing[0]} in it")
     manifest = orjson.loads(members["manifest.json"])
     _check_format(manifest)
     pipeline = loads(members["model.skops"], [*trusted_types(), *FORMER_TYPES.get(manifest["format"], ())])

@@ -36,7 +36,9 @@ def _check_array(member: bytes) -> None:
     shape, _, kind = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
     claimed = math.prod(shape) * max(1, kind.itemsize)  # items of zero bytes take some after a conversion
     if claimed > len(member):
-        raise CorruptArtifactError(f"holds an array that claims {claimed:,} bytes and has {len(member):,} at most")
+        raise CorruptArtifactError(
+            f"holds an array whose header claims {claimed:,} bytes; there are {len(member):,} at most"
+        )
 
 
 class _Tree(TreeNode):  # type: ignore[misc]
@@ -46,7 +48,7 @@ class _Tree(TreeNode):  # type: ignore[misc]
         _, classes, outputs = self.args.construct()
         if outputs != len(classes):
             raise CorruptArtifactError(
-                f"holds a decision tree that claims {outputs:,} outputs and has {len(classes):,}"
+                f"holds a decision tree that claims {outputs:,} outputs; there are {len(classes):,}"
             )
         return super()._construct()
 

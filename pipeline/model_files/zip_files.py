@@ -48,7 +48,7 @@ def unpacked(data: bytes) -> dict[str, bytes]:
             _check(entries, len(data))
             return {entry.filename: source.read(entry) for entry in entries}
     except (BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as wrong:
-        raise CorruptArtifactError(f"is no model file: {wrong}") from wrong
+        raise CorruptArtifactError(f"is not a model file: {wrong}") from wrong
 
 
 def unpack(data: bytes, directory: Path) -> None:
@@ -69,10 +69,10 @@ def _check(entries: Sequence[ZipInfo], size_bytes: int) -> None:
     names = [entry.filename for entry in entries]
     for entry in entries:
         if not NAME.fullmatch(entry.filename):
-            raise CorruptArtifactError(f"is no model file: an entry is named {entry.filename[:100]!r}")
+            raise CorruptArtifactError(f"is not a model file: an entry is named {entry.filename[:100]!r}")
         if entry.compress_type != ZIP_STORED or entry.flag_bits & ~UTF8:
-            raise CorruptArtifactError(f"is no model file: its entry {entry.filename} is compressed or encrypted")
+            raise CorruptArtifactError(f"is not a model file: its entry {entry.filename} is compressed or encrypted")
     if len(set(names)) < len(names):
-        raise CorruptArtifactError("is no model file: two of its entries have one name")
+        raise CorruptArtifactError("is not a model file: two of its entries have one name")
     if sum(entry.file_size for entry in entries) > size_bytes:
-        raise CorruptArtifactError("is no model file: its entries overlap")
+        raise CorruptArtifactError("is not a model file: its entries overlap")

@@ -84,12 +84,12 @@ def _range_problems(dimension: SearchDimension, strategy: str) -> Iterator[str]:
         yield "needs values, or low and high"
         return
     if not math.isfinite(high - low):
-        yield f"goes from {low:g} to {high:g}, which is wider than a number can be"
+        yield f"goes from {low:g} to {high:g}, which is too wide for a number"
         return
     if not low <= high:
-        yield f"goes from {low:g} to {high:g}; low is to be the lesser"
+        yield f"goes from {low:g} to {high:g}; low must not be above high"
     if step is not None and not (step > 0 and math.isfinite(step)):
-        yield f"has the step {step:g}, which is to be above 0"
+        yield f"has the step {step:g}, which must be above 0"
     elif step is not None and low <= high and (high - low) / step >= MOST_CANDIDATES:
         yield f"has more than {MOST_CANDIDATES:,} steps"
     if dimension.log and step is not None:

@@ -170,12 +170,14 @@ def test_a_regressor_refuses_words(bench: Bench, name: str) -> None:
 @pytest.mark.parametrize("name", SHAPED)
 def test_what_is_no_image_or_sequence_is_rejected_with_the_figures(bench: Bench, name: str) -> None:
     kind = catalogue()[name].takes
-    with pytest.raises(RejectedError, match=f"6 feature columns are no square {kind}; say .* input_shape"):
+    with pytest.raises(RejectedError, match=f"6 feature columns do not form a square {kind}; .* input_shape"):
         bench.train(request(name), numbers(catalogue()[name], 6))
     asked = request(name, hyperparameters={"input_shape": [2, 2]})
-    with pytest.raises(RejectedError, match=r"\[2, 2\] is of 4 numbers, and the dataset has 6 feature columns"):
+    with pytest.raises(RejectedError, match=r"\[2, 2\] has 4 numbers, but the dataset has 6 feature columns"):
         bench.train(asked, numbers(catalogue()[name], 6))
-    with pytest.raises(RejectedError, match=f"together are the {kind}; city, paid, seen, note are not"):
+    with pytest.raises(
+        RejectedError, match=f"one {kind} of numbers; city, paid, seen, note are not numeric"
+    ):
         bench.train(request(name), mixed_rows())
 
 

@@ -135,7 +135,9 @@ def test_a_request_that_kills_its_workers_is_a_dead_letter_and_those_beside_it_a
     assert (lives_spent, found.models, found.dead_letters) == (3, 8, 1)
     killer = outcome(mongo_database, "killer") or {}
     assert (killer["kind"], killer["error"]["kind"]) == ("FAILED", "WORKER_LOST")
-    assert killer["error"]["message"] == "3 workers died while this request was in their hands"
+    assert (
+        killer["error"]["message"] == "3 workers died with this request in hand, the most allowed (MAX_WORKER_LOSSES)"
+    )
     losses = {c["request_id"]: c.get("worker_losses", 0) for c in mongo_database["training_requests"].find()}
     assert losses.pop("killer") == 3
     assert max(losses.values()) < 3, losses

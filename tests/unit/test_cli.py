@@ -148,7 +148,7 @@ def test_it_runs_as_a_module_and_gives_its_exit_code_to_the_shell(tmp_path: Path
         (["algorithms", "show", "random_forrest"], "did you mean random_forest or random_forest_regressor?"),
         (["schemas", "check"], "SCHEMA_REGISTRY_URL is not set"),
         (["dlq", "replay"], "say which"),
-        (["worker"], "KAFKA_BOOTSTRAP_SERVERS is not set"),
+        (["worker"], "set KAFKA_BOOTSTRAP_SERVERS"),
     ],
 )
 def test_wrong_use_is_one_line_on_standard_error_and_exit_code_2(run: Run, arguments: list[str], told: str) -> None:
@@ -205,7 +205,7 @@ def test_requests_come_as_one_object_as_a_list_or_one_a_line() -> None:
     assert [r["algorithm"] for r in submit._parsed(one.encode(), "here")] == ["svm"]
     assert [r["algorithm"] for r in submit._parsed(f"[{one}, {two}]".encode(), "here")] == ["svm", "knn"]
     assert [r["algorithm"] for r in submit._parsed(f"{one}\n\n{two}\n".encode(), "here")] == ["svm", "knn"]
-    with pytest.raises(Stop, match="here, line 2 is no JSON"):
+    with pytest.raises(Stop, match="here, line 2 is not valid JSON"):
         submit._parsed(f"{one}\n{{\n".encode(), "here")
     with pytest.raises(Stop, match="holds no request"):
         submit._parsed(b"\n", "here")
@@ -425,7 +425,7 @@ def test_a_file_that_would_unpack_beyond_its_size_or_its_folder_is_refused_whole
         model(stores, file, f"r{number}", f"hostile{number}", artifact_sha256=sha256(file.read_bytes()).hexdigest())
         answer = run("models", "download", f"hostile{number}")
         assert (answer.code, answer.out) == (1, "")
-        assert "is no model file" in answer.error
+        assert "is not a model file" in answer.error
         assert not (tmp_path / f"hostile{number}-v1").exists()
 
 
@@ -483,7 +483,7 @@ def test_a_dataset_keeps_its_versions_which_are_shown_restored_exported_and_prun
         imported = run("datasets", "import", f"file{n}.csv", "--name", "plants")
         assert "x\tint64" in imported.out
         said = imported.error
-    assert "no new version: this is plants v1, which is current" in said
+    assert "no new version: this is the content of plants v1, the current one" in said
     versions = run("datasets", "show", "plants", "--json").objects[0]["versions"]
     assert [(one["version"], one["current"], one["rows"], one["file"]) for one in versions] == [
         ("v1", True, 1, "file1.csv"),
@@ -523,7 +523,7 @@ def test_a_version_is_reproduced_on_the_rows_that_it_was_trained_on(run: Run, st
 def test_without_stores_the_built_in_datasets_are_listed(run: Run) -> None:
     answer = run("datasets", "list", "--json")
     assert "iris" in {one["name"] for one in answer.objects}
-    assert "only what is built in" in answer.error
+    assert "only built-in datasets are listed" in answer.error
 
 
 def test_algorithms_are_listed_and_shown(run: Run) -> None:
@@ -546,7 +546,7 @@ def test_a_model_is_exported_as_onnx_or_it_is_said_why_not(
     assert run("models", "export", "flowers", "--format", "onnx").out == "flowers-v1.onnx\n"
     answer = run("models", "export", "flowers", "--format", "pickle")
     assert (answer.code, answer.out) == (2, "")
-    assert "there is no format 'pickle'; there is keras, onnx, safetensors" in answer.error
+    assert "there is no format 'pickle'; there are keras, onnx, safetensors" in answer.error
     assert run("models", "export", "flowers", "--format", "onnx", "--output", "no/where.onnx").code == 2
     assert sorted(one.name for one in tmp_path.iterdir()) == ["f.onnx", "flowers-v1.onnx", "tensorfleet-data"]
 
@@ -582,7 +582,7 @@ def test_the_doctor_warns_of_a_dask_cluster_that_is_away(
 def test_the_doctor_names_missing_settings(run: Run) -> None:
     answer = run("doctor")
     assert answer.code == 2
-    assert answer.out.startswith("✗ settings: KAFKA_BOOTSTRAP_SERVERS is not set")
+    assert answer.out.startswith("✗ settings: no fleet is named")
 
 
 def test_a_running_dev_is_found_in_its_folder(tmp_path: Path) -> None:
@@ -607,7 +607,7 @@ def test_a_dev_that_has_ended_or_left_nothing_readable_is_none(tmp_path: Path, n
         embedded.announce(tmp_path, embedded.Dev("127.0.0.1:9999", ended.pid))
     elif note is not None:
         (tmp_path / "dev.json").write_text(note)
-    with pytest.raises(SettingsError, match=r"KAFKA_BOOTSTRAP_SERVERS is not set.*tensorfleet dev"):
+    with pytest.raises(SettingsError, match=r"tensorfleet dev.*set KAFKA_BOOTSTRAP_SERVERS"):
         embedded.resolve(Settings(data_dir=tmp_path))
 
 
@@ -675,7 +675,7 @@ def test_a_version_is_promoted_rolled_back_and_found_by_its_alias(run: Run, stor
     assert run("models", "promote", "flowers", "--force", "--alias", "canary").code == 0
     back = run("models", "rollback", "flowers", "--json")
     assert (back.objects[0]["version"], back.objects[0]["reason"]) == ("v1", "ROLLED_BACK")
-    assert "the change holds; a worker will announce it" in back.error
+    assert "the alias is changed; a worker will announce it" in back.error
     listed = run("models", "aliases", "flowers", "--json").objects
     assert [(one["alias"], one["version"]) for one in listed] == [("canary", "v3"), ("production", "v1")]
     assert len(run("models", "aliases", "--history", "--json").objects) == 4
@@ -852,7 +852,7 @@ def test_a_leaderboard_ranks_what_was_tested_on_the_same_rows(run: Run, stores: 
     assert sorted(places)[:1] == sorted(places, key=lambda place: place[:2])[:1]
     by_test = [[name.rpartition("@")[2] for test, _, name in places if test == n] for n in (1, 2)]
     assert sorted(by_test) == [["v2", "v1", "v4"], ["v3"]]
-    assert "2 tests" in answer.error
+    assert "2 groups" in answer.error
     lower = [
         one["model"][-2:] for one in run("models", "leaderboard", "iris", "--metric", "log_loss", "--json").objects
     ]
@@ -883,5 +883,5 @@ def test_a_dry_run_says_how_a_request_would_be_read_and_sends_nothing(run: Run, 
     assert found["hyperparameters"]["random_state"] == 42
     assert "columns.city: categorical (string)" in run(*asked).out
     wrong = run("submit", "-a", "decision_tree", "-d", "diabetes", "--dry-run")
-    assert (wrong.code, "it needs decision_tree_regressor" in wrong.error) == (2, True)
+    assert (wrong.code, "use decision_tree_regressor" in wrong.error) == (2, True)
     assert stores.ledger.requests() == []

@@ -76,7 +76,7 @@ def test_a_broker_is_found_while_it_runs_and_has_all_topics(settings: Settings) 
         assert found.delivery == own.delivery == "at-least-once"
         present = Producer(kafka_config.kafka_client_config(found)).list_topics(timeout=10).topics
         assert {topic.name for topic in Topics().all()} <= present.keys()
-    with pytest.raises(SettingsError, match="KAFKA_BOOTSTRAP_SERVERS is not set"):
+    with pytest.raises(SettingsError, match="set KAFKA_BOOTSTRAP_SERVERS"):
         embedded.resolve(settings)
 
 
@@ -166,7 +166,7 @@ def test_a_request_that_was_lost_with_its_broker_is_failed_once(stores: Stores) 
     assert outcome is not None
     assert outcome.kind is OutcomeKind.FAILED
     assert outcome.error is not None
-    assert "submit it anew" in outcome.error.message
+    assert "submit it again" in outcome.error.message
     assert embedded.settle_past(stores) == 0
 
 

@@ -283,7 +283,7 @@ def test_a_project_that_is_named_comes_before_the_setting(run: Run) -> None:
 
 def test_a_client_that_keeps_to_a_project_refuses_another(settings: Settings, stores: Stores) -> None:
     with Client(settings, project=MINE) as client:
-        with pytest.raises(RejectedError, match="this keeps to project mine; a request names theirs"):
+        with pytest.raises(RejectedError, match="limited to project mine, but the request names project theirs"):
             client.submit(algorithm="svm", dataset_name="iris", project=THEIRS)
         for call in (lambda: list(client.watch("hush-request")), lambda: client.cancel("hush-request")):
             with pytest.raises(NotFoundError, match="project mine has no request hush-request"):

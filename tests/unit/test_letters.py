@@ -72,7 +72,7 @@ def test_a_letter_with_a_value_beyond_what_the_schema_allows_is_not_sent_again_a
     client: Any = SimpleNamespace(codec=codec, topics=Topics(""))
     (replay,) = planned([found], [found], DictLedger(lambda: datetime(2026, 1, 31, tzinfo=UTC)), client)
     assert replay.sent is None
-    assert replay.why == "a value in it is beyond what the schema allows: correct it and submit it anew"
+    assert replay.why == "a value in it is beyond what the schema allows: correct it and submit it again"
 
 
 @pytest.mark.parametrize("room", [0, len("replay_of") + len("r-1") + 3])

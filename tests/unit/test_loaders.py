@@ -368,21 +368,21 @@ BOMBS = {
     "numbers.parquet": (_numbers_of_a_gigabyte, "takes more than 256 MiB|has more bytes than the dataset cache"),
     "deep.jsonl": (
         lambda: b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        "line 1 is no JSON: depth limit exceeded",
+        "line 1 is not valid JSON: depth limit exceeded",
     ),
-    "deep.json": (lambda: b"[" * 100_000 + b"]" * 100_000, "the file is no JSON: depth limit exceeded"),
+    "deep.json": (lambda: b"[" * 100_000 + b"]" * 100_000, "the file is not valid JSON: depth limit exceeded"),
     "long.jsonl": (lambda: b'{"x":[' + b"0," * 100_000_000 + b"0]}", "takes more than 256 MiB|crashes the reader"),
     "wide.csv": (
         lambda: b",".join(b"c%d" % n for n in range(100_000)) + b"\n" + b"1," * 99_999 + b"1\n",
-        "it has 100,000 columns or more; 20,000 can be",
+        "it has at least 100,000 columns; at most 20,000 are allowed",
     ),
     "wide.jsonl": (
         lambda: b"\n".join(b'{"c%d": 1}' % n for n in range(100_000)),
-        "columns or more; 20,000 can be|takes more than 256 MiB",
+        "at most 20,000 are allowed|takes more than 256 MiB",
     ),
     "wide.parquet": (
         lambda: _parquet(pa.table({f"c{n}": [1] for n in range(20_001)})),
-        "it has 20,001 columns or more; 20,000 can be",
+        "it has at least 20,001 columns; at most 20,000 are allowed",
     ),
     "none.parquet": (lambda: _parquet(pa.table({"a": [1, 2]}).select([])), "it has no columns"),
     "short.parquet": (lambda: _parquet(pa.table({"a": [1] * 1_000}))[:-100], "the Parquet file cannot be read"),

@@ -95,7 +95,7 @@ def test_a_file_that_is_not_there_is_not_called_corrupt(tmp_path: Path) -> None:
 def test_what_is_no_model_file_is_refused(rewritten: Callable[..., LoadedModel], tmp_path: Path) -> None:
     path = tmp_path / "text.zip"
     path.write_bytes(b"text")
-    with pytest.raises(CorruptArtifactError, match="is no model file: File is not a zip file"):
+    with pytest.raises(CorruptArtifactError, match="is not a model file: File is not a zip file"):
         load(path, hashlib.sha256(b"text").hexdigest())
     with pytest.raises(CorruptArtifactError, match="no item named"):
         rewritten(without="model.skops")
@@ -122,7 +122,7 @@ def test_a_tree_that_leads_outside_of_itself_is_refused(rewritten: Callable[...,
     state = tree.tree_.__getstate__()
     state["nodes"][part][0] = 10**6
     tree.tree_.__setstate__(state)
-    with pytest.raises(CorruptArtifactError, match="a decision tree that leads outside of itself"):
+    with pytest.raises(CorruptArtifactError, match="a decision tree with invalid indices"):
         rewritten(model_skops=skops.io.dumps(make_pipeline(tree)))
 
 
@@ -146,7 +146,7 @@ def test_a_boosted_tree_that_leads_outside_of_itself_is_refused(
     X, y = load_iris(return_X_y=True)
     model = HistGradientBoostingClassifier(max_iter=2).fit(X, y)
     model._predictors[1][0].nodes[part][0] = value
-    with pytest.raises(CorruptArtifactError, match="a decision tree that leads outside of itself"):
+    with pytest.raises(CorruptArtifactError, match="a decision tree with invalid indices"):
         rewritten(model_skops=skops.io.dumps(make_pipeline(model)))
 
 
@@ -312,7 +312,7 @@ def test_an_archive_that_we_would_not_have_written_is_refused_and_nothing_of_it_
     with pytest.raises(CorruptArtifactError, match=wrong):
         replace(mixed, data=data).unpack(tmp_path / "deep" / "model")
     assert not (tmp_path / "deep").exists()
-    with pytest.raises(CorruptArtifactError, match=f"is no model file: .*{wrong}"):
+    with pytest.raises(CorruptArtifactError, match=f"is not a model file: .*{wrong}"):
         rewritten(model_skops=data)
 
 
@@ -332,7 +332,7 @@ def test_a_state_that_skops_has_not_written_is_no_model_file(
     members = zip_files.unpacked(zip_files.unpacked(mixed.data)["model.skops"])
     state = orjson.loads(members["schema.json"])
     change(state)
-    with pytest.raises(CorruptArtifactError, match="is no model file"):
+    with pytest.raises(CorruptArtifactError, match="is not a model file"):
         rewritten(model_skops=zip_files.archive({**members, "schema.json": orjson.dumps(state)}))
 
 
@@ -340,7 +340,7 @@ def test_a_state_that_skops_has_not_written_is_no_model_file(
 def test_a_state_that_is_no_json_object_or_endlessly_deep_is_no_model_file(
     schema: bytes, rewritten: Callable[..., LoadedModel]
 ) -> None:
-    with pytest.raises(CorruptArtifactError, match="is no model file"):
+    with pytest.raises(CorruptArtifactError, match="is not a model file"):
         rewritten(model_skops=zip_files.archive({"schema.json": schema}))
 
 
@@ -358,7 +358,7 @@ def test_an_array_that_claims_more_bytes_than_it_has_is_refused_before_room_is_m
     array = next(name for name in members if name.endswith(".npy"))
     for kind, shape in (("<f8", (2**58,)), ("<f8", (2**24, 2**40)), ("<f8", (-1, -(2**60))), ("|V0", (10**12,))):
         with pytest.raises(
-            CorruptArtifactError, match=r"holds an array that claims [0-9,]{10,} bytes and has 128 at most"
+            CorruptArtifactError, match=r"holds an array whose header claims [0-9,]{10,} bytes; there are 128 at most"
         ):
             rewritten(model_skops=zip_files.archive({**members, array: _claiming(shape, kind)}))
 
@@ -372,7 +372,7 @@ def test_a_tree_that_claims_other_outputs_than_it_has_is_refused_before_room_is_
     state = orjson.loads(members["schema.json"])
     (args,) = _args(state)
     args[2] = {**args[2], "content": outputs, "__id__": -1}
-    with pytest.raises(CorruptArtifactError, match=r"holds a decision tree that claims [0-9,]+ outputs and has 1"):
+    with pytest.raises(CorruptArtifactError, match=r"holds a decision tree that claims [0-9,]+ outputs; there are 1"):
         rewritten(model_skops=zip_files.archive({**members, "schema.json": orjson.dumps(state)}))
 
 
@@ -417,7 +417,7 @@ def test_a_tree_that_leads_outside_of_itself_is_found_within_another_estimator(
     state = tree.__getstate__()
     state["nodes"]["left_child"][0] = 10**6
     tree.__setstate__(state)
-    with pytest.raises(CorruptArtifactError, match="a decision tree that leads outside of itself"):
+    with pytest.raises(CorruptArtifactError, match="a decision tree with invalid indices"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 
@@ -435,7 +435,7 @@ def test_a_word_with_a_column_that_there_is_not_is_refused(
     model = copy.deepcopy(mixed.pipeline)
     words = out_of(model, TfidfVectorizer).vocabulary_
     words[next(iter(words))] = place
-    with pytest.raises(CorruptArtifactError, match="words with columns that there are not"):
+    with pytest.raises(CorruptArtifactError, match="invalid vocabulary indices"):
         rewritten(model_skops=skops_writer.dumps(model))
 
 
@@ -454,7 +454,7 @@ def test_a_category_with_a_column_that_there_is_not_is_refused(
 ) -> None:
     model = copy.deepcopy(mixed.pipeline)
     change(out_of(model, OneHotEncoder))
-    with pytest.raises(CorruptArtifactError, match=r"categories with columns that there are not|is no model file"):
+    with pytest.raises(CorruptArtifactError, match=r"invalid category indices|is not a model file"):
         rewritten(model_skops=skops_writer.dumps(model))
 
 
@@ -476,9 +476,9 @@ def test_a_sparse_matrix_is_read_as_it_was_written(rewritten: Callable[..., Load
         ("indices", [-1, 0, 1], "indices must be >= 0"),
         ("indices", [1], "indices and data should have the same size"),
         ("indptr", [0, 9, 2, 3], "indptr must be a non-decreasing sequence"),
-        ("indptr", [0, 9, 9, 0], "leads outside of itself"),
-        ("indptr", [0, 1, 2, -1], "leads outside of itself"),
-        ("indptr", [0, 2**31 - 1, -2, 3], "leads outside of itself"),
+        ("indptr", [0, 9, 9, 0], "with invalid indices"),
+        ("indptr", [0, 1, 2, -1], "with invalid indices"),
+        ("indptr", [0, 2**31 - 1, -2, 3], "with invalid indices"),
         ("indptr", [0, 1, 2, 9], "Last value of index pointer"),
         ("indptr", [0, 1, 3], "index pointer size 3 should be 4"),
     ],
@@ -498,7 +498,7 @@ def test_a_sparse_matrix_of_another_kind_than_ours_is_refused(
 ) -> None:
     buffer = io.BytesIO()
     save_npz(buffer, made([[0.0, 1.0], [1.0, 0.0], [0.0, 3.0]]))
-    with pytest.raises(CorruptArtifactError, match="a sparse matrix that leads outside of itself"):
+    with pytest.raises(CorruptArtifactError, match="a sparse matrix with invalid indices"):
         rewritten(model_skops=with_matrix(zip_files.uncompressed(buffer.getvalue())))
 
 
@@ -514,11 +514,13 @@ def test_a_sparse_matrix_that_is_compressed_or_claims_more_bytes_than_it_has_is_
 ) -> None:
     buffer = io.BytesIO()
     save_npz(buffer, csr_matrix((10**6, 2)))
-    with pytest.raises(CorruptArtifactError, match=r"is no model file: its entry .* is compressed"):
+    with pytest.raises(CorruptArtifactError, match=r"is not a model file: its entry .* is compressed"):
         rewritten(model_skops=with_matrix(buffer.getvalue()))
     arrays = zip_files.unpacked(zip_files.uncompressed(buffer.getvalue()))
     claiming = zip_files.archive({**arrays, "indptr.npy": _claiming((2**40,), "<i8")})
-    with pytest.raises(CorruptArtifactError, match=r"holds an array that claims [0-9,]{10,} bytes and has 128 at most"):
+    with pytest.raises(
+        CorruptArtifactError, match=r"holds an array whose header claims [0-9,]{10,} bytes; there are 128 at most"
+    ):
         rewritten(model_skops=with_matrix(claiming))
 
 
@@ -534,7 +536,7 @@ def test_a_sparse_matrix_where_no_estimator_of_ours_has_one_is_refused(rewritten
     """So few bytes as it takes, it could make each prediction as wide as it says."""
     model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
     model.coef_ = csr_matrix((1, 2**40))
-    with pytest.raises(CorruptArtifactError, match="a sparse matrix that leads outside of itself or of its model"):
+    with pytest.raises(CorruptArtifactError, match="a sparse matrix with invalid indices"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 
@@ -542,7 +544,7 @@ def test_an_array_that_hides_some_of_its_values_is_refused(rewritten: Callable[.
     """Of a masked one no check sees all, and C code does."""
     model = sparse_neighbors()
     model._y = np.ma.masked_array([10**6, 1, 0], mask=[True, False, False])
-    with pytest.raises(CorruptArtifactError, match="an array that hides some of its values"):
+    with pytest.raises(CorruptArtifactError, match="an array of an unknown kind"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 
@@ -553,7 +555,7 @@ def test_neighbours_with_features_that_there_are_not_are_refused(
 ) -> None:
     model = made(n_neighbors=1, algorithm="brute").fit(rows, [0, 1, 1])
     model.n_features_in_ = 10**6
-    with pytest.raises(CorruptArtifactError, match="neighbours with features that there are not"):
+    with pytest.raises(CorruptArtifactError, match="neighbours with another number of features"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 
@@ -564,7 +566,7 @@ def test_counts_of_support_vectors_that_there_are_not_are_refused(
 ) -> None:
     model = SVC().fit(rows, [0, 1, 1])
     model._n_support = np.array(counts, dtype=np.int32)
-    with pytest.raises(CorruptArtifactError, match="support vectors that there are not"):
+    with pytest.raises(CorruptArtifactError, match="invalid support vector indices"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 
@@ -590,7 +592,7 @@ def test_support_vectors_that_there_are_not_are_refused(
     """LIBSVM would read beyond."""
     model = made().fit(rows, [0, 1, 1])
     setattr(model, name, value)
-    with pytest.raises(CorruptArtifactError, match="support vectors that there are not"):
+    with pytest.raises(CorruptArtifactError, match="invalid support vector indices"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 
@@ -598,7 +600,7 @@ def test_a_tree_of_other_features_than_its_model_is_refused(rewritten: Callable[
     """It would look for features beyond the rows that the model takes."""
     model = DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1])
     model.tree_ = DecisionTreeClassifier().fit([[0.0] * 9, [0.0] * 8 + [1.0]], [0, 1]).tree_
-    with pytest.raises(CorruptArtifactError, match="a decision tree that leads outside of itself"):
+    with pytest.raises(CorruptArtifactError, match="a decision tree with invalid indices"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 
@@ -607,7 +609,7 @@ def test_a_tree_without_nodes_is_refused(rewritten: Callable[..., LoadedModel]) 
     model.tree_ = Tree(1, np.array([2]), 1)
     state = {**model.tree_.__getstate__(), "nodes": model.tree_.__getstate__()["nodes"][:0]}
     model.tree_.__setstate__(state)
-    with pytest.raises(CorruptArtifactError, match=r"is no model file|leads outside of itself"):
+    with pytest.raises(CorruptArtifactError, match=r"is not a model file|with invalid indices"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 
@@ -617,7 +619,7 @@ def test_neighbours_with_labels_that_there_are_not_are_refused(
 ) -> None:
     model = KNeighborsClassifier(1, algorithm="brute").fit([[0.0], [1.0]], [0, 1])
     model._y[0] = label
-    with pytest.raises(CorruptArtifactError, match="neighbours with labels that there are not"):
+    with pytest.raises(CorruptArtifactError, match="invalid indices of neighbours' labels"):
         rewritten(model_skops=skops_writer.dumps(make_pipeline(model)))
 
 

@@ -157,7 +157,7 @@ def test_the_project_of_the_environment_is_that_of_a_client_made_from_it(
     monkeypatch.setenv("TENSORFLEET_PROJECT", "mine")
     servers = "127.0.0.1:9"
     for client in (Client(kafka_bootstrap_servers=servers), Client(kafka_bootstrap_servers=servers, project="mine")):
-        with client, pytest.raises(RejectedError, match="keeps to project mine; a request names other"):
+        with client, pytest.raises(RejectedError, match="limited to project mine, but the request names project other"):
             client.submit(algorithm="svm", dataset_name="iris", project="other")
     with Client(Settings(kafka_bootstrap_servers=servers), timeout_s=0.1) as client, pytest.raises(TransientError):
         client.submit(algorithm="svm", dataset_name="iris", project="other")

@@ -41,7 +41,7 @@ def read(tmp_path: Path) -> Read:
         (pa.ArrowInvalid("two\nlines"), "two"),
         (OverflowError("date value out of range"), "date value out of range"),
         (RecursionError("maximum recursion depth exceeded"), "its values are nested too deep"),
-        (KeyError("/a/path/of/ours"), "it holds what no table has a place for"),
+        (KeyError("/a/path/of/ours"), "it holds values that no table can hold"),
         (OSError("Corrupt snappy compressed data."), "Corrupt snappy compressed data."),
     ],
 )
@@ -85,7 +85,7 @@ def test_arrows_lack_of_memory_is_one_also_where_a_message_was_made_of_it(
         try:
             raise pa.lib.ArrowMemoryError("malloc of size 64 failed")
         except pa.ArrowException as error:
-            raise RejectedError("its rows are no table") from error
+            raise RejectedError("its rows do not form a table") from error
 
     monkeypatch.setattr(reading, "canonical", fails)
     with pytest.raises(MemoryError):
@@ -139,7 +139,7 @@ def test_lines_of_json_may_end_as_on_any_system(read: Read) -> None:
     for end in (b"\n", b"\r\n", b"\r"):
         table = read(end.join((b'{"a": 1}', b"", b'{"a": 2}', b"")), "rows.jsonl")
         assert table.to_pydict() == {"a": [1, 2]}
-        with pytest.raises(RejectedError, match="line 3 is no JSON"):
+        with pytest.raises(RejectedError, match="line 3 is not valid JSON"):
             read(end.join((b'{"a": 1}', b"", b"{")), "rows.jsonl")
 
 

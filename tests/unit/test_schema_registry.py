@@ -101,7 +101,7 @@ def test_a_schema_that_is_no_avro_in_one_piece_is_undecodable(server: Misbehavin
 @pytest.mark.parametrize("text", [5, None, [], {"type": "string"}, "[" * 100_000], ids=lambda text: str(text)[:9])
 def test_a_schema_that_is_no_text_or_endlessly_deep_is_undecodable(server: Misbehaving, text: object) -> None:
     server.body = json.dumps({"schema": text}).encode()
-    with pytest.raises(UndecodableError, match="schema id 7 is no JSON"):
+    with pytest.raises(UndecodableError, match="schema id 7 is not valid JSON"):
         SchemaRegistry(f"http://127.0.0.1:{server.port}").schema_by_id(7)
 
 

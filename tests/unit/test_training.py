@@ -168,7 +168,7 @@ def test_a_target_of_one_class_is_rejected(bench: Bench) -> None:
 
 def test_a_classifier_on_real_numbers_is_rejected_and_the_regressor_named(bench: Bench) -> None:
     message = rejection(bench, rows(list(np.linspace(0, 1, 20))))
-    assert "'y' holds real numbers and decision_tree tells classes apart; it needs decision_tree_regressor" in message
+    assert "'y' holds real numbers, but decision_tree is a classifier; use decision_tree_regressor" in message
 
 
 def test_a_classifier_on_more_than_fifty_integers_is_rejected(bench: Bench) -> None:
@@ -235,8 +235,8 @@ def test_a_model_that_has_learned_nothing_says_so(bench: Bench) -> None:
 def test_words_that_no_two_rows_share_are_told_of(bench: Bench) -> None:
     codes = [f"A{number:05}" for number in range(40)]
     said = bench.train(request(), rows(["a", "b"] * 20, order_id=codes, town=["Ulm", "Graz"] * 20)).warnings
-    assert [one for one in said if "another value in each row" in one] == [
-        "column 'order_id' has another value in each row: if it is an identifier, leave it out (features)"
+    assert [one for one in said if "a different value in each row" in one] == [
+        "column 'order_id' has a different value in each row: if it is an identifier, leave it out (features)"
     ]
 
 
@@ -283,7 +283,7 @@ def test_the_last_rows_by_time_are_the_test(bench: Bench) -> None:
         ({"time_column": "note"}, "time_column 'note' holds neither dates nor numbers"),
         ({"time_column": "gap"}, "time_column 'gap' is missing in 1 rows"),
         ({"time_column": "day"}, "has no column 'day'"),
-        ({"group_column": "y"}, "the target 'y' cannot be the column that the split goes by"),
+        ({"group_column": "y"}, "the target 'y' cannot be the group_column or time_column too"),
         ({"time_column": "x"}, "the training part would hold one class only, 'a'"),
         ({"time_column": "x", "test_size": 0.99}, "leaves none of 20 rows for training"),
         ({"group_column": "half", "test_size": 0.9}, "too few groups to split"),

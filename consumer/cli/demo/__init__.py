@@ -91,21 +91,21 @@ def _train(stage: DemoStage, screen: Screen) -> None:
 
 
 def _reject(stage: DemoStage, screen: Screen) -> None:
-    screen.act(2, "Reject", "a request with a slip of the pen: random_forest, n_estimatorz=300")
+    screen.act(2, "Reject", "a request with a typo: random_forest, n_estimatorz=300")
     job = stage.submit("iris", "random_forest", n_estimatorz=300)
     stage.watch([job])
     _require([job], "REJECTED")
     screen.say(f"REJECTED: {job.message}", "yellow")
     if (letters := stage.dead_letters(job)) != 1:
         raise Stop(f"there are {letters} dead letters of the rejected request; there should be one", 1)
-    screen.good(f"never tried again; its bytes and the reason lie on {stage.topics.dead_letters}")
+    screen.good(f"not tried again; its bytes and the reason are on {stage.topics.dead_letters}")
 
 
 def _cancel(stage: DemoStage, screen: Screen) -> None:
     screen.act(3, "Cancel", "a forest of 2,000 trees, in the middle of its fit")
     job = _in_the_middle(stage, screen, 2_000)
     reached, asked = job.fraction or 0.0, datetime.now(UTC)
-    stage.client.cancel(job.request_id, reason="the demo shows how", user="demo")
+    stage.client.cancel(job.request_id, reason="to show how it works", user="demo")
     stage.watch([job])
     _require([job], "CANCELLED")
     screen.say(f"CANCELLED: {job.message}", "magenta")
