@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo check test unit lint types contracts docs bench chaos fuzz proof services-up services-down lock clean
+.PHONY: help demo check test unit lint types contracts docs picture bench chaos fuzz proof services-up services-down lock clean
 
 # Without .pyc files each of the many short-lived Python processes would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -47,6 +47,9 @@ contracts: $(SYNCED) ## Check which package may import which
 
 docs: $(SYNCED) ## Build the documentation as a site into build/site; a dead link fails
 	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+picture: $(SYNCED) ## Draw the README's picture of the demo anew, from a run of it
+	@$(BIN)/python docs/demo_picture.py
 
 bench: $(SYNCED) ## Measure, on real servers
 	@$(BIN)/python -m tests.services install
@@ -94,7 +97,10 @@ define NEW_VENV
 		"$$python" -m venv .venv; \
 	fi
 endef
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# pip before 24.2 trusts only certificates of its own; a company's is among the system's.
+CERTS := $$($(BIN)/python -m pip config get global.cert 2> /dev/null \
+	|| $(BIN)/python -c 'import ssl; print(ssl.get_default_verify_paths().cafile or "")')
+PIP := PIP_CERT="$${PIP_CERT:-$(CERTS)}" $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 $(LIGHT): requirements.txt pyproject.toml
 	@$(NEW_VENV)
@@ -104,7 +110,7 @@ $(LIGHT): requirements.txt pyproject.toml
 	@$(PIP) install --no-deps --editable .
 	@touch $@
 
-# pip's index, and the system's certificates, are uv's too.
+# uv takes pip's index, and the system's certificates.
 $(SYNCED): export UV_SYSTEM_CERTS := true
 $(SYNCED): requirements-dev.txt pyproject.toml
 	@$(NEW_VENV)

@@ -24,7 +24,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         file = (source.parent / path).resolve()
         if file == DOCS.parent / "README.md":
             file = DOCS / "index.md"
-        if file.suffix != ".md" or not file.is_relative_to(DOCS):
+        if file.suffix not in (".md", ".svg") or not file.is_relative_to(DOCS):
             return text
         there = "../" * page.file.src_uri.count("/") + str(file.relative_to(DOCS))
         return f"[{text}]({there}{'#' if anchor else ''}{anchor})"

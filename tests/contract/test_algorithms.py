@@ -175,9 +175,7 @@ def test_what_is_no_image_or_sequence_is_rejected_with_the_figures(bench: Bench,
     asked = request(name, hyperparameters={"input_shape": [2, 2]})
     with pytest.raises(RejectedError, match=r"\[2, 2\] has 4 numbers, but the dataset has 6 feature columns"):
         bench.train(asked, numbers(catalogue()[name], 6))
-    with pytest.raises(
-        RejectedError, match=f"one {kind} of numbers; city, paid, seen, note are not numeric"
-    ):
+    with pytest.raises(RejectedError, match=f"one {kind} of numbers; city, paid, seen, note are not numeric"):
         bench.train(request(name), mixed_rows())
 
 
