@@ -1,3 +1,3 @@
-"""Fixtures for all tests; those over real servers are in tests/services/fixtures.py."""
+"""Fixtures for all tests; those over real servers are in services, proofs of checkers in proofs."""
 
-pytest_plugins = ["tests.services.fixtures"]
+pytest_plugins = ["tests.proofs", "tests.services.fixtures"]

@@ -31,6 +31,21 @@ def test_a_worker_killed_between_two_writes_costs_nothing(servers: Servers) -> N
     assert [str(result) for result in results if not result.passed] == []
 
 
+@pytest.mark.proof(
+    "tests/chaos/crash_points.py",
+    "tests/chaos/places.py",
+    "tests/chaos/protections.py",
+    "tests/chaos/without.py",
+    "tests/end_to_end/evidence.py",
+    "tests/end_to_end/fleet.py",
+    "tests/end_to_end/verdict.py",
+    "consumer/jobs/claims.py",
+    "consumer/jobs/lease.py",
+    "consumer/partitions/assignment.py",
+    "consumer/publishing/transactions.py",
+    "pipeline/ledger/mongodb.py",
+    "pipeline/registry/mongodb.py",
+)
 @pytest.mark.timeout(1200)
 def test_the_checker_finds_what_a_worker_without_one_protection_does(servers: Servers) -> None:
     results = protections.run(servers, protections.SCENES)

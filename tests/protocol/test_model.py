@@ -10,6 +10,8 @@ import pytest
 from tests.protocol.exploration import STUCK, explore
 from tests.protocol.world import PROTECTIONS, SCENARIOS, Bounds
 
+pytestmark = pytest.mark.proof(*(f"tests/protocol/{name}.py" for name in ("exploration", "laws", "steps", "world")))
+
 ONE, CANCELLED, RELEASED = "one request", "one request and its cancel", "one request, released before"
 LINE, APART, REPEAT = "two of a model in line", "two of a model, apart", "a request and its repeat, apart"
 
