@@ -1,3 +1,52 @@
-"""Fixtures for all tests; those over real servers are in services, proofs of checkers in proofs."""
+"""Fixtures for all tests; those over real servers are in services, proofs of checkers in proofs.
+
+Coverage is measured where it costs little: not in the processes of whole fleets, nor of the larger networks, whose
+frameworks run twice as long under it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Generator
+
+import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.proofs", "tests.services.fixtures"]
+
+MEASURED = (
+    "unit/",
+    "contract/",
+    "protocol/",
+    *(f"end_to_end/test_{name}.py" for name in ("client", "async_client", "demo")),
+)
+SLOW = ("keras_cnn", "torch_cnn", "torch_lstm", "torch_transformer", "test_frameworks_in_lanes", "test_model.py")
+PROCESSES_TOO = "COVERAGE_PROCESS_CONFIG"
+"""With this variable every Python process measures itself, which makes its start take 40 % more CPU time."""
+
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+def pytest_configure() -> None:
+    """A run in the background ignores Ctrl-C, and so would all commands that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        if not name.startswith(MEASURED) or any(part in name for part in SLOW):
+            item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    inherited = os.environ.pop(PROCESSES_TOO, None) if item.get_closest_marker("no_cover") else None
+    try:
+        return (yield)
+    finally:
+        if inherited is not None:
+            os.environ[PROCESSES_TOO] = inherited

@@ -39,8 +39,6 @@ GROUP = "ml-worker"
 WORKER = ("consumer.cli", "worker")
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """No preexec_fn: that makes Popen fork, for which OpenBLAS waits for ever, GIL in hand, while a thread multiplies."""
-COVERAGE = "COVERAGE_PROCESS_CONFIG"
-"""Has coverage measure a process: its start takes 40 % more CPU time, and SIGTERM comes to a handler of coverage's."""
 
 
 @dataclass
@@ -135,11 +133,10 @@ class Fleet:
             "KAFKA_MAX_POLL_INTERVAL_MS": "10000",
         }
         path = os.pathsep.join(filter(None, (str(PLUGINS), os.environ.get("PYTHONPATH"))))
-        inherited = {name: value for name, value in os.environ.items() if name != COVERAGE}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*DIES_WITH_US, *wrapped_by, sys.executable, "-m", *command],
-                env={**inherited, **self.environment, **settings, **environment, "PYTHONPATH": path},
+                env={**os.environ, **self.environment, **settings, **environment, "PYTHONPATH": path},
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,

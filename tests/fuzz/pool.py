@@ -64,14 +64,13 @@ def run_all(
 
 
 def _forkserver() -> Any:
-    """Forks processes that have everything imported; without coverage, which would take longer than the cases.
+    """Forks processes that have everything imported.
 
     A process has one forkserver: what started another before this would have each case import everything.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.fuzz.kinds"])
     before = dict(os.environ)
-    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     try:
         forkserver.ensure_running()

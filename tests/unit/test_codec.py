@@ -360,7 +360,7 @@ wide = {
         (record_of({"type": "array", "items": "io.tensorfleet.v1.TrainingRequest"}), "recursive"),
         (record_of(*DOUBLING), "more than 10,000 types"),
         (record_of(*["int"] * 100_000), "more than 100,000 values"),
-        ({**record_of(), "fields": [{"name": 1.5, "type": "int"}]}, "name is no text"),
+        ({**record_of(), "fields": [{"name": 1.5, "type": "int"}]}, "name is not text"),
         ({"type": "array", "items": "int"}, "not a record"),
         ({"type": "int"}, "not a record"),
         ({"type": "nothing"}, "not valid Avro"),

@@ -179,7 +179,7 @@ def test_what_a_job_holds_stays_and_a_new_dataset_waits_for_room(
 ) -> None:
     held = [cache.ensure(name) for name in "abc"]
     for worker in (cache, another()):
-        with pytest.raises(TransientError, match="running trainings fill all of its 51,000 bytes"):
+        with pytest.raises(TransientError, match="running trainings fill all 51,000 bytes of it"):
             worker.ensure("d")
     assert all(_opened(dataset).num_rows == ROWS for dataset in held)
     cache.release(held[1])

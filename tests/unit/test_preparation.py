@@ -61,9 +61,9 @@ def test_a_column_plays_the_role_of_its_type(values: Any, role: Role, kind: str)
     [
         ([None, None], "has no value"),
         ([float("nan"), float("inf")], "has no value"),
-        ([b"x"], "no numbers, words or dates"),
-        ([[1, 2]], "no numbers, words or dates"),
-        ([{"a": 1}], "no numbers, words or dates"),
+        ([b"x"], "not numbers, words or dates"),
+        ([[1, 2]], "not numbers, words or dates"),
+        ([{"a": 1}], "not numbers, words or dates"),
         (["507f1f77bcf86cd799439011", None], "identifiers"),
         ([str(uuid.UUID(int=n)) for n in range(3)], "identifiers"),
     ],

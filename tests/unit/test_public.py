@@ -117,7 +117,7 @@ def test_a_file_and_what_it_was_unpacked_to_are_loaded_by_their_path(trained: Tr
     assert _label(load_model(trained.model_file, sha256=trained.sha256)) == "setosa"
     with pytest.raises(CorruptArtifactError, match="was recorded for it"):
         load_model(trained.model_file, sha256="0" * 64)
-    with pytest.raises(RejectedError, match="a sha256 is that of a file"):
+    with pytest.raises(RejectedError, match="a sha256 is that of a model file"):
         load_model(folder, sha256=trained.sha256)
     with pytest.raises(FileNotFoundError):
         load_model(tmp_path / "nothing.zip")
@@ -129,7 +129,7 @@ def test_what_is_not_there_is_said_with_what_is(data_dir: Path, tmp_path: Path) 
     with pytest.raises(RejectedError, match="a model is NAME"):
         load_model("flowers@@", data_dir=data_dir)
     (tmp_path / "churn").mkdir()
-    with pytest.raises(NotFoundError, match=r"say load_model\(Path\('churn'\)\)"):
+    with pytest.raises(NotFoundError, match=r"use load_model\(Path\('churn'\)\)"):
         load_model("churn", data_dir=data_dir)
 
 
