@@ -27,7 +27,7 @@ demo: $(LIGHT) ## Train models on this machine, with no server at all
 test: $(SYNCED) ## Run all tests, on real servers, with coverage
 	@$(BIN)/python -m tests.services install
 	@$(BIN)/coverage erase
-	@$(BIN)/pytest -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
+	@$(BIN)/pytest -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PROVE) $(ARGS)
 
 check: $(SYNCED) lint types contracts ## Check style, types and contracts, and run the unit tests of what has changed; a minute
 	@$(BIN)/python -m tests.changed
@@ -62,7 +62,8 @@ chaos: $(SYNCED) ## Break everything while 5,000 requests are trained, and count
 fuzz: $(SYNCED) ## Try 1,000,000 cases of everything that people can send, and print what was found; 20 minutes
 	@$(BIN)/python -m tests.fuzz $(if $(ARGS),$(ARGS),--seed 1 --cases 1000000)
 
-proof: test chaos fuzz ## Prove everything: all tests, chaos of two seeds, every crash point, 1,000,000 cases; two hours
+proof: PROVE := --prove
+proof: test chaos fuzz ## Prove everything, the checkers too: all tests, chaos of two seeds, every crash point, 1,000,000 cases; two hours
 	@$(BIN)/python -m tests.chaos --seed 2 $(CHAOS)
 	@$(BIN)/python -m tests.chaos.crash_points
 
