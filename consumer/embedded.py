@@ -67,8 +67,8 @@ def resolve(settings: Settings) -> Settings:
     dev = find(settings.data_dir)
     if dev is None:
         raise SettingsError(
-            f"no fleet is named, and no `tensorfleet dev` runs in {settings.data_dir}: start it in another terminal, "
-            "or set KAFKA_BOOTSTRAP_SERVERS (host:port, several with commas between)"
+            f"no `tensorfleet dev` runs in {settings.data_dir}, and KAFKA_BOOTSTRAP_SERVERS is not set: start the "
+            "one in another terminal, or set KAFKA_BOOTSTRAP_SERVERS to host:port (several with commas between)"
         )
     return settings.model_copy(update={"kafka_bootstrap_servers": dev.kafka_bootstrap_servers, **ITS_OWN})
 

@@ -291,10 +291,10 @@ class Settings(BaseSettings):
         "300", "Seconds that reading the file of a dataset may take; waiting for a CPU does not count.", _DURATION, gt=0
     )
     max_attempts: int = _setting(
-        3, "How often a request is trained whose trainer crashes, until it ends FAILED.", _COUNT, ge=1
+        3, "Attempts at a request whose trainer crashes; after the last it ends FAILED.", _COUNT, ge=1
     )
     max_worker_losses: int = _setting(
-        10, "How many workers may die with a request in hand, until it ends FAILED.", _COUNT, ge=1
+        10, "Workers that may die with a request in hand; after the last it ends FAILED.", _COUNT, ge=1
     )
     look_ahead: int = _setting(
         10_000, "Requests a worker holds, before it reads on for projects that have few of them only.",

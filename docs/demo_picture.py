@@ -21,9 +21,10 @@ from rich.text import Text
 
 COLUMNS, LINES = 110, 120
 PICTURE = Path(__file__).with_name("demo.svg")
-DIM = re.compile(rb"\x1b\[2m")
-GREY = b"\x1b[90m"  # pyte does not know dim text
+DIM, GREY = b"\x1b[2m", b"\x1b[90m"
+"""pyte does not know dim text."""
 NAMES = {"brown": "yellow"}
+"""What pyte calls colours, where rich has another name."""
 FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 """rich names a font of another site; a reader's own does as well."""
 
@@ -32,8 +33,8 @@ def main() -> None:
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     with TemporaryDirectory() as folder:
-        for part in _written_by([str(Path(sys.executable).with_name("tensorfleet")), "demo"], folder):
-            stream.feed(DIM.sub(GREY, part))
+        written = b"".join(_written_by([str(Path(sys.executable).with_name("tensorfleet")), "demo"], folder))
+    stream.feed(written.replace(DIM, GREY))
     rows = [_row(screen, number) for number in range(LINES)]
     end = next(number for number, row in enumerate(rows) if row.plain.startswith("5  ")) - 1
     with Path(os.devnull).open("w") as nowhere:

@@ -59,7 +59,7 @@ class NotFoundError(Exception):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: asks for up to two similar known ones; empty if there are none."""
-    near = get_close_matches(name, list(known), n=2)
+    near = get_close_matches(name, known, n=2)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

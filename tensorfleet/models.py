@@ -42,7 +42,7 @@ def load_model(model: str | Path, *, sha256: str | None = None, **named: Any) ->
         return _registered(model, sha256, load_settings(needs=(), **named), anywhere=not named.get("mongodb_url"))
     except (NotFoundError, RejectedError, SettingsError) as error:
         if Path(model).exists():
-            raise type(error)(f"{error}; for the {model} in this folder use load_model(Path({model!r}))") from None
+            raise type(error)(f"{error}; for the file or folder {model} use load_model(Path({model!r}))") from None
         raise
 
 

@@ -26,7 +26,6 @@ class Proofs:
         self._passed: dict[str, str] = {}
         self._failed: set[str] = set()
 
-    @pytest.hookimpl
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             if (marker := item.get_closest_marker("proof")) is None:
@@ -36,21 +35,20 @@ class Proofs:
             if not self._prove and self._noted.get(item.nodeid) == digest:
                 item.add_marker(pytest.mark.skip(reason="proven, and nothing that it proves has changed since"))
 
-    @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         digest = dict(report.user_properties).get(DIGEST)
         if digest is None or (report.passed and report.when != "call"):
             return
         if report.passed:
             self._passed[report.nodeid] = str(digest)
-        else:
+        elif report.failed:
             self._failed.add(report.nodeid)
 
-    @pytest.hookimpl
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._prove and not hasattr(session.config, "workerinput"):
-            proven = {test: digest for test, digest in self._passed.items() if test not in self._failed}
-            NOTED.write_text(json.dumps(self._noted | proven, indent=2, sort_keys=True) + "\n")
+            known = self._noted | self._passed
+            proven = {test: digest for test, digest in known.items() if test not in self._failed}
+            NOTED.write_text(json.dumps(proven, indent=2, sort_keys=True) + "\n")
 
 
 def digest_of(names: list[str]) -> str:

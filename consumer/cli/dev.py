@@ -44,7 +44,7 @@ def dev() -> None:
             stores.prepare()
             if lost := embedded.settle_past(stores):
                 note(
-                    f"{lost} requests were still waiting when the last run ended; they ended FAILED, submit them again"
+                    f"{lost} requests were still waiting when the last run ended, and are FAILED now; submit them again"
                 )
             _say_how_to_use(settings)
             _keep_running(settings)

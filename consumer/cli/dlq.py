@@ -27,9 +27,7 @@ Reason = Annotated[
 ]
 
 
-Since = Annotated[
-    str | None, typer.Option("--since", metavar="DURATION", help="Only those of this last time, such as 30m or 2d.")
-]
+Since = Annotated[str | None, typer.Option("--since", metavar="DURATION", help="Only those of the last 30m, 2d, …")]
 
 
 @app.command("list")

@@ -100,7 +100,7 @@ class _Lines:
             f"{event['state']:<11}",
             "" if event["fraction"] is None else f"{event['fraction']:4.0%}",
             _steps(event),
-            _told(event),
+            _told(event, alone=not self._several),
         ]
         write(one_line(" ".join(part for part in parts if part)).rstrip())
 
@@ -122,7 +122,7 @@ class _Bars:
         state, at = event["state"], event["occurred_at"]
         began = self._progress.tasks[task].fields["began"] or at
         ended = at if state in STYLES else None
-        told = _steps(event) if ended is None and event["steps"] else _told(event)
+        told = _steps(event) if ended is None and event["steps"] else _told(event, alone=len(self._tasks) == 1)
         look: dict[str, Any] = {"stage": state, "style": STYLES.get(state, "cyan"), "began": began, "ended": ended}
         if event["fraction"] is not None:
             look |= {"total": 1.0, "completed": event["fraction"]}
@@ -227,9 +227,11 @@ def _why(event: Event) -> str:
     return f"request {event['request_id']} ended {event['state']}{kind}: {error['message'] or 'no reason was given'}"
 
 
-def _told(event: Event) -> str:
-    """What an event says of itself; of one that ends a request badly, `_why` tells the reason once all have ended."""
-    return "" if event["error"] else str(event["message"])
+def _told(event: Event, alone: bool) -> str:
+    """What an event says; not why a request that is followed alone has ended, which `_why` says right after it."""
+    if not event["error"]:
+        return str(event["message"])
+    return "" if alone and event["state"] in STYLES else str(event["error"]["message"])
 
 
 def _steps(event: Event) -> str:

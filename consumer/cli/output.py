@@ -17,7 +17,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Project = Annotated[
     str | None,
     typer.Option(
-        "--project", metavar="NAME", help="Show and change this project only.  [default: TENSORFLEET_PROJECT, else all]"
+        "--project",
+        metavar="NAME",
+        help="Show and change this project only.  [default: TENSORFLEET_PROJECT, else all; for one model, default]",
     ),
 ]
 Document = Mapping[str, Any]

@@ -35,7 +35,7 @@ def _heads_fit(resolved: Resolved) -> None:
     assert isinstance(width, int)
     assert isinstance(heads, int)
     if width % heads:
-        raise ValueError(f"width must be a multiple of heads, and {width} is not one of {heads}")
+        raise ValueError(f"width must be a multiple of heads, but {width} is not a multiple of {heads}")
 
 
 def _network(

@@ -232,7 +232,7 @@ def _bad_csv(content: Content, error: pa.ArrowInvalid) -> RejectedError:
     if longest <= BLOCK_BYTES:
         return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
     return RejectedError(
-        f"the CSV file has a row of more than {BLOCK_BYTES:,} bytes; is a quotation mark never closed?"
+        f"the CSV file has a row of more than {BLOCK_BYTES:,} bytes; are line ends missing, or is a quote never closed?"
     )
 
 

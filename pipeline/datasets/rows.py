@@ -103,7 +103,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
 
 
 def _columns(batch: Sequence[Row]) -> dict[str, Chunk]:
-    """The columns of a batch, in time by its values: most cells of 20,000 columns may be missing."""
+    """The columns of a batch, in time by its values, not its cells: of 20,000 columns most cells may be missing."""
     counts = Counter(chain.from_iterable(batch))
     sparse: dict[str, tuple[list[int], list[Any]]]
     sparse = {name: ([], []) for name, count in counts.items() if count < len(batch) * SPARSE_SHARE}

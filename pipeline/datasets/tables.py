@@ -77,7 +77,8 @@ def check_target(table: pa.Table, target_column: str | None) -> None:
     """Raises RejectedError, listing the columns, if the target column does not exist."""
     if target_column is not None and target_column not in table.column_names:
         hint = did_you_mean(target_column, table.column_names) or "."
-        columns = ", ".join(table.column_names[:MAX_SHOWN])
+        more = f" and {table.num_columns - MAX_SHOWN:,} more" if table.num_columns > MAX_SHOWN else ""
+        columns = ", ".join(table.column_names[:MAX_SHOWN]) + more
         raise RejectedError(f"it has no column {target_column!r}{hint} Its columns are {columns}")
 
 

@@ -273,7 +273,7 @@ def _compare(content: bytes, model: LoadedModel, rows: pd.DataFrame) -> float:
     if not share <= TOLERANCE:
         raise RejectedError(
             f"the ONNX model was not written, as its predictions differ by up to {share:.2g} of the largest; "
-            f"single precision explains {TOLERANCE:g}"
+            f"single precision accounts for {TOLERANCE:g} at most"
         )
     return float(share)
 
@@ -289,7 +289,7 @@ def _compare_classes(found: Sequence[NDArray[Any]], expected: Predictions) -> fl
     if not same.all() or not difference <= TOLERANCE:
         raise RejectedError(
             f"the ONNX model was not written: {int((~same).sum()):,} of {len(same):,} labels differ, and "
-            f"probabilities differ by up to {difference:.2g}, of which single precision explains {TOLERANCE:g}"
+            f"probabilities differ by up to {difference:.2g}; single precision accounts for {TOLERANCE:g} at most"
         )
     return difference
 

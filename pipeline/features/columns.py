@@ -18,8 +18,8 @@ IDENTIFIER = r"[0-9a-fA-F]{24}|[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F
 """A MongoDB ObjectId, or a UUID with or without hyphens."""
 LARGEST = 1e100
 """The largest absolute value of a feature or target: sums of its squares still fit in a float64."""
-POSITION = re.compile(r"\bat position (\d+)")
-"""Where a value stands, as pandas says it: counted from 0."""
+POSITION = re.compile(r"\bat position (\d+)$")
+"""Where a value stands, as pandas ends its message: counted from 0."""
 MANY_VALUES = 100
 WORDS_OF_TEXT = 5
 

@@ -76,7 +76,7 @@ def rollback(
         found = _there(present, project, model_name, alias)
         wanted = found.history[-1].previous_version_number if version_number is None else version_number
         if wanted is None:
-            raise NotFoundError(f"{alias} of {project}/{model_name} has pointed to no other version before")
+            raise NotFoundError(f"{alias} of {project}/{model_name} pointed to no version before its last change")
         return _in_use(registry, project, model_name, wanted).version_number
 
     names = (project, model_name, alias)

@@ -62,7 +62,7 @@ def _check_trees(model: Any) -> None:
 
 def _check_neighbors(model: Any) -> None:
     if model._fit_X.ndim != 2 or model._fit_X.shape[1] != model.n_features_in_:
-        raise CorruptArtifactError("has neighbours with another number of features")
+        raise CorruptArtifactError("has neighbours with another number of features than the model")
     if is_classifier(model) and not _labelled(model):
         raise CorruptArtifactError("has invalid indices of neighbours' labels")
 

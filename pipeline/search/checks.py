@@ -84,7 +84,7 @@ def _range_problems(dimension: SearchDimension, strategy: str) -> Iterator[str]:
         yield "needs values, or low and high"
         return
     if not math.isfinite(high - low):
-        yield f"goes from {low:g} to {high:g}, which is too wide for a number"
+        yield f"goes from {low:g} to {high:g}, which is wider than any number"
         return
     if not low <= high:
         yield f"goes from {low:g} to {high:g}; low must not be above high"

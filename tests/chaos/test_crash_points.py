@@ -39,6 +39,7 @@ def test_a_worker_killed_between_two_writes_costs_nothing(servers: Servers) -> N
     "tests/end_to_end/evidence.py",
     "tests/end_to_end/fleet.py",
     "tests/end_to_end/verdict.py",
+    "consumer/failpoints.py",
     "consumer/jobs/claims.py",
     "consumer/jobs/lease.py",
     "consumer/partitions/assignment.py",

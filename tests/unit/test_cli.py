@@ -582,7 +582,7 @@ def test_the_doctor_warns_of_a_dask_cluster_that_is_away(
 def test_the_doctor_names_missing_settings(run: Run) -> None:
     answer = run("doctor")
     assert answer.code == 2
-    assert answer.out.startswith("✗ settings: no fleet is named")
+    assert answer.out.startswith("✗ settings: no `tensorfleet dev` runs in")
 
 
 def test_a_running_dev_is_found_in_its_folder(tmp_path: Path) -> None:

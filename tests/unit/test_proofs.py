@@ -52,7 +52,11 @@ def run(root: Path, outcome: str, prove: bool = True) -> None:
     for when in ("setup", "call", "teardown"):
         ended = "passed" if when == "setup" else outcome
         report = SimpleNamespace(
-            nodeid=item.nodeid, when=when, passed=ended == "passed", user_properties=item.user_properties
+            nodeid=item.nodeid,
+            when=when,
+            passed=ended == "passed",
+            failed=ended == "failed",
+            user_properties=item.user_properties,
         )
         plugin.pytest_runtest_logreport(report)  # type: ignore[arg-type]
     plugin.pytest_sessionfinish(SimpleNamespace(config=SimpleNamespace()))  # type: ignore[arg-type]
@@ -65,6 +69,12 @@ def test_what_has_passed_is_skipped_until_something_that_it_proves_changes(root:
     assert skipped(root)
     assert not skipped(root, prove=True)
     (root / changed).write_text("another")
+    assert not skipped(root)
+
+
+def test_what_fails_though_nothing_has_changed_is_proven_no_more(root: Path) -> None:
+    run(root, "passed")
+    run(root, "failed")
     assert not skipped(root)
 
 
