@@ -64,5 +64,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "proof(*files): proves a checker; skipped while these files are as noted")
     config.pluginmanager.register(Proofs(config.getoption("--prove")))

@@ -101,7 +101,7 @@ def import_dataset(
     if not as_json:
         _show(found)
         if target is None:
-            note(f"the target is the last column, {found['target']}; --target names another")
+            note(f"the target is {found['target']}, the last column that can be one; --target names another")
     source = context.stores().datasets
     added = source.add(name, table, target, Origin(user_name(), "" if file == "-" else Path(file).name))
     if as_json:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.chaos
 ROOT = Path(__file__).parents[2]
 MODELS = ("churn-demo", "digits", "iris", "wine")
 WITHIN_S = 240.0
-GONE_WITHIN_S = 120.0
+GONE_WITHIN_S = 30.0
 OTHERS = {"KAFKA_BOOTSTRAP_SERVERS": "nowhere.invalid:9092", "MONGODB_URL": "mongodb://nowhere.invalid"}
 """The demo leaves such settings alone."""
 

@@ -40,15 +40,20 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _plugin(prove: bool) -> Any:
+    """Untyped, as it is given stand-ins for what pytest hands out."""
+    return Proofs(prove)
+
+
 def skipped(root: Path, prove: bool = False) -> bool:
-    item = Item(root / "test_x.py")
-    Proofs(prove).pytest_collection_modifyitems([item])  # type: ignore[list-item]
+    item, plugin = Item(root / "test_x.py"), _plugin(prove)
+    plugin.pytest_collection_modifyitems([item])
     return bool(item.markers)
 
 
 def run(root: Path, outcome: str, prove: bool = True) -> None:
-    item, plugin = Item(root / "test_x.py"), Proofs(prove)
-    plugin.pytest_collection_modifyitems([item])  # type: ignore[list-item]
+    item, plugin = Item(root / "test_x.py"), _plugin(prove)
+    plugin.pytest_collection_modifyitems([item])
     for when in ("setup", "call", "teardown"):
         ended = "passed" if when == "setup" else outcome
         report = SimpleNamespace(
@@ -58,8 +63,8 @@ def run(root: Path, outcome: str, prove: bool = True) -> None:
             failed=ended == "failed",
             user_properties=item.user_properties,
         )
-        plugin.pytest_runtest_logreport(report)  # type: ignore[arg-type]
-    plugin.pytest_sessionfinish(SimpleNamespace(config=SimpleNamespace()))  # type: ignore[arg-type]
+        plugin.pytest_runtest_logreport(report)
+    plugin.pytest_sessionfinish(SimpleNamespace(config=SimpleNamespace()))
 
 
 @pytest.mark.parametrize("changed", ["checker.py", "test_x.py"])
