@@ -38,7 +38,7 @@ class Announcement:
         return None if self.outcome is None else self.outcome.request_id
 
     @property
-    def buries(self) -> bool:
+    def has_dead_letter(self) -> bool:
         """Whether the record's bytes go to the dead-letter topic."""
         return self.dead_letter is not None or (self.outcome is not None and self.outcome.dead_lettered)
 
@@ -59,7 +59,9 @@ class Announcements:
         """Whether the last group taken is a quarantined one."""
 
     def add(self, announcement: Announcement) -> None:
-        (self._quarantined if self._quarantined and announcement.buries else self._waiting).append(announcement)
+        (self._quarantined if self._quarantined and announcement.has_dead_letter else self._waiting).append(
+            announcement
+        )
 
     def take(self, now: float) -> Sequence[Announcement]:
         """The next group, in turns from the quarantined and the others; empty if there is none now."""
@@ -81,7 +83,7 @@ class Announcements:
 
     def refused(self, group: Sequence[Announcement], now: float) -> None:
         """The broker refused a record of the last group taken: quarantine its dead letters."""
-        blamed = [announcement for announcement in group if announcement.buries] or list(group)
+        blamed = [announcement for announcement in group if announcement.has_dead_letter] or list(group)
         if len(group) == 1:
             self._quarantined.extend(blamed)
             self._together = 1
@@ -90,9 +92,9 @@ class Announcements:
         self._quarantined.extendleft(reversed(blamed))
         self._together = max(1, len(blamed) // 2)
         if len(blamed) < len(group):
-            self._waiting.extendleft(one for one in reversed(group) if not one.buries)
-        self._quarantined.extend(one for one in self._waiting if one.buries)
-        self._waiting = deque(one for one in self._waiting if not one.buries)
+            self._waiting.extendleft(one for one in reversed(group) if not one.has_dead_letter)
+        self._quarantined.extend(one for one in self._waiting if one.has_dead_letter)
+        self._waiting = deque(one for one in self._waiting if not one.has_dead_letter)
 
     def keep(self, wanted: Callable[[Announcement], bool]) -> None:
         """Drop all others."""

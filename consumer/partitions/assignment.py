@@ -150,7 +150,7 @@ class Assignment:
         self._in_flight = Group(announcements, Offsets(commits, membership, tag))
         return self._in_flight
 
-    def settle(self, group: Group, verdict: Verdict, now: float) -> Sequence[Announcement]:
+    def apply(self, group: Group, verdict: Verdict, now: float) -> Sequence[Announcement]:
         """Apply Kafka's verdict on a group; returns the announcements that are committed."""
         self._in_flight = None
         ours = [announcement for announcement in group.announcements if self.owns(announcement.record)]

@@ -28,7 +28,7 @@ _RESULTS = {Verdict.COMMITTED: "committed", Verdict.STALE: "aborted", Verdict.RE
 
 
 @dataclass(frozen=True, slots=True)
-class GroupSettled:
+class GroupAnswered:
     group: Group
     verdict: Verdict
 
@@ -46,8 +46,8 @@ class Committer(Ordered):
         self._topics = topics
 
     def submit(self, group: Group) -> None:
-        """Announce this; answered with a GroupSettled. If we give up, the partitions' next owner announces it."""
-        self.order(lambda: self._deliver(GroupSettled(group, self._announce(group))))
+        """Announce this; answered with a GroupAnswered. If we give up, the partitions' next owner announces it."""
+        self.order(lambda: self._deliver(GroupAnswered(group, self._announce(group))))
 
     def open(self) -> None:
         self.answered(self._announcer.prepare, service="kafka")

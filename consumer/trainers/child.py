@@ -87,13 +87,13 @@ def _train(job: dict[str, Any], reporter: Reporter, leftovers: Leftovers) -> boo
     """Train one job and report how it went; False if this process is to be replaced."""
     reporter.take(job["id"])
     failpoints.reach("in_trainer")
-    verdict = _verdict(job, reporter)
-    last = verdict.get("kind") == ErrorKind.OUT_OF_MEMORY or leftovers.are_many()
-    reporter.send(**verdict, last=last)
+    report = _how_it_went(job, reporter)
+    last = report.get("kind") == ErrorKind.OUT_OF_MEMORY or leftovers.are_many()
+    reporter.send(**report, last=last)
     return not last
 
 
-def _verdict(job: dict[str, Any], reporter: Reporter) -> dict[str, object]:
+def _how_it_went(job: dict[str, Any], reporter: Reporter) -> dict[str, object]:
     """Train; returns the message that reports how it went."""
     try:
         request, dataset, spool, max_memory_bytes, dask_scheduler = Work.from_message(job)

@@ -288,12 +288,12 @@ class Lanes:
             return Reported(message.pop("progress"), **message)
         if "log" in message:
             return Logged(message["log"], message["level"], message["message"])
-        for verdict in ("trained", "rejected", "failed", "full"):
-            if (job_id := message.pop(verdict, None)) is not None:
+        for how in ("trained", "rejected", "failed", "full"):
+            if (job_id := message.pop(how, None)) is not None:
                 lane.rss_bytes = message.get("rss_bytes", lane.rss_bytes)
                 lane.running, lane.ahead, lane.deadline = lane.ahead, None, float("inf")
                 lane.retiring = message.pop("last") or lane.retiring
-                return Done(job_id, verdict, **message)
+                return Done(job_id, how, **message)
         raise ValueError(f"a trainer sent {sorted(message)}")
 
     def _obey(self, framework: str, message: dict[str, Any], events: list[LaneEvent]) -> None:

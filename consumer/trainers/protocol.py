@@ -111,7 +111,7 @@ class Done:
     on the disk)."""
 
     job_id: str
-    verdict: str
+    how: str
     kind: str = ""
     message: str = ""
     cpu_s: float = 0.0

@@ -94,7 +94,7 @@ class JobEvents:
         self._metrics.cancels.labels(how).inc()
         log.info("cancel", how=how, place=job.place.name, **job.ids)
 
-    def buried(self, reason: str, why: str, **ids: Any) -> None:
+    def dead_letter(self, reason: str, why: str, **ids: Any) -> None:
         """A record without an outcome of its own becomes a dead letter."""
         self._metrics.dead_letters.labels(reason).inc()
         log.warning("dead letter", reason=reason, why=why, **ids)
@@ -107,7 +107,7 @@ class JobEvents:
             partition=record.partition.number,
             offset=record.offset,
             request_id=announcement.request_id,
-            dead_letter=announcement.buries,
+            dead_letter=announcement.has_dead_letter,
             remedy="see that the topics are there, may be written, and take records of this size: tensorfleet doctor",
         )
 

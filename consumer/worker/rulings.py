@@ -109,7 +109,9 @@ class Rulings:
         """Make a dead letter of a record that gets no outcome of its own."""
         record, reason = ruling.record, _DEAD_LETTERS[ruling.standing]
         ids = {"request_id": ruling.asked.request.request_id} if ruling.asked else {}
-        self._job_events.buried(reason, ruling.message, partition=record.partition.number, offset=record.offset, **ids)
+        self._job_events.dead_letter(
+            reason, ruling.message, partition=record.partition.number, offset=record.offset, **ids
+        )
         self._duplicates.over(record)
         self._assignment.announce(Announcement(record, dead_letter=(reason, ruling.message)))
 

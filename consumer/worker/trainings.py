@@ -129,14 +129,14 @@ class Trainings:
     # After --------------------------------------------------------------------------------------------------------
 
     def _done(self, job: Job, event: Done) -> None:
-        if event.verdict == "trained":
+        if event.how == "trained":
             self._job_events.finished(job, "")
             assert job.spool is not None
             self._endings.store(job, Result(job.request, self._endings.ending(job), job.spool, job.reuse_key))
-        elif event.verdict == "full":
+        elif event.how == "full":
             self._lacks_space(job, event.message)
         else:
-            rejected = event.verdict == "rejected"
+            rejected = event.how == "rejected"
             error = ErrorKind.INVALID_REQUEST if rejected else ErrorKind(event.kind)
             self._job_events.finished(job, error)
             kind = OutcomeKind.REJECTED if rejected else OutcomeKind.FAILED

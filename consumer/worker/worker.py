@@ -37,7 +37,7 @@ from consumer.jobs.registrar import GroupStored
 from consumer.partitions.assignment import Assignment, Verdict
 from consumer.partitions.read_ahead import ReadAhead
 from consumer.partitions.records import Membership, PassedOver, Polled, Record
-from consumer.publishing.committer import GroupSettled
+from consumer.publishing.committer import GroupAnswered
 from consumer.telemetry.metrics import Metrics
 from consumer.threads.batching import Pace
 from consumer.threads.inbox import Inbox
@@ -123,7 +123,7 @@ class Worker:
             Prepared: self._trainings.prepared,
             Crashed: self._trainings.counted_crash,
             GroupStored: self._endings.group_stored,
-            GroupSettled: self._settled,
+            GroupAnswered: self._group_answered,
             Beat: self._beat,
             CancelSeen: lambda seen: self._cancel(seen.request_id, seen.cancel),
             ThreadFailed: _raise,
@@ -226,11 +226,11 @@ class Worker:
                 self._neighbours.committer.submit(group)
                 self._announcing.went(now)
 
-    def _settled(self, settled: GroupSettled) -> None:
+    def _group_answered(self, answer: GroupAnswered) -> None:
         now = time.monotonic()
-        if settled.verdict is Verdict.REFUSED and len(settled.group.announcements) == 1:
-            self._job_events.refused(settled.group.announcements[0])
-        for announcement in self._assignment.settle(settled.group, settled.verdict, now):
+        if answer.verdict is Verdict.REFUSED and len(answer.group.announcements) == 1:
+            self._job_events.refused(answer.group.announcements[0])
+        for announcement in self._assignment.apply(answer.group, answer.verdict, now):
             if announcement.outcome is not None:
                 log.debug("announced", kind=announcement.outcome.kind.value, request_id=announcement.outcome.request_id)
 

@@ -28,7 +28,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 FETCHED = ".fetched"
 LOOK_S = 0.1
 """How often a thread that waits for another thread's reading checks whether its dataset is still needed."""
-VERDICT_S = 300.0
+REFUSED_S = 300.0
 """How long a dataset that could not be read is not tried again unless it changed: a try may take its whole time limit.
 """
 MOST_REMEMBERED = 1_000
@@ -102,7 +102,7 @@ class DatasetCache:
         """By dataset; an entry lives while some thread waits for or reads the dataset."""
         self._fetches: FIFOCache[str, _Fetch] = FIFOCache(MOST_REMEMBERED)
         self._begun = 0
-        self._verdicts: FIFOCache[tuple[str, str], tuple[float, str]] = FIFOCache(MOST_REMEMBERED)
+        self._refused: FIFOCache[tuple[str, str], tuple[float, str]] = FIFOCache(MOST_REMEMBERED)
 
     def at_hand(self, name: str) -> Dataset | None:
         """Return what `ensure` would, but None if the dataset must be fetched first."""
@@ -186,16 +186,16 @@ class DatasetCache:
             self._fetches[name] = fetch
 
     def _found(self, name: str, revision: str) -> _Known | None:
-        """This revision, held, or None.  Raises RejectedError if it could not be read less than VERDICT_S ago."""
+        """This revision, held, or None.  Raises RejectedError if it could not be read less than REFUSED_S ago."""
         known = self._remembered(name)
         is_it = known is not None and (known.revision, known.reading) == (revision, reading.VERSION)
         if known is not None and is_it and self._hold(known.fingerprint):
             self.hits += 1
             return known
         with self._lock:
-            at, verdict = self._verdicts.get((name, revision), (0.0, ""))
-        if verdict and self._clock() - at < VERDICT_S:
-            raise RejectedError(verdict)
+            at, refusal = self._refused.get((name, revision), (0.0, ""))
+        if refusal and self._clock() - at < REFUSED_S:
+            raise RejectedError(refusal)
         return None
 
     def _keep(self, fetched: Fetched, abandoned: Abandoned | None) -> _Known:
@@ -222,9 +222,9 @@ class DatasetCache:
         return known
 
     def _judge(self, fetched: Fetched, error: RejectedError) -> None:
-        verdict = (self._clock(), str(error))
+        refusal = (self._clock(), str(error))
         with self._lock:
-            self._verdicts[fetched.name, fetched.revision] = verdict
+            self._refused[fetched.name, fetched.revision] = refusal
 
     def _remember(self, name: str, known: _Known) -> None:
         self._names.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,18 @@
-"""Imports skops without the array libraries that it would pull in.
+"""Imports skops without what it would pull in: every module of scikit-learn, and the array libraries.
 
 To list the types it trusts, skops imports every module of scikit-learn.  Among these are adapters that import torch,
 Dask and others where they are installed.  That costs 600 MiB and seconds, and a trainer would hold a second framework.
+The list is needed to read a model file, not to write one; so it is made when one is first read.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+import sklearn.utils
+from sklearn.utils import all_estimators
 
 ARRAY_LIBRARIES = ("cupy", "dask", "jax", "torch")
 """Libraries of `sklearn.externals.array_api_compat`; scikit-learn skips its modules whose library is missing."""
@@ -26,11 +30,36 @@ def _absent(names: tuple[str, ...]) -> Iterator[None]:
             del sys.modules[name]
 
 
-with _absent(ARRAY_LIBRARIES):
+@contextmanager
+def _without_estimators() -> Iterator[None]:
+    """Make scikit-learn list no estimators."""
+    sklearn.utils.all_estimators = list
+    try:
+        yield
+    finally:
+        sklearn.utils.all_estimators = all_estimators
+
+
+class _Estimators(list[str]):
+    """The type names of scikit-learn's estimators, in place of skops' own list; made when skops first reads it."""
+
+    def __add__(self, others: Iterable[str]) -> list[str]:  # type: ignore[override]  # all that skops does with it
+        if not self:
+            with _absent(ARRAY_LIBRARIES):
+                found = [get_type_name(estimator) for _, estimator in all_estimators()]
+            self.extend(name for name in found if name.startswith("sklearn."))
+        return [*self, *others]
+
+
+with _without_estimators():
     import skops.io
+    from skops.io import _general
     from skops.io._audit import NODE_TYPE_MAPPING
     from skops.io._protocol import PROTOCOL
     from skops.io._sklearn import TreeNode
-    from skops.io._utils import SaveContext, get_state
+    from skops.io._utils import SaveContext, get_state, get_type_name
+
+if not _general.SKLEARN_ESTIMATOR_TYPE_NAMES:
+    _general.SKLEARN_ESTIMATOR_TYPE_NAMES = _Estimators()
 
 __all__ = ["NODE_TYPE_MAPPING", "PROTOCOL", "SaveContext", "TreeNode", "get_state", "skops"]

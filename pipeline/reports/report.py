@@ -142,10 +142,10 @@ class _Rival:
             title=f"Against production ({there.version})",
             heads=("metric", here.version, there.version, "difference"),
             rows=[
-                (one.metric, number(one.here), number(one.there), f"{one.by:+.3g} {verdict}" if one.by else "0")
-                for one, verdict in zip(found, judged, strict=True)
+                (one.metric, number(one.here), number(one.there), f"{one.by:+.3g} {word}" if one.by else "0")
+                for one, word in zip(found, judged, strict=True)
             ],
-            marks={(row, 3): verdict for row, verdict in enumerate(judged) if verdict},
+            marks={(row, 3): word for row, word in enumerate(judged) if word},
             says=f"These figures are not comparable: {'; '.join(reasons)}."
             if reasons
             else "Both were tested on the same rows of the same dataset.",

@@ -15,6 +15,7 @@ import tests.services.s3
 from tests.end_to_end.evidence import collect
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.verdict import Verdict, judge
+from tests.launcher import Launcher
 from tests.services.kafka import Kafka
 from tests.services.mongodb import MongoDB
 from tests.services.s3 import S3
@@ -27,6 +28,7 @@ class Servers:
     kafka: Kafka
     mongodb: MongoDB
     s3: S3
+    launcher: Launcher | None = None
 
     @classmethod
     @contextmanager
@@ -80,7 +82,7 @@ def place(servers: Servers, partitions: int) -> Iterator[Place]:
         ending.callback(servers.s3.remove_bucket, name)
         client = ending.enter_context(servers.mongodb.client())
         ending.callback(client.drop_database, name)
-        fleet = Fleet(environment, Path(folder), f"{name}.")
+        fleet = Fleet(environment, Path(folder), f"{name}.", launcher=servers.launcher)
         ending.callback(servers.kafka.delete_topics, fleet.prefix)
         ending.callback(fleet.end)
         fleet.create_topics(partitions)

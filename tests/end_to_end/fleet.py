@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import orjson
@@ -32,6 +33,7 @@ from consumer.events.topics import Topics
 from pipeline.jobs import TrainingRequest
 from schemas import RecordType
 from tests.command import Answer
+from tests.launcher import Launcher, Process, can_fork
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -44,7 +46,7 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 @dataclass
 class WorkerProcess:
     worker_id: str
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
 
     def kill(self) -> None:
@@ -84,6 +86,8 @@ class Fleet:
     prefix: str
     bootstrap_servers: str = ""
     """For our own clients, where those are not the workers'."""
+    launcher: Launcher | None = None
+    """Starts workers and commands, where they need not be executed."""
     workers: list[WorkerProcess] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -133,15 +137,20 @@ class Fleet:
             "KAFKA_MAX_POLL_INTERVAL_MS": "10000",
         }
         path = os.pathsep.join(filter(None, (str(PLUGINS), os.environ.get("PYTHONPATH"))))
+        environ = {**os.environ, **self.environment, **settings, **environment, "PYTHONPATH": path}
+        process: Process
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*DIES_WITH_US, *wrapped_by, sys.executable, "-m", *command],
-                env={**os.environ, **self.environment, **settings, **environment, "PYTHONPATH": path},
-                cwd=ROOT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            if self.launcher is not None and command == WORKER and not wrapped_by and can_fork(environ):
+                process = self.launcher.start(command[0], command[1:], environ, output, output)
+            else:
+                process = subprocess.Popen(
+                    [*DIES_WITH_US, *wrapped_by, sys.executable, "-m", *command],
+                    env=environ,
+                    cwd=ROOT,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
         worker = WorkerProcess(worker_id, process, log)
         self.workers.append(worker)
         return worker
@@ -217,15 +226,18 @@ class Fleet:
 
     def command(self, *arguments: str) -> Answer:
         """`tensorfleet`, as somebody who uses this fleet runs it."""
-        done = subprocess.run(
-            [sys.executable, "-m", "consumer.cli", *arguments],
-            env={**os.environ, **self.environment, "TOPIC_PREFIX": self.prefix},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        environ = {**os.environ, **self.environment, "TOPIC_PREFIX": self.prefix}
+        with TemporaryFile() as output, TemporaryFile() as errors:
+            if self.launcher is not None and can_fork(environ):
+                code = self.launcher.start("consumer.cli", arguments, environ, output, errors).wait()
+            else:
+                command = [sys.executable, "-m", "consumer.cli", *arguments]
+                code = subprocess.call(command, env=environ, cwd=ROOT, stdout=output, stderr=errors)
+            said = []
+            for file in (output, errors):
+                file.seek(0)
+                said.append(file.read().decode())
+        return Answer(code, *said)
 
     def members(self) -> int:
         """Of the consumer group, by the broker's own account."""

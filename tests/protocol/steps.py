@@ -495,7 +495,7 @@ class Protocol:
         return state._replace(transactions=put(state.transactions, me, opened))
 
     def _refused(self, worker: Worker, group: Group) -> Worker:
-        """Assignment.settle(STALE): what is still ours waits again."""
+        """Assignment.apply(STALE): what is still ours waits again."""
         records = worker.records
         for one in group.said:
             if self._current(group, one):

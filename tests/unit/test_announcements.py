@@ -53,7 +53,7 @@ class Broker:
 
 
 def test_all_others_of_a_refused_group_go_on_with_the_next_one() -> None:
-    broker = Broker(lambda one: one.buries)
+    broker = Broker(lambda one: one.has_dead_letter)
     for offset in range(400):
         broker.announcements.add(letter(offset) if offset % 2 else plain(offset))
     while len(broker.taken) < 200:
@@ -63,7 +63,7 @@ def test_all_others_of_a_refused_group_go_on_with_the_next_one() -> None:
 
 
 def test_a_dead_letter_topic_that_takes_nothing_costs_one_refusal_in_a_while() -> None:
-    broker = Broker(lambda one: one.buries)
+    broker = Broker(lambda one: one.has_dead_letter)
     for offset in range(1_000):
         broker.announcements.add(letter(offset) if offset % 2 else plain(offset))
         if offset % 10 == 0:
@@ -76,7 +76,7 @@ def test_a_dead_letter_topic_that_takes_nothing_costs_one_refusal_in_a_while() -
 
 
 def test_once_the_topic_takes_them_again_all_dead_letters_go_out_at_once() -> None:
-    broker = Broker(lambda one: one.buries)
+    broker = Broker(lambda one: one.has_dead_letter)
     for offset in range(600):
         broker.announcements.add(letter(offset))
     broker.for_s(30)

@@ -83,9 +83,9 @@ def test_one_lane_trains_with_one_framework_after_the_other(bench: Bench) -> Non
     for job_id in ("tree", "torch"):
         event = bench.ended(job_id)
         assert isinstance(event, Done)
-        assert event.verdict == "trained", event
+        assert event.how == "trained", event
     bench.feed("again", "decision_tree")
-    assert bench.ended("again").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("again").how == "trained"  # type: ignore[union-attr]
     assert bench.lanes.room() == 2
 
 
@@ -109,33 +109,33 @@ def test_a_gpu_belongs_to_one_lane_at_a_time(bench: Bench) -> None:
     bench.taken("one")
     bench.feed("two", "torch_logistic", epochs=1)
     bench.feed("tree", "decision_tree")
-    assert bench.ended("tree").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("tree").how == "trained"  # type: ignore[union-attr]
     bench.lanes.kill("one", End.CANCELLED, "cancelled")
-    assert bench.ended("two").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("two").how == "trained"  # type: ignore[union-attr]
     assert [lane.gpu for lane in bench.lanes._lanes.values() if lane.framework == "torch"] == ["7"]
 
 
 @pytest.mark.parametrize("lanes", [(1, ("7",))], indirect=True)
 def test_an_idle_lane_gives_its_gpu_to_another_framework(bench: Bench) -> None:
     bench.feed("torch", "torch_logistic", epochs=1)
-    assert bench.ended("torch").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("torch").how == "trained"  # type: ignore[union-attr]
     bench.feed("keras", "keras_dnn", epochs=1)
-    assert bench.ended("keras").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("keras").how == "trained"  # type: ignore[union-attr]
     assert [(lane.framework, lane.gpu) for lane in bench.lanes._lanes.values() if lane.open] == [("keras", "7")]
 
 
 @pytest.mark.parametrize("lanes", [(1, ())], indirect=True)
 def test_a_framework_that_is_being_imported_keeps_no_lane_from_training(bench: Bench) -> None:
     bench.feed("first", "decision_tree")
-    assert bench.ended("first").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("first").how == "trained"  # type: ignore[union-attr]
     bench.feed("torch", "torch_logistic", epochs=1)
     importing = bench.lanes._servers._running["torch"].process
     importing.send_signal(signal.SIGSTOP)
     assert bench.lanes.room() == 2
     bench.feed("tree", "decision_tree")
-    assert bench.ended("tree").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("tree").how == "trained"  # type: ignore[union-attr]
     importing.send_signal(signal.SIGCONT)
-    assert bench.ended("torch").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("torch").how == "trained"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("lanes", [(2, ())], indirect=True)
@@ -157,7 +157,7 @@ def test_a_busy_lane_changes_to_a_framework_once_it_is_imported(bench: Bench) ->
 @pytest.mark.parametrize("lanes", [(2, ())], indirect=True)
 def test_an_import_that_hangs_ends_and_costs_its_job_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.feed("tree", "decision_tree")
-    assert bench.ended("tree").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("tree").how == "trained"  # type: ignore[union-attr]
     bench.feed("torch", "torch_logistic", epochs=1)
     bench.lanes._servers._running["torch"].process.send_signal(signal.SIGSTOP)
     bench.feed("keras", "keras_dnn", epochs=1)
@@ -168,7 +168,7 @@ def test_an_import_that_hangs_ends_and_costs_its_job_alone(bench: Bench, monkeyp
     monkeypatch.undo()
     assert isinstance(event, Killed)
     assert (event.end, event.message.partition(" (")[0]) == (End.CRASHED, "the trainer was not started")
-    assert bench.ended("keras").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("keras").how == "trained"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("lanes", [(2, ("7",))], indirect=True)
@@ -179,7 +179,7 @@ def test_jobs_that_wait_for_a_gpu_take_no_room_from_others(bench: Bench) -> None
         bench.feed(f"waits-{number}", "torch_logistic")
     assert bench.lanes.room() > 0
     bench.feed("tree", "decision_tree")
-    assert bench.ended("tree").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("tree").how == "trained"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", ["torch_mlp", "keras_dnn"])
@@ -212,7 +212,7 @@ def test_a_framework_that_cannot_be_imported_costs_its_jobs_alone(
         assert event.end is End.CRASHED
         assert event.message == "the trainer was not started (exit code 1 of the forkserver of torch)"
         bench.feed("tree", "decision_tree")
-        assert bench.ended("tree").verdict == "trained"  # type: ignore[union-attr]
+        assert bench.ended("tree").how == "trained"  # type: ignore[union-attr]
         assert bench.lanes.room() == 4
     finally:
         bench.lanes.stop()

@@ -81,7 +81,7 @@ class Bench:
             self.feed(job_id, mode=mode, path=path)
             event = self.until(lambda e: isinstance(e, (Done, Killed, Returned)) and e.job_id == job_id)
         assert isinstance(event, Done)
-        assert event.verdict == "trained"
+        assert event.how == "trained"
 
     def number_in(self, path: Path) -> int:
         """What the trouble writes into this file, which fit has begun with a line."""
@@ -117,7 +117,7 @@ def test_a_training_reports_its_stages_and_leaves_a_result(bench: Bench) -> None
     bench.feed("a", mode="warn")
     event = bench.ended("a")
     assert isinstance(event, Done)
-    assert event.verdict == "trained"
+    assert event.how == "trained"
     stages = [e.stage for e in bench.events if isinstance(e, Reported)]
     assert stages == ["LOADING", "TRAINING", "EVALUATING"]
     result = orjson.loads((bench.spool / "a" / "result.json").read_bytes())
@@ -129,10 +129,10 @@ def test_an_exception_is_reported_and_the_trainer_goes_on(bench: Bench) -> None:
     bench.feed("bad", mode="raise")
     event = bench.ended("bad")
     assert isinstance(event, Done)
-    assert (event.verdict, event.kind) == ("failed", "TRAINING_ERROR")
+    assert (event.how, event.kind) == ("failed", "TRAINING_ERROR")
     assert "the data is cursed" in event.message
     bench.feed("good")
-    assert bench.ended("good").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("good").how == "trained"  # type: ignore[union-attr]
 
 
 def test_a_fit_that_hangs_in_c_is_ended_at_its_time_limit(bench: Bench) -> None:
@@ -154,7 +154,7 @@ def test_a_training_that_swells_is_ended_at_its_memory_limit(bench: Bench, mode:
     else:
         assert event.kind == "OUT_OF_MEMORY"  # type: ignore[union-attr]
     bench.feed("after")
-    assert bench.ended("after").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("after").how == "trained"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("mode", "how"), [("segfault", "signal 11"), ("exit", "exit code 3")])
@@ -166,7 +166,7 @@ def test_a_trainer_that_dies_is_told_and_replaced(bench: Bench, mode: str, how: 
     assert how in event.message
     bench.feed("x")
     bench.feed("y")
-    assert {bench.ended("x").verdict, bench.ended("y").verdict} == {"trained"}  # type: ignore[union-attr]
+    assert {bench.ended("x").how, bench.ended("y").how} == {"trained"}  # type: ignore[union-attr]
 
 
 def test_a_kill_takes_the_whole_group(bench: Bench, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_training_that_finds_the_disk_full_says_so(bench: Bench, tmp_path: Pat
         bench.feed("full", mode=mode)
         event = bench.ended("full")
     assert isinstance(event, Done)
-    assert (event.verdict, event.kind) == ("full", "")
+    assert (event.how, event.kind) == ("full", "")
     assert "No space left on device" in event.message
 
 
@@ -264,7 +264,7 @@ def test_a_training_in_more_threads_than_it_may_gets_no_more_cpus_and_the_next_o
     assert pid is not None
     for thread in Path(f"/proc/{pid}/task").iterdir():
         assert len(os.sched_getaffinity(int(thread.name))) == 1
-    assert bench.ended("spin").verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("spin").how == "trained"  # type: ignore[union-attr]
     _await_gone(pid)
 
 
@@ -291,7 +291,7 @@ def test_an_idle_lane_takes_over_what_waits_behind_a_long_training(bench: Bench)
     bench.feed("behind")
     bench.taken("long")
     bench.taken("short")
-    assert bench.ended("behind", within_s=20).verdict == "trained"  # type: ignore[union-attr]
+    assert bench.ended("behind", within_s=20).how == "trained"  # type: ignore[union-attr]
 
 
 def test_what_was_not_taken_can_be_had_back(bench: Bench) -> None:

@@ -168,7 +168,7 @@ class Reading:
         self.assignment.announce(Announcement(record))
         group = self.assignment.next_group(0.0)
         assert group is not None
-        self.assignment.settle(group, Verdict.COMMITTED, 0.0)
+        self.assignment.apply(group, Verdict.COMMITTED, 0.0)
 
     def committed(self) -> dict[int, int]:
         return {p.number: owned.committed.offset for p, owned in self.assignment._owned.items() if owned.committed}

@@ -252,7 +252,7 @@ def test_a_trainer_is_told_of_the_scheduler_and_uses_it(dask: LocalCluster, tmp_
     finally:
         lanes.stop()
     assert ended is not None
-    assert ended.verdict == "trained", ended.message
+    assert ended.how == "trained", ended.message
     assert any(name.startswith("Client-tensorfleet-") for name in met)
     found = Bench(tmp_path).load(Trained.from_json((tmp_path / "result.json").read_bytes()))
     assert not any("Dask" in warning for warning in found.manifest["warnings"])

@@ -1,0 +1,205 @@
+"""Starts Python programs by forking a process that has their imports done.
+
+The imports of a worker take seconds of CPU, and the tests start hundreds of workers.  Environment, folder, output and
+session of a forked program are its own, as if it had been executed.  A program whose environment acts on imports, or on
+the loading of the interpreter, is to be executed: see `can_fork`.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import orjson
+
+from consumer.system.processes import die_with_parent
+
+ROOT = Path(__file__).parents[1]
+IMPORTED = (
+    "consumer.app",
+    "consumer.async_client",
+    "consumer.cli",
+    "consumer.cli.demo",
+    "consumer.client",
+    "consumer.telemetry.logs",
+)
+EXECUTED_WITH = ("COVERAGE_PROCESS_CONFIG", "LD_PRELOAD")
+ORDER_BYTES = 128 * 1024
+READY_S = 120
+
+
+class Process(Protocol):
+    """What is used of a Popen."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Launched:
+    """A program that was forked."""
+
+    def __init__(self, pid: int, status: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._status = status
+        self._reading = threading.Lock()
+
+    def poll(self) -> int | None:
+        with self._reading:
+            if self.returncode is None and _readable(self._status, 0):
+                said = self._status.recv(16)
+                self.returncode = int(said) if said else -signal.SIGKILL  # it has died with the launcher
+                self._status.close()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.poll() is None:
+            _readable(self._status, timeout)
+        code = self.poll()
+        if code is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """The process that is forked, from outside."""
+
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+    using: threading.Lock
+
+    def start(
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], output: BinaryIO, errors: BinaryIO
+    ) -> Launched:
+        """`python -m module`, in a session of its own that ends with this process.  The module path is PYTHONPATH's."""
+        ours, theirs = socket.socketpair()
+        order = orjson.dumps([module, arguments, environment])
+        assert len(order) < ORDER_BYTES
+        with self.using:
+            socket.send_fds(self.control, [order], [theirs.fileno(), output.fileno(), errors.fileno()])
+        theirs.close()
+        assert _readable(ours, READY_S), "the launcher does not answer"
+        return Launched(int.from_bytes(ours.recv(4)), ours)
+
+
+@cache
+def launcher() -> Launcher:
+    """The one of this process, started at its first use."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-m", "tests.launcher", str(theirs.fileno())]
+    hidden = {name: value for name, value in os.environ.items() if name not in EXECUTED_WITH}
+    process = subprocess.Popen(command, cwd=ROOT, env=hidden, pass_fds=[theirs.fileno()], start_new_session=True)
+    theirs.close()
+    return Launcher(process, ours, threading.Lock())
+
+
+def can_fork(environment: Mapping[str, str]) -> bool:
+    return not any(environment.get(name) for name in EXECUTED_WITH)
+
+
+def _readable(end: socket.socket, timeout: float | None) -> bool:
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else timeout * 1000))
+
+
+def _serve(control: socket.socket) -> tuple[str, list[str]]:
+    """Fork until our user ends; in a forked process, returns what it is to run."""
+    running: dict[int, socket.socket] = {}
+    wake, wakes = socket.socketpair()
+    for end in (wake, wakes):
+        end.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    while True:
+        ready, _, _ = select.select([control, wake], [], [])
+        if wake in ready:
+            with suppress(BlockingIOError):
+                wake.recv(4_096)
+            _tell_ends(running)
+        if control not in ready:
+            continue
+        order, descriptors, _, _ = socket.recv_fds(control, ORDER_BYTES, 3)
+        if not order:
+            os._exit(0)  # and the kernel kills what we have forked
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for end in (control, wake, wakes, *running.values()):
+                end.close()
+            return _become(order, *descriptors)
+        status = socket.socket(fileno=descriptors[0])
+        for one in descriptors[1:]:
+            os.close(one)
+        running[pid] = status
+        status.send(pid.to_bytes(4))
+
+
+def _tell_ends(running: dict[int, socket.socket]) -> None:
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+            with running.pop(ended[0]) as status, suppress(BrokenPipeError):
+                status.send(b"%d" % os.waitstatus_to_exitcode(ended[1]))
+
+
+def _become(order: bytes, status: int, output: int, errors: int) -> tuple[str, list[str]]:
+    module, arguments, environment = orjson.loads(order)
+    os.setsid()
+    die_with_parent()
+    for number in (signal.SIGCHLD, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
+    with Path(os.devnull).open("rb") as nothing:
+        for standard, end in enumerate((nothing.fileno(), output, errors)):
+            os.dup2(end, standard)
+    for end in (status, output, errors):
+        os.close(end)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[1:1] = [one for one in environment.get("PYTHONPATH", "").split(os.pathsep) if one not in ("", *sys.path)]
+    return module, arguments
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.freeze()
+    module, arguments = _serve(socket.socket(fileno=int(sys.argv[1])))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
