@@ -1,8 +1,8 @@
 """Starts Python programs by forking a process that has their imports done.
 
-The imports of a worker take seconds of CPU, and the tests start hundreds of workers.  Environment, folder, output and
-session of a forked program are its own, as if it had been executed.  A program whose environment acts on imports, or on
-the loading of the interpreter, is to be executed: see `can_fork`.
+The imports of a worker and those of its forkserver take two seconds of CPU each, and the tests start hundreds of
+workers.  Environment, folder, output and session of a forked program are its own, as if it had been executed.  Execute
+a program whose environment acts on imports, or on the loading of the interpreter: see `can_fork`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from types import SimpleNamespace
+from typing import Any, BinaryIO, Protocol
 
 import orjson
 
-from consumer.system.processes import die_with_parent
+from consumer.system.processes import THREAD_VARIABLES, die_with_parent
+from consumer.trainers import child, forkserver, servers
 
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
@@ -37,6 +41,8 @@ IMPORTED = (
     "consumer.client",
     "consumer.telemetry.logs",
 )
+ONE_THREAD = {**dict.fromkeys(THREAD_VARIABLES, "1"), "OMP_WAIT_POLICY": "PASSIVE"}
+"""As a forkserver has it of a worker that gives each training one CPU; libraries read it when they are imported."""
 EXECUTED_WITH = ("COVERAGE_PROCESS_CONFIG", "LD_PRELOAD")
 ORDER_BYTES = 128 * 1024
 READY_S = 120
@@ -119,8 +125,10 @@ def launcher() -> Launcher:
     """The one of this process, started at its first use."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.launcher", str(theirs.fileno())]
-    hidden = {name: value for name, value in os.environ.items() if name not in EXECUTED_WITH}
-    process = subprocess.Popen(command, cwd=ROOT, env=hidden, pass_fds=[theirs.fileno()], start_new_session=True)
+    shown = {name: value for name, value in os.environ.items() if name not in EXECUTED_WITH}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=shown | ONE_THREAD, pass_fds=[theirs.fileno()], start_new_session=True
+    )
     theirs.close()
     return Launcher(process, ours, threading.Lock())
 
@@ -191,12 +199,71 @@ def _become(order: bytes, status: int, output: int, errors: int) -> tuple[str, l
     return module, arguments
 
 
+class _Child:
+    """A forkserver that its worker has forked."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._reaping = threading.Lock()
+
+    def poll(self) -> int | None:
+        with self._reaping:
+            if self.returncode is None:
+                ended, status = os.waitpid(self.pid, os.WNOHANG)
+                self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            time.sleep(0.01)
+        return code
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _popen(command: Sequence[str], **options: Any) -> Any:
+    """Of a worker: fork the forkserver if that would import what is imported, else execute it."""
+    wanted = {name: value for name, value in options["env"].items() if name in ONE_THREAD}
+    if command[-1] or wanted != ONE_THREAD or len([*Path("/proc/self/task").iterdir()]) > 1:
+        return subprocess.Popen(command, **options)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become_forkserver(command[-2:], options["pass_fds"], options["env"])
+        except BaseException:  # noqa: BLE001 - as the interpreter says it at the end of a program
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return _Child(pid)
+
+
+def _become_forkserver(arguments: Sequence[str], kept: Sequence[int], environment: Mapping[str, str]) -> None:
+    os.setsid()
+    for end in [int(one.name) for one in Path("/proc/self/fd").iterdir()]:
+        if end > 2 and end not in kept:
+            with suppress(OSError):
+                os.close(end)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [forkserver.__file__, *arguments]
+    forkserver.main()
+    os._exit(0)
+
+
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in IMPORTED:
         importlib.import_module(name)
+    child.warm_up("")
     gc.freeze()
     module, arguments = _serve(socket.socket(fileno=int(sys.argv[1])))
+    servers.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": _popen})  # type: ignore[assignment]
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

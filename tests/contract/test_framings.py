@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -96,6 +97,18 @@ def test_preparing_again_changes_nothing(codec: Codec, registry: SchemaRegistry,
     for record in RecordType:
         assert registry.versions(codec.subject(record)) == [1]
     assert again.encode(RecordType.TRAINING_REQUEST, REQUEST) == codec.encode(RecordType.TRAINING_REQUEST, REQUEST)
+
+
+def test_workers_that_start_at_once_publish_their_schemas_side_by_side(
+    schema_registry: RunningRegistry, registry: SchemaRegistry, prefix: str
+) -> None:
+    for number in range(5):
+        codecs = [Codec(SchemaRegistry(schema_registry.url), f"{prefix}{number}.") for _ in range(8)]
+        with ThreadPoolExecutor(len(codecs)) as threads:
+            list(threads.map(Codec.prepare, codecs))
+        written = {codec.encode(RecordType.TRAINING_REQUEST, REQUEST) for codec in codecs}
+        assert len(written) == 1
+        assert {registry.compatibility(codecs[0].subject(record)) for record in RecordType} == {COMPATIBILITY}
 
 
 def test_a_nullable_field_with_default_null_may_be_added(codec: Codec, registry: SchemaRegistry) -> None:

@@ -118,6 +118,8 @@ class Fleet:
         ]
         for future in self.admin.create_topics(new).values():
             future.result(30)
+        wanted = {topic.name for topic in self.topics.all()}
+        self.until(lambda: wanted <= self.admin.list_topics(timeout=10).topics.keys())  # it lists them a moment later
 
     def start(
         self, worker_id: str, command: Sequence[str] = WORKER, *, wrapped_by: Sequence[str] = (), **environment: str
