@@ -37,6 +37,7 @@ def warm_up(framework: str) -> None:
         "pipeline.features.preparation",
         "pipeline.evaluation",
         "pipeline.model_files.model_file",
+        "sklearn.datasets",
         "sklearn.ensemble",
     ):
         __import__(name)
