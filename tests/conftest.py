@@ -21,6 +21,20 @@ MEASURED = (
     "protocol/",
     *(f"end_to_end/test_{name}.py" for name in ("client", "async_client", "demo")),
 )
+LONG = (
+    "tests/contract/test_brokers.py",
+    "tests/contract/test_algorithms.py",
+    "tests/end_to_end/test_limits.py",
+    "tests/end_to_end/test_handover.py",
+    "tests/chaos/",
+    "tests/unit/test_frameworks_in_lanes.py",
+    "tests/fuzz/",
+    "tests/unit/test_loaders.py",
+    "tests/unit/test_search_on_dask.py",
+    "tests/unit/test_watch.py",
+    "tests/services/",
+)
+"""Files that take more than a minute; started first, they are not what everything waits for at the end."""
 SLOW = ("keras_cnn", "torch_cnn", "torch_lstm", "torch_transformer", "test_frameworks_in_lanes", "test_model.py")
 PROCESSES_TOO = "COVERAGE_PROCESS_CONFIG"
 """With this variable every Python process measures itself, which makes its start take 40 % more CPU time."""
@@ -40,6 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = item.nodeid.removeprefix("tests/")
         if not name.startswith(MEASURED) or any(part in name for part in SLOW):
             item.add_marker("no_cover")
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.hookimpl(wrapper=True)

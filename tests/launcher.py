@@ -1,8 +1,7 @@
 """Starts Python programs by forking a process that has their imports done.
 
 The imports of a worker and those of its forkserver take two seconds of CPU each, and the tests start hundreds of
-workers.  Environment, folder, output and session of a forked program are its own, as if it had been executed.  Execute
-a program whose environment acts on imports, or on the loading of the interpreter: see `can_fork`.
+workers.  Environment, folder, output and session of a forked program are its own, as if it had been executed.
 """
 
 from __future__ import annotations
@@ -43,7 +42,9 @@ IMPORTED = (
 )
 ONE_THREAD = {**dict.fromkeys(THREAD_VARIABLES, "1"), "OMP_WAIT_POLICY": "PASSIVE"}
 """As a forkserver has it of a worker that gives each training one CPU; libraries read it when they are imported."""
-EXECUTED_WITH = ("COVERAGE_PROCESS_CONFIG", "LD_PRELOAD")
+MEASURES_ITSELF = "COVERAGE_PROCESS_CONFIG"
+PRELOADED = ("LD_PRELOAD", "CHAOS_CLOCK")
+"""The loader of programs and a library that it preloads read these: each value has a launcher of its own."""
 ORDER_BYTES = 128 * 1024
 READY_S = 120
 
@@ -120,21 +121,25 @@ class Launcher:
         return Launched(int.from_bytes(ours.recv(4)), ours)
 
 
+def launcher(environment: Mapping[str, str]) -> Launcher | None:
+    """That of this process for a program with this environment, started at its first use; None: execute it.
+
+    A program that measures what it runs has to measure its imports, too.
+    """
+    if environment.get(MEASURES_ITSELF):
+        return None
+    return _launcher(*(environment.get(name, "") for name in PRELOADED))
+
+
 @cache
-def launcher() -> Launcher:
-    """The one of this process, started at its first use."""
+def _launcher(*preloaded: str) -> Launcher:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.launcher", str(theirs.fileno())]
-    shown = {name: value for name, value in os.environ.items() if name not in EXECUTED_WITH}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=shown | ONE_THREAD, pass_fds=[theirs.fileno()], start_new_session=True
-    )
+    shown = {name: value for name, value in os.environ.items() if name != MEASURES_ITSELF}
+    shown |= ONE_THREAD | dict(zip(PRELOADED, preloaded, strict=True))
+    process = subprocess.Popen(command, cwd=ROOT, env=shown, pass_fds=[theirs.fileno()], start_new_session=True)
     theirs.close()
     return Launcher(process, ours, threading.Lock())
-
-
-def can_fork(environment: Mapping[str, str]) -> bool:
-    return not any(environment.get(name) for name in EXECUTED_WITH)
 
 
 def _readable(end: socket.socket, timeout: float | None) -> bool:
@@ -263,7 +268,7 @@ def main() -> None:
     child.warm_up("")
     gc.freeze()
     module, arguments = _serve(socket.socket(fileno=int(sys.argv[1])))
-    servers.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": _popen})  # type: ignore[assignment]
+    servers.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": _popen})  # type: ignore[assignment,attr-defined]
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

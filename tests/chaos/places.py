@@ -15,7 +15,6 @@ import tests.services.s3
 from tests.end_to_end.evidence import collect
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.verdict import Verdict, judge
-from tests.launcher import Launcher
 from tests.services.kafka import Kafka
 from tests.services.mongodb import MongoDB
 from tests.services.s3 import S3
@@ -28,7 +27,8 @@ class Servers:
     kafka: Kafka
     mongodb: MongoDB
     s3: S3
-    launcher: Launcher | None = None
+    forks: bool = False
+    """Whether workers may be forked, see tests.launcher."""
 
     @classmethod
     @contextmanager
@@ -82,7 +82,7 @@ def place(servers: Servers, partitions: int) -> Iterator[Place]:
         ending.callback(servers.s3.remove_bucket, name)
         client = ending.enter_context(servers.mongodb.client())
         ending.callback(client.drop_database, name)
-        fleet = Fleet(environment, Path(folder), f"{name}.", launcher=servers.launcher)
+        fleet = Fleet(environment, Path(folder), f"{name}.", forks=servers.forks)
         ending.callback(servers.kafka.delete_topics, fleet.prefix)
         ending.callback(fleet.end)
         fleet.create_topics(partitions)

@@ -40,6 +40,7 @@ class Options:
     reset: whether at the end the group's offsets are set to the beginning, and everything is announced again.
     delivery, group_protocol: as in the worker's settings DELIVERY and KAFKA_GROUP_PROTOCOL.
     brokers: nodes of Kafka, each with a copy of everything; one at a time is killed or stopped.
+    forks: whether workers may be forked (tests.launcher) and not executed.
     """
 
     seed: int = 1
@@ -51,6 +52,7 @@ class Options:
     delivery: str = "exactly-once"
     group_protocol: str = "classic"
     brokers: int = 1
+    forks: bool = False
 
     @property
     def chaos_s(self) -> float:
@@ -95,7 +97,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
         took_s[phase] = round(time.monotonic() - begun, 1)
 
     settings = {"DELIVERY": options.delivery, "KAFKA_GROUP_PROTOCOL": options.group_protocol}
-    with world(folder, options.brokers, settings) as made, ThreadPoolExecutor() as threads:
+    with world(folder, options.brokers, settings, forks=options.forks) as made, ThreadPoolExecutor() as threads:
         nemesis = Nemesis(made, random.Random(options.seed), threads)
         asked = plan(options.seed, options.requests, options.chaos_s)
         sampler = OffsetSampler(made.kafka.bootstrap_servers, made.fleet.topics.training_requests, PARTITIONS)

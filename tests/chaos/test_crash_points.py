@@ -6,7 +6,6 @@ import pytest
 
 from tests.chaos import crash_points, protections
 from tests.chaos.places import Servers
-from tests.launcher import launcher
 from tests.services.kafka import Kafka
 from tests.services.mongodb import MongoDB
 from tests.services.s3 import S3
@@ -22,7 +21,7 @@ DECIDING = {
 
 @pytest.fixture
 def servers(kafka: Kafka, mongodb: MongoDB, s3: S3) -> Servers:
-    return Servers(kafka, mongodb, s3, launcher())
+    return Servers(kafka, mongodb, s3, forks=True)
 
 
 @pytest.mark.timeout(1200)

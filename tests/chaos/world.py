@@ -159,8 +159,11 @@ SMALL_DISK_WORKER = "w1"
 
 
 @contextmanager
-def world(folder: Path, brokers: int, settings: Mapping[str, str]) -> Iterator[World]:
-    """Servers, proxies and topics; no worker yet. Everything ends with the context, and with this process."""
+def world(folder: Path, brokers: int, settings: Mapping[str, str], *, forks: bool) -> Iterator[World]:
+    """Servers, proxies and topics; no worker yet. Everything ends with the context, and with this process.
+
+    `forks` says whether workers may be forked, see tests.launcher.
+    """
     with ExitStack() as stack:
         with ThreadPoolExecutor() as threads:
             brokers_start: Future[Kafka] = (
@@ -190,7 +193,7 @@ def world(folder: Path, brokers: int, settings: Mapping[str, str]) -> Iterator[W
         }
         client: MongoClient[dict[str, Any]] = stack.enter_context(store.client())
         # Our own clients go to the broker directly: what is sent and what is read is not to be disturbed.
-        fleet = Fleet(environment, folder, PREFIX, bootstrap_servers=broker.bootstrap_servers)
+        fleet = Fleet(environment, folder, PREFIX, bootstrap_servers=broker.bootstrap_servers, forks=forks)
         stack.callback(fleet.end)
         # Stamped by the broker, since workers' clocks are moved.
         fleet.create_topics(partitions=12)

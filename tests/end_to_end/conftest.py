@@ -12,7 +12,6 @@ from pymongo.database import Database
 from tests.end_to_end.evidence import collect
 from tests.end_to_end.fleet import Fleet
 from tests.end_to_end.verdict import Verdict, judge
-from tests.launcher import launcher
 from tests.services.kafka import Kafka
 from tests.services.mongodb import MongoDB
 from tests.services.s3 import S3
@@ -38,7 +37,7 @@ def fleet(
         "MINIO_BUCKET": s3_bucket,
         "MINIO_SECURE": "false",
     }
-    fleet = Fleet(environment, tmp_path, topic_prefix, launcher=launcher())
+    fleet = Fleet(environment, tmp_path, topic_prefix, forks=True)
     yield fleet
     fleet.end()
 

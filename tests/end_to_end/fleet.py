@@ -33,7 +33,7 @@ from consumer.events.topics import Topics
 from pipeline.jobs import TrainingRequest
 from schemas import RecordType
 from tests.command import Answer
-from tests.launcher import Launcher, Process, can_fork
+from tests.launcher import Launcher, Process, launcher
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -86,8 +86,8 @@ class Fleet:
     prefix: str
     bootstrap_servers: str = ""
     """For our own clients, where those are not the workers'."""
-    launcher: Launcher | None = None
-    """Starts workers and commands, where they need not be executed."""
+    forks: bool = False
+    """Whether workers and commands may be forked, see tests.launcher."""
     workers: list[WorkerProcess] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -142,8 +142,8 @@ class Fleet:
         environ = {**os.environ, **self.environment, **settings, **environment, "PYTHONPATH": path}
         process: Process
         with log.open("wb") as output:
-            if self.launcher is not None and command == WORKER and not wrapped_by and can_fork(environ):
-                process = self.launcher.start(command[0], command[1:], environ, output, output)
+            if command == WORKER and not wrapped_by and (forking := self._launcher(environ)) is not None:
+                process = forking.start(command[0], command[1:], environ, output, output)
             else:
                 process = subprocess.Popen(
                     [*DIES_WITH_US, *wrapped_by, sys.executable, "-m", *command],
@@ -230,8 +230,8 @@ class Fleet:
         """`tensorfleet`, as somebody who uses this fleet runs it."""
         environ = {**os.environ, **self.environment, "TOPIC_PREFIX": self.prefix}
         with TemporaryFile() as output, TemporaryFile() as errors:
-            if self.launcher is not None and can_fork(environ):
-                code = self.launcher.start("consumer.cli", arguments, environ, output, errors).wait()
+            if (forking := self._launcher(environ)) is not None:
+                code = forking.start("consumer.cli", arguments, environ, output, errors).wait()
             else:
                 command = [sys.executable, "-m", "consumer.cli", *arguments]
                 code = subprocess.call(command, env=environ, cwd=ROOT, stdout=output, stderr=errors)
@@ -301,6 +301,9 @@ class Fleet:
             return any(all(word in line for word in words) for worker in self.workers for line in worker.lines())
 
         self.until(seen, within_s, lambda: f"no log line with {words}")
+
+    def _launcher(self, environment: Mapping[str, str]) -> Launcher | None:
+        return launcher(environment) if self.forks else None
 
     def _partitions(self, topic: str) -> list[int]:
         return list(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)

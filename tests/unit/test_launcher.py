@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 
 import pytest
 
-from tests.launcher import Launched, Process, can_fork, launcher
+from tests.launcher import Launched, Launcher, Process, _launcher, launcher
 
 PROGRAM = """
 import os, signal, sys, time
@@ -25,6 +25,12 @@ if sys.argv[1] == "tell":
 print("ready", flush=True)
 time.sleep(60)
 """
+
+
+def forking() -> Launcher:
+    found = launcher({})
+    assert found is not None
+    return found
 
 
 @pytest.fixture
@@ -41,7 +47,7 @@ def test_it_has_what_an_executed_one_has_and_ends_with_its_code(environment: dic
         with TemporaryFile() as output, TemporaryFile() as errors:
             process: Process
             if forked:
-                process = launcher().start("program", arguments, environment, output, errors)
+                process = forking().start("program", arguments, environment, output, errors)
             else:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "program", *arguments],
@@ -62,7 +68,7 @@ def test_it_has_what_an_executed_one_has_and_ends_with_its_code(environment: dic
 
 def sleeping(environment: dict[str, str], folder: Path) -> Launched:
     with (folder / "output").open("wb") as output:
-        return launcher().start("program", ["sleep"], environment, output, output)
+        return forking().start("program", ["sleep"], environment, output, output)
 
 
 def test_a_signal_ends_it_and_is_told(environment: dict[str, str], tmp_path: Path) -> None:
@@ -79,9 +85,9 @@ def test_a_signal_ends_it_and_is_told(environment: dict[str, str], tmp_path: Pat
 
 def test_it_ends_with_the_launcher(environment: dict[str, str], tmp_path: Path) -> None:
     process = sleeping(environment, tmp_path)
-    mine = launcher()
-    launcher.cache_clear()
+    mine = forking()
     mine.control.close()
+    _launcher.cache_clear()
     assert mine.process.wait(30) == 0
     assert process.wait(30) == -signal.SIGKILL
     deadline = time.monotonic() + 30
@@ -90,7 +96,7 @@ def test_it_ends_with_the_launcher(environment: dict[str, str], tmp_path: Path) 
         time.sleep(0.01)
 
 
-def test_what_acts_on_imports_is_not_forked() -> None:
-    assert can_fork({**os.environ, "LD_PRELOAD": "", "COVERAGE_PROCESS_CONFIG": ""})
-    assert not can_fork({"LD_PRELOAD": "libfaketime.so"})
-    assert not can_fork({"COVERAGE_PROCESS_CONFIG": "{}"})
+def test_what_acts_on_the_start_of_a_process_has_a_launcher_of_its_own(tmp_path: Path) -> None:
+    assert launcher({**os.environ, "COVERAGE_PROCESS_CONFIG": "", "CHAOS_CLOCK": ""}) is forking()
+    assert launcher({"CHAOS_CLOCK": str(tmp_path / "clock")}) is not forking()
+    assert launcher({"COVERAGE_PROCESS_CONFIG": "{}"}) is None
