@@ -32,7 +32,8 @@ from pipeline.registry.mongodb import MongoRegistry
 from pipeline.registry.sqlite import SqliteRegistry
 
 MOST_LOADS = 4
-"""The most datasets that a worker reads at once: trainings have priority, and a load may take as much memory as one."""
+"""The most datasets that a worker fetches and reads at once: trainings have priority, and a load may take as much
+memory as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def open_ready(settings: Settings) -> Stores:
 
 def open_cache(settings: Settings, source: DatasetStore, read: Read = reading.read) -> DatasetCache:
     """The dataset cache of this machine, shared by all its workers."""
-    return DatasetCache(settings.dataset_cache_dir, settings.dataset_cache_bytes, source, read=read)
+    return DatasetCache(settings.dataset_cache_dir, settings.dataset_cache_bytes, source, read=read, fetches=MOST_LOADS)
 
 
 def open_loaders(settings: Settings) -> Loaders:

@@ -1,6 +1,8 @@
-"""Runs the tests that need no server and import what has changed: `python -m tests.changed [REF]`.
+"""Runs the unit tests of what has changed: `python -m tests.changed [REF]`.
 
-Changed is what differs from REF (by default the last commit of main, else the last commit), committed or not.
+Changed is what differs from REF (by default the last commit of main, else the last commit), committed or not.  A test
+is run if it has changed, or imports a changed module or another module of its room.  Tests that take minutes are named
+and left to `make unit`.
 """
 
 from __future__ import annotations
@@ -11,18 +13,25 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.conftest import LONG
+
 ROOT = Path(__file__).parents[1]
+CONSUMER, PIPELINE = ROOT / "consumer", ROOT / "pipeline"
+ALWAYS = {ROOT / "tests/unit/test_docs.py", ROOT / "tests/unit/test_settings.py"}
+"""Quick, and about pages that any change may leave untrue."""
 PYTEST = ("-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "not services and not chaos")
 
 
 def main(arguments: list[str]) -> int:
     changed = changed_files(arguments[0] if arguments else "")
-    tests = sorted(
-        str(test.relative_to(ROOT)) for test in (ROOT / "tests").rglob("test_*.py") if concerns(test, changed)
+    found = sorted(
+        test for test in (ROOT / "tests/unit").glob("test_*.py") if test in ALWAYS or concerns(test, changed)
     )
-    if not tests:
-        sys.stdout.write("no test imports what has changed\n")
-        return 0
+    names = [str(test.relative_to(ROOT)) for test in found]
+    long = [name for name in names if name.startswith(LONG)]
+    if long:
+        sys.stdout.write(f"left to `make unit`, as they take minutes: {' '.join(long)}\n")
+    tests = [name for name in names if name not in long]
     sys.stdout.write(f"{len(tests)} test files: {' '.join(tests)}\n")
     sys.stdout.flush()
     code = subprocess.run([sys.executable, *PYTEST, *tests], cwd=ROOT, check=False).returncode
@@ -36,8 +45,9 @@ def changed_files(since: str) -> set[Path]:
 
 
 def concerns(test: Path, changed: set[Path]) -> bool:
-    """Whether it is one of these, or imports one of them itself."""
-    return test in changed or any(module in changed for module in _imported(test))
+    """Whether it is one of these, imports one of them, or imports from a room that one of them is in."""
+    rooms = {path.parent for path in changed if path.suffix == ".py" and path.parent.parent in (CONSUMER, PIPELINE)}
+    return test in changed or any(module in changed or module.parent in rooms for module in _imported(test))
 
 
 def _imported(test: Path) -> Iterator[Path]:

@@ -31,7 +31,7 @@ from pipeline.jobs import ErrorKind, Failure, RegisteredModel, TrainingRequest
 from pipeline.ledger import Ledger, Owner
 from pipeline.registry import Registry
 from pipeline.registry.quotas import Quotas
-from pipeline.training.memory import check_fits
+from pipeline.training.memory_estimate import check_fits
 from pipeline.training.reuse_key import reuse_key
 
 log = structlog.get_logger(__name__)

@@ -1,7 +1,7 @@
 """Keeps in shared memory when each thread began its work; readable without a lock or the interpreter.
 
 One page: 64 bytes about the process, then 64 bytes per thread. Times are those of CLOCK_MONOTONIC, which all processes
-of a machine share; a double is written in one piece. Imports the standard library alone, see `watcher`.
+of a machine share; a double is written in one piece. Imports the standard library alone, see `watch_process`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reports threads that are stuck: busy with one piece of work for longer than their limit.
 
 Every thread stamps when it began its work. A thread of this process reads the stamps each second, and logs a stuck
-thread with its stack. That needs the interpreter, so a second process (`watcher`) checks that the reads happen.
+thread with its stack. That needs the interpreter, so a second process (`watch_process`) checks that the reads happen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ HELD_LIMIT_S = 30.0
 AGAIN_S = 60.0
 """The least time between two starts of the watcher."""
 _ROOT = Path(__file__).parents[2]
-_START = "import sys; sys.path.append(sys.argv[1]); from consumer.threads.watcher import main; main(*sys.argv[2:])"
+_START = (
+    "import sys; sys.path.append(sys.argv[1]); from consumer.threads.watch_process import main; main(*sys.argv[2:])"
+)
 
 
 class Watch:

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from consumer.jobs.job import Job
 from consumer.partitions.assignment import Assignment
-from consumer.partitions.head_of_line import HeadOfLine
 from consumer.partitions.records import Partition
+from consumer.partitions.standstills import Standstills
 from consumer.telemetry.metrics import Metrics
 from consumer.trainers.lanes import Lanes
 from consumer.worker.job_events import JobEvents
@@ -35,7 +35,7 @@ class Gauges:
         self._job_events = job_events
         self._clock = clock
         self._whereabouts = whereabouts
-        self._head_of_line = HeadOfLine()
+        self._standstills = Standstills()
         self._shown: set[Partition] = set()
         """Partitions whose gauges are on /metrics."""
         self._next_at = 0.0
@@ -59,7 +59,7 @@ class Gauges:
 
     def _observe_partitions(self, now: float) -> None:
         metrics, lags = self._metrics, self._assignment.lags()
-        standing = {one.partition: one for one in self._head_of_line.observe(self._assignment.heads(), now)}
+        standing = {one.partition: one for one in self._standstills.observe(self._assignment.heads(), now)}
         for partition in self._shown - lags.keys():
             for gauge in (metrics.lag, metrics.standstill_s, metrics.finished_ahead):
                 gauge.remove(str(partition.number))

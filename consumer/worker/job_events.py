@@ -13,7 +13,7 @@ from consumer.events.outgoing import ProgressState, progress_event
 from consumer.jobs.job import Job
 from consumer.jobs.registrar import Stored
 from consumer.partitions.announcements import Announcement
-from consumer.partitions.head_of_line import Standstill
+from consumer.partitions.standstills import Standstill
 from consumer.publishing.progress import Progress
 from consumer.telemetry.metrics import Metrics
 from consumer.trainers.protocol import End, Logged, Reported

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from consumer.events.errors import CONFLICT, UNREADABLE
 from consumer.jobs.claims import LOOK_AGAIN_S, Asked, Ruled, Ruling, Standing
-from consumer.jobs.duplicates import Duplicates
 from consumer.jobs.job import Job
 from consumer.jobs.places import Place
 from consumer.jobs.registrar import Recorded
+from consumer.jobs.waiting_duplicates import Duplicates
 from consumer.partitions.announcements import Announcement
 from consumer.partitions.records import Partition, Record
 from consumer.threads.containment import PASSED_ON, UncontainedError, contain
-from consumer.worker.endings import FAILED_AGAIN_S, Endings
 from consumer.worker.handover import Handover
+from consumer.worker.job_endings import FAILED_AGAIN_S, Endings
 from consumer.worker.shared import Shared
 from pipeline.jobs import ErrorKind, Failure, OutcomeKind
 from pipeline.ledger import Cancel

@@ -12,8 +12,8 @@ from consumer.jobs.readiness import Crashed, Prepared
 from consumer.system import disk
 from consumer.threads.containment import contained
 from consumer.trainers.protocol import Done, End, Killed, LaneEvent, Logged, Reported, Returned, Taken
-from consumer.worker.endings import Endings
 from consumer.worker.feeding import spec_of
+from consumer.worker.job_endings import Endings
 from consumer.worker.shared import Shared
 from pipeline.errors import RejectedError
 from pipeline.jobs import ErrorKind, Failure, OutcomeKind

@@ -2,7 +2,7 @@
 
     polled ─▶ claimed ─▶ its model's line ─▶ made ready ─▶ trained ─▶ stored ─▶ announced
     (intake)  (claims)   (jobs)              (readiness)   (lanes)    (registrar) (committer)
-              `rulings`                      `trainings`              `endings`
+              `rulings`                      `trainings`              `job_endings`
 
 Each neighbour in brackets is a thread or process that owns one client; it takes orders and answers with a message in
 our inbox. `jobs` knows each request's place and allows only the moves in `places`. A request that cannot or need not be
@@ -44,10 +44,10 @@ from consumer.threads.inbox import Inbox
 from consumer.threads.neighbour import ThreadFailed
 from consumer.threads.retrying import Breakers
 from consumer.threads.watch import Watch
-from consumer.worker.endings import Endings
 from consumer.worker.feeding import Limits
 from consumer.worker.gauges import Gauges
 from consumer.worker.handover import Handover
+from consumer.worker.job_endings import Endings
 from consumer.worker.job_events import JobEvents
 from consumer.worker.rulings import Rulings, cancelled
 from consumer.worker.shared import Neighbours, Shared

@@ -81,7 +81,7 @@ class DatasetCache:
         source: DatasetStore,
         read: Read = reading.read,
         *,
-        fetches: int = 4,
+        fetches: int = 1,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:

@@ -12,7 +12,7 @@ from consumer.jobs.jobs import IllegalMoveError, Jobs
 from consumer.jobs.readiness import Readiness
 from consumer.jobs.registrar import Registrar
 from consumer.threads.containment import UncontainedError
-from consumer.worker.endings import Endings
+from consumer.worker.job_endings import Endings
 from consumer.worker.rulings import Rulings
 from consumer.worker.trainings import Trainings
 from pipeline.jobs import ErrorKind, OutcomeKind

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.algorithms import catalogue
+
 ROOT = Path(__file__).parents[2]
 TOPS = ("tensorfleet", "consumer", "pipeline")
 PACKAGES = sorted(init.parent.relative_to(ROOT) for top in TOPS for init in (ROOT / top).rglob("__init__.py"))
@@ -25,6 +27,13 @@ def test_the_architecture_page_lists_every_module_with_what_it_says_it_is(packag
 
 def _first_sentence(module: Path) -> str:
     return (ast.get_docstring(ast.parse(module.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def test_the_algorithms_page_lists_every_algorithm() -> None:
+    table = (ROOT / "docs/algorithms.md").read_text().partition("| algorithm | takes |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:]]
+    listed = [name for row in rows for name in row.replace(" ", "").split(",")]
+    assert sorted(listed) == sorted(catalogue())
 
 
 def test_every_data_rule_names_tests_that_there_are() -> None:

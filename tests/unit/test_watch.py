@@ -26,7 +26,7 @@ from consumer.system import processes
 from consumer.threads import stacks
 from consumer.threads.stamps import PAUSE_S, SLOTS, Stamps
 from consumer.threads.watch import AGAIN_S, Watch
-from consumer.threads.watcher import Watcher
+from consumer.threads.watch_process import Watcher
 
 ROOT = Path(__file__).parents[2]
 
@@ -470,7 +470,7 @@ def test_the_watcher_knows_no_credential(start: Callable[..., Worker]) -> None:
 
 def test_a_watcher_that_was_killed_is_started_again_but_not_in_a_hurry() -> None:
     def watchers() -> list[int]:
-        return [child for child in processes.children(os.getpid()) if b"threads.watcher" in command(child)]
+        return [child for child in processes.children(os.getpid()) if b"threads.watch_process" in command(child)]
 
     clock = Clock()
     watch = Watch(clock=clock)

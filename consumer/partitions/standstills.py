@@ -35,7 +35,7 @@ class _Head:
     tell_at: float
 
 
-class HeadOfLine:
+class Standstills:
     """Owned by the worker's thread."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.datasets import Dataset
 from pipeline.errors import RejectedError
-from pipeline.training.memory import COPIES, check_fits
+from pipeline.training.memory_estimate import COPIES, check_fits
 from tests.training_data import Bench, request
 
 ROWS = 1_000
