@@ -27,7 +27,7 @@ demo: $(LIGHT) ## Train models on this machine, with no server at all
 test: $(SYNCED) ## Run all tests, on real servers, with coverage
 	@$(BIN)/python -m tests.services install
 	@$(BIN)/coverage erase
-	@$(BIN)/pytest -n 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PROVE) $(ARGS)
+	@$(BIN)/pytest -n 3 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PROVE) $(ARGS)
 
 check: $(SYNCED) lint types contracts ## Check style, types and contracts, and run the unit tests of what has changed; a minute
 	@$(BIN)/python -m tests.changed

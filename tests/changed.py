@@ -1,8 +1,8 @@
 """Runs the unit tests of what has changed: `python -m tests.changed [REF]`.
 
 Changed is what differs from REF (by default the last commit of main, else the last commit), committed or not.  A test
-is run if it has changed, or imports a changed module or another module of its room.  Tests that take minutes are named
-and left to `make unit`.
+is run if it has changed, or imports a changed module or another module of its room.  Files that take long are
+named, and left to `make unit`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     names = [str(test.relative_to(ROOT)) for test in found]
     long = [name for name in names if name.startswith(LONG)]
     if long:
-        sys.stdout.write(f"left to `make unit`, as they take minutes: {' '.join(long)}\n")
+        sys.stdout.write(f"left to `make unit`, as they take long: {' '.join(long)}\n")
     tests = [name for name in names if name not in long]
     sys.stdout.write(f"{len(tests)} test files: {' '.join(tests)}\n")
     sys.stdout.flush()

@@ -33,8 +33,14 @@ LONG = (
     "tests/unit/test_search_on_dask.py",
     "tests/unit/test_watch.py",
     "tests/services/",
+    "tests/unit/test_report.py",
+    "tests/unit/test_isolation.py",
+    "tests/unit/test_lanes.py",
+    "tests/unit/test_diagnostics.py",
+    "tests/unit/test_cli.py",
+    "tests/unit/test_model_file.py",
 )
-"""Files that take more than a minute; started first, they are not what everything waits for at the end."""
+"""Files that take more than twenty seconds; started first, they are not what everything waits for at the end."""
 SLOW = ("keras_cnn", "torch_cnn", "torch_lstm", "torch_transformer", "test_frameworks_in_lanes", "test_model.py")
 PROCESSES_TOO = "COVERAGE_PROCESS_CONFIG"
 """With this variable every Python process measures itself, which makes its start take 40 % more CPU time."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from uuid import uuid4
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import structlog
+from cachetools import LRUCache
 
 from consumer import failpoints
 from consumer.system import disk
@@ -32,16 +34,17 @@ log = structlog.get_logger(__name__)
 
 EVERY_S = 5.0
 """How much work is repeated when a worker dies; more if a checkpoint takes long to store."""
+MOST_REMEMBERED = 10_000
+"""More requests than a worker has in hand."""
 PAUSES = 10
 """The pause after a checkpoint is this many times as long as storing it took."""
 
 
 @dataclass(slots=True)
 class _Kept:
-    """A training whose spool folder is watched; `number` is that of its newest checkpoint."""
+    """A training whose spool folder is watched."""
 
     spool: Path
-    number: int
     next_at: float = 0.0
     stored: dict[str, tuple[int, int]] = field(default_factory=dict)
     """The newest checkpoint's files, by name, as (modification time in ns, size in bytes)."""
@@ -64,15 +67,14 @@ class Checkpoints(Periodic):
         self._folder = folder
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
-        self._numbers: dict[str, int] = {}
-        """The number of the restored checkpoint, by request."""
+        self._numbers: LRUCache[str, int] = LRUCache(MOST_REMEMBERED)
+        """The number of the newest checkpoint that was restored, or begun to be stored, by request."""
+        self._counting = threading.Lock()
         self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def keep(self, request_id: str, spool: Path) -> None:
         """Watch the folder that a training writes to, until the folder is gone."""
-        before = self._kept.get(request_id)
-        number = self._numbers.pop(request_id, 0) if before is None else before.number
-        self._kept[request_id] = _Kept(spool, number)
+        self._kept[request_id] = _Kept(spool)
 
     def drop(self, request_id: str) -> None:
         """Delete the checkpoints of a request that has its outcome."""
@@ -98,7 +100,8 @@ class Checkpoints(Periodic):
                 raise TransientError(disk.SERVICE, f"a checkpoint cannot be written: {error.strerror}") from error
             finally:
                 archive.unlink(missing_ok=True)
-            self._numbers[request_id] = number
+            with self._counting:
+                self._numbers[request_id] = max(number, self._numbers.get(request_id, 0))
             log.info("checkpoint found", request_id=request_id, number=number)
             return folder
         return None
@@ -114,7 +117,8 @@ class Checkpoints(Periodic):
         while not self._over.empty():
             request_id = self._over.get()
             self._kept.pop(request_id, None)
-            self._numbers.pop(request_id, None)
+            with self._counting:
+                self._numbers.pop(request_id, None)
             self.turn.begin()
             try:
                 with contained(self._metrics, "checkpoint", request_id=request_id):
@@ -140,7 +144,7 @@ class Checkpoints(Periodic):
                 return
             with copy.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            number = kept.number + 1
+            number = self._next_number(request_id)
             key = f"{checkpoints_of(request_id)}{number:09d}-{sha256}"
             new = NewArtifact(key, copy, sha256, copy.stat().st_size)
             failpoints.after("after_checkpoint", "artifacts", self._artifacts.put([new]))
@@ -149,9 +153,16 @@ class Checkpoints(Periodic):
             return
         finally:
             copy.unlink(missing_ok=True)
-        kept.number, kept.stored = number, there
+        kept.stored = there
         kept.next_at = self._clock() + (self._clock() - begun) * PAUSES
         self._remove(request_id, before=number)
+
+    def _next_number(self, request_id: str) -> int:
+        """Taken before anything is stored: no two contents may have one number, whatever comes of the first."""
+        with self._counting:
+            number = self._numbers.get(request_id, 0) + 1
+            self._numbers[request_id] = number
+            return number
 
     def _remove(self, request_id: str, before: float = inf) -> None:
         for number, uri in self._stored(request_id):

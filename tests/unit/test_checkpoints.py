@@ -1,8 +1,9 @@
 """Checkpoints: what a training has come to outlives the worker, and goes when the request has its outcome."""
 
 import hashlib
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
@@ -152,6 +153,34 @@ def test_what_cannot_be_read_is_no_checkpoint(machine: Machine, store: Directory
     store.put([NewArtifact(f"{checkpoints_of('r')}000000099-{digest}", broken, digest, 10)])
     machine.until_stored("r", b"one\n")
     assert not list(machine.folder.glob("*.zip"))
+
+
+def test_a_training_that_starts_over_while_a_checkpoint_is_stored_goes_on_counting(
+    machine: Machine, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, goes_on = threading.Event(), threading.Event()
+    put = store.put
+
+    def put_slowly(new: Sequence[NewArtifact]) -> object:
+        uris = put(new)
+        there.set()
+        assert goes_on.wait(60)
+        return uris
+
+    monkeypatch.setattr(store, "put", put_slowly)
+    machine.training("r").write_bytes(b"one\n")
+    assert there.wait(60)
+    again = machine.folder / "again"
+    again.mkdir()
+    (again / SEARCH_NOTES).write_bytes(b"two\n")
+    machine.checkpoints.keep("r", again)
+    goes_on.set()
+    machine.until_stored("r", b"two\n")
+    deadline = time.monotonic() + 60
+    while len(list(store.listing(checkpoints_of("r")))) > 1:  # the older one goes
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    machine.until_stored("r", b"two\n")
 
 
 def test_a_training_that_starts_over_goes_on_counting(machine: Machine) -> None:
