@@ -47,6 +47,7 @@ PRELOADED = ("LD_PRELOAD", "CHAOS_CLOCK")
 """The loader of programs and a library that it preloads read these: each value has a launcher of its own."""
 ORDER_BYTES = 128 * 1024
 READY_S = 120
+_starting = threading.Lock()
 
 
 class Process(Protocol):
@@ -128,7 +129,8 @@ def launcher(environment: Mapping[str, str]) -> Launcher | None:
     """
     if environment.get(MEASURES_ITSELF):
         return None
-    return _launcher(*(environment.get(name, "") for name in PRELOADED))
+    with _starting:
+        return _launcher(*(environment.get(name, "") for name in PRELOADED))
 
 
 @cache
