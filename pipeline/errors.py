@@ -41,7 +41,7 @@ class ProducerLostError(Exception):
     """A Kafka producer can no longer send: the worker restarts with a new one."""
 
 
-class TrainingFailed(Exception):  # noqa: N818 - how a training ended, no malfunction of ours
+class TrainingFailed(Exception):  # noqa: N818 - an outcome, not an error of the worker
     """The training ended in an error that another try would only repeat."""
 
 

@@ -40,7 +40,7 @@ LONG = (
     "tests/unit/test_cli.py",
     "tests/unit/test_model_file.py",
 )
-"""Files that take more than twenty seconds; started first, they are not what everything waits for at the end."""
+"""Files that take more than twenty seconds; run first, so that none of them is the last one running."""
 SLOW = ("keras_cnn", "torch_cnn", "torch_lstm", "torch_transformer", "test_frameworks_in_lanes", "test_model.py")
 PROCESSES_TOO = "COVERAGE_PROCESS_CONFIG"
 """With this variable every Python process measures itself, which makes its start take 40 % more CPU time."""

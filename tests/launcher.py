@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, Protocol
@@ -30,6 +31,7 @@ import orjson
 
 from consumer.system.processes import THREAD_VARIABLES, die_with_parent
 from consumer.trainers import child, forkserver, servers
+from tests.conftest import PROCESSES_TOO
 
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
@@ -42,11 +44,12 @@ IMPORTED = (
 )
 ONE_THREAD = {**dict.fromkeys(THREAD_VARIABLES, "1"), "OMP_WAIT_POLICY": "PASSIVE"}
 """As a forkserver has it of a worker that gives each training one CPU; libraries read it when they are imported."""
-MEASURES_ITSELF = "COVERAGE_PROCESS_CONFIG"
 PRELOADED = ("LD_PRELOAD", "CHAOS_CLOCK")
 """The loader of programs and a library that it preloads read these: each value has a launcher of its own."""
 ORDER_BYTES = 128 * 1024
+"""The most that fits into one datagram by default is more; an environment takes 10 KiB."""
 READY_S = 120
+"""The imports take 3 s alone, and many times that on a busy machine."""
 _starting = threading.Lock()
 
 
@@ -102,7 +105,7 @@ class Launched:
 
 @dataclass(frozen=True)
 class Launcher:
-    """The process that is forked, from outside."""
+    """Handle on a process with all imports done, which forks programs."""
 
     process: subprocess.Popen[bytes]
     control: socket.socket
@@ -119,15 +122,17 @@ class Launcher:
             socket.send_fds(self.control, [order], [theirs.fileno(), output.fileno(), errors.fileno()])
         theirs.close()
         assert _readable(ours, READY_S), "the launcher does not answer"
-        return Launched(int.from_bytes(ours.recv(4)), ours)
+        pid = ours.recv(4)
+        assert pid, "the launcher has ended"
+        return Launched(int.from_bytes(pid), ours)
 
 
-def launcher(environment: Mapping[str, str]) -> Launcher | None:
-    """That of this process for a program with this environment, started at its first use; None: execute it.
+def launcher_for(environment: Mapping[str, str]) -> Launcher | None:
+    """The launcher to fork a program with this environment from; None if it must be executed.
 
-    A program that measures what it runs has to measure its imports, too.
+    A program whose coverage is measured must be executed, as its imports are to be measured, too.
     """
-    if environment.get(MEASURES_ITSELF):
+    if environment.get(PROCESSES_TOO):
         return None
     with _starting:
         return _launcher(*(environment.get(name, "") for name in PRELOADED))
@@ -137,7 +142,7 @@ def launcher(environment: Mapping[str, str]) -> Launcher | None:
 def _launcher(*preloaded: str) -> Launcher:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.launcher", str(theirs.fileno())]
-    shown = {name: value for name, value in os.environ.items() if name != MEASURES_ITSELF}
+    shown = {name: value for name, value in os.environ.items() if name != PROCESSES_TOO}
     shown |= ONE_THREAD | dict(zip(PRELOADED, preloaded, strict=True))
     process = subprocess.Popen(command, cwd=ROOT, env=shown, pass_fds=[theirs.fileno()], start_new_session=True)
     theirs.close()
@@ -151,7 +156,7 @@ def _readable(end: socket.socket, timeout: float | None) -> bool:
 
 
 def _serve(control: socket.socket) -> tuple[str, list[str]]:
-    """Fork until our user ends; in a forked process, returns what it is to run."""
+    """Fork until the control socket closes; in a forked process, returns what it is to run."""
     running: dict[int, socket.socket] = {}
     wake, wakes = socket.socketpair()
     for end in (wake, wakes):
@@ -221,11 +226,11 @@ class _Child:
                 self.returncode = os.waitstatus_to_exitcode(status) if ended else None
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
-        deadline = time.monotonic() + timeout
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = inf if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
             time.sleep(0.01)
         return code
 
@@ -235,7 +240,7 @@ class _Child:
 
 
 def _popen(command: Sequence[str], **options: Any) -> Any:
-    """Of a worker: fork the forkserver if that would import what is imported, else execute it."""
+    """For a worker, in place of Popen: fork a forkserver if this process has one thread and the right imports."""
     wanted = {name: value for name, value in options["env"].items() if name in ONE_THREAD}
     if command[-1] or wanted != ONE_THREAD or len([*Path("/proc/self/task").iterdir()]) > 1:
         return subprocess.Popen(command, **options)

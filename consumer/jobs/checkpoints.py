@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 EVERY_S = 5.0
 """How much work is repeated when a worker dies; more if a checkpoint takes long to store."""
 MOST_REMEMBERED = 10_000
-"""More requests than a worker has in hand."""
+"""Requests whose number is remembered; trainings at one time are far fewer."""
 PAUSES = 10
 """The pause after a checkpoint is this many times as long as storing it took."""
 
@@ -68,7 +68,7 @@ class Checkpoints(Periodic):
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
         self._numbers: LRUCache[str, int] = LRUCache(MOST_REMEMBERED)
-        """The number of the newest checkpoint that was restored, or begun to be stored, by request."""
+        """By request, the highest number that was found in the store, or given to a checkpoint here."""
         self._counting = threading.Lock()
         self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -82,7 +82,11 @@ class Checkpoints(Periodic):
 
     def restore(self, request_id: str) -> Path | None:
         """A new folder with the newest readable checkpoint; None if there is none.  Raises TransientError."""
-        for number, uri in sorted(self._stored(request_id), reverse=True):
+        stored = sorted(self._stored(request_id), reverse=True)
+        if stored:  # a new one gets a higher number, also where the newest cannot be read
+            with self._counting:
+                self._numbers[request_id] = max(stored[0][0], self._numbers.get(request_id, 0))
+        for number, uri in stored:
             archive = self._folder / f"{uuid4().hex}.zip"
             folder = self._folder / f"{archive.stem}.checkpoint"
             try:
@@ -100,8 +104,6 @@ class Checkpoints(Periodic):
                 raise TransientError(disk.SERVICE, f"a checkpoint cannot be written: {error.strerror}") from error
             finally:
                 archive.unlink(missing_ok=True)
-            with self._counting:
-                self._numbers[request_id] = max(number, self._numbers.get(request_id, 0))
             log.info("checkpoint found", request_id=request_id, number=number)
             return folder
         return None
@@ -158,7 +160,7 @@ class Checkpoints(Periodic):
         self._remove(request_id, before=number)
 
     def _next_number(self, request_id: str) -> int:
-        """Taken before anything is stored: no two contents may have one number, whatever comes of the first."""
+        """Taken before anything is stored: no two contents may have one number, even if storing the first fails."""
         with self._counting:
             number = self._numbers.get(request_id, 0) + 1
             self._numbers[request_id] = number

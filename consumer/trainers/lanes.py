@@ -301,7 +301,7 @@ class Lanes:
             self._lanes[message["spawned"]].pid = message["pid"]
         elif "exited" in message:
             how = f"signal {message['signal']}" if message["signal"] else f"exit code {message['code']}"
-            self._bury(self._lanes.pop(message["exited"]), how, events)
+            self._end_lane(self._lanes.pop(message["exited"]), how, events)
         else:
             self._lost(framework, message, events)
 
@@ -324,10 +324,10 @@ class Lanes:
             if lane.pid is None and first is not None and first in untaken:
                 unborn.append(first)
             events.extend(Returned(spec.job_id) for spec in untaken if spec not in unborn)
-            self._bury(lane, how, events)
+            self._end_lane(lane, how, events)
         events.extend(Killed(spec.job_id, End.CRASHED, f"the trainer was not started ({how})") for spec in unborn)
 
-    def _bury(self, lane: _Lane, how: str, events: list[LaneEvent]) -> None:
+    def _end_lane(self, lane: _Lane, how: str, events: list[LaneEvent]) -> None:
         if not lane.mute:
             self._listen(lane, events)
         _pass_on_output(lane, events)

@@ -91,10 +91,10 @@ class Rulings:
         if not self._assignment.owns(ruling.record) or self._handover.draining:
             self._decline(ruling)
         elif asked is None:
-            self._bury(ruling)
+            self._refuse(ruling)
         elif ruling.standing in _DEAD_LETTERS:
             self._forget_parked(ruling, asked)
-            self._bury(ruling)
+            self._refuse(ruling)
         elif ruling.standing is Standing.DONE:
             self._forget_parked(ruling, asked)
             self._duplicates.over(ruling.record)
@@ -105,7 +105,7 @@ class Rulings:
         else:
             self._place(ruling, asked)
 
-    def _bury(self, ruling: Ruling) -> None:
+    def _refuse(self, ruling: Ruling) -> None:
         """Make a dead letter of a record that gets no outcome of its own."""
         record, reason = ruling.record, _DEAD_LETTERS[ruling.standing]
         ids = {"request_id": ruling.asked.request.request_id} if ruling.asked else {}

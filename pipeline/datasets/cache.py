@@ -204,7 +204,7 @@ class DatasetCache:
             try:
                 content = self._read(fetched, path, self._max_bytes, abandoned)
             except RejectedError as error:
-                self._judge(fetched, error)
+                self._remember_refusal(fetched, error)
                 raise
             fetched.path.unlink(missing_ok=True)
             target = fetched.target_column or content.last_target
@@ -221,7 +221,7 @@ class DatasetCache:
             raise
         return known
 
-    def _judge(self, fetched: Fetched, error: RejectedError) -> None:
+    def _remember_refusal(self, fetched: Fetched, error: RejectedError) -> None:
         refusal = (self._clock(), str(error))
         with self._lock:
             self._refused[fetched.name, fetched.revision] = refusal

@@ -8,8 +8,10 @@ The list is needed to read a model file, not to write one; so it is made when on
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
 
 import sklearn.utils
 from sklearn.utils import all_estimators
@@ -18,16 +20,25 @@ ARRAY_LIBRARIES = ("cupy", "dask", "jax", "torch")
 """Libraries of `sklearn.externals.array_api_compat`; scikit-learn skips its modules whose library is missing."""
 
 
-@contextmanager
-def _absent(names: tuple[str, ...]) -> Iterator[None]:
-    """Make these libraries look uninstalled, unless they are imported already."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python's imports spell this
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
+class _Absent(MetaPathFinder):
+    """Makes these libraries look uninstalled to one thread, unless they are imported already."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._thread = threading.get_ident()
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if threading.get_ident() == self._thread and fullname in self._names:
+            raise ModuleNotFoundError(f"{fullname} is not for scikit-learn's adapters", name=fullname)
+
+    def __enter__(self) -> None:
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *_: object) -> None:
+        sys.meta_path.remove(self)
+
+
+_listing = threading.Lock()
 
 
 @contextmanager
@@ -44,10 +55,11 @@ class _Estimators(list[str]):
     """The type names of scikit-learn's estimators, in place of skops' own list; made when skops first reads it."""
 
     def __add__(self, others: Iterable[str]) -> list[str]:  # type: ignore[override]  # all that skops does with it
-        if not self:
-            with _absent(ARRAY_LIBRARIES):
-                found = [get_type_name(estimator) for _, estimator in all_estimators()]
-            self.extend(name for name in found if name.startswith("sklearn."))
+        with _listing:
+            if not self:
+                with _Absent(ARRAY_LIBRARIES):
+                    found = [get_type_name(estimator) for _, estimator in all_estimators()]
+                self.extend(name for name in found if name.startswith("sklearn."))
         return [*self, *others]
 
 

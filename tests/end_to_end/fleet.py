@@ -33,7 +33,7 @@ from consumer.events.topics import Topics
 from pipeline.jobs import TrainingRequest
 from schemas import RecordType
 from tests.command import Answer
-from tests.launcher import Launcher, Process, launcher
+from tests.launcher import Launcher, Process, launcher_for
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -119,7 +119,9 @@ class Fleet:
         for future in self.admin.create_topics(new).values():
             future.result(30)
         wanted = {topic.name for topic in self.topics.all()}
-        self.until(lambda: wanted <= self.admin.list_topics(timeout=10).topics.keys())  # it lists them a moment later
+        self.until(
+            lambda: wanted <= self.admin.list_topics(timeout=10).topics.keys()
+        )  # it lists new topics a moment late
 
     def start(
         self, worker_id: str, command: Sequence[str] = WORKER, *, wrapped_by: Sequence[str] = (), **environment: str
@@ -303,7 +305,7 @@ class Fleet:
         self.until(seen, within_s, lambda: f"no log line with {words}")
 
     def _launcher(self, environment: Mapping[str, str]) -> Launcher | None:
-        return launcher(environment) if self.forks else None
+        return launcher_for(environment) if self.forks else None
 
     def _partitions(self, topic: str) -> list[int]:
         return list(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)

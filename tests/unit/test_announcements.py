@@ -104,8 +104,8 @@ def test_whatever_is_refused_everything_else_is_announced_once(
     added: list[tuple[bool, int]], refused: set[int]
 ) -> None:
     broker = Broker(lambda one: one.record.offset in refused)
-    for offset, (buries, attempts) in enumerate(added):
-        broker.announcements.add(letter(offset) if buries else plain(offset))
+    for offset, (dead_lettered, attempts) in enumerate(added):
+        broker.announcements.add(letter(offset) if dead_lettered else plain(offset))
         for _ in range(attempts):
             broker.once()
     broker.for_s(600)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.changed import ROOT, concerns
+from tests.conftest import LONG
 
 TEST = """
 from pipeline.algorithms import catalogue
@@ -33,3 +34,7 @@ def test_a_test_is_about_the_rooms_that_it_imports_from(tmp_path: Path, changed:
     test.write_text(TEST)
     assert concerns(test, {ROOT / changed}) is concerned
     assert concerns(test, {test})
+
+
+def test_the_files_that_take_long_are_there() -> None:
+    assert [name for name in LONG if not (ROOT / name).exists()] == []

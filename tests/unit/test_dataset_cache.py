@@ -376,7 +376,7 @@ def test_what_an_older_release_has_read_is_read_again(
     assert read.names == ["a", "a"]
 
 
-def test_those_who_wait_for_a_reading_that_is_refused_share_its_verdict(watched: DatasetCache, read: Reading) -> None:
+def test_those_who_wait_for_a_reading_that_is_refused_share_its_refusal(watched: DatasetCache, read: Reading) -> None:
     read.refuse = True
     read.go.clear()
     with ThreadPoolExecutor(4) as threads:
@@ -391,7 +391,7 @@ def test_those_who_wait_for_a_reading_that_is_refused_share_its_verdict(watched:
     assert read.names == ["a"]
 
 
-def test_a_verdict_holds_for_these_bytes_and_for_five_minutes(
+def test_a_refusal_holds_for_these_bytes_and_for_five_minutes(
     watched: DatasetCache, source: CountingSource, read: Reading, clock: Iterator[float]
 ) -> None:
     read.refuse = True
@@ -409,7 +409,7 @@ def test_a_verdict_holds_for_these_bytes_and_for_five_minutes(
     assert _opened(_used(watched, "a")).equals(_table(99))
 
 
-def test_a_verdict_does_not_age_by_the_wall_clock(tmp_path: Path, source: CountingSource, read: Reading) -> None:
+def test_a_refusal_does_not_age_by_the_wall_clock(tmp_path: Path, source: CountingSource, read: Reading) -> None:
     read.refuse = True
     days = iter((0.0, 1e9, -1e9))
     cache = DatasetCache(tmp_path / "cache", 3 * ROWS_BYTES, source, read, clock=lambda: 0.0, wall_clock=days.__next__)
@@ -419,7 +419,7 @@ def test_a_verdict_does_not_age_by_the_wall_clock(tmp_path: Path, source: Counti
     assert read.names == ["a"]
 
 
-def test_a_verdict_that_was_renewed_is_remembered_longer_than_older_ones(
+def test_a_refusal_that_was_renewed_is_remembered_longer_than_older_ones(
     watched: DatasetCache, read: Reading, clock: Iterator[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_REMEMBERED", 2)

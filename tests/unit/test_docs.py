@@ -1,4 +1,4 @@
-"""docs/architecture.md lists every module with the first sentence of its docstring."""
+"""docs/architecture.md lists every module with the first paragraph of its docstring."""
 
 import ast
 import re
@@ -19,13 +19,13 @@ def test_the_architecture_page_lists_every_module_with_what_it_says_it_is(packag
     section = TREE.partition(f"### {package}/\n")[2].partition("###")[0]
     listed = [line for line in section.splitlines() if line.startswith("| `")]
     assert listed == [
-        f"| `{module.stem}` | {_first_sentence(module)} |"
+        f"| `{module.stem}` | {_first_paragraph(module)} |"
         for module in sorted((ROOT / package).glob("*.py"))
         if module.stem != "__init__"
     ]
 
 
-def _first_sentence(module: Path) -> str:
+def _first_paragraph(module: Path) -> str:
     return (ast.get_docstring(ast.parse(module.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 
 
 @st.composite
-def verdicts(draw: st.DrawFn) -> tuple[Any, Scored, int]:
+def scored_cases(draw: st.DrawFn) -> tuple[Any, Scored, int]:
     """True and predicted codes, and scores with ties, of up to five classes of which the rows may lack some."""
     n_classes = draw(st.integers(2, 5))
     rows = draw(st.integers(1, 40))
@@ -44,7 +44,7 @@ def expected_calibration_error(actual: Any, scored: Scored) -> float:
 
 
 @settings(deadline=None, max_examples=60)
-@given(verdicts())
+@given(scored_cases())
 def test_metrics_equal_those_of_scikit_learn(case: tuple[Any, Scored, int]) -> None:
     actual, scored, n_classes = case
     found = evaluation.classification(actual, scored, n_classes)

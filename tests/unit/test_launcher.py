@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 
 import pytest
 
-from tests.launcher import Launched, Launcher, Process, _launcher, launcher
+from tests.launcher import Launched, Launcher, Process, _launcher, launcher_for
 
 PROGRAM = """
 import os, signal, sys, time
@@ -28,7 +28,7 @@ time.sleep(60)
 
 
 def forking() -> Launcher:
-    found = launcher({})
+    found = launcher_for({})
     assert found is not None
     return found
 
@@ -66,9 +66,9 @@ def test_it_has_what_an_executed_one_has_and_ends_with_its_code(environment: dic
     assert said[0] == said[1]
 
 
-def sleeping(environment: dict[str, str], folder: Path) -> Launched:
+def sleeping(environment: dict[str, str], folder: Path, mine: Launcher | None = None) -> Launched:
     with (folder / "output").open("wb") as output:
-        return forking().start("program", ["sleep"], environment, output, output)
+        return (mine or forking()).start("program", ["sleep"], environment, output, output)
 
 
 def test_a_signal_ends_it_and_is_told(environment: dict[str, str], tmp_path: Path) -> None:
@@ -84,10 +84,9 @@ def test_a_signal_ends_it_and_is_told(environment: dict[str, str], tmp_path: Pat
 
 
 def test_it_ends_with_the_launcher(environment: dict[str, str], tmp_path: Path) -> None:
-    process = sleeping(environment, tmp_path)
-    mine = forking()
+    mine = _launcher.__wrapped__("", "")
+    process = sleeping(environment, tmp_path, mine)
     mine.control.close()
-    _launcher.cache_clear()
     assert mine.process.wait(30) == 0
     assert process.wait(30) == -signal.SIGKILL
     deadline = time.monotonic() + 30
@@ -97,6 +96,6 @@ def test_it_ends_with_the_launcher(environment: dict[str, str], tmp_path: Path) 
 
 
 def test_what_acts_on_the_start_of_a_process_has_a_launcher_of_its_own(tmp_path: Path) -> None:
-    assert launcher({**os.environ, "COVERAGE_PROCESS_CONFIG": "", "CHAOS_CLOCK": ""}) is forking()
-    assert launcher({"CHAOS_CLOCK": str(tmp_path / "clock")}) is not forking()
-    assert launcher({"COVERAGE_PROCESS_CONFIG": "{}"}) is None
+    assert launcher_for({**os.environ, "COVERAGE_PROCESS_CONFIG": "", "CHAOS_CLOCK": ""}) is forking()
+    assert launcher_for({"CHAOS_CLOCK": str(tmp_path / "clock")}) is not forking()
+    assert launcher_for({"COVERAGE_PROCESS_CONFIG": "{}"}) is None

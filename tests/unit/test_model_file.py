@@ -6,6 +6,8 @@ import copy
 import hashlib
 import io
 import os
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -124,6 +126,19 @@ def test_a_tree_that_leads_outside_of_itself_is_refused(rewritten: Callable[...,
     tree.tree_.__setstate__(state)
     with pytest.raises(CorruptArtifactError, match="a decision tree with invalid indices"):
         rewritten(model_skops=skops.io.dumps(make_pipeline(tree)))
+
+
+def test_all_of_scikit_learn_is_imported_when_a_file_is_read_and_no_framework_is() -> None:
+    program = f"""
+import sys
+from pipeline.model_files import model_file
+from pathlib import Path
+print("sklearn.cross_decomposition" in sys.modules)
+model_file.load(Path({str(GOLDEN / "format-2.zip")!r}))
+print("sklearn.cross_decomposition" in sys.modules, {{"torch", "dask", "tensorflow"}} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["False", "True set()"]
 
 
 def test_the_trusted_types_are_all_needed_by_some_algorithm(bench: Bench) -> None:

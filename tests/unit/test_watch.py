@@ -241,7 +241,7 @@ class Worker:
 
     @property
     def watchers(self) -> list[int]:
-        return [child for child in processes.children(self.process.pid) if b"watcher" in command(child)]
+        return [child for child in processes.children(self.process.pid) if b"watch_process" in command(child)]
 
     def next_step(self) -> None:
         assert self.process.stdin is not None
@@ -274,7 +274,7 @@ class Worker:
         assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
-        if b"watcher" in command(self.watcher):  # where a test has failed
+        if b"watch_process" in command(self.watcher):  # where a test has failed
             with suppress(ProcessLookupError):
                 os.kill(self.watcher, signal.SIGKILL)
 
