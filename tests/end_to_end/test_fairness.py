@@ -26,8 +26,10 @@ def test_no_more_than_look_ahead_is_read_and_all_of_it_is_done_in_the_end(
     (port,) = free_ports(1)
     gate = tmp_path / "gate"
     fleet.submit(*(trouble(f"held-{n}", "until", path=str(gate), max_training_time_s=200) for n in range(2)))
-    fleet.submit(*(request(f"r-{n}", f"m{n % 40}", "decision_tree", "iris") for n in range(200)))
     fleet.start("w", PORT=str(port), LOOK_AHEAD="50")
+    for n in range(2):  # both lanes are taken before more comes
+        fleet.await_log(["training started", f'"held-{n}"'])
+    fleet.submit(*(request(f"r-{n}", f"m{n % 40}", "decision_tree", "iris") for n in range(200)))
     claims = mongo_database["training_requests"]
     fleet.until(lambda: claims.count_documents({}) >= 50, 60)
     fleet.until(lambda: metric(port, "ml_worker_intake_paused") == 1, 60)
@@ -52,9 +54,11 @@ def test_one_request_behind_a_flood_is_next_and_a_killed_worker_trains_no_more_t
     (port,) = free_ports(1)
     gate = tmp_path / "gate"
     fleet.submit(*(trouble(f"held-{n}", "until", path=str(gate), max_training_time_s=200) for n in range(2)))
+    worker = fleet.start("w", PORT=str(port), LOOK_AHEAD="40")
+    for n in range(2):  # both lanes are taken before the flood comes
+        fleet.await_log(["training started", f'"held-{n}"'])
     fleet.submit(*(request(f"flood-{n}", f"m{n % 7}", "decision_tree", "iris", project="big") for n in range(400)))
     fleet.submit(request("single", "m", "decision_tree", "iris", project="small"))
-    worker = fleet.start("w", PORT=str(port), LOOK_AHEAD="40")
     claims, outcomes = mongo_database["training_requests"], mongo_database["training_outcomes"]
     fleet.until(lambda: claims.find_one({"request_id": "single"}), 60)
     assert claims.count_documents({}) == 41
