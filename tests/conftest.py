@@ -13,6 +13,8 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.launcher import PROCESSES_TOO
+
 pytest_plugins = ["tests.proofs", "tests.services.fixtures"]
 
 MEASURED = (
@@ -42,8 +44,6 @@ LONG = (
 )
 """Files that take more than twenty seconds; run first, so that none of them is the last one running."""
 SLOW = ("keras_cnn", "torch_cnn", "torch_lstm", "torch_transformer", "test_frameworks_in_lanes", "test_model.py")
-PROCESSES_TOO = "COVERAGE_PROCESS_CONFIG"
-"""With this variable every Python process measures itself, which makes its start take 40 % more CPU time."""
 
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

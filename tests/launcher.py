@@ -30,8 +30,6 @@ from typing import Any, BinaryIO, Protocol
 import orjson
 
 from consumer.system.processes import THREAD_VARIABLES, die_with_parent
-from consumer.trainers import child, forkserver, servers
-from tests.conftest import PROCESSES_TOO
 
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
@@ -44,6 +42,8 @@ IMPORTED = (
 )
 ONE_THREAD = {**dict.fromkeys(THREAD_VARIABLES, "1"), "OMP_WAIT_POLICY": "PASSIVE"}
 """As a forkserver has it of a worker that gives each training one CPU; libraries read it when they are imported."""
+PROCESSES_TOO = "COVERAGE_PROCESS_CONFIG"
+"""With this variable every Python process measures itself, which makes its start take 40 % more CPU time."""
 PRELOADED = ("LD_PRELOAD", "CHAOS_CLOCK")
 """The loader of programs and a library that it preloads read these: each value has a launcher of its own."""
 ORDER_BYTES = 128 * 1024
@@ -263,6 +263,8 @@ def _become_forkserver(arguments: Sequence[str], kept: Sequence[int], environmen
                 os.close(end)
     os.environ.clear()
     os.environ.update(environment)
+    from consumer.trainers import forkserver
+
     sys.argv = [forkserver.__file__, *arguments]
     forkserver.main()
     os._exit(0)
@@ -272,6 +274,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in IMPORTED:
         importlib.import_module(name)
+    from consumer.trainers import child, servers
+
     child.warm_up("")
     gc.freeze()
     module, arguments = _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -59,9 +59,8 @@ class Announcements:
         """Whether the last group taken is a quarantined one."""
 
     def add(self, announcement: Announcement) -> None:
-        (self._quarantined if self._quarantined and announcement.has_dead_letter else self._waiting).append(
-            announcement
-        )
+        quarantine = self._quarantined and announcement.has_dead_letter
+        (self._quarantined if quarantine else self._waiting).append(announcement)
 
     def take(self, now: float) -> Sequence[Announcement]:
         """The next group, in turns from the quarantined and the others; empty if there is none now."""
