@@ -1,7 +1,7 @@
 """Fixtures for all tests; those over real servers are in services, proofs of checkers in proofs.
 
-Coverage is measured where it costs little: not in the processes of whole fleets, nor of the larger networks, whose
-frameworks run twice as long under it.
+Coverage is measured where it costs little: not in the processes of whole fleets, nor where libraries compute most of
+the time, which take twice as long under it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.launcher import PROCESSES_TOO
+from tests.launcher import ONE_THREAD, PROCESSES_TOO
 
 pytest_plugins = ["tests.proofs", "tests.services.fixtures"]
 
@@ -43,8 +43,15 @@ LONG = (
     "tests/unit/test_model_file.py",
 )
 """Files that take more than twenty seconds; run first, so that none of them is the last one running."""
-SLOW = ("keras_cnn", "torch_cnn", "torch_lstm", "torch_transformer", "test_frameworks_in_lanes", "test_model.py")
+NOT_MEASURED = (
+    *("keras_cnn", "torch_cnn", "torch_lstm", "torch_transformer"),
+    *("contract/test_algorithms", "contract/test_extreme_numbers", "contract/test_ledger_against_a_dict"),
+    *("contract/test_onnx", "protocol/test_model.py", "unit/test_diagnostics", "unit/test_frameworks_in_lanes"),
+    "unit/test_report",
+)
 
+os.environ.update(ONE_THREAD)
+"""Before a library reads it: threads that wait for each other on cores that other tests use took half of all time."""
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -58,7 +65,7 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = item.nodeid.removeprefix("tests/")
-        if not name.startswith(MEASURED) or any(part in name for part in SLOW):
+        if not name.startswith(MEASURED) or any(part in name for part in NOT_MEASURED):
             item.add_marker("no_cover")
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -21,8 +20,4 @@ def within(framework: str, task: Callable[..., T], *arguments: Any) -> T:
 
 @cache
 def _process(framework: str) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _one_thread)
-
-
-def _one_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))

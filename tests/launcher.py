@@ -174,12 +174,13 @@ def _serve(control: socket.socket) -> tuple[str, list[str]]:
         order, descriptors, _, _ = socket.recv_fds(control, ORDER_BYTES, 3)
         if not order:
             os._exit(0)  # and the kernel kills what we have forked
+        launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for end in (control, wake, wakes, *running.values()):
                 end.close()
-            return _become(order, *descriptors)
+            return _become(launcher, order, *descriptors)
         status = socket.socket(fileno=descriptors[0])
         for one in descriptors[1:]:
             os.close(one)
@@ -194,10 +195,12 @@ def _tell_ends(running: dict[int, socket.socket]) -> None:
                 status.send(b"%d" % os.waitstatus_to_exitcode(ended[1]))
 
 
-def _become(order: bytes, status: int, output: int, errors: int) -> tuple[str, list[str]]:
+def _become(launcher: int, order: bytes, status: int, output: int, errors: int) -> tuple[str, list[str]]:
     module, arguments, environment = orjson.loads(order)
     os.setsid()
     die_with_parent()
+    if os.getppid() != launcher:  # it has ended before we asked to end with it
+        os._exit(1)
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
     with Path(os.devnull).open("rb") as nothing:

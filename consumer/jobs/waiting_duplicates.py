@@ -8,7 +8,7 @@ from consumer.jobs.claims import Asked
 from consumer.partitions.records import Partition, Record
 
 
-class Duplicates:
+class WaitingDuplicates:
     """Owned by the worker's thread."""
 
     def __init__(self) -> None:

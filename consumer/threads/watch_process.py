@@ -43,10 +43,10 @@ def main(worker: str, worker_id: str, stamps: str, pipe: str, listening: str) ->
         listening: descriptor of the port's socket.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Watcher(int(worker), worker_id, Stamps(int(stamps)), int(pipe), socket.socket(fileno=int(listening))).run()
+    WatchProcess(int(worker), worker_id, Stamps(int(stamps)), int(pipe), socket.socket(fileno=int(listening))).run()
 
 
-class Watcher:
+class WatchProcess:
     """Single-threaded."""
 
     def __init__(self, worker: int, worker_id: str, stamps: Stamps, pipe: int, listening: socket.socket) -> None:

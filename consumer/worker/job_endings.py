@@ -25,7 +25,7 @@ FAILED_AGAIN_S = 60.0
 """Pause after an internal error before the same request is tried again."""
 
 
-class Endings:
+class JobEndings:
     """Owned by the worker's thread."""
 
     def __init__(self, shared: Shared, handover: Handover) -> None:

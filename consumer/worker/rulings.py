@@ -10,12 +10,12 @@ from consumer.jobs.claims import LOOK_AGAIN_S, Asked, Ruled, Ruling, Standing
 from consumer.jobs.job import Job
 from consumer.jobs.places import Place
 from consumer.jobs.registrar import Recorded
-from consumer.jobs.waiting_duplicates import Duplicates
+from consumer.jobs.waiting_duplicates import WaitingDuplicates
 from consumer.partitions.announcements import Announcement
 from consumer.partitions.records import Partition, Record
 from consumer.threads.containment import PASSED_ON, UncontainedError, contain
 from consumer.worker.handover import Handover
-from consumer.worker.job_endings import FAILED_AGAIN_S, Endings
+from consumer.worker.job_endings import FAILED_AGAIN_S, JobEndings
 from consumer.worker.shared import Shared
 from pipeline.jobs import ErrorKind, Failure, OutcomeKind
 from pipeline.ledger import Cancel
@@ -29,7 +29,7 @@ SUSPECT_FROM = 2
 class Rulings:
     """Owned by the worker's thread."""
 
-    def __init__(self, shared: Shared, handover: Handover, endings: Endings) -> None:
+    def __init__(self, shared: Shared, handover: Handover, endings: JobEndings) -> None:
         self._shared = shared
         self._jobs = shared.jobs
         self._assignment = shared.assignment
@@ -37,7 +37,7 @@ class Rulings:
         self._job_events = shared.job_events
         self._handover = handover
         self._endings = endings
-        self._duplicates = Duplicates()
+        self._duplicates = WaitingDuplicates()
         self._look_at = 0.0
         self.unclaimed = 0
         """Records whose ruling is outstanding."""

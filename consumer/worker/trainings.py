@@ -13,7 +13,7 @@ from consumer.system import disk
 from consumer.threads.containment import contained
 from consumer.trainers.protocol import Done, End, Killed, LaneEvent, Logged, Reported, Returned, Taken
 from consumer.worker.feeding import spec_of
-from consumer.worker.job_endings import Endings
+from consumer.worker.job_endings import JobEndings
 from consumer.worker.shared import Shared
 from pipeline.errors import RejectedError
 from pipeline.jobs import ErrorKind, Failure, OutcomeKind
@@ -22,7 +22,7 @@ from pipeline.jobs import ErrorKind, Failure, OutcomeKind
 class Trainings:
     """Owned by the worker's thread."""
 
-    def __init__(self, shared: Shared, endings: Endings, dask_scheduler: str | None) -> None:
+    def __init__(self, shared: Shared, endings: JobEndings, dask_scheduler: str | None) -> None:
         self._shared = shared
         self._jobs = shared.jobs
         self._lanes = shared.neighbours.lanes

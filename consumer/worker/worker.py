@@ -12,7 +12,7 @@ negative outcome goes straight to the registrar.
 Partitions can be revoked at any moment. A job that no trainer has is then released, and the new owner trains it. A job
 that is being trained goes on, and is stored in the ledger and the registry; the new owner announces it.
 
-An exception in one request's step ends that request, whichever step it is (`Endings.step`).
+An exception in one request's step ends that request, whichever step it is (`JobEndings.step`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from consumer.threads.watch import Watch
 from consumer.worker.feeding import Limits
 from consumer.worker.gauges import Gauges
 from consumer.worker.handover import Handover
-from consumer.worker.job_endings import Endings
+from consumer.worker.job_endings import JobEndings
 from consumer.worker.job_events import JobEvents
 from consumer.worker.rulings import Rulings, cancelled
 from consumer.worker.shared import Neighbours, Shared
@@ -110,7 +110,7 @@ class Worker:
             clock=clock,
         )
         self._handover = Handover(self._jobs, self._assignment, neighbours, limits.drain_timeout_s)
-        self._endings = Endings(shared, self._handover)
+        self._endings = JobEndings(shared, self._handover)
         self._rulings = Rulings(shared, self._handover, self._endings)
         self._trainings = Trainings(shared, self._endings, dask_scheduler)
         self._read_ahead = ReadAhead(limits.look_ahead)

@@ -12,7 +12,7 @@ from consumer.jobs.jobs import IllegalMoveError, Jobs
 from consumer.jobs.readiness import Readiness
 from consumer.jobs.registrar import Registrar
 from consumer.threads.containment import UncontainedError
-from consumer.worker.job_endings import Endings
+from consumer.worker.job_endings import JobEndings
 from consumer.worker.rulings import Rulings
 from consumer.worker.trainings import Trainings
 from pipeline.jobs import ErrorKind, OutcomeKind
@@ -82,7 +82,7 @@ def test_a_step_that_raises_for_a_request_ends_that_one(owner: type, step: str, 
 
 
 def test_an_outcome_that_stands_is_not_undone_by_an_error_after_it() -> None:
-    with fleet_of(LOG) as fleet, patch.object(Endings, "_stored", stumbling(Endings._stored, 1)):
+    with fleet_of(LOG) as fleet, patch.object(JobEndings, "_stored", stumbling(JobEndings._stored, 1)):
         first, _ = begin(fleet)
         work(fleet, first, until=lambda: all(entry.outcome for entry in fleet.entries().values()))
         assert {entry.outcome.kind for entry in fleet.entries().values() if entry.outcome} == {OutcomeKind.REGISTERED}
@@ -122,14 +122,14 @@ def test_what_cannot_be_contained_ends_a_worker_at_most_twice() -> None:
         fleet.kill(first)
         losses += 1
 
-    end = Endings.end
+    end = JobEndings.end
 
-    def stumble(self: Endings, job: Any, *how: Any) -> None:
+    def stumble(self: JobEndings, job: Any, *how: Any) -> None:
         if job.request_id == GUILTY and how[1].kind == ErrorKind.INTERNAL_ERROR:
             raise LookupError("not even that")
         end(self, job, *how)
 
-    with fleet_of({0: [OTHER]}) as fleet, patch.object(Endings, "end", stumble):
+    with fleet_of({0: [OTHER]}) as fleet, patch.object(JobEndings, "end", stumble):
         with patch.object(Trainings, "_feed", stumbling(Trainings._feed, float("inf"))):
             for _ in range(2):
                 not_contained(fleet)

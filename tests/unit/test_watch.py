@@ -26,7 +26,7 @@ from consumer.system import processes
 from consumer.threads import stacks
 from consumer.threads.stamps import PAUSE_S, SLOTS, Stamps
 from consumer.threads.watch import AGAIN_S, Watch
-from consumer.threads.watch_process import Watcher
+from consumer.threads.watch_process import WatchProcess
 
 ROOT = Path(__file__).parents[2]
 
@@ -442,7 +442,7 @@ def test_a_watcher_that_gets_no_thread_to_log_with_answers_all_the_same() -> Non
     theirs, ours = os.pipe()
     begin = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        watcher = Watcher(os.getpid(), "worker-1", stamps, theirs, listening)
+        watcher = WatchProcess(os.getpid(), "worker-1", stamps, theirs, listening)
 
         def run() -> None:
             begin.wait()
