@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo check test unit lint types contracts docs picture bench chaos fuzz proof services-up services-down lock clean
+.PHONY: help demo check test unit lint types contracts docs picture bench chaos fuzz proof installed services-up services-down lock clean
 
 # Without .pyc files each of the many short-lived Python processes would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,8 +24,7 @@ help: ## Show what can be made
 demo: $(LIGHT) ## Train models on this machine, with no server at all
 	@$(BIN)/tensorfleet demo $(ARGS)
 
-test: $(SYNCED) ## Run all tests, on real servers, with coverage
-	@$(BIN)/python -m tests.services install
+test: installed ## Run all tests, on real servers, with coverage
 	@$(BIN)/coverage erase
 	@$(BIN)/pytest -n 3 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PROVE) $(ARGS)
 
@@ -51,12 +50,10 @@ docs: $(SYNCED) ## Build the documentation as a site into build/site; a dead lin
 picture: $(SYNCED) ## Draw the README's picture of the demo anew, from a run of it
 	@$(BIN)/python docs/demo_picture.py
 
-bench: $(SYNCED) ## Measure, on real servers
-	@$(BIN)/python -m tests.services install
+bench: installed ## Measure, on real servers
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-chaos: $(SYNCED) ## Break everything while 5,000 requests are trained, and count; 12 minutes
-	@$(BIN)/python -m tests.services install
+chaos: installed ## Break everything while 5,000 requests are trained, and count; 12 minutes
 	@$(BIN)/python -m tests.chaos $(if $(ARGS),$(ARGS),--seed 1 $(CHAOS))
 
 fuzz: $(SYNCED) ## Try 1,000,000 cases of everything that people can send, and print what was found; 20 minutes
@@ -66,6 +63,9 @@ proof: PROVE := --prove
 proof: test chaos fuzz ## Prove everything, the checkers too: all tests, chaos of two seeds, every crash point, 1,000,000 cases; two hours
 	@$(BIN)/python -m tests.chaos --seed 2 $(CHAOS)
 	@$(BIN)/python -m tests.chaos.crash_points
+
+installed: $(SYNCED)
+	@$(BIN)/python -m tests.services install
 
 services-up: $(SYNCED) ## Start Kafka, MongoDB, S3 and a schema registry, and print the settings to paste
 	@$(BIN)/python -m tests.services up

@@ -14,6 +14,7 @@ import threading
 import bson
 
 from consumer.port import http
+from consumer.system.processes import die_with_parent
 from consumer.telemetry.logs import configure
 from consumer.telemetry.metrics import Metrics
 from consumer.threads.watch import Watch
@@ -24,6 +25,7 @@ told_to_answer = threading.Event()
 
 
 def main(how: str) -> None:
+    die_with_parent()
     configure("INFO", "json")
     http.STANDSTILL_S = HTTP_LIMIT_S
     watch = Watch("worker-1", held_limit_s=HELD_LIMIT_S)

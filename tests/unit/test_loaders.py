@@ -176,8 +176,8 @@ def test_a_busy_machine_makes_no_file_a_slow_one(start: Start, put: Put) -> None
     keep_to(pid, {min(os.sched_getaffinity(0))})
     with ExitStack() as busy:
         for _ in range(3):  # each in a session of its own, as some kernels share a CPU out by sessions
-            command = [sys.executable, "-c", "while True: pass"]
-            others = busy.enter_context(subprocess.Popen(command, start_new_session=True))
+            code = "from consumer.system import processes; processes.die_with_parent()\nwhile True: pass"
+            others = busy.enter_context(subprocess.Popen([sys.executable, "-c", code], start_new_session=True))
             busy.callback(others.kill)
             keep_to(others.pid, {min(os.sched_getaffinity(0))})
         began = time.monotonic()
