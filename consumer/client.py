@@ -276,8 +276,8 @@ class Client:
         """
         from consumer.stores import open_stores
         from pipeline.datasets import Origin
-        from pipeline.datasets.tables import about
         from pipeline.features.frames import table_of
+        from pipeline.reading.tables import about
 
         settings = with_stores(self._settings)
         with about(name):

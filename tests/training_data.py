@@ -14,9 +14,9 @@ import pyarrow as pa
 from pipeline.algorithms import Algorithm, framework_of
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import BUILTINS, TARGETS, fingerprint
-from pipeline.datasets.tables import last_target
 from pipeline.jobs import Evaluation, TrainingRequest
 from pipeline.model_files import model_file
+from pipeline.reading.tables import last_target
 from pipeline.training import training
 from pipeline.training.trained import Trained
 from tests.frameworks import within

@@ -113,7 +113,7 @@ def _number(text: str) -> int:
 def _content(table: pa.Table, file: Path) -> bytes:
     import pyarrow as pa
 
-    from pipeline.datasets.files import csv_of, json_lines_of, parquet_of
+    from pipeline.reading.writers import csv_of, json_lines_of, parquet_of
 
     writers = {".parquet": parquet_of, ".csv": csv_of, ".jsonl": json_lines_of}
     if file.suffix not in writers:

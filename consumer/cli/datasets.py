@@ -80,7 +80,9 @@ def show(name: str, as_json: Json = False) -> None:
 
 @app.command("import")
 def import_dataset(
-    file: Annotated[str, typer.Argument(help="CSV, Parquet or JSON lines; `-` is standard input.")],
+    file: Annotated[
+        str, typer.Argument(help="CSV, Parquet, Feather or JSON lines, also in gzip or zip; `-` is standard input.")
+    ],
     name: Annotated[str | None, typer.Option(help="[default: the file's name]")] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict.  [default: the last one]")] = None,
     as_json: Json = False,
@@ -88,7 +90,7 @@ def import_dataset(
     """Store a dataset under a name, and show the types it was read with; what the name had stays as a version."""
     from pipeline.datasets import Origin
     from pipeline.datasets.names import check_free
-    from pipeline.datasets.tables import about, check_target
+    from pipeline.reading.tables import about, check_target
 
     if name is None and file == "-":
         raise Stop("--name must be given for standard input", WRONG_USE)
@@ -144,7 +146,8 @@ def _document(one: DatasetSummary) -> dict[str, Any]:
 
 def _described(name: str, table: pa.Table, target_column: str | None) -> dict[str, Any]:
     from pipeline.datasets.profiles import profile_columns, task_of
-    from pipeline.datasets.tables import canonical, profile
+    from pipeline.reading.tables import canonical, profile
+    from pipeline.reading.typed import notes_of
 
     table = canonical(table)
     about = profile(table, target_column)
@@ -171,6 +174,7 @@ def _described(name: str, table: pa.Table, target_column: str | None) -> dict[st
             }
             for one in profile_columns(table)
         ],
+        "notes": [note.to_document() for note in notes_of(table)],
     }
 
 
@@ -179,6 +183,8 @@ def _first(table: pa.Table, name: str) -> list[Any]:
 
 
 def _show(found: Document) -> None:
+    from pipeline.reading.notes import Note
+
     if on_terminal():
         classes = "" if found["classes"] is None else f", {len(found['classes'])} classes: {_classes(found['classes'])}"
         task = f" ({found['task']})" if found["task"] else ""
@@ -194,6 +200,8 @@ def _show(found: Document) -> None:
         TableColumn("MIN … MEDIAN … MAX, OR MOST FREQUENT", _values),
     )
     show_rows(found["schema"], look, as_json=False)
+    for one in found["notes"]:
+        note(str(Note.from_document(one)))
 
 
 def _type(one: Document) -> str:

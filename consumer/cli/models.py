@@ -159,9 +159,10 @@ def predict(
     from pipeline.features.frames import frame_of
     from pipeline.model_files.model_file import fetch
 
-    frame = frame_of(context.table_of(Path(file).name, file))
     stores, registered = context.registered(model, project)
-    predictions = fetch(stores.artifacts, registered).predict(frame)
+    loaded = fetch(stores.artifacts, registered)
+    frame = frame_of(context.table_of(Path(file).name, file, keep_texts=True))
+    predictions = loaded.predict(frame)
     for warning in _warnings(predictions):
         note(warning)
     columns = [

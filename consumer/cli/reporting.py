@@ -89,8 +89,8 @@ def _with_importance(stores: Stores, registered: RegisteredModel, loaded: Loaded
 def _dataset(stores: Stores, name: str) -> tuple[pd.DataFrame, str]:
     """The rows as a trainer would read them now, with their fingerprint."""
     from pipeline.datasets import builtin
-    from pipeline.datasets.tables import fingerprint
     from pipeline.features.frames import frame_of
+    from pipeline.reading.tables import fingerprint
 
     if name in builtin.BUILTINS:
         return builtin.load_frame(name), builtin.fingerprint(name)

@@ -144,8 +144,8 @@ def _plan(wanted: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Show what each request would train on; a fault that would end a request ends the command."""
     from consumer.new_requests import training_request
     from pipeline.datasets.builtin import BUILTINS, BuiltinSource
-    from pipeline.datasets.tables import last_target
     from pipeline.features.frames import frame_of
+    from pipeline.reading.tables import last_target
     from pipeline.training.dry_run import plan
 
     for one in wanted:

@@ -1,6 +1,7 @@
 """Runs in a loader: reads files of bytes one at a time, and reports how each went.
 
-It receives datagrams of JSON, one per load: `{"name", "path", "file_name", "into", "max_bytes", "max_memory_bytes"}`.
+It receives datagrams of JSON, one per load: `{"name", "path", "file_name", "is_typed", "options",
+"into", "max_bytes", "max_memory_bytes"}`.
 It sends `{"ready": private bytes}` once, then for each load any number of `{"log": text}` and one of `{"read": …}`,
 `{"rejected": message}`, `{"full": errno}` (the disk) and `{"memory": true}`, with `"private_bytes"` and `"last"`:
 whether this process is to be replaced.
@@ -26,6 +27,7 @@ import pyarrow as pa
 from consumer.system.processes import adopt_orphans, children, die_with_parent, memory_limit, private_bytes
 from pipeline.datasets import Fetched, reading
 from pipeline.errors import RejectedError
+from pipeline.reading.options import ReadOptions
 
 NICENESS = 10
 """Gives trainings and the worker's own threads priority."""
@@ -63,7 +65,15 @@ def main() -> None:
 
 
 def _read(job: dict[str, Any]) -> dict[str, Any]:
-    fetched = Fetched(job["name"], Path(job["path"]), job["file_name"], target_column=None, revision="")
+    fetched = Fetched(
+        job["name"],
+        Path(job["path"]),
+        job["file_name"],
+        target_column=None,
+        revision="",
+        is_typed=job["is_typed"],
+        options=ReadOptions(**job["options"]),
+    )
     try:
         with memory_limit(_data_bytes() + job["max_memory_bytes"] + SLACK_BYTES):
             content = reading.read(fetched, Path(job["into"]), job["max_bytes"])

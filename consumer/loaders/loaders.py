@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ class Loaders:
             "name": fetched.name,
             "path": str(fetched.path),
             "file_name": None if fetched.file_name is None else fetched.file_name[-LONGEST_NAME:],
+            "is_typed": fetched.is_typed,
+            "options": asdict(fetched.options),
             "into": str(into),
             "max_bytes": max_bytes,
             "max_memory_bytes": self._max_memory_bytes,

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
+from pipeline.reading.options import NOTHING_SAID, ReadOptions
+
 if TYPE_CHECKING:
     from pipeline.datasets.sink import Sink
 
@@ -105,6 +107,8 @@ class Fetched:
     Attributes:
         file_name: the file's name in its source; None for a collection, whose BSON documents are concatenated.
         revision: of the bytes and the target.
+        options: what the reader is told about the file.
+        is_typed: whether `add` wrote the file; its types are then final, whatever reading would find today.
     """
 
     name: str
@@ -112,6 +116,8 @@ class Fetched:
     file_name: str | None
     target_column: str | None
     revision: str
+    is_typed: bool = False
+    options: ReadOptions = NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin
-from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
+from pipeline.reading.tables import canonical
 
 if TYPE_CHECKING:
     import pandas as pd

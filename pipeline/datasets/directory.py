@@ -26,13 +26,13 @@ from pipeline.datasets import (
     Read,
     reading,
 )
-from pipeline.datasets.files import parquet_of
 from pipeline.datasets.names import check_free, check_name, unknown, unknown_version, version_name, version_of
 from pipeline.datasets.sink import Sink
-from pipeline.datasets.tables import about, canonical, check_target, profile
 from pipeline.datasets.versions import described, description, equal, is_description, next_number, now
 from pipeline.errors import RejectedError, TransientError
 from pipeline.jobs import NAME
+from pipeline.reading.tables import about, canonical, check_target, profile
+from pipeline.reading.writers import parquet_of
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")  # the first one that exists is the dataset
 SIDECAR = ".json"
@@ -131,7 +131,7 @@ class DirectorySource:
 
     def _copy(self, name: str, file: Path, revision: str, sink: Sink) -> Fetched:
         with _disk():
-            target = _described(file).get("target_column")
+            own = _described(file)
             stream = file.open("rb")
         with stream:
             sink.begin(os.fstat(stream.fileno()).st_size)
@@ -139,7 +139,8 @@ class DirectorySource:
                 with _disk():
                     part = stream.read(PART_BYTES)
                 if not part:
-                    return Fetched(name, sink.path, file.name, target, revision)
+                    target = own.get("target_column")
+                    return Fetched(name, sink.path, file.name, target, revision, is_typed="version" in own)
                 sink.write(part)
 
     def _kept(self, name: str, number: int) -> Path:
@@ -259,7 +260,8 @@ class DirectorySource:
 
 
 def _with_description(table: pa.Table, own: Mapping[str, Any]) -> bytes:
-    return parquet_of(table.replace_schema_metadata({METADATA: orjson.dumps(own)}))
+    metadata = {**(table.schema.metadata or {}), METADATA: orjson.dumps(own)}
+    return parquet_of(table.replace_schema_metadata(metadata))
 
 
 def _revision(file: Path) -> str:

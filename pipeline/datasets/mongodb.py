@@ -33,7 +33,6 @@ from pipeline.datasets import (
     reading,
 )
 from pipeline.datasets.documents import checked, checked_or_none, readable
-from pipeline.datasets.files import parquet_of
 from pipeline.datasets.names import (
     check_free,
     check_name,
@@ -43,11 +42,12 @@ from pipeline.datasets.names import (
     unknown_version,
     version_of,
 )
-from pipeline.datasets.rows import BATCH_ROWS, CODEC
 from pipeline.datasets.sink import Sink
-from pipeline.datasets.tables import about, canonical, check_target, profile
 from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError
+from pipeline.reading.rows import BATCH_ROWS, CODEC
+from pipeline.reading.tables import about, canonical, check_target, profile
+from pipeline.reading.writers import parquet_of
 
 OWN_COLLECTIONS = frozenset(
     {"datasets", "model_registry", "model_aliases", "training_requests", "training_outcomes", "workers"}
@@ -274,7 +274,8 @@ class MongoSource:
             while part := file.readchunk():
                 sink.write(part)
             file_name = str(file.filename or "")
-        return Fetched(name, sink.path, file_name, document.get("target_column"), _revision(document))
+        target = document.get("target_column")
+        return Fetched(name, sink.path, file_name, target, _revision(document), is_typed="fingerprint" in document)
 
     def _open(self, file_id: Any) -> GridOut:
         """Open the file; its id may be stored as text."""

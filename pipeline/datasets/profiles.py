@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.datasets.moments import MOMENT
-from pipeline.datasets.tables import MAX_CLASSES, TEXT, Column
+from pipeline.reading.moments import MOMENT
+from pipeline.reading.tables import MAX_CLASSES, TEXT, Column
 
 MOST_FREQUENT = 3
 FEW = 10
@@ -60,6 +60,8 @@ def _profile(name: str, column: Column) -> ColumnProfile:
     while pa.types.is_fixed_size_list(kind):
         shape.append(kind.list_size)
         kind = kind.value_type
+    if pa.types.is_null(kind):
+        return ColumnProfile(name, "null", None, column.null_count, 0, None, None, None, ())
     distinct = None if shape else pc.count_distinct(column).as_py()
     ordered = pa.types.is_floating(kind) or kind == MOMENT or (pa.types.is_integer(kind) and (distinct or 0) > FEW)
     low, middle, high = _range(column) if ordered and not shape else (None, None, None)

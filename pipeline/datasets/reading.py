@@ -18,15 +18,17 @@ import pyarrow as pa
 from bson.errors import BSONError
 
 from pipeline.datasets import Abandoned, Content, Fetched, Loaded, Read
-from pipeline.datasets.files import read_table
-from pipeline.datasets.rows import decoded, table_of
 from pipeline.datasets.sink import Sink
-from pipeline.datasets.tables import about, canonical, fingerprint, last_target
 from pipeline.errors import RejectedError, said_by
+from pipeline.reading.files import read_table
+from pipeline.reading.options import NOTHING_SAID
+from pipeline.reading.rows import decoded, table_of
+from pipeline.reading.tables import about, canonical, fingerprint, last_target
+from pipeline.reading.typed import with_types
 
 log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Raise it when the same bytes are to give another result: caches then read everything again."""
 LARGEST_DOCUMENT_BYTES = 17 * 2**20
 """MongoDB stores no document above 16 MiB."""
@@ -40,8 +42,8 @@ def read(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandon
     Raises MemoryError if memory does not suffice.
     """
     with about(fetched.name), _only_rejections(shown(fetched)):
-        columns, names = _columns(fetched, max_bytes)
-        table = pa.table(list(_each_whole(columns)), names=names)
+        columns, schema = _columns(fetched, max_bytes)
+        table = pa.table(list(_each_whole(columns)), schema=schema)
         size_bytes = _size_bytes(table)
         content = Content(fingerprint(table), size_bytes, table.num_rows, table.num_columns, last_target(table))
         if max_bytes is not None and size_bytes > max_bytes:
@@ -77,18 +79,18 @@ def shown(fetched: Fetched) -> str:
     return f"its file {Path(fetched.file_name).name[:SHOWN_NAME]} {size}"
 
 
-def _columns(fetched: Fetched, max_bytes: int | None) -> tuple[list[Any], list[str]]:
+def _columns(fetched: Fetched, max_bytes: int | None) -> tuple[list[Any], pa.Schema]:
     table = _table(fetched, max_bytes)
     with _only_rejections(shown(fetched), lambda: _guilty_column(table)):
         table = canonical(table)
-    return table.columns, table.column_names
+    return table.columns, table.schema
 
 
 def _table(fetched: Fetched, max_bytes: int | None) -> pa.Table:
     if fetched.file_name is not None:
-        return read_table(fetched.path, fetched.file_name, max_bytes)
+        return read_table(fetched.path, fetched.file_name, max_bytes, fetched.options, is_typed=fetched.is_typed)
     with fetched.path.open("rb") as file:
-        return table_of(decoded(_documents(file)), max_bytes)
+        return with_types(table_of(decoded(_documents(file)), max_bytes), (), NOTHING_SAID)
 
 
 def _documents(file: BinaryIO) -> Iterator[bytes]:

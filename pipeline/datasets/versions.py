@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.datasets import DatasetVersion, Origin
 from pipeline.datasets.names import version_name
-from pipeline.datasets.tables import fingerprint, profile
+from pipeline.reading.tables import fingerprint, profile
 
 
 def description(table: pa.Table, target_column: str | None, origin: Origin, now: datetime | None) -> dict[str, Any]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.features.dates import moments_of
+from pipeline.reading.dates import ISO
+from pipeline.reading.notations import TRUTHS, parsed
+from pipeline.reading.notes import Note
+from pipeline.reading.numbers import NumberNotation
+from pipeline.reading.tables import TEXT
 
 IDENTIFIER = r"[0-9a-fA-F]{24}|[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
 """A MongoDB ObjectId, or a UUID with or without hyphens."""
@@ -22,6 +28,7 @@ POSITION = re.compile(r"\bat position (\d+)$")
 """Where a value stands, as pandas ends its message: counted from 0."""
 MANY_VALUES = 100
 WORDS_OF_TEXT = 5
+_READING = "reading"
 
 
 class Role(StrEnum):
@@ -36,11 +43,17 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An input column of a model; `type` is MLflow's name for its values: double, long, boolean, string, datetime."""
+    """An input column of a model.
+
+    Attributes:
+        type: MLflow's name for its values: double, long, boolean, string, datetime.
+        notation: the key of how its values are written as text (see `reading.notations`); empty for plain ones.
+    """
 
     name: str
     role: Role
     type: str
+    notation: str = ""
 
     def to_document(self) -> dict[str, str]:
         return {"name": self.name, "type": self.type}
@@ -48,6 +61,27 @@ class Column:
 
 class UnusableColumnError(ValueError):
     """Says that a column is left out; its message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a frame's rows were read: the keys of the notations of its columns, by column, and the notes."""
+
+    notations: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> Self:
+        """As remembered with the frame."""
+        kept: Self = frame.attrs.get(_READING, cls())
+        return kept
+
+    def remember(self, frame: pd.DataFrame) -> None:
+        frame.attrs[_READING] = self
+
+    def __deepcopy__(self, _: object) -> Self:
+        """Itself: pandas copies what a frame remembers with each column that is taken out of it."""
+        return self
 
 
 def describe(values: pd.Series[Any], name: str, *, wanted: bool = False) -> Column:
@@ -75,13 +109,29 @@ def describe(values: pd.Series[Any], name: str, *, wanted: bool = False) -> Colu
 def read(values: pd.Series[Any], column: Column) -> NDArray[Any]:
     """The values as preparation takes them: float64 with NaN, datetime64 with NaT, or str objects with NaN.
 
-    Infinity counts as missing.  Raises ValueError for a value that the role does not allow, or that is beyond LARGEST.
+    Texts are read in the column's notation; blanks and marks such as `?` are missing numbers and dates, as is
+    infinity.  Raises ValueError for a value that the role does not allow, or that is beyond LARGEST.
     """
     try:
+        if column.role in _PLAIN and values.dtype.kind == "O":
+            values = _from_texts(values, column.notation or _PLAIN[column.role])
         return _READERS[column.role](values)
     except (ValueError, TypeError, OverflowError) as wrong:
         why = POSITION.sub(lambda found: f"in row {int(found[1]) + 1:,}", str(wrong))
         raise ValueError(f"column {column.name!r} takes {column.role} values ({column.type}): {why}") from None
+
+
+def _from_texts(values: pd.Series[Any], notation: str) -> pd.Series[Any]:
+    """The values with the texts among them read; as they are if there is none."""
+    is_text = values.map(lambda value: isinstance(value, str)).to_numpy()
+    if not is_text.any():
+        return values
+    found = parsed(pa.array(values[is_text], TEXT), notation, np.flatnonzero(is_text)).to_pandas()
+    if is_text.all():
+        return pd.Series(found.to_numpy(), values.index)
+    mixed = values.astype(object)
+    mixed[is_text] = found.to_numpy()
+    return mixed
 
 
 def _of_objects(present: pd.Series[Any], name: str, wanted: bool) -> Column:
@@ -139,6 +189,8 @@ def _words(values: pd.Series[Any]) -> NDArray[Any]:
     words[missing] = np.nan
     return words
 
+
+_PLAIN = {Role.NUMERIC: NumberNotation().key, Role.BOOLEAN: TRUTHS, Role.DATE: ISO.key}
 
 _READERS: Mapping[Role, Callable[[pd.Series[Any]], NDArray[Any]]] = {
     Role.NUMERIC: _numbers,

@@ -6,7 +6,7 @@ A broken rule either raises RejectedError, which says how to fix it, or adds a w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from pipeline.algorithms import Algorithm, catalogue
 from pipeline.errors import RejectedError
-from pipeline.features.columns import LARGEST, Column, Role, UnusableColumnError, describe, read, too_large
+from pipeline.features.columns import (
+    LARGEST,
+    Column,
+    Reading,
+    Role,
+    UnusableColumnError,
+    describe,
+    read,
+    too_large,
+)
 from pipeline.features.dates import moments_of
 from pipeline.features.preparation import Rows, as_rows
 from pipeline.features.tensors import Shape, gathered, parts, shapes_of, shown
@@ -83,6 +92,8 @@ def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str, alg
     target_column = _target(request, names, own_target, shapes)
     features = _features(request, names, target_column, shapes)
     target, present, warnings = _labels(frame[target_column], target_column, algorithm)
+    used = {"", target_column, *features}
+    warnings = [*(str(note) for note in Reading.of(frame).notes if note.column in used), *warnings]
     if not present.all():
         frame = frame[present]
     codes, classes = (
@@ -227,10 +238,10 @@ def _regressors(algorithm: Algorithm) -> str:
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str], *, named: bool) -> tuple[tuple[Column, ...], dict[str, str]]:
-    columns, dropped = [], {}
+    columns, dropped, notations = [], {}, Reading.of(frame).notations
     for name in names:
         try:
-            columns.append(describe(frame[name], name, wanted=named))
+            columns.append(replace(describe(frame[name], name, wanted=named), notation=notations.get(name, "")))
         except UnusableColumnError as unusable:
             dropped[name] = str(unusable)
     if not columns:

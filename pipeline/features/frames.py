@@ -10,9 +10,12 @@ import pyarrow as pa
 
 from pipeline.datasets import Dataset
 from pipeline.datasets.builtin import load_frame
-from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
 from pipeline.features import tensors
+from pipeline.features.columns import Reading
+from pipeline.reading.options import NOTHING_SAID
+from pipeline.reading.tables import canonical
+from pipeline.reading.typed import notation_of, notes_of, with_types
 
 
 def read_frame(dataset: Dataset) -> pd.DataFrame:
@@ -45,6 +48,8 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
             columns[name] = _array(column)
     frame = pd.DataFrame(columns, copy=False)
     tensors.remember_shapes(frame, shapes)
+    notations = {field.name: key for field in table.schema if (key := notation_of(field))}
+    Reading(notations, tuple(notes_of(table))).remember(frame)
     return frame
 
 
@@ -58,7 +63,7 @@ def table_of(frame: pd.DataFrame) -> pa.Table:
         table = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise RejectedError(f"the frame cannot be read as a table: {'; '.join(map(str, error.args))}") from error
-    return canonical(table)
+    return canonical(with_types(table, (), NOTHING_SAID))
 
 
 def _array(column: Any) -> Any:

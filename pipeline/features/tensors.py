@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.datasets.tables import Column
 from pipeline.errors import RejectedError
+from pipeline.reading.tables import Column
 
 Shape = tuple[int, ...]
 _SHAPES = "tensors"

@@ -43,6 +43,7 @@ from pipeline.model_files.mlflow_files import mlmodel, python_env
 from pipeline.model_files.skops_reader import loads
 from pipeline.model_files.skops_writer import dumps
 from pipeline.model_files.zip_files import archive, packed, unpack, unpacked
+from pipeline.reading.csv_files import MISSING
 
 FORMAT = 2
 """Raise it with every change that an older reader would misread; readers of older formats are kept and tested."""
@@ -114,7 +115,7 @@ def write(content: ModelContent, path: Path) -> Written:
     model = dumps(content.pipeline)
     manifest = {
         "format": FORMAT,
-        "columns": [{**column.to_document(), "role": column.role} for column in columns],
+        "columns": [_described(column) for column in columns],
         "features": [column.name for column in columns],
         "target": content.target_column,
         "target_type": content.target_type,
@@ -141,6 +142,11 @@ def write(content: ModelContent, path: Path) -> Written:
     )
     path.write_bytes(data)
     return Written(path, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _described(column: Column) -> dict[str, str]:
+    notation = {"notation": column.notation} if column.notation else {}
+    return {**column.to_document(), "role": column.role, **notation}
 
 
 def load(path: Path, sha256: str | None = None) -> LoadedModel:
@@ -220,7 +226,7 @@ class LoadedModel:
         if frame.empty:
             return Predictions([], None, classes, extra, {})
         try:
-            values = {column.name: read(frame[column.name], column) for column in self.columns}
+            values = self._known({column.name: read(frame[column.name], column) for column in self.columns})
         except ValueError as wrong:
             raise RejectedError(str(wrong)) from None
         prepared = self._transformed(list(values.values()))
@@ -249,6 +255,15 @@ class LoadedModel:
         if not isinstance(rows, pd.DataFrame):
             rows = pd.DataFrame(rows, columns=pd.Index([column.name for column in self.columns]))
         return self.pipeline[:-1].transform(rows)
+
+    def _known(self, values: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Makes words such as NA missing where the model knows no such category, as reading a dataset does."""
+        for name, seen in known_categories(self.pipeline).items():
+            marks = set(MISSING) - set(seen)
+            is_mark = np.array([isinstance(value, str) and value in marks for value in values[name]])
+            if is_mark.any():
+                values[name] = np.where(is_mark, np.nan, values[name])
+        return values
 
     def _unseen(self, values: Mapping[str, NDArray[Any]]) -> dict[str, int]:
         counts = {}
@@ -285,7 +300,9 @@ def _read(data: bytes) -> LoadedModel:
     if not isinstance(pipeline, Pipeline) or not pipeline.steps:
         raise TypeError("its model.skops holds no pipeline")
     example, evaluation = (orjson.loads(members[f"{part}.json"]) for part in ("example", "evaluation"))
-    columns = [Column(str(c["name"]), Role(c["role"]), str(c["type"])) for c in manifest["columns"]]
+    columns = [
+        Column(str(c["name"]), Role(c["role"]), str(c["type"]), str(c.get("notation", ""))) for c in manifest["columns"]
+    ]
     check_places(pipeline)
     return LoadedModel(manifest, pipeline, columns, example, evaluation, data)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.datasets import Dataset
-from pipeline.datasets.tables import TEXT
 from pipeline.errors import RejectedError
 from pipeline.jobs import TrainingRequest
+from pipeline.reading.tables import TEXT
 
 NUMBER_BYTES = 8
 COPIES = 3

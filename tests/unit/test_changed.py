@@ -25,7 +25,7 @@ import consumer.jobs.lease
         ("consumer/jobs/claims.py", True),
         ("consumer/settings.py", True),
         ("consumer/stores.py", False),
-        ("pipeline/datasets/rows.py", False),
+        ("pipeline/reading/rows.py", False),
         ("pipeline/algorithms/notes.md", False),
     ],
 )

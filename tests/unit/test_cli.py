@@ -34,12 +34,12 @@ from consumer.settings import Settings, SettingsError
 from consumer.stores import Stores, open_stores
 from pipeline.artifacts import NewArtifact
 from pipeline.datasets.cache import DatasetCache
-from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError
 from pipeline.jobs import Evaluation, Failure, Outcome, OutcomeKind, Search, SearchDimension
 from pipeline.ledger import Home, NewClaim
 from pipeline.lifecycle import promotion
 from pipeline.lifecycle.references import model_reference
+from pipeline.reading.tables import canonical, fingerprint
 from tests.command import Answer, Run
 from tests.models import model
 from tests.training_data import Bench, mixed_rows, request

@@ -24,8 +24,8 @@ from pipeline.datasets import cache as module
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.sink import Sink
-from pipeline.datasets.tables import canonical, fingerprint
 from pipeline.errors import RejectedError, TransientError
+from pipeline.reading.tables import canonical, fingerprint
 
 ROWS = 1_000
 ROWS_BYTES = 17_000  # of the file of a table below, at most

@@ -49,7 +49,7 @@ def _bomb() -> bytes:
     [
         ("segfault.csv", CSV, b"dataset 'segfault': its file segfault.csv (27 bytes) crashes the reader (signal 11)\n"),
         ("bomb.parquet", _bomb(), b"takes more than 256 MiB (MAX_TRAINING_MEMORY) to be read\n"),
-        ("zip.csv", b"PK\x03\x04...", b"dataset 'zip': the file is a zip or Excel file; store it as plain CSV"),
+        ("zip.csv", b"PK\x03\x04...", b"dataset 'zip': the compressed file cannot be unpacked"),
     ],
 )
 def test_a_file_that_ends_its_loader_ends_an_import_with_one_line(

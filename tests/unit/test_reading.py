@@ -16,9 +16,11 @@ from bson.datetime_ms import DatetimeMS
 
 from pipeline.datasets import Fetched, directory, reading
 from pipeline.datasets.directory import DirectorySource
-from pipeline.datasets.files import parquet_of, read_table
-from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
+from pipeline.reading import csv_files
+from pipeline.reading.tables import canonical
+from pipeline.reading.writers import parquet_of
+from tests.rows import table_from
 
 Read = Callable[..., pa.Table]
 
@@ -61,9 +63,10 @@ def test_what_nobody_thought_of_is_a_rejection_that_names_the_column(
     assert type(raised).__name__ in caplog.text
 
 
-def test_the_rows_of_a_file_keep_its_types_until_they_are_made_canonical_once() -> None:
-    table = pa.table({"day": [date(2020, 1, 31)], "count": pa.array([1], pa.int8()), "word": ["a"]})
-    assert read_table(parquet_of(table), "rows.parquet").equals(table)
+def test_what_an_import_wrote_keeps_its_types_until_they_are_made_canonical_once() -> None:
+    table = pa.table({"day": [date(2020, 1, 31)], "count": pa.array([1], pa.int8()), "word": ["1,5"]})
+    assert table_from(parquet_of(table), "rows.parquet", is_typed=True).equals(table)
+    assert table_from(parquet_of(table), "rows.parquet")["word"].to_pylist() == [1.5]
 
 
 @pytest.mark.parametrize("raised", [MemoryError("malloc"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
@@ -101,11 +104,14 @@ def test_arrows_lack_of_memory_is_one_also_where_a_message_was_made_of_it(
         (b'a,b\n1,"' + b"many words\n" * 2_000_000 + b'"\n', "the CSV file has a row of more than 8,388,608 bytes"),
         (b'"a,b\n', "it has no rows"),
         ("a,b\n1,2\n".encode("utf-16-be"), "the header of the CSV file holds zero bytes, as UTF-16 does"),
-        ("\ufeffa,b\n1,2\n".encode("utf-16-be"), "the file is in UTF-16"),
+        ("\ufeffa,b\n1,2\n".encode("utf-16-be") + b"x", "line 3 is not utf-16"),
         (b'{"a": ' + b"[" * 300 + b"1" + b"]" * 300 + b"}", "column 'a' holds lists 300 deep; at most 16 are taken"),
     ],
 )
-def test_odd_texts_are_rejected_in_words(read: Read, content: bytes, says: str) -> None:
+def test_odd_texts_are_rejected_in_words(
+    read: Read, content: bytes, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_files, "MOST_ROW_BYTES", csv_files.BLOCK_BYTES)
     with pytest.raises(RejectedError, match=f"^dataset 'rows': .*{says}"):
         read(content, "rows")
 
@@ -127,12 +133,14 @@ def test_what_is_wrong_with_rows_is_found_in_the_file_and_not_in_arrows_words(
         raise pa.ArrowInvalid("a block of words")
 
     monkeypatch.setattr(pa.csv, "read_csv", fails)
+    monkeypatch.setattr(csv_files, "MOST_ROW_BYTES", csv_files.BLOCK_BYTES)
     with pytest.raises(RejectedError, match=f"^dataset 'rows': {says}"):
         read(content)
 
 
 def test_a_cell_may_have_megabytes(read: Read) -> None:
-    assert len(read(b"a,b\n" + b"x" * 5_000_000 + b",1\n")["a"][0].as_py()) == 5_000_000
+    for size in (5_000_000, 25_000_000):
+        assert len(read(b"a,b\n" + b"x" * size + b",1\n")["a"][0].as_py()) == size
 
 
 def test_lines_of_json_may_end_as_on_any_system(read: Read) -> None:

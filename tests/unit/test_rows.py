@@ -13,11 +13,12 @@ import pytest
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 
-from pipeline.datasets import rows
-from pipeline.datasets.files import parquet_of, read_table
-from pipeline.datasets.rows import decoded, table_of
-from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
+from pipeline.reading import rows
+from pipeline.reading.rows import decoded, table_of
+from pipeline.reading.tables import canonical
+from pipeline.reading.writers import parquet_of
+from tests.rows import table_from
 
 OID = ObjectId("65f000000000000000000001")
 FIRST, LAST = datetime.fromisoformat("0001-01-01"), datetime.fromisoformat("9999-12-31T23:59:59.999")
@@ -185,7 +186,7 @@ def test_uuids_of_a_parquet_file_are_the_words_that_a_collection_of_them_has(kin
         column = pa.ExtensionArray.from_storage(pa.uuid(), column)
     elif kind == "dictionary":
         column = column.dictionary_encode()
-    table = canonical(read_table(parquet_of(pa.table({"x": column})), "x.parquet"))
+    table = canonical(table_from(parquet_of(pa.table({"x": column})), "x.parquet"))
     assert table.equals(_table(*({"x": uuid and Binary.from_uuid(uuid)} for uuid in uuids)))
 
 

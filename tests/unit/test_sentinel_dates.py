@@ -11,12 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline.datasets.files import parquet_of, read_table
-from pipeline.datasets.moments import MOMENT
 from pipeline.datasets.profiles import profile_columns
-from pipeline.datasets.tables import canonical
 from pipeline.errors import RejectedError
 from pipeline.features.dates import DateFeatures, moments_of
+from pipeline.reading.moments import MOMENT
+from pipeline.reading.tables import canonical
+from pipeline.reading.writers import parquet_of
+from tests.rows import table_from
 from tests.training_data import Bench, request
 
 FIRST, LAST = datetime.fromisoformat("0001-01-01"), datetime.fromisoformat("9999-12-31T23:59:59.999999")
@@ -46,18 +47,18 @@ def _rows(rows: int = 60) -> pa.Table:
     ],
 )
 def test_a_sentinel_in_csv_leaves_its_column_one_of_dates(lines: list[str], expected: list[Any]) -> None:
-    column = canonical(read_table("\n".join(["seen", *lines, '""']).encode(), "x.csv")).column("seen")
+    column = canonical(table_from("\n".join(["seen", *lines, '""']).encode(), "x.csv")).column("seen")
     moments = [one if isinstance(one, datetime) else datetime.fromisoformat(one) for one in expected]
     assert column.to_pylist() == [*moments, None]
 
 
 @pytest.mark.parametrize("lines", [["2020 was good", "2021 too"], ["2020-01-01 10:00:00.5", "open"], ["2020", "x"]])
 def test_text_that_begins_like_a_date_is_text(lines: list[str]) -> None:
-    assert read_table("\n".join(["seen", *lines]).encode(), "x.csv").column("seen").to_pylist() == lines
+    assert table_from("\n".join(["seen", *lines]).encode(), "x.csv").column("seen").to_pylist() == lines
 
 
 def test_a_sentinel_in_parquet_comes_back_and_is_shown() -> None:
-    table = read_table(parquet_of(_rows()), "x.parquet")
+    table = table_from(parquet_of(_rows()), "x.parquet")
     assert table.equals(_rows())
     seen = profile_columns(table)[0]
     assert (seen.low, seen.high) == (FIRST, LAST)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from pipeline import algorithms
 from pipeline.datasets.builtin import load_frame
-from pipeline.datasets.tables import canonical, last_target
 from pipeline.errors import RejectedError
 from pipeline.features.columns import Role
 from pipeline.features.examples import Examples, examples
 from pipeline.features.frames import frame_of, table_of
+from pipeline.reading.tables import canonical, last_target
 from tests.training_data import Bench, request
 
 ROWS = 400

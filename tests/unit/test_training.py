@@ -17,9 +17,11 @@ from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.algorithms import catalogue
 from pipeline.errors import RejectedError, TrainingFailed
+from pipeline.reading.tables import canonical
 from pipeline.training import training
 from pipeline.training.trained import Trained
 from pipeline.training.training import Stage
+from tests.rows import table_from
 from tests.training_data import QUICK, Bench, mixed_rows, request
 
 ALL = list(catalogue())
@@ -311,3 +313,31 @@ def test_a_plain_shuffle_where_asked_for(bench: Bench) -> None:
 def test_quick_hyperparameters_are_of_algorithms_that_exist() -> None:
     assert set(QUICK) <= set(catalogue())
     assert replace(request(), seed=1).seed == 1
+
+
+def test_what_reading_decided_is_among_the_warnings_and_rows_to_predict_are_read_the_same(bench: Bench) -> None:
+    days = [f"{n % 28 + 1}.{n % 12 + 1}.2012" for n in range(40)]
+    text = "\n".join(["day;x;unused;y", *(f"{day};{n},5;1,5;{'ab'[n % 2]}" for n, day in enumerate(days)), "?;;;a"])
+    trained = bench.train(request(features=("day", "x")), canonical(table_from(text.encode())))
+    assert "column 'day': is read as dates d.m.y" in trained.warnings
+    assert any(warning.startswith("column 'x': is read as numbers with decimal comma") for warning in trained.warnings)
+    assert not any("unused" in warning for warning in trained.warnings)
+    model = bench.load(trained)
+    read: list[dict[str, Any]] = [{"day": dt.datetime(2012, 2, 7), "x": 17.5}, {"day": None, "x": None}]  # noqa: DTZ001
+    written: list[dict[str, Any]] = [{"day": "7.2.2012", "x": "17,5"}, {"day": "?", "x": ""}]
+    assert model.predict(written).labels == model.predict(read).labels
+    with pytest.raises(
+        RejectedError, match=r"column 'x'.*: row 2 has '17.5', which is not a number; write it like 1234,5"
+    ):
+        model.predict([written[0], {"day": None, "x": "17.5"}])
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_na_in_rows_to_predict_is_what_it_was_in_the_file(bench: Bench, quote: str) -> None:
+    pairs = [("NA", "a"), ("NC", "b"), ("ND", "b")] * 10
+    text = "\n".join(["c,y", *(f"{quote}{country}{quote},{label}" for country, label in pairs)])
+    table = canonical(table_from(text.encode()))
+    assert table["c"].null_count == (0 if quote else 10)
+    predicted = bench.load(bench.train(request(), table)).predict([{"c": "NA"}])
+    assert predicted.labels == ["a"]
+    assert predicted.unseen == {}

@@ -130,12 +130,12 @@ class DemoStage:
 
     def predict(self, registered: RegisteredModel) -> Predictions:
         """What the stored model says of `rows`."""
-        from pipeline.datasets.files import read_table
-        from pipeline.datasets.tables import canonical
         from pipeline.features.frames import frame_of
         from pipeline.model_files import model_file
+        from pipeline.reading.files import read_table
+        from pipeline.reading.tables import canonical
 
-        frame = frame_of(canonical(read_table(self.rows.read_bytes(), self.rows.name)))
+        frame = frame_of(canonical(read_table(self.rows, self.rows.name)))
         with TemporaryDirectory(prefix="tensorfleet-") as folder:
             file = Path(folder, "model.zip")
             self.stores.artifacts.fetch(registered.model.artifact_uri, file)

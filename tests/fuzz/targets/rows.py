@@ -29,10 +29,10 @@ from bson.timestamp import Timestamp
 
 from pipeline.datasets import Fetched, reading
 from pipeline.datasets.reading import table_from
-from pipeline.datasets.tables import canonical, check_target, fingerprint, profile
 from pipeline.errors import RejectedError
 from pipeline.features.columns import UnusableColumnError, describe, read
 from pipeline.features.frames import frame_of
+from pipeline.reading.tables import canonical, check_target, fingerprint, profile
 from tests.fuzz import values
 from tests.fuzz.mutation import mutated
 from tests.fuzz.targets.requests import check_message

@@ -37,27 +37,3 @@ def no_date(name: str) -> RejectedError:
         f"column {name!r} holds a date before the year 1 or after 9999; correct it, or leave the value out if it "
         "stands for no date"
     )
-
-
-def with_all_dates(table: pa.Table) -> pa.Table:
-    """Turn text columns of a CSV table into dates where all their values are dates.
-
-    Arrow leaves dates with fractions of a second beyond the year 2262 as text, since it reads them as nanoseconds.
-    """
-    for place, name in enumerate(table.column_names):
-        column = table.column(place)
-        if pa.types.is_string(column.type) and (read := _as_moments(column)) is not None:
-            table = table.set_column(place, name, read)
-    return table
-
-
-def _as_moments(column: Any) -> Any | None:
-    first = column.drop_null().slice(0, 1).to_pylist()
-    if not first or not first[0][:4].isdecimal():  # a cheap check that rules out nearly all text
-        return None
-    for kind in (MOMENT, pa.timestamp("us", "UTC")):
-        try:
-            return column.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-    return None

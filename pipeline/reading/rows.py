@@ -22,9 +22,9 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 
-from pipeline.datasets.moments import MOMENT, no_date
-from pipeline.datasets.tables import TEXT, UUID_BYTES, Chunk, Column, check_column_count, chunked
 from pipeline.errors import RejectedError, said_by
+from pipeline.reading.moments import MOMENT, no_date
+from pipeline.reading.tables import TEXT, UUID_BYTES, Chunk, Column, check_column_count, chunked
 
 BATCH_ROWS = 5_000
 SPARSE_SHARE = 0.25

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.datasets.moments import moments
 from pipeline.errors import RejectedError, did_you_mean, said_by
+from pipeline.reading.moments import moments
+from pipeline.reading.notes import NOTATION, NOTES
 
 Column: TypeAlias = Any  # a ChunkedArray or an Array; pyarrow's stubs lack some of their methods
 Chunk: TypeAlias = Any
@@ -59,9 +60,18 @@ def canonical(table: pa.Table) -> pa.Table:
     check_column_count(len(names))
     if table.num_rows == 0:
         raise RejectedError("it has no rows")
-    table = pa.table([_column(name, table.column(name)) for name in names], names=names)
+    columns = [_column(name, table.column(name)) for name in names]
+    fields = [
+        pa.field(name, column.type, metadata=_only(table.schema.field(name).metadata, NOTATION))
+        for name, column in zip(names, columns, strict=True)
+    ]
+    table = pa.table(columns, schema=pa.schema(fields, metadata=_only(table.schema.metadata, NOTES)))
     _check_room(table)
     return table
+
+
+def _only(metadata: Mapping[bytes, bytes] | None, key: bytes) -> dict[bytes | str, bytes | str] | None:
+    return {key: metadata[key]} if metadata and key in metadata else None
 
 
 def check_column_count(columns: int) -> None:

@@ -1,0 +1,350 @@
+"""Reads CSV: finds delimiter and header, and the type of each column from all its values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+
+from pipeline.errors import RejectedError, said_by
+from pipeline.reading.notes import Note
+from pipeline.reading.numbers import NumberNotation
+from pipeline.reading.options import ReadOptions
+from pipeline.reading.tables import TEXT, check_column_count
+from pipeline.reading.texts import Read, read, words
+
+DELIMITERS = (",", ";", "\t", "|")
+BLOCK_BYTES = 8 * 1024 * 1024
+"""CSV is read in blocks of this size; a row must fit into one, so longer rows make it larger."""
+MISSING = [  # what pandas reads as missing; in columns of words only where it is not quoted
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null", "\\N"),
+]
+LOOKED_AT = 50
+"""Rows that are looked at to find the delimiter."""
+LONGEST_LOOK = 1024 * 1024
+MOST_ROW_BYTES = 64 * 1024 * 1024
+"""A longer row has no line ends, or a quote that is never closed."""
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
+QUOTED_TEXT = 80
+SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+"""Excel's own line, which tells it the delimiter."""
+SCANNED_BYTES = 16 * 1024 * 1024
+LARGEST_INT = 2.0**63
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """`skipped` counts the lines before the header, or before the rows if there is no header (`names`)."""
+
+    delimiter: str
+    skipped: int
+    names: list[str] | None
+    quoted: bool
+
+
+def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], list[str], list[Note]]:
+    """The columns of a CSV file in UTF-8, their names, and notes about the whole file.
+
+    A file separated by blanks is rewritten to the file `into` first.  Raises RejectedError that says where it is wrong.
+    """
+    path, dialect, notes = _dialect(path, into)
+    table, bad, block = _parsed(path, dialect, options)
+    if bad:
+        notes.append(Note("", f"{len(bad):,} lines that begin with # are left out", bad[0].number or 0))
+    decimal = _decimal(table, dialect)
+    columns = [
+        words(column) if options.keep_texts else _typed(name, column, decimal)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    again = [] if options.keep_texts else _misread(path, dialect, table)
+    if again:
+        texts = _arrow(
+            path, dialect, block, _skips, include_columns=again, column_types=dict.fromkeys(again, pa.string())
+        )
+        for name in again:
+            columns[table.column_names.index(name)] = read(name, texts.column(name), decimal)
+    if not options.keep_texts:
+        _quoted(path, dialect, block, columns, table.column_names)
+    names = [name.strip() for name in table.column_names]
+    kept = [place for place, name in enumerate(names) if name or not _is_empty(columns[place])]
+    return [columns[place] for place in kept], [names[place] for place in kept], notes
+
+
+def _dialect(path: Path, into: Path) -> tuple[Path, _Dialect, list[Note]]:
+    lines, notes = list(islice(_lines(path), LOOKED_AT)), list[Note]()
+    skipped, delimiter = 0, ""
+    while skipped < len(lines) and not lines[skipped].strip():
+        skipped += 1
+    if skipped < len(lines) and (found := SEP.fullmatch(lines[skipped].strip())):
+        delimiter, skipped = delimiter or found[1], skipped + 1
+    first = skipped
+    while skipped + 1 < len(lines) and _is_comment(lines[skipped], lines[skipped + 1]):
+        skipped += 1
+    if skipped > first:
+        notes.append(Note("", f"{skipped - first:,} lines before the header that begin with # are left out"))
+    rest = lines[skipped:]
+    if not rest:
+        raise RejectedError("the file is empty")
+    if "\0" in rest[0]:
+        raise RejectedError("the header of the CSV file holds zero bytes, as UTF-16 does; save it as UTF-8")
+    if not delimiter and not any(mark in rest[0] for mark in DELIMITERS) and _is_separated_by_blanks(rest):
+        notes.append(Note("", "values are separated by blanks"))
+        path, delimiter = _with_tabs(path, into), "\t"
+        rest = ["\t".join(line.split()) for line in rest]
+    delimiter = delimiter or _delimiter(rest)
+    cells = rest[0].split(delimiter)
+    check_column_count(_cells(rest[0], delimiter))
+    has_header = not _are_values(cells)
+    names = None if has_header else [f"column_{number}" for number in range(1, len(cells) + 1)]
+    if not has_header:
+        notes.append(
+            Note("", "the first line is numbers, so there is no header; columns are named column_1, column_2, …")
+        )
+    return path, _Dialect(delimiter, skipped, names, _has_quotes(path)), notes
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST_LOOK):
+            yield line.decode(errors="replace").rstrip("\r\n")
+
+
+def _is_comment(line: str, following: str) -> bool:
+    """Whether a line is a comment, and not a header such as `#id,name`."""
+    if not line.startswith("#"):
+        return False
+    return not any(line.count(mark) and line.count(mark) == following.count(mark) for mark in DELIMITERS)
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """The one that cuts most of the first lines into as many cells as the first, or occurs most in the first."""
+
+    def score(mark: str) -> tuple[int, int]:
+        cells = [_cells(line, mark) for line in lines]
+        return (cells.count(cells[0]) if cells[0] > 1 else 0), cells[0]
+
+    return max(DELIMITERS, key=score)
+
+
+def _cells(line: str, delimiter: str) -> int:
+    return QUOTED.sub("", line).count(delimiter) + 1
+
+
+def _is_separated_by_blanks(lines: Sequence[str]) -> bool:
+    counts = {len(line.split()) for line in lines if line.strip()}
+    return len(counts) == 1 and counts.pop() > 1 and len(lines) > 1 and '"' not in "".join(lines)
+
+
+def _with_tabs(path: Path, into: Path) -> Path:
+    with path.open("rb") as source, into.open("wb") as file:
+        file.writelines(b"\t".join(line.split()) + b"\n" for line in source)
+    return into
+
+
+def _are_values(cells: Sequence[str]) -> bool:
+    """Whether all cells are numbers, and not names that count the columns."""
+    given = [cell.strip().strip('"') for cell in cells]
+    if not all(cell == "" or re.fullmatch(NumberNotation().pattern, cell) for cell in given):
+        return False
+    counts = ([str(number) for number in range(start, start + len(given))] for start in (0, 1))
+    return any(given) and given not in counts
+
+
+def _has_quotes(path: Path) -> bool:
+    with path.open("rb") as file:
+        return any(b'"' in part for part in iter(lambda: file.read(LONGEST_LOOK), b""))
+
+
+def _parsed(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], int]:
+    comments: list[Any] = []
+
+    def note(row: csv.InvalidRow) -> Literal["skip", "error"]:
+        if not row.text.startswith("#"):
+            return "error"
+        comments.append(row)
+        return "skip"
+
+    block = BLOCK_BYTES
+    while True:
+        try:
+            names = _names(path, dialect, block, note) if options.keep_texts else ()
+            types = dict.fromkeys(names, pa.string())
+            return _arrow(path, dialect, block, note, column_types=types), comments, block
+        except UnicodeDecodeError:
+            raise RejectedError("the CSV file holds values that are not text") from None
+        except pa.ArrowInvalid as error:
+            longest = max(_row_sizes(path), default=0)
+            if longest > MOST_ROW_BYTES:
+                raise RejectedError(
+                    f"the CSV file has a row of more than {MOST_ROW_BYTES:,} bytes; are line ends missing, or is a "
+                    "quote never closed?"
+                ) from None
+            if longest > block:
+                block, comments = 2 * longest, []
+                continue
+            raise _bad_line(path, dialect) or _bad_csv(path, dialect, error) from error
+
+
+def _arrow(path: Path, dialect: _Dialect, block: int, note: Any, **wanted: Any) -> pa.Table:
+    convert: dict[str, Any] = {"null_values": MISSING, "strings_can_be_null": False} | wanted
+    with pa.memory_map(str(path)) as source:
+        mapped: Any = source
+        reading, parsing = _read_options(dialect, block), _parse_options(dialect, note)
+        return csv.read_csv(mapped, reading, parsing, csv.ConvertOptions(**convert))
+
+
+def _names(path: Path, dialect: _Dialect, block: int, note: Any) -> list[str]:
+    with pa.memory_map(str(path)) as source:
+        mapped: Any = source
+        reading, parsing = _read_options(dialect, block), _parse_options(dialect, note)
+        return list(csv.open_csv(mapped, reading, parsing).schema.names)
+
+
+def _read_options(dialect: _Dialect, block: int) -> csv.ReadOptions:
+    return csv.ReadOptions(block_size=block, skip_rows=dialect.skipped, column_names=dialect.names)
+
+
+def _parse_options(dialect: _Dialect, note: Any) -> csv.ParseOptions:
+    return csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=dialect.quoted, invalid_row_handler=note)
+
+
+def _decimal(table: pa.Table, dialect: _Dialect) -> str:
+    """The decimal mark for values that do not tell: the comma only where another column has it and points none."""
+    return (
+        "," if dialect.delimiter == ";" and not any(pa.types.is_floating(kind) for kind in table.schema.types) else "."
+    )
+
+
+def _typed(name: str, column: Any, decimal: str) -> Read:
+    return read(name, column, decimal) if pa.types.is_string(column.type) else Read(column, ())
+
+
+def _misread(path: Path, dialect: _Dialect, table: pa.Table) -> list[str]:
+    """Columns that are to be read from their texts: codes such as 007, integers beyond 64 bits, times of a day."""
+    codes = _has_leading_zeros(path, dialect.delimiter)
+    return [
+        name
+        for name, column in zip(table.column_names, table.columns, strict=True)
+        if (codes and pa.types.is_integer(column.type))
+        or pa.types.is_time(column.type)
+        or (pa.types.is_floating(column.type) and _is_beyond_64_bits(column))
+    ]
+
+
+def _is_beyond_64_bits(column: Any) -> bool:
+    ends: Any = pc.min_max(column).as_py()
+    return ends["max"] is not None and max(ends["max"], -ends["min"]) >= LARGEST_INT
+
+
+def _has_leading_zeros(path: Path, delimiter: str) -> bool:
+    """Whether a value may begin with 0 and another digit; looks at the bytes, which is fast."""
+    begins = np.zeros(256, bool)
+    begins[[*f'"\n\r{delimiter}'.encode()]] = True
+    content = np.memmap(path, np.uint8, "r")
+    for start in range(0, len(content), SCANNED_BYTES):
+        part = content[max(0, start - 2) : start + SCANNED_BYTES]
+        zeros = np.flatnonzero(part[1:-1] == ord("0"))
+        after = part[2:][zeros]
+        if (begins[part[:-2][zeros]] & (after >= ord("0")) & (after <= ord("9"))).any():
+            return True
+    return False
+
+
+def _quoted(path: Path, dialect: _Dialect, block: int, columns: list[Read], names: Sequence[str]) -> None:
+    """Make NA and the like missing in columns of words, where they are not quoted, and say so."""
+    marks = pa.array(MISSING[1:], TEXT)
+    with_marks = [
+        place
+        for place, column in enumerate(columns)
+        if column.values.type == TEXT and pc.any(pc.is_in(column.values, marks)).as_py()
+    ]
+    if not with_marks:
+        return
+    wanted = [names[place] for place in with_marks]
+    given = _arrow(
+        path,
+        dialect,
+        block,
+        _skips,
+        include_columns=wanted,
+        column_types=dict.fromkeys(wanted, pa.string()),
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    for place in with_marks:
+        column, missing = columns[place], given.column(names[place]).combine_chunks().is_null()
+        unquoted = pc.and_(missing, pc.is_in(column.values, marks))
+        count = pc.sum(unquoted).as_py()
+        if not count:
+            continue
+        row = pc.index(unquoted, True).as_py()
+        mark = column.values[row].as_py()
+        text = f"{mark} is taken for a missing value in {count:,} rows; where it is a word, quote it"
+        values = pc.if_else(unquoted, pa.scalar(None, TEXT), column.values)
+        columns[place] = replace(column, values=values, notes=(*column.notes, Note(names[place], text, row + 1, mark)))
+
+
+def _skips(row: csv.InvalidRow) -> Literal["skip", "error"]:
+    """What was skipped before is skipped again."""
+    return "skip" if row.text.startswith("#") else "error"
+
+
+def _is_empty(column: Read) -> bool:
+    return bool(pa.types.is_null(column.values.type))
+
+
+def _bad_line(path: Path, dialect: _Dialect) -> RejectedError | None:
+    """The error about the first row with too many or too few values.  One thread, since only then rows have numbers."""
+    bad: list[csv.InvalidRow] = []
+
+    def note(row: csv.InvalidRow) -> Literal["skip", "error"]:
+        if row.text.startswith("#"):
+            return "skip"
+        bad.append(row)
+        return "skip" if len(bad) == 1 else "error"
+
+    reading = csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, skip_rows=dialect.skipped)
+    with suppress(pa.ArrowInvalid, UnicodeDecodeError), pa.memory_map(str(path)) as source:
+        mapped: Any = source
+        csv.read_csv(mapped, reading, _parse_options(dialect, note))
+    if not bad:
+        return None
+    row = bad[0]
+    return RejectedError(
+        f"{'row' if dialect.quoted else 'line'} {(row.number or 0) + dialect.skipped:,} of the CSV file has "
+        f"{row.actual_columns} values where the header has {row.expected_columns}: {row.text[:QUOTED_TEXT]!r}"
+    )
+
+
+def _bad_csv(path: Path, dialect: _Dialect, error: pa.ArrowInvalid) -> RejectedError:
+    if sum(1 for _ in islice(_row_sizes(path, dialect.skipped), 2)) < 2 - (dialect.names is not None):
+        return RejectedError("it has no rows")
+    return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
+
+
+def _row_sizes(path: Path, skipped: int = 0) -> Iterator[int]:
+    """The bytes of each row without blank lines; a line end inside quotation marks belongs to the row."""
+    with path.open("rb") as file:
+        for _ in range(skipped):
+            file.readline()
+        size, quoted = 0, False
+        for line in (part for whole in file for part in whole.splitlines(keepends=True)):
+            size += len(line)
+            quoted ^= line.count(b'"') % 2 == 1
+            if quoted:
+                continue
+            if not line.isspace():
+                yield size
+            size = 0
+        if size:
+            yield size

@@ -1,0 +1,178 @@
+"""Reads dates as people write them: one order of year, month and day a column, with times and zones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.reading.moments import MOMENT
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+MONTH = (
+    r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
+    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
+)
+WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}\.?,? )?"
+TIME = (
+    r"(?:(?:t|,? )\s?(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
+    r"(?: ?(?P<half>[ap])\.?m\.?)?(?: ?(?P<zone>z|utc|gmt|[+-]\d{2}(?::?\d{2})?))?)?"
+)
+YEAR, SHORT_YEAR, DAY, NUMBER = (
+    r"(?P<year>\d{4})",
+    r"(?P<year>\d{2})",
+    r"(?P<day>\d{1,2})(?:st|nd|rd|th)?",
+    r"(?P<month>\d{1,2})",
+)
+PIVOT = 69
+"""As POSIX reads years of two digits: 69 to 99 are 1969 to 1999, the rest 2000 to 2068."""
+LAST_YEAR = 9999
+DAY_US, HOUR_US, MINUTE_US, SECOND_US = 86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DateNotation:
+    """How all dates of a column are written; the time of a day and a zone may stand behind each.
+
+    Attributes:
+        name: as shown, for instance `d.m.y`.
+        date: what a date matches, with the groups year, month and day (RE2; case does not count).
+        twin: the notation with day and month exchanged; only values above 12 tell which one it is.
+    """
+
+    name: str
+    date: str
+    twin: str = ""
+
+    @property
+    def example(self) -> str:
+        """The second of July 2023 in this notation."""
+        parts = {"y": "2023", "yy": "23", "m": "07", "d": "02", "month": "July"}
+        return re.sub("[a-z]+", lambda part: parts[part[0]], self.name)
+
+    @property
+    def key(self) -> str:
+        """Names the notation where it is stored; `notations.notation` reads it."""
+        return f"date|{self.name}"
+
+    @property
+    def pattern(self) -> str:
+        return rf"(?i)^{WEEKDAY}{self.date}{TIME}$"
+
+    def read(self, texts: Any) -> Any:
+        """An array of texts as MOMENT in UTC; missing where a text is no date in this notation."""
+        parts = pc.extract_regex(texts, self.pattern)
+        found = np.asarray(parts.is_valid())
+        year, has_day = _numbers(parts, "year"), "(?P<day>" in self.date
+        if SHORT_YEAR in self.date:
+            year = np.where(year < PIVOT, year + 2000, year + 1900)
+        month = _months(parts) if MONTH in self.date else _numbers(parts, "month")
+        day = _numbers(parts, "day") if has_day else np.ones(len(texts), np.int64)
+        found &= (year >= 1) & (year <= LAST_YEAR) & (month >= 1) & (month <= len(MONTHS))
+        first = np.where(found, (year - 1970) * 12 + month - 1, 0).astype("datetime64[M]")
+        days = first.astype("datetime64[D]") + np.where(found, day - 1, 0)
+        found &= (day >= 1) & (days.astype("datetime64[M]") == first)
+        time_us, is_time = _time_us(parts)
+        found &= is_time
+        values = np.where(found, days.astype("datetime64[us]").astype(np.int64) + time_us, 0)
+        return pa.array(values, pa.int64(), mask=~found).cast(MOMENT)
+
+    @classmethod
+    def of(cls, samples: Sequence[str]) -> Self | None:
+        """The notation that reads most samples; None if none reads more than half of them.
+
+        Raises AmbiguousDatesError if day and month cannot be told apart.
+        """
+        texts = pa.array(samples, pa.large_string())
+        read = {name: len(texts) - notation.read(texts).null_count for name, notation in NOTATIONS.items()}
+        best = max(read, key=lambda name: read[name])
+        notation = NOTATIONS[best]
+        if 2 * read[best] <= len(samples):
+            return None
+        if notation.twin and read[notation.twin] == read[best]:
+            raise AmbiguousDatesError(best, notation.twin)
+        return notation  # type: ignore[return-value]
+
+
+class AmbiguousDatesError(ValueError):
+    """No value says which of two numbers is the day; its arguments are the names of the two notations."""
+
+
+def _notations() -> dict[str, DateNotation]:
+    found = {}
+
+    def add(name: str, date: str, twin: str = "") -> None:
+        found[name] = DateNotation(name, date, twin)
+
+    for mark in ("-", "/", "."):
+        sep = rf"\{mark}"
+        add(f"y{mark}m{mark}d", f"{YEAR}{sep}{NUMBER}{sep}{DAY}")
+    add("d.m.y", rf"{DAY}\.{NUMBER}\.{YEAR}")
+    add("d.m.yy", rf"{DAY}\.{NUMBER}\.{SHORT_YEAR}")
+    for mark in ("/", "-"):
+        for year, shown in ((YEAR, "y"), (SHORT_YEAR, "yy")):
+            first, second = f"d{mark}m{mark}{shown}", f"m{mark}d{mark}{shown}"
+            add(first, f"{DAY}{mark}{NUMBER}{mark}{year}", second)
+            add(second, f"{NUMBER}{mark}{DAY}{mark}{year}", first)
+    add("d month y", rf"{DAY}[ \-]{MONTH},?[ \-]{YEAR}")
+    add("d month yy", rf"{DAY}[ \-]{MONTH},?[ \-]{SHORT_YEAR}")
+    add("month d y", rf"{MONTH}[ \-]{DAY},? {YEAR}")
+    add("y month d", rf"{YEAR}[ \-]{MONTH}[ \-]{DAY}")
+    add("month y", rf"{MONTH},?[ \-]{YEAR}")
+    add("month-yy", rf"{MONTH}-{SHORT_YEAR}")
+    add("y month", rf"{YEAR}[ \-]{MONTH}")
+    add("y-m", rf"{YEAR}-{NUMBER}")
+    add("y/m", rf"{YEAR}/{NUMBER}")
+    return found
+
+
+NOTATIONS = _notations()
+"""By name; the first of those that read equally many samples is taken."""
+
+
+ISO = NOTATIONS["y-m-d"]
+
+
+def _part(parts: Any, name: str) -> Any | None:
+    return parts.field(name) if parts.type.get_field_index(name) >= 0 else None
+
+
+def _numbers(parts: Any, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """A group of digits as integers; 0 where it is empty."""
+    texts = _part(parts, name)
+    if texts is None:
+        return np.zeros(len(parts), np.int64)
+    filled: Any = pc.fill_null(texts, "")
+    filled = pc.replace_substring_regex(filled, "^$", "0")
+    return np.asarray(filled.cast(pa.int64()))
+
+
+def _months(parts: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    names = pc.utf8_slice_codeunits(pc.ascii_lower(pc.fill_null(parts.field("month"), "")), 0, 3)
+    places = pc.index_in(names, pa.array(MONTHS, names.type))
+    return np.asarray(pc.fill_null(places, -1)).astype(np.int64) + 1
+
+
+def _time_us(parts: Any) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.bool_]]]:
+    """The microseconds since midnight, less the zone's; and whether there is such a time."""
+    hour, minute, second = (_numbers(parts, name) for name in ("hour", "minute", "second"))
+    half: Any = pc.ascii_lower(pc.fill_null(parts.field("half"), ""))
+    of_twelve, after_noon = (
+        np.asarray(pc.is_in(half, pa.array(["a", "p"], half.type))),
+        np.asarray(pc.is_in(half, pa.array(["p"], half.type))),
+    )
+    right = (hour <= 24) & (minute < 60) & (second < 60) & ((hour < 24) | ((minute == 0) & (second == 0)))
+    right &= ~of_twelve | ((hour >= 1) & (hour <= 12))
+    hour = np.where(of_twelve, hour % 12 + 12 * after_noon, hour)
+    digits = pc.utf8_slice_codeunits(pc.utf8_rpad(pc.fill_null(parts.field("fraction"), ""), 6, "0"), 0, 6)
+    fraction = np.asarray(digits.cast(pa.int64()))
+    zone = pc.replace_substring(pc.fill_null(parts.field("zone"), ""), ":", "")
+    offset = pc.if_else(pc.match_substring_regex(zone, "^[+-]"), zone, "+0")
+    signed = np.asarray(pc.utf8_slice_codeunits(pc.utf8_rpad(offset, 5, "0"), 1, 5).cast(pa.int64()))
+    minutes = (signed // 100 * 60 + signed % 100) * np.where(np.asarray(pc.starts_with(offset, "-")), -1, 1)
+    return (hour * HOUR_US + (minute - minutes) * MINUTE_US + second * SECOND_US + fraction), right

@@ -1,0 +1,152 @@
+"""Reads files of rows (CSV, Parquet, JSON lines, Feather) as tables whose columns have types, notations and notes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+
+from pipeline.errors import RejectedError, said_by
+from pipeline.reading.csv_files import read_csv
+from pipeline.reading.encodings import encoding_of, in_utf8
+from pipeline.reading.notes import Note
+from pipeline.reading.options import NOTHING_SAID, ReadOptions
+from pipeline.reading.rows import table_of
+from pipeline.reading.tables import check_column_count
+from pipeline.reading.typed import as_read, with_types
+from pipeline.reading.unpacking import unpacked
+
+BOM = b"\xef\xbb\xbf"
+"""Windows programs write it before UTF-8."""
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+CSV_SUFFIXES = (".csv", ".tsv", ".txt")
+PART_BYTES = 1024 * 1024
+NAN = re.compile(rb"(?<=[:\[,\s])(NaN|-?Infinity)(?=[,\]}\s])")
+"""What Python's json.dumps writes for numbers that JSON does not have."""
+_GUESS = {"cp1252": ", which is a guess: where letters are wrong, save it as UTF-8"}
+
+
+def read_table(
+    path: Path,
+    file_name: str,
+    max_bytes: int | None = None,
+    options: ReadOptions = NOTHING_SAID,
+    *,
+    is_typed: bool = False,
+) -> pa.Table:
+    """The rows of a file; the first bytes, then the name, tell the format.
+
+    `is_typed` says that the types of a Parquet file are final; else its columns of text are read as those of CSV are.
+    Raises RejectedError that says where the file is wrong, or if its rows would take more than max_bytes.
+    """
+    with TemporaryDirectory(prefix="tensorfleet-") as folder:
+        path, file_name, notes = unpacked(path, file_name, Path(folder, "unpacked"), max_bytes)
+        beginning = _beginning(path)
+        if not beginning:
+            raise RejectedError("the file is empty")
+        name = file_name.lower()
+        if beginning.startswith(b"PAR1"):
+            table = _parquet(path, max_bytes)
+            return table if is_typed else with_types(table, notes, options)
+        if beginning.startswith(b"ARROW1"):
+            return with_types(_feather(path, max_bytes), notes, options)
+        encoding = encoding_of(path)
+        if encoding not in ("utf-8", "utf-8-sig"):
+            notes.append(Note("", f"the file is read as {encoding}{_GUESS.get(encoding, '')}"))
+        path = in_utf8(path, encoding, Path(folder, "utf-8"))
+        beginning = _beginning(path)
+        if name.endswith(JSON_SUFFIXES) or (not name.endswith(CSV_SUFFIXES) and beginning[:1] in (b"{", b"[")):
+            rows = _list(path) if beginning.startswith(b"[") else _lines(path)
+            return with_types(table_of(rows, max_bytes), notes, options)
+        columns, names, more = read_csv(path, options, Path(folder, "tabs"))
+        return as_read(columns, names, [*notes, *more])
+
+
+def _beginning(path: Path) -> bytes:
+    """The first bytes that are not blank."""
+    with path.open("rb") as file:
+        while part := file.read(PART_BYTES):
+            if not part.isspace():
+                return part.removeprefix(BOM).lstrip()[:64]
+    return b""
+
+
+def _parquet(path: Path, max_bytes: int | None) -> pa.Table:
+    """Reads batch by batch, since a few bytes of Parquet may hold any number of equal values."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            file = pq.ParquetFile(source)
+            check_column_count(len(file.schema_arrow))
+            if not len(file.schema_arrow):
+                raise RejectedError("it has no columns")
+            batches, size = [], 0
+            for batch in file.iter_batches():
+                batches.append(batch)
+                size += batch.nbytes
+                if max_bytes is not None and size > max_bytes:
+                    raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
+            return pa.Table.from_batches(batches, file.schema_arrow)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the machine's error, not Arrow's about the data
+            raise
+        raise RejectedError(f"the Parquet file cannot be read: {said_by(error)}") from error
+
+
+def _feather(path: Path, max_bytes: int | None) -> pa.Table:
+    try:
+        with pa.memory_map(str(path)) as source:
+            mapped: Any = source
+            table = feather.read_table(mapped)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise RejectedError(f"the Feather file cannot be read: {said_by(error)}") from error
+    check_column_count(table.num_columns)
+    if max_bytes is not None and table.nbytes > max_bytes:
+        raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
+    return table
+
+
+def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open("rb") as file:
+        lines = enumerate((part.removeprefix(BOM) for line in file for part in line.splitlines()), 1)
+        rows = (_parsed(line, f"line {number}") for number, line in lines if line.strip())
+        yield from _objects(rows, "object")
+
+
+def _list(path: Path) -> Iterator[Mapping[str, Any]]:
+    yield from _objects(_parsed(path.read_bytes().removeprefix(BOM), "the file"), "element")
+
+
+def _objects(rows: Iterable[Any], place: str) -> Iterator[Mapping[str, Any]]:
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise RejectedError(f"{place} {number} of the JSON is not an object of column names and values")
+        yield row
+
+
+def _parsed(text: bytes, place: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if str(error).startswith("Not enough memory"):
+            raise MemoryError from error
+        if NAN.search(text):
+            return _with_nan(text, place)
+        raise RejectedError(f"{place} is not valid JSON: {error}") from error
+
+
+def _with_nan(text: bytes, place: str) -> Any:
+    """As Python writes numbers that are none; they count as missing."""
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise RejectedError(f"{place} is not valid JSON: {error}") from error

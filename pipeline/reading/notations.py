@@ -1,0 +1,53 @@
+"""Reads texts in a notation that is known: that of a column which a model was trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.reading.dates import ISO, NOTATIONS, DateNotation
+from pipeline.reading.numbers import NumberNotation
+from pipeline.reading.texts import MARKS, TEXT
+
+SHOWN = 40
+TRUTHS = "truth"
+"""The key of true and false."""
+
+
+def notation_of(key: str) -> NumberNotation | DateNotation:
+    """The notation with this key.  Raises KeyError if there is none."""
+    kind, *parts = key.split("|")
+    if kind == "date":
+        return NOTATIONS[parts[0]]
+    decimal, thousands, unit = parts
+    return NumberNotation(decimal, thousands, unit)
+
+
+def parsed(texts: Any, key: str, rows: Any) -> Any:
+    """An array of texts as float64 (also of TRUTHS) or timestamp[us], missing for blanks and MARKS.
+
+    Dates may be ISO 8601, whatever the notation.  Raises ValueError for the first text that is neither; `rows` are the
+    rows that they come from, counted from 0.
+    """
+    texts = pc.utf8_trim_whitespace(texts)
+    is_mark = pc.is_in(pc.utf8_lower(texts), pa.array(sorted(MARKS), TEXT))
+    wanted = pc.if_else(is_mark, pa.scalar(None, TEXT), texts)
+    values: Any
+    if key == TRUTHS:
+        place: Any = pc.index_in(pc.utf8_lower(wanted), pa.array(["false", "true", "0", "1"], TEXT))
+        values, example, what = pc.bit_wise_and(place, 1).cast(pa.float64()), "true", "true or false"
+    elif isinstance(notation := notation_of(key), DateNotation):
+        values = pc.coalesce(notation.read(wanted), ISO.read(wanted))
+        example, what = notation.example, "a date"
+    else:
+        plain = pc.if_else(pc.match_substring_regex(wanted, notation.pattern), wanted, pa.scalar(None, TEXT))
+        values = notation.plain(plain).cast(pa.float64())
+        example, what = notation.example, "a number"
+    wrong = np.flatnonzero(np.asarray(values.is_null()) & ~np.asarray(pc.fill_null(is_mark, True)))
+    if len(wrong):
+        text = texts[int(wrong[0])].as_py()[:SHOWN]
+        raise ValueError(f"row {rows[wrong[0]] + 1:,} has {text!r}, which is not {what}; write it like {example}")
+    return values

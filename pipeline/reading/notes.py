@@ -1,0 +1,39 @@
+"""What reading a dataset has decided, and what looks suspicious: said wherever the dataset is shown or trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+NOTES, NOTATION = b"tensorfleet.notes", b"tensorfleet.notation"
+"""Keys of the metadata of a table and of a column: they stay with the rows in Parquet and Arrow files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One remark.
+
+    Attributes:
+        column: the column's name; empty if it is about the file.
+        text: what was decided or is suspicious, and what to do; without the column's name.
+        row: the first row it is about, counted from 1 without the header; 0 if it is about all.
+        example: that row's value.
+    """
+
+    column: str
+    text: str
+    row: int = 0
+    example: str = ""
+
+    def to_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        return cls(**document)
+
+    def __str__(self) -> str:
+        about = f"column {self.column!r}: " if self.column else ""
+        where = f" (row {self.row:,}: {self.example!r})" if self.row else ""
+        return f"{about}{self.text}{where}"

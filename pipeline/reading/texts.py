@@ -1,0 +1,233 @@
+"""Decides from all values of a column of texts whether they are numbers, dates, truths or words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.reading.dates import NOTATIONS, AmbiguousDatesError, DateNotation
+from pipeline.reading.notes import Note
+from pipeline.reading.numbers import NumberNotation, are_whole, has_leading_zero
+
+TEXT = pa.large_string()
+MARKS = frozenset(
+    {
+        *("", "-", "--", "---", ".", "..", "...", "?", "??", "n.a.", "n.a", "n/a", "na", "nan", "-nan", "nil", "none"),
+        *("null", "(null)", "(none)", "<na>", "\\n", "\\\\n", "#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!"),
+        *(
+            "#num!",
+            "#name?",
+            "#n/a n/a",
+            "1.#ind",
+            "-1.#ind",
+            "1.#qnan",
+            "-1.#qnan",
+            "missing",
+            "unknown",
+            "nd",
+            "n.d.",
+        ),
+        *(
+            "not available",
+            "no data",
+            "nodata",
+            "undefined",
+            "void",
+            "empty",
+            "blank",
+            "tba",
+            "tbd",
+            "*",
+            "\u2013",
+            "\u2014",
+        ),
+    }
+)
+"""Values, in lower case, that stand for a missing one in a column of numbers or dates.  Among words they are words."""
+MOST_MISFITS = 0.05
+"""The largest share of values that are neither numbers (or dates) nor MARKS in a column that is read as such."""
+SAMPLES = 500
+LONGEST = 64
+"""Characters of the longest number or date."""
+BLANKS = r"^\s|\s$"
+DIGIT = re.compile("[0-9]")
+SHOWN = 40
+TRUTHS = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A column as it was read.
+
+    Attributes:
+        values: int64, float64, bool, timestamp[us], large_string, or null if there is no value at all.
+        notation: how its values are written, if they are numbers or dates that Arrow does not read by itself.
+    """
+
+    values: Any
+    notes: tuple[Note, ...]
+    notation: NumberNotation | DateNotation | None = None
+
+
+class _Distinct:
+    """The different values of a column of trimmed texts, with their counts."""
+
+    def __init__(self, name: str, whole: Any) -> None:
+        self.name = name
+        self.whole = whole
+        encoded = whole.dictionary_encode()
+        self.texts, self.places = encoded.dictionary, encoded.indices
+        self.counts = np.bincount(np.asarray(self.places.drop_null()), minlength=len(self.texts))
+        self.is_mark = np.asarray(_are_marks(self.texts))
+
+    @property
+    def rows(self) -> int:
+        """How many values are no marks."""
+        return int(self.counts[~self.is_mark].sum())
+
+    def spread(self, values: Any) -> Any:
+        """One value for each distinct text as one for each row."""
+        return values.take(self.places)
+
+    def count(self, of: Any) -> int:
+        return int(self.counts[of].sum())
+
+    def first(self, of: Any) -> tuple[int, str]:
+        """The first row with one of these values, counted from 1, and the value."""
+        places = np.asarray(pc.fill_null(self.places, -1))
+        row = int(np.argmax(np.isin(places, np.flatnonzero(of))))
+        return row + 1, self.whole[row].as_py()[:SHOWN]
+
+
+def words(column: Any) -> Read:
+    """A column of texts as words, whatever they look like."""
+    return Read(_words(_trimmed(column)), ())
+
+
+def read(name: str, column: Any, decimal: str = ".") -> Read:
+    """Read a column of texts; `decimal` is the mark that the rest of the file uses, for values such as 1,234."""
+    whole = _trimmed(column)
+    samples = _samples(whole)
+    if not samples:
+        found = _Distinct(name, whole)
+        if not found.rows:
+            return Read(pa.nulls(len(whole)), (Note(name, "has no value"),))
+        samples = _samples(found.texts)
+    if {text.lower() for text in samples} <= set(TRUTHS):
+        found = _Distinct(name, whole)
+        truths = pa.array([TRUTHS.get(text.lower()) for text in found.texts.to_pylist()], pa.bool_())
+        if truths.null_count == found.is_mark.sum():
+            return Read(found.spread(truths), _marked(found, "true and false"))
+    if 2 * sum(1 for text in samples if DIGIT.search(text)) <= len(samples):
+        return Read(_words(whole), ())
+    return _numbers(name, whole, samples, decimal) or _dates(name, whole, samples) or Read(_words(whole), ())
+
+
+def _trimmed(column: Any) -> Any:
+    """An array of the texts without blanks around them."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not pc.any(pc.match_substring_regex(whole, BLANKS)).as_py():
+        return whole.cast(TEXT)
+    return pc.utf8_trim_whitespace(whole.cast(TEXT))
+
+
+def _words(whole: Any) -> Any:
+    """One word for each row; missing where it is blank."""
+    lengths: Any = pc.binary_length(whole)
+    if pc.min(lengths).as_py() != 0:
+        return whole
+    return pc.if_else(lengths.cast(pa.bool_()), whole, pa.scalar(None, TEXT))
+
+
+def _are_marks(texts: Any) -> Any:
+    return pc.is_in(pc.utf8_lower(texts), pa.array(sorted(MARKS), TEXT))
+
+
+def _samples(whole: Any) -> list[str]:
+    """Different values from all over the column that are no marks; of long ones the beginning."""
+    some = whole.take(pa.array(np.arange(0, len(whole), max(1, len(whole) // SAMPLES)))).unique().drop_null()
+    return [text.as_py()[: LONGEST + 1] for text in some.filter(pc.invert(_are_marks(some)))]
+
+
+def _numbers(name: str, whole: Any, samples: list[str], decimal: str) -> Read | None:
+    notation = NumberNotation.of(samples, decimal)
+    if notation is None:
+        return None
+    found = _Distinct(name, whole)
+    matched = np.asarray(pc.match_substring_regex(found.texts, notation.pattern)) & ~found.is_mark
+    misfits = ~matched & ~found.is_mark
+    if found.count(misfits) > MOST_MISFITS * found.rows:
+        return None
+    plain = notation.plain(found.texts.filter(pa.array(matched)))
+    if has_leading_zero(plain):
+        return None
+    numbers: Any
+    if are_whole(plain):
+        try:
+            numbers = _cast_signed(plain)
+        except pa.ArrowInvalid:
+            return Read(_words(whole), (Note(found.name, "holds integers beyond 64 bits, which are words"),))
+    else:
+        numbers = plain.cast(pa.float64())
+    places = np.where(matched, np.cumsum(matched) - 1, -1)
+    values = numbers.take(pa.array(places, mask=~matched))
+    notes = []
+    if str(notation):
+        notes.append(Note(found.name, f"is read as numbers with {notation}", *found.first(matched)))
+    if not notation.is_certain:
+        notes.append(
+            Note(found.name, f"could have the other decimal mark; {str(notation) or 'decimal point'} is taken")
+        )
+    notes += [*_marked(found, "numbers"), *_misfits(found, misfits, "number")]
+    return Read(found.spread(values), tuple(notes), None if notation.is_plain else notation)
+
+
+def _cast_signed(plain: Any) -> Any:
+    """Arrow casts no plus sign to an integer."""
+    return pc.replace_substring_regex(plain, r"^\+", "").cast(pa.int64())
+
+
+def _dates(name: str, whole: Any, samples: list[str]) -> Read | None:
+    try:
+        notation = DateNotation.of(samples)
+        if notation is None:
+            return None
+        found = _Distinct(name, whole)
+    except AmbiguousDatesError as error:
+        found = _Distinct(name, whole)
+        fits = {one: found.count(np.asarray(NOTATIONS[one].read(found.texts).is_valid())) for one in error.args}
+        first, second = fits
+        if fits[first] == fits[second]:
+            text = f"could be dates {first} or {second}, which no value decides, and is read as words"
+            return Read(_words(whole), (Note(name, text, *found.first(~found.is_mark)),))
+        notation = NOTATIONS[max(fits, key=lambda one: fits[one])]
+    moments = notation.read(found.texts)
+    misfits = np.asarray(moments.is_null()) & ~found.is_mark
+    if found.count(misfits) > MOST_MISFITS * found.rows:
+        return None
+    notes = [] if notation.name == "y-m-d" else [Note(found.name, f"is read as dates {notation.name}")]
+    notes += [*_marked(found, "dates"), *_misfits(found, misfits, "date")]
+    return Read(found.spread(moments), tuple(notes), notation)
+
+
+def _marked(found: _Distinct, what: str) -> tuple[Note, ...]:
+    """Names the marks among values, blanks not counted, since these are missing anywhere."""
+    marks = found.is_mark & (np.asarray(pc.binary_length(found.texts)) > 0)
+    if not found.count(marks):
+        return ()
+    row, example = found.first(marks)
+    return (
+        Note(found.name, f"holds {what}, and {found.count(marks):,} times a mark that counts as missing", row, example),
+    )
+
+
+def _misfits(found: _Distinct, misfits: Any, what: str) -> tuple[Note, ...]:
+    if not (count := found.count(misfits)):
+        return ()
+    text = f"{found.rows - count:,} of {found.rows:,} values are {what}s; the rest count as missing"
+    return (Note(found.name, text, *found.first(misfits)),)

@@ -1,0 +1,253 @@
+"""A column is read the same whatever it came in, and what was decided is said."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import bson
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.feather as feather
+import pytest
+
+from pipeline.datasets import Fetched, reading
+from pipeline.errors import RejectedError
+from pipeline.features.columns import Column, Role, read
+from pipeline.reading.notes import NOTES, Note
+from pipeline.reading.tables import canonical, fingerprint
+from pipeline.reading.typed import MOST_NOTES, notation_of, notes_of
+from pipeline.reading.writers import parquet_of
+from tests.rows import table_from
+
+NUMBER, DATE, WORD, WHOLE, TRUTH, NOTHING = "double", "timestamp[us]", "large_string", "int64", "bool", "null"
+ROWS = 30
+
+
+def lines(header: str, row: str, count: int = ROWS) -> str:
+    """A file of rows in which `{n}` is the row's number, `{d}` a day, `{m}` a month."""
+    rows = (
+        row.format(n=n, d=n % 28 + 1, m=n % 12 + 1, dd=f"{n % 28 + 1:02}", mm=f"{n % 12 + 1:02}") for n in range(count)
+    )
+    return "\n".join([header, *rows]) + "\n"
+
+
+def types(table: pa.Table) -> dict[str, str]:
+    return {field.name: str(field.type) for field in canonical(table).schema}
+
+
+def said(table: pa.Table) -> str:
+    return "\n".join(map(str, notes_of(table)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "notes"),
+    [
+        (
+            lines("x;y", "{n},5;a"),
+            {"x": NUMBER, "y": WORD},
+            ["'x': is read as numbers with decimal comma (row 1: '0,5')"],
+        ),
+        (lines("x,y", '"1,{n}00.5",a', 9), {"x": NUMBER, "y": WORD}, ["numbers with thousands ','"]),
+        (lines("x,y", "$4.{n},a"), {"x": NUMBER, "y": WORD}, ["numbers with $"]),
+        (lines("x,y", "{n} EUR,a"), {"x": WHOLE, "y": WORD}, ["numbers with EUR"]),
+        (lines("x,y", "{n}.5%,a"), {"x": NUMBER, "y": WORD}, ["numbers with %"]),
+        (lines("x,y", '"1,{n}00",a', 9), {"x": WHOLE, "y": WORD}, ["could have the other decimal mark"]),
+        (lines("d,y", "2012/{mm}/{dd},a"), {"d": DATE, "y": WORD}, ["'d': is read as dates y/m/d"]),
+        (lines("d,y", "{d}.{m}.2012,a"), {"d": DATE, "y": WORD}, ["dates d.m.y"]),
+        (lines("d,y", "{d}/{m}/2012,a"), {"d": DATE, "y": WORD}, ["dates d/m/y"]),
+        (lines("d,y", "{m}/{d}/2012 10:30 PM,a"), {"d": DATE, "y": WORD}, ["dates m/d/y"]),
+        (lines("d,y", '"May {d}, 2011",a'), {"d": DATE, "y": WORD}, ["dates month d y"]),
+        (lines("d,y", "{n}-Jan,a").replace(",a", "").replace("d,y", "d"), {"d": WORD}, []),
+        (
+            lines("d,y", "{m}/1/2012,a", 12),
+            {"d": WORD, "y": WORD},
+            ["could be dates d/m/y or m/d/y, which no value decides"],
+        ),
+        (
+            lines("d,y", "2023-{mm}-{dd},a") + "unknown,b\n",
+            {"d": DATE, "y": WORD},
+            ["mark that counts as missing (row 31"],
+        ),
+        (
+            lines("d,y", "2023-{mm}-{dd},a") + "2023-02-30,b\n",
+            {"d": DATE, "y": WORD},
+            ["30 of 31 values are dates", "02-30"],
+        ),
+        (
+            lines("x,y", "{n},a") + "Total,b\n",
+            {"x": WHOLE, "y": WORD},
+            ["30 of 31 values are numbers", "(row 31: 'Total')"],
+        ),
+        (lines("x,y", "{n},a") + "Total,b\nNote,c\n", {"x": WORD, "y": WORD}, []),
+        (lines("x,y", "{n},a") + " ,a\n?,a\n-,a\n\\N,a\n#DIV/0!,a\n", {"x": WHOLE, "y": WORD}, ["4 times a mark"]),
+        (lines("x,y", "{n},a") + "NA,a\nnull,a\n", {"x": WHOLE, "y": WORD}, []),
+        (lines("z,y", "0{n},a"), {"z": WORD, "y": WORD}, []),
+        (lines("z,y", "0.{n},a"), {"z": NUMBER, "y": WORD}, []),
+        (lines("z,y", "{n},00:{mm}"), {"z": WHOLE, "y": WORD}, []),
+        (lines("i,y", "1189850876250608{n}283,a"), {"i": WORD, "y": WORD}, ["beyond 64 bits"]),
+        (lines("i,y", "1{n}e30,a"), {"i": NUMBER, "y": WORD}, []),
+        (lines("x,t", "{n},true") + "1,FALSE\n", {"x": WHOLE, "t": TRUTH}, []),
+        (lines("x,y", "{n},yes ") + "1,yes\n", {"x": WHOLE, "y": WORD}, []),
+        (lines("x,e,y", "{n},,a"), {"x": WHOLE, "e": NOTHING, "y": WORD}, []),
+        (lines("x,y,,", "{n},a,,"), {"x": WHOLE, "y": WORD}, []),
+        (lines(",x", "{n},a") + "99,b\n", {"x": WORD}, ["is left out"]),
+        (lines("Unnamed: 0,x", "{n},a") + "99,b\n", {"x": WORD}, ["is left out"]),
+        (lines("18.0,8", "{n}.5,{m}"), {"column_1": NUMBER, "column_2": WHOLE}, ["there is no header"]),
+        (lines("0,1", "{n}.5,{m}"), {"0": NUMBER, "1": WHOLE}, []),
+        ("sep=;\n" + lines("x;y", "{n},5;a"), {"x": NUMBER, "y": WORD}, ["decimal comma"]),
+        ("# made by a tool\n" + lines("x,y", "{n},a"), {"x": WHOLE, "y": WORD}, ["begin with #"]),
+        (lines("x,y", "{n},a") + "# the end\n", {"x": WHOLE, "y": WORD}, ["begin with #"]),
+        (lines("#id,y", "{n},a"), {"#id": WHOLE, "y": WORD}, []),
+        (lines("x  y", "{n}   a"), {"x": WHOLE, "y": WORD}, ["separated by blanks"]),
+        (lines("a text", "some words of number {n} and more") + "short\n", {"a text": WORD}, []),
+    ],
+)
+def test_a_csv_column_is_what_people_mean(text: str, expected: dict[str, str], notes: Sequence[str]) -> None:
+    table = table_from(text.encode())
+    assert types(table) == expected
+    for note in notes:
+        assert note in said(table)
+    if not notes:
+        assert not said(table)
+
+
+def test_one_value_anywhere_tells_day_from_month() -> None:
+    text = lines("d,y", "{m}/1/2012,a", 40_000).replace("12/1/2012", "12/25/2012", 1)
+    table = table_from(text.encode())
+    assert types(table)["d"] == DATE
+    assert table["d"][11].as_py().day == 25
+    assert "dates m/d/y" in said(table)
+
+
+def test_words_that_mean_a_missing_value_are_words_where_they_are_quoted_and_none_is_always_one() -> None:
+    table = table_from(b'c,d\nNA,None\n"NA",b\nNAM,None\n,"-"\n')
+    assert table["c"].to_pylist() == [None, "NA", "NAM", None]
+    assert table["d"].to_pylist() == ["None", "b", "None", "-"]
+    assert "NA is taken for a missing value in 1 rows; where it is a word, quote it" in said(table)
+
+
+def packed(name: str, text: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), text)
+    return file.getvalue()
+
+
+TEXT = lines("größe,y", "{n},5 €;ä").replace("größe,y", "größe;y")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "note"),
+    [
+        (gzip.compress(TEXT.encode(), mtime=0), "a.csv.gz", "unpacked (gzip)"),
+        (packed("folder/a.csv", TEXT.encode()), "a.zip", "folder/a.csv is unpacked (zip)"),
+        (TEXT.encode("utf-16"), "a.csv", "utf-16"),
+        (TEXT.encode("utf-8-sig"), "a.csv", "decimal comma, €"),
+        (TEXT.encode("cp1252"), "a.csv", "cp1252, which is a guess"),
+    ],
+)
+def test_a_file_is_read_whatever_it_is_packed_or_encoded_in(content: bytes, name: str, note: str) -> None:
+    table = table_from(content, name)
+    assert types(table) == {"größe": NUMBER, "y": WORD}
+    assert table["y"][0].as_py() == "ä"
+    assert note in said(table)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x80\x05\x95\x00\x00", "the file is no text"),
+        (gzip.compress(b"a,b\n1,2\n", mtime=0)[:-4], "the compressed file cannot be unpacked"),
+        (b"\xff\xfea", "is not utf-16"),
+    ],
+)
+def test_what_is_no_file_of_rows_is_refused_in_words(content: bytes, says: str) -> None:
+    with pytest.raises(RejectedError, match=says):
+        table_from(content, "a.csv")
+
+
+def test_a_zip_archive_of_several_files_is_refused_and_a_bomb_ends_at_the_limit() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("a.csv", "b.csv"):
+            archive.writestr(name, "x\n1\n")
+    with pytest.raises(RejectedError, match=r"holds 2 files \(a.csv, b.csv\); one is read"):
+        table_from(file.getvalue(), "a.zip")
+    for bomb in (gzip.compress(b"1\n" * 1_000_000), packed("a.csv", b"1\n" * 1_000_000)):
+        with pytest.raises(RejectedError, match="more bytes than the dataset cache of 100,000 bytes"):
+            table_from(bomb, "a", max_bytes=100_000)
+
+
+def test_numbers_that_json_does_not_have_are_missing() -> None:
+    table = table_from(b'{"x": 1.5, "y": "NaN, a word"}\n{"x": NaN, "y": "b"}\n{"x": -Infinity, "y": "c"}\n', "a.jsonl")
+    assert table.to_pydict() == {"x": [1.5, None, None], "y": ["NaN, a word", "b", "c"]}
+
+
+SAME = {
+    "day": [f"{n % 28 + 1}.{n % 12 + 1}.2012" for n in range(ROWS)],
+    "price": [f"{n + 1}.234,5 €" for n in range(ROWS)],
+    "code": [f"{n:03}" for n in range(ROWS)],
+    "word": ["a", "b", "None"] * (ROWS // 3),
+    "size": [*map(str, range(ROWS - 1)), "?"],
+}
+
+
+def as_csv(tmp_path: Path) -> pa.Table:
+    file = io.BytesIO()
+    csv.write_csv(pa.table(SAME), file)
+    return table_from(file.getvalue())
+
+
+def as_json(tmp_path: Path) -> pa.Table:
+    return table_from("\n".join(json.dumps(row) for row in pa.table(SAME).to_pylist()).encode(), "a.jsonl")
+
+
+def as_parquet(tmp_path: Path) -> pa.Table:
+    return table_from(parquet_of(pa.table(SAME)), "a.parquet")
+
+
+def as_feather(tmp_path: Path) -> pa.Table:
+    file = io.BytesIO()
+    feather.write_feather(pa.table(SAME), file)
+    return table_from(file.getvalue(), "a.feather")
+
+
+def as_a_collection(tmp_path: Path) -> pa.Table:
+    (tmp_path / "rows").write_bytes(b"".join(bson.encode(row) for row in pa.table(SAME).to_pylist()))
+    return reading.table_from(Fetched("rows", tmp_path / "rows", None, None, ""), reading.read, None)
+
+
+@pytest.mark.parametrize("form", [as_csv, as_json, as_parquet, as_feather, as_a_collection])
+def test_the_same_rows_are_the_same_in_every_form(form: object, tmp_path: Path) -> None:
+    table = canonical(form(tmp_path))  # type: ignore[operator]
+    assert types(table) == {"day": DATE, "price": NUMBER, "code": WORD, "word": WORD, "size": WHOLE}
+    assert fingerprint(table) == fingerprint(canonical(as_csv(tmp_path)))
+    assert notes_of(table) == notes_of(as_csv(tmp_path))
+    roles = {"day": Role.DATE, "price": Role.NUMERIC, "size": Role.NUMERIC}
+    for name, role in roles.items():
+        column = Column(name, role, "", notation_of(table.schema.field(name)))
+        predicted = read(pd.Series(SAME[name]), column)
+        trained = read(table[name].to_pandas(), column)
+        assert np.array_equal(predicted, trained, equal_nan=True), name
+
+
+def test_what_was_read_is_not_read_again() -> None:
+    table = canonical(table_from(b'code,x\n"NA",1\n"1,5",2\nb,3\nc,4\n'))
+    again = table_from(parquet_of(table), "a.parquet")
+    assert again.equals(table)
+    assert again.schema.metadata[NOTES] == table.schema.metadata[NOTES]
+
+
+def test_the_notes_of_a_wide_file_are_cut() -> None:
+    columns = 3 * MOST_NOTES
+    text = ";".join(f"c{n}" for n in range(columns)) + "\n" + ";".join(["1,5"] * columns)
+    notes = notes_of(table_from(text.encode()))
+    assert len(notes) == MOST_NOTES + 1
+    assert notes[-1] == Note("", f"there are {columns - MOST_NOTES:,} notes more")
