@@ -140,7 +140,7 @@ class DirectorySource:
                     part = stream.read(PART_BYTES)
                 if not part:
                     target = own.get("target_column")
-                    return Fetched(name, sink.path, file.name, target, revision, is_typed="version" in own)
+                    return Fetched(name, sink.path, file.name, target, revision, is_typed="profile" in own)
                 sink.write(part)
 
     def _kept(self, name: str, number: int) -> Path:

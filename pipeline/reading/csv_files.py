@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,8 +20,8 @@ from pipeline.errors import RejectedError, said_by
 from pipeline.reading.notes import Note
 from pipeline.reading.numbers import NumberNotation
 from pipeline.reading.options import ReadOptions
-from pipeline.reading.tables import TEXT, check_column_count
-from pipeline.reading.texts import Read, read, words
+from pipeline.reading.tables import TEXT, check_column_count, check_doubled
+from pipeline.reading.texts import Read, has_decimal_comma, read, words
 
 DELIMITERS = (",", ";", "\t", "|")
 BLOCK_BYTES = 8 * 1024 * 1024
@@ -36,8 +37,9 @@ MOST_ROW_BYTES = 64 * 1024 * 1024
 """A longer row has no line ends, or a quote that is never closed."""
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 QUOTED_TEXT = 80
-SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+SEP = re.compile(r'\ufeff?"?sep=([^\w\s"]|\t)"?', re.IGNORECASE)
 """Excel's own line, which tells it the delimiter."""
+TRUTHS = {"true_values": ["true", "True", "TRUE"], "false_values": ["false", "False", "FALSE"]}
 SCANNED_BYTES = 16 * 1024 * 1024
 LARGEST_INT = 2.0**63
 
@@ -61,20 +63,8 @@ def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], 
     table, bad, block = _parsed(path, dialect, options)
     if bad:
         notes.append(Note("", f"{len(bad):,} lines that begin with # are left out", bad[0].number or 0))
-    decimal = _decimal(table, dialect)
-    columns = [
-        words(column) if options.keep_texts else _typed(name, column, decimal)
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    ]
-    again = [] if options.keep_texts else _misread(path, dialect, table)
-    if again:
-        texts = _arrow(
-            path, dialect, block, _skips, include_columns=again, column_types=dict.fromkeys(again, pa.string())
-        )
-        for name in again:
-            columns[table.column_names.index(name)] = read(name, texts.column(name), decimal)
-    if not options.keep_texts:
-        _quoted(path, dialect, block, columns, table.column_names)
+    check_doubled([name for name in table.column_names if name])
+    columns = [*map(words, table.columns)] if options.keep_texts else _typed(path, dialect, block, table)
     names = [name.strip() for name in table.column_names]
     kept = [place for place, name in enumerate(names) if name or not _is_empty(columns[place])]
     return [columns[place] for place in kept], [names[place] for place in kept], notes
@@ -85,7 +75,7 @@ def _dialect(path: Path, into: Path) -> tuple[Path, _Dialect, list[Note]]:
     skipped, delimiter = 0, ""
     while skipped < len(lines) and not lines[skipped].strip():
         skipped += 1
-    if skipped < len(lines) and (found := SEP.fullmatch(lines[skipped].strip())):
+    if skipped < len(lines) and (found := SEP.fullmatch(lines[skipped].strip("\r\n"))):
         delimiter, skipped = delimiter or found[1], skipped + 1
     first = skipped
     while skipped + 1 < len(lines) and _is_comment(lines[skipped], lines[skipped + 1]):
@@ -196,7 +186,7 @@ def _parsed(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Tab
 
 
 def _arrow(path: Path, dialect: _Dialect, block: int, note: Any, **wanted: Any) -> pa.Table:
-    convert: dict[str, Any] = {"null_values": MISSING, "strings_can_be_null": False} | wanted
+    convert: dict[str, Any] = {"null_values": MISSING, "strings_can_be_null": False, **TRUTHS, **wanted}
     with pa.memory_map(str(path)) as source:
         mapped: Any = source
         reading, parsing = _read_options(dialect, block), _parse_options(dialect, note)
@@ -218,15 +208,32 @@ def _parse_options(dialect: _Dialect, note: Any) -> csv.ParseOptions:
     return csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=dialect.quoted, invalid_row_handler=note)
 
 
-def _decimal(table: pa.Table, dialect: _Dialect) -> str:
-    """The decimal mark for values that do not tell: the comma only where another column has it and points none."""
-    return (
-        "," if dialect.delimiter == ";" and not any(pa.types.is_floating(kind) for kind in table.schema.types) else "."
-    )
+def _typed(path: Path, dialect: _Dialect, block: int, table: pa.Table) -> list[Read]:
+    names, kinds = table.column_names, table.schema.types
+    columns = [
+        read(name, column) if pa.types.is_string(column.type) else Read(column, ())
+        for name, column in zip(names, table.columns, strict=True)
+    ]
+    once = {name for name, times in Counter(names).items() if times == 1}
+    again = dict.fromkeys(_misread(path, dialect, table), ".")
+    if any(map(has_decimal_comma, columns)):
+        again |= {  # in such a file 1.234 is more likely a thousand
+            name: ","
+            for name, kind in zip(names, kinds, strict=True)
+            if pa.types.is_string(kind) or pa.types.is_floating(kind)
+        }
+    if wanted := [name for name in again if name in once]:
+        texts = _texts(path, dialect, block, wanted)
+        places = {name: place for place, name in enumerate(names)}
+        for name, column in zip(texts.column_names, texts.columns, strict=True):
+            columns[places[name]] = read(name, column, again[name])
+    _quoted(path, dialect, block, columns, [name if name in once else "" for name in names])
+    return columns
 
 
-def _typed(name: str, column: Any, decimal: str) -> Read:
-    return read(name, column, decimal) if pa.types.is_string(column.type) else Read(column, ())
+def _texts(path: Path, dialect: _Dialect, block: int, names: list[str], **convert: Any) -> pa.Table:
+    types = dict.fromkeys(names, pa.string())
+    return _arrow(path, dialect, block, _skips, include_columns=names, column_types=types, **convert)
 
 
 def _misread(path: Path, dialect: _Dialect, table: pa.Table) -> list[str]:
@@ -255,7 +262,9 @@ def _has_leading_zeros(path: Path, delimiter: str) -> bool:
         part = content[max(0, start - 2) : start + SCANNED_BYTES]
         zeros = np.flatnonzero(part[1:-1] == ord("0"))
         after = part[2:][zeros]
-        if (begins[part[:-2][zeros]] & (after >= ord("0")) & (after <= ord("9"))).any():
+        before, second = part[:-2][zeros], (after >= ord("0")) & (after <= ord("9")) | (after | 32 == ord("x"))
+        blank = (before == ord(" ")) & begins[part[np.maximum(zeros - 1, 0)]]
+        if ((begins[before] | blank) & second).any():
             return True
     return False
 
@@ -266,23 +275,15 @@ def _quoted(path: Path, dialect: _Dialect, block: int, columns: list[Read], name
     with_marks = [
         place
         for place, column in enumerate(columns)
-        if column.values.type == TEXT and pc.any(pc.is_in(column.values, marks)).as_py()
+        if names[place] and column.values.type == TEXT and pc.any(pc.is_in(column.values, marks)).as_py()
     ]
     if not with_marks:
         return
-    wanted = [names[place] for place in with_marks]
-    given = _arrow(
-        path,
-        dialect,
-        block,
-        _skips,
-        include_columns=wanted,
-        column_types=dict.fromkeys(wanted, pa.string()),
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-    )
+    unquoted_only = {"strings_can_be_null": True, "quoted_strings_can_be_null": False}
+    given = _texts(path, dialect, block, [names[place] for place in with_marks], **unquoted_only)
     for place in with_marks:
-        column, missing = columns[place], given.column(names[place]).combine_chunks().is_null()
+        column, nulls = columns[place], given.column(names[place])
+        missing = pa.array(np.concatenate([np.asarray(chunk.is_null()) for chunk in nulls.chunks]))
         unquoted = pc.and_(missing, pc.is_in(column.values, marks))
         count = pc.sum(unquoted).as_py()
         if not count:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.reading.moments import MOMENT
+from pipeline.reading.moments import FIRST_US, LAST_US, MOMENT
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 MONTH = (
@@ -32,6 +32,7 @@ YEAR, SHORT_YEAR, DAY, NUMBER = (
 PIVOT = 69
 """As POSIX reads years of two digits: 69 to 99 are 1969 to 1999, the rest 2000 to 2068."""
 LAST_YEAR = 9999
+FURTHEST_ZONE_H = 14
 DAY_US, HOUR_US, MINUTE_US, SECOND_US = 86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000
 
 
@@ -80,6 +81,7 @@ class DateNotation:
         time_us, is_time = _time_us(parts)
         found &= is_time
         values = np.where(found, days.astype("datetime64[us]").astype(np.int64) + time_us, 0)
+        found &= (values >= FIRST_US) & (values <= LAST_US)
         return pa.array(values, pa.int64(), mask=~found).cast(MOMENT)
 
     @classmethod
@@ -174,5 +176,6 @@ def _time_us(parts: Any) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarra
     zone = pc.replace_substring(pc.fill_null(parts.field("zone"), ""), ":", "")
     offset = pc.if_else(pc.match_substring_regex(zone, "^[+-]"), zone, "+0")
     signed = np.asarray(pc.utf8_slice_codeunits(pc.utf8_rpad(offset, 5, "0"), 1, 5).cast(pa.int64()))
+    right &= (signed // 100 <= FURTHEST_ZONE_H) & (signed % 100 < 60)
     minutes = (signed // 100 * 60 + signed % 100) * np.where(np.asarray(pc.starts_with(offset, "-")), -1, 1)
     return (hour * HOUR_US + (minute - minutes) * MINUTE_US + second * SECOND_US + fraction), right

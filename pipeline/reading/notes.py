@@ -31,7 +31,11 @@ class Note:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        return cls(**document)
+        note = cls(**document)
+        kinds = (note.column, str), (note.text, str), (note.row, int), (note.example, str)
+        if not all(isinstance(value, kind) for value, kind in kinds):
+            raise TypeError("no note of ours")
+        return note
 
     def __str__(self) -> str:
         about = f"column {self.column!r}: " if self.column else ""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 SPACES = " \u00a0\u202f"
 """A space, and the two that do not break a line: all three separate thousands."""
+BLANK = f"[{SPACES}]?"
 GROUPERS = ".,'\u2019" + SPACES
 SIGN = "[+\\-\u2212]"
 AFFIX = r"(?:[^\s\d.,'+\-\u2212()][^\d.,'+\-\u2212()]{0,7})"
@@ -22,7 +23,9 @@ PARTS = re.compile(
     rf"\s?(?P<after>{AFFIX}?)(?(minus)\))"
 )
 UNITS = re.compile(
-    r"%|\u2030|[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba\u20bf]|[A-Z]{2}?\$|[A-Z]{3}|kr|z\u0142|Fr\.?|K\u010d|R"
+    "%|\u2030|[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba\u20bf]|[A-Z]{1,2}[$]|kr|z\u0142|Fr[.]?|K\u010d|"
+    "USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|RON|TRY|RUB|UAH|ZAR|BRL|MXN|ARS|CLP|COP|KRW|SGD|"
+    "HKD|TWD|THB|IDR|MYR|PHP|VND|ILS|AED|SAR|EGP|NGN|KES"
 )
 """Affixes that leave a number a number. `5 kg` or `3rd` do not: they stay words."""
 INTEGER = r"^[+-]?\d+$"
@@ -61,7 +64,7 @@ class NumberNotation:
         elif thousands and thousands.most_common(1)[0][0] in ".,":
             mark = "," if thousands.most_common(1)[0][0] == "." else "."
         else:
-            mark = decimal
+            mark = decimal if open_marks else "."
         other = "," if mark == "." else "."
         group = thousands.most_common(1)[0][0] if thousands else other if open_marks[other] else ""
         if group == mark:
@@ -94,14 +97,16 @@ class NumberNotation:
         if not self.unit:
             return rf"^(?:{SIGN}?{number}|\({number}\)|{SIGN}?(?i:inf|infinity))$"
         unit = re.escape(self.unit)
-        beside = rf"(?:{SIGN}?\s?{unit}\s?{SIGN}?{number}|{SIGN}?{number}\s?{unit})"
-        return rf"^(?:{beside}|\({beside}\))$"
+        before, behind = f"{unit}{BLANK}{number}", f"{number}{BLANK}{unit}"
+        signed = f"{SIGN}?{BLANK}{before}|{unit}{BLANK}{SIGN}{number}|{SIGN}?{behind}"
+        return rf"^(?:{signed}|\((?:{before}|{behind})\)|0(?:{mark}0*)?)$"
 
     def plain(self, texts: Any) -> Any:
         """Texts that match the pattern, as Arrow casts them to numbers."""
         texts = _replace(_replace(texts, r"^\((.*)\)$", r"-\1"), "\u2212", "-")
         if self.unit:
-            texts = _replace(texts, rf"\s?{re.escape(self.unit)}\s?", "")
+            texts = _replace(texts, f"{BLANK}{re.escape(self.unit)}{BLANK}", "")
+            texts = _replace(texts, f"^({SIGN}){BLANK}", r"\1")
         if self.thousands:
             texts = _replace(texts, self._group, "")
         return texts if self.decimal == "." else _replace(texts, self.decimal, ".")

@@ -54,9 +54,7 @@ def canonical(table: pa.Table) -> pa.Table:
     without rows.
     """
     names = [name for name in table.column_names if not PANDAS_INDEX.fullmatch(name)]
-    doubled = sorted(name for name, times in Counter(names).items() if times > 1)
-    if doubled:
-        raise RejectedError(f"column {doubled[0]!r} comes {Counter(names)[doubled[0]]} times; give each its own name")
+    check_doubled(names)
     check_column_count(len(names))
     if table.num_rows == 0:
         raise RejectedError("it has no rows")
@@ -72,6 +70,13 @@ def canonical(table: pa.Table) -> pa.Table:
 
 def _only(metadata: Mapping[bytes, bytes] | None, key: bytes) -> dict[bytes | str, bytes | str] | None:
     return {key: metadata[key]} if metadata and key in metadata else None
+
+
+def check_doubled(names: Sequence[str]) -> None:
+    """Raises RejectedError if two columns have one name."""
+    times = Counter(names)
+    if doubled := sorted(name for name in times if times[name] > 1):
+        raise RejectedError(f"column {doubled[0]!r} comes {times[doubled[0]]} times; give each its own name")
 
 
 def check_column_count(columns: int) -> None:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.reading.dates import NOTATIONS, AmbiguousDatesError, DateNotation
 from pipeline.reading.notes import Note
-from pipeline.reading.numbers import NumberNotation, are_whole, has_leading_zero
+from pipeline.reading.numbers import LEADING_ZERO, NumberNotation, are_whole, has_leading_zero
 
 TEXT = pa.large_string()
 MARKS = frozenset(
@@ -54,7 +54,7 @@ MOST_MISFITS = 0.05
 SAMPLES = 500
 LONGEST = 64
 """Characters of the longest number or date."""
-BLANKS = r"^\s|\s$"
+BLANKS = "^[\\s\u00a0\u202f]|[\\s\u00a0\u202f]$"
 DIGIT = re.compile("[0-9]")
 SHOWN = 40
 TRUTHS = {"true": True, "false": False}
@@ -104,6 +104,10 @@ class _Distinct:
         return row + 1, self.whole[row].as_py()[:SHOWN]
 
 
+def has_decimal_comma(column: Read) -> bool:
+    return isinstance(column.notation, NumberNotation) and column.notation.decimal == ","
+
+
 def words(column: Any) -> Read:
     """A column of texts as words, whatever they look like."""
     return Read(_words(_trimmed(column)), ())
@@ -130,10 +134,9 @@ def read(name: str, column: Any, decimal: str = ".") -> Read:
 
 def _trimmed(column: Any) -> Any:
     """An array of the texts without blanks around them."""
+    column = column.cast(TEXT)
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if not pc.any(pc.match_substring_regex(whole, BLANKS)).as_py():
-        return whole.cast(TEXT)
-    return pc.utf8_trim_whitespace(whole.cast(TEXT))
+    return pc.utf8_trim_whitespace(whole) if pc.any(pc.match_substring_regex(whole, BLANKS)).as_py() else whole
 
 
 def _words(whole: Any) -> Any:
@@ -149,8 +152,8 @@ def _are_marks(texts: Any) -> Any:
 
 
 def _samples(whole: Any) -> list[str]:
-    """Different values from all over the column that are no marks; of long ones the beginning."""
-    some = whole.take(pa.array(np.arange(0, len(whole), max(1, len(whole) // SAMPLES)))).unique().drop_null()
+    """Values from all over the column that are no marks; of long ones the beginning."""
+    some = whole.take(pa.array(np.arange(0, len(whole), max(1, len(whole) // SAMPLES)))).drop_null()
     return [text.as_py()[: LONGEST + 1] for text in some.filter(pc.invert(_are_marks(some)))]
 
 
@@ -165,7 +168,9 @@ def _numbers(name: str, whole: Any, samples: list[str], decimal: str) -> Read | 
         return None
     plain = notation.plain(found.texts.filter(pa.array(matched)))
     if has_leading_zero(plain):
-        return None
+        codes = np.asarray(pc.fill_null(pc.match_substring_regex(found.texts, LEADING_ZERO), False))
+        note = Note(found.name, "holds codes that begin with 0, and is read as words", *found.first(codes))
+        return Read(_words(whole), (note,))
     numbers: Any
     if are_whole(plain):
         try:

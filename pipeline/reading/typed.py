@@ -13,10 +13,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.reading.notations import notation_of as notation
 from pipeline.reading.notes import NOTATION, NOTES, Note
 from pipeline.reading.options import ReadOptions
 from pipeline.reading.tables import TEXT
-from pipeline.reading.texts import Read, read, words
+from pipeline.reading.texts import Read, has_decimal_comma, read, words
 
 MOST_NOTES = 100
 """They go with the dataset and with every model that is trained on it."""
@@ -43,24 +44,50 @@ def as_read(columns: Sequence[Read], names: Sequence[str], notes: Sequence[Note]
 
 def with_types(table: pa.Table, notes: Sequence[Note], options: ReadOptions) -> pa.Table:
     """The table with its columns of text read; as it is if that was done before."""
-    if NOTES in (table.schema.metadata or {}):
+    if _is_read(table):
         return table
-    columns = [
-        Read(column, ()) if not _is_text(column.type) else words(column) if options.keep_texts else read(name, column)
+    table = table.replace_schema_metadata(None)
+    if options.keep_texts:
+        columns = [words(column) if _is_text(column.type) else Read(column, ()) for column in table.columns]
+    else:
+        columns = _read(table, ".")
+        if any(map(has_decimal_comma, columns)):
+            columns = _read(table, ",")
+    return as_read(columns, table.column_names, notes)
+
+
+def _read(table: pa.Table, decimal: str) -> list[Read]:
+    return [
+        read(name, column, decimal) if _is_text(column.type) else Read(column, ())
         for name, column in zip(table.column_names, table.columns, strict=True)
     ]
-    return as_read(columns, table.column_names, notes)
 
 
 def notes_of(table: pa.Table) -> list[Note]:
     """The notes that a table carries."""
     metadata = table.schema.metadata or {}
-    return [Note.from_document(one) for one in orjson.loads(metadata.get(NOTES, b"[]"))]
+    try:
+        return [Note.from_document(one) for one in orjson.loads(metadata.get(NOTES, b"[]"))]
+    except (orjson.JSONDecodeError, TypeError, ValueError):  # somebody else has written them
+        return []
 
 
 def notation_of(field: pa.Field[Any]) -> str:
     """The key of the notation of a column's values, empty for none."""
-    return str((field.metadata or {}).get(NOTATION, b"").decode())
+    key = (field.metadata or {}).get(NOTATION, b"").decode(errors="replace")
+    try:
+        notation(key)
+    except (KeyError, ValueError, IndexError):  # none, or somebody else has written it
+        return ""
+    return str(key)
+
+
+def _is_read(table: pa.Table) -> bool:
+    """Whether the notes that we write are there, and as we write them."""
+    if NOTES not in (table.schema.metadata or {}):
+        return False
+    count = len(notes_of(table))
+    return count <= MOST_NOTES + 1 and (count > 0 or table.schema.metadata[NOTES] == b"[]")
 
 
 def _metadata(column: Read) -> dict[bytes, bytes] | None:
@@ -68,7 +95,9 @@ def _metadata(column: Read) -> dict[bytes, bytes] | None:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return kind == TEXT or pa.types.is_string(kind)
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind == TEXT or pa.types.is_string(kind) or pa.types.is_string_view(kind)
 
 
 def _numbers_rows(name: str, column: Read) -> bool:

@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import bson
 import numpy as np
@@ -20,7 +21,7 @@ import pytest
 from pipeline.datasets import Fetched, reading
 from pipeline.errors import RejectedError
 from pipeline.features.columns import Column, Role, read
-from pipeline.reading.notes import NOTES, Note
+from pipeline.reading.notes import NOTATION, NOTES, Note
 from pipeline.reading.tables import canonical, fingerprint
 from pipeline.reading.typed import MOST_NOTES, notation_of, notes_of
 from pipeline.reading.writers import parquet_of
@@ -88,7 +89,7 @@ def said(table: pa.Table) -> str:
         (lines("x,y", "{n},a") + "Total,b\nNote,c\n", {"x": WORD, "y": WORD}, []),
         (lines("x,y", "{n},a") + " ,a\n?,a\n-,a\n\\N,a\n#DIV/0!,a\n", {"x": WHOLE, "y": WORD}, ["4 times a mark"]),
         (lines("x,y", "{n},a") + "NA,a\nnull,a\n", {"x": WHOLE, "y": WORD}, []),
-        (lines("z,y", "0{n},a"), {"z": WORD, "y": WORD}, []),
+        (lines("z,y", "0{n},a"), {"z": WORD, "y": WORD}, ["codes that begin with 0"]),
         (lines("z,y", "0.{n},a"), {"z": NUMBER, "y": WORD}, []),
         (lines("z,y", "{n},00:{mm}"), {"z": WHOLE, "y": WORD}, []),
         (lines("i,y", "1189850876250608{n}283,a"), {"i": WORD, "y": WORD}, ["beyond 64 bits"]),
@@ -116,6 +117,60 @@ def test_a_csv_column_is_what_people_mean(text: str, expected: dict[str, str], n
         assert note in said(table)
     if not notes:
         assert not said(table)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "note"),
+    [
+        ("u;p\n1.234;1,50\n2.500;2,75\n", {"u": [1234, 2500], "p": [1.5, 2.75]}, "other decimal mark"),
+        ("c\nR1\nR2\nSKU3\n", {"c": ["R1", "R2", "SKU3"]}, ""),
+        ("c\nSKU1\nSKU2\n", {"c": ["SKU1", "SKU2"]}, ""),
+        ("x\n$5\n$6\n($7)\n-$8\n$-9\n0\n", {"x": [5, 6, -7, -8, -9, 0]}, "numbers with $"),
+        ("x\n$5\n$6\n($-5)\n", {"x": ["$5", "$6", "($-5)"]}, ""),
+        ("x;y\n1234,50\u00a0€;a\n99,90\u00a0€;b\n", {"x": [1234.5, 99.9], "y": ["a", "b"]}, "decimal comma, €"),
+        ("x\n12\u00a0\n13\n", {"x": [12, 13]}, ""),
+        ("x\n" + "1\n2\n3\n4\n" * 10 + "a note\n", {"x": [1, 2, 3, 4] * 10 + [None]}, "row 41: 'a note'"),
+        ("a, b\n1, 007\n", {"a": [1], "b": ["007"]}, "codes that begin with 0"),
+        ("a\n1\n00\n10\n", {"a": ["1", "00", "10"]}, "row 2: '00'"),
+        ("a\n0x1F\n0x10\n", {"a": ["0x1F", "0x10"]}, ""),
+        ("a\ntrue\n0\n1\n", {"a": ["true", "0", "1"]}, ""),
+        ("sep=\t\na\tb\n1\t2\n", {"a": [1], "b": [2]}, ""),
+        ("d\n" + "2020-01-01\n" * 30 + "2020-01-01T10:00:00+99:99\n", {}, "30 of 31 values are dates"),
+        ("d\n" + "2020-01-01\n" * 30 + "9999-12-31 24:00\n", {}, "30 of 31 values are dates"),
+    ],
+)
+def test_what_a_second_look_found(text: str, expected: dict[str, Any], note: str) -> None:
+    table = canonical(table_from(text.encode()))
+    assert not expected or table.to_pydict() == expected
+    assert note in said(table)
+    assert note or not said(table)
+
+
+def test_names_that_come_twice_are_named() -> None:
+    with pytest.raises(RejectedError, match="column 'a' comes 2 times; give each its own name"):
+        table_from(b"a,a\n007,1\n3,4\n")
+    assert table_from(b",,y\nNA,x,1\nb,NA,2\n").column_names == ["column_1", "column_2", "y"]
+
+
+@pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.string_view()])
+def test_texts_are_read_however_parquet_and_feather_keep_them(kind: pa.DataType) -> None:
+    column = pa.array(["1,5", "2,5", "3,7"]).cast(kind)
+    file = io.BytesIO()
+    feather.write_feather(pa.table({"x": column}), file)
+    assert table_from(file.getvalue(), "a.feather")["x"].to_pylist() == [1.5, 2.5, 3.7]
+
+
+@pytest.mark.parametrize(
+    "notes", [b"x", b"[1]", b'[{"q": 1}]', b'[{"column": 1, "text": "", "row": 0, "example": ""}]']
+)
+def test_notes_and_notations_that_we_have_not_written_count_for_nothing(notes: bytes) -> None:
+    field = pa.field("x", pa.string(), metadata={NOTATION: b"foo"})
+    table = pa.table([pa.array(["1,5", "2"])], schema=pa.schema([field], metadata={NOTES: notes}))
+    found = canonical(table_from(parquet_of(table), "a.parquet"))
+    assert found["x"].to_pylist() == [1.5, 2.0]
+    assert "decimal comma" in said(found)
+    assert notes_of(table) == []
+    assert notation_of(table.schema.field("x")) == ""
 
 
 def test_one_value_anywhere_tells_day_from_month() -> None:
