@@ -36,6 +36,7 @@ from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, TransientError
 from pipeline.reading import rows
 from pipeline.reading.tables import canonical, fingerprint
+from pipeline.reading.typed import notes_of
 from tests.rows import table_from
 from tests.services.mongodb import MongoDB
 
@@ -560,8 +561,9 @@ def test_a_csv_column_has_the_type_that_all_its_values_have(text: str, expected:
 
 
 def test_the_type_of_a_csv_column_is_found_from_all_of_a_large_file() -> None:
-    table = canonical(table_from(b"a,b\n" + b"1,2\n" * 1_000_000 + b"x,2.5\n", "x.csv"))
-    assert [str(kind) for kind in table.schema.types] == ["large_string", "double"]
+    table = canonical(table_from(b"a,b,c\n" + b"1,2,3\n" * 1_000_000 + b"x,2.5,3\n" + b"1,2,y\n" * 60_000, "x.csv"))
+    assert [str(field.type) for field in table.schema] == ["int64", "double", "large_string"]
+    assert [(note.column, note.row, note.example) for note in notes_of(table)] == [("a", 1_000_001, "x")]
 
 
 def test_a_parquet_file_that_unpacks_to_more_than_the_limit_is_not_unpacked() -> None:
