@@ -164,7 +164,7 @@ def test_all_roles_go_together() -> None:
 @pytest.mark.parametrize(
     ("values", "role", "message"),
     [
-        (["1", "much"], Role.NUMERIC, r"column 'c' takes numeric values .*'much' in row 2"),
+        (["1", "much"], Role.NUMERIC, r"column 'c' takes numeric values .*row 2 has 'much', which is not a number"),
         ([2], Role.BOOLEAN, "neither true nor false"),
         (["yesterday"], Role.DATE, "column 'c' takes date values"),
     ],
