@@ -46,8 +46,7 @@ LONG = (
 NOT_MEASURED = (
     *("keras_cnn", "torch_cnn", "torch_lstm", "torch_transformer"),
     *("contract/test_algorithms", "contract/test_extreme_numbers", "contract/test_ledger_against_a_dict"),
-    *("contract/test_onnx", "protocol/test_model.py", "unit/test_diagnostics", "unit/test_frameworks_in_lanes"),
-    "unit/test_report",
+    *("protocol/test_model.py", "unit/test_diagnostics", "unit/test_frameworks_in_lanes"),
 )
 
 os.environ.update(ONE_THREAD)
