@@ -256,7 +256,7 @@ def test_a_training_that_finds_the_disk_full_says_so(bench: Bench, tmp_path: Pat
 def test_a_training_in_more_threads_than_it_may_gets_no_more_cpus_and_the_next_one_all(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes_module, "CPU_SLACK", 0.2)  # beside others it may not get more than its share
+    monkeypatch.setattr(lanes_module, "CPU_SLACK", 0.05)  # on a busy machine it may get no more than that
     bench.feed("spin", mode="spin", seconds=6)
     said = bench.until(lambda e: isinstance(e, Logged) and "more threads than it may" in e.message)
     assert said.job_id == "spin"
