@@ -76,7 +76,7 @@ def _dialect(path: Path, into: Path) -> tuple[Path, _Dialect, list[Note]]:
     while skipped < len(lines) and not lines[skipped].strip():
         skipped += 1
     if skipped < len(lines) and (found := SEP.fullmatch(lines[skipped].strip("\r\n"))):
-        delimiter, skipped = delimiter or found[1], skipped + 1
+        delimiter, skipped = found[1], skipped + 1
     first = skipped
     while skipped + 1 < len(lines) and _is_comment(lines[skipped], lines[skipped + 1]):
         skipped += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,7 @@ PIVOT = 69
 """As POSIX reads years of two digits: 69 to 99 are 1969 to 1999, the rest 2000 to 2068."""
 LAST_YEAR = 9999
 FURTHEST_ZONE_H = 14
-DAY_US, HOUR_US, MINUTE_US, SECOND_US = 86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000
+HOUR_US, MINUTE_US, SECOND_US = 3_600_000_000, 60_000_000, 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class DateNotation:
 
     @property
     def key(self) -> str:
-        """Names the notation where it is stored; `notations.notation` reads it."""
+        """Names the notation where it is stored; `notations.notation_of` reads it."""
         return f"date|{self.name}"
 
     @property
@@ -84,8 +84,8 @@ class DateNotation:
         found &= (values >= FIRST_US) & (values <= LAST_US)
         return pa.array(values, pa.int64(), mask=~found).cast(MOMENT)
 
-    @classmethod
-    def of(cls, samples: Sequence[str]) -> Self | None:
+    @staticmethod
+    def of(samples: Sequence[str]) -> DateNotation | None:
         """The notation that reads most samples; None if none reads more than half of them.
 
         Raises AmbiguousDatesError if day and month cannot be told apart.
@@ -98,7 +98,7 @@ class DateNotation:
             return None
         if notation.twin and read[notation.twin] == read[best]:
             raise AmbiguousDatesError(best, notation.twin)
-        return notation  # type: ignore[return-value]
+        return notation
 
 
 class AmbiguousDatesError(ValueError):

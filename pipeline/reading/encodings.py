@@ -60,13 +60,7 @@ def in_utf8(path: Path, encoding: str, into: Path) -> Path:
     """
     if encoding == "utf-8":
         return path
-    try:
-        decoder = codecs.getincrementaldecoder(encoding)()
-    except LookupError:
-        raise RejectedError(
-            f"there is no encoding {encoding!r}; common ones are utf-8, utf-16, cp1252, latin-1"
-        ) from None
-    lines = 1
+    decoder, lines = codecs.getincrementaldecoder(encoding)(), 1
     with into.open("w", encoding="utf-8", newline="") as file:
         for part, is_last in _parts(path):
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,7 @@ from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.rows import table_of
 from pipeline.reading.tables import check_column_count
 from pipeline.reading.typed import as_read, with_types
-from pipeline.reading.unpacking import unpacked
+from pipeline.reading.unpacking import check_size, unpacked
 
 BOM = b"\xef\xbb\xbf"
 """Windows programs write it before UTF-8."""
@@ -81,38 +82,37 @@ def _beginning(path: Path) -> bytes:
 
 def _parquet(path: Path, max_bytes: int | None) -> pa.Table:
     """Reads batch by batch, since a few bytes of Parquet may hold any number of equal values."""
-    try:
-        with pa.memory_map(str(path)) as source:
-            file = pq.ParquetFile(source)
-            check_column_count(len(file.schema_arrow))
-            if not len(file.schema_arrow):
-                raise RejectedError("it has no columns")
-            batches, size = [], 0
-            for batch in file.iter_batches():
-                batches.append(batch)
-                size += batch.nbytes
-                if max_bytes is not None and size > max_bytes:
-                    raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
-            return pa.Table.from_batches(batches, file.schema_arrow)
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the machine's error, not Arrow's about the data
-            raise
-        raise RejectedError(f"the Parquet file cannot be read: {said_by(error)}") from error
+    with _mapped(path, "Parquet") as source:
+        file = pq.ParquetFile(source)
+        check_column_count(len(file.schema_arrow))
+        if not len(file.schema_arrow):
+            raise RejectedError("it has no columns")
+        batches, size = [], 0
+        for batch in file.iter_batches():
+            batches.append(batch)
+            size += batch.nbytes
+            check_size(size, max_bytes)
+        return pa.Table.from_batches(batches, file.schema_arrow)
 
 
 def _feather(path: Path, max_bytes: int | None) -> pa.Table:
+    with _mapped(path, "Feather") as source:
+        table = feather.read_table(source)
+    check_column_count(table.num_columns)
+    check_size(table.nbytes, max_bytes)
+    return table
+
+
+@contextmanager
+def _mapped(path: Path, format_name: str) -> Iterator[Any]:
+    """The file's bytes; errors about the data become a RejectedError."""
     try:
         with pa.memory_map(str(path)) as source:
-            mapped: Any = source
-            table = feather.read_table(mapped)
+            yield source
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno is not None:  # the machine's error, not Arrow's about the data
             raise
-        raise RejectedError(f"the Feather file cannot be read: {said_by(error)}") from error
-    check_column_count(table.num_columns)
-    if max_bytes is not None and table.nbytes > max_bytes:
-        raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
-    return table
+        raise RejectedError(f"the {format_name} file cannot be read: {said_by(error)}") from error
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:

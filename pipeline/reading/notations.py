@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from pipeline.reading.dates import ISO, NOTATIONS, DateNotation
 from pipeline.reading.numbers import NumberNotation
-from pipeline.reading.texts import MARKS, TEXT
+from pipeline.reading.tables import TEXT
+from pipeline.reading.texts import SHOWN, are_marks
 
-SHOWN = 40
 TRUTHS = "truth"
 """The key of true and false."""
 
@@ -33,7 +33,7 @@ def parsed(texts: Any, key: str, rows: Any) -> Any:
     rows that they come from, counted from 0.
     """
     texts = pc.utf8_trim_whitespace(texts)
-    is_mark = pc.is_in(pc.utf8_lower(texts), pa.array(sorted(MARKS), TEXT))
+    is_mark = are_marks(texts)
     wanted = pc.if_else(is_mark, pa.scalar(None, TEXT), texts)
     values: Any
     if key == TRUTHS:

@@ -73,7 +73,7 @@ class NumberNotation:
 
     @property
     def key(self) -> str:
-        """Names the notation where it is stored; `notations.notation` reads it."""
+        """Names the notation where it is stored; `notations.notation_of` reads it."""
         return f"number|{self.decimal}|{self.thousands}|{self.unit}"
 
     @property

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from pipeline.reading.dates import NOTATIONS, AmbiguousDatesError, DateNotation
 from pipeline.reading.notes import Note
 from pipeline.reading.numbers import LEADING_ZERO, NumberNotation, are_whole, has_leading_zero
+from pipeline.reading.tables import TEXT
 
-TEXT = pa.large_string()
 MARKS = frozenset(
     {
         *("", "-", "--", "---", ".", "..", "...", "?", "??", "n.a.", "n.a", "n/a", "na", "nan", "-nan", "nil", "none"),
@@ -83,7 +83,7 @@ class _Distinct:
         encoded = whole.dictionary_encode()
         self.texts, self.places = encoded.dictionary, encoded.indices
         self.counts = np.bincount(np.asarray(self.places.drop_null()), minlength=len(self.texts))
-        self.is_mark = np.asarray(_are_marks(self.texts))
+        self.is_mark = np.asarray(are_marks(self.texts))
 
     @property
     def rows(self) -> int:
@@ -147,14 +147,15 @@ def _words(whole: Any) -> Any:
     return pc.if_else(lengths.cast(pa.bool_()), whole, pa.scalar(None, TEXT))
 
 
-def _are_marks(texts: Any) -> Any:
+def are_marks(texts: Any) -> Any:
+    """Whether each text is one of MARKS, in upper or lower case."""
     return pc.is_in(pc.utf8_lower(texts), pa.array(sorted(MARKS), TEXT))
 
 
 def _samples(whole: Any) -> list[str]:
     """Values from all over the column that are no marks; of long ones the beginning."""
     some = whole.take(pa.array(np.arange(0, len(whole), max(1, len(whole) // SAMPLES)))).drop_null()
-    return [text.as_py()[: LONGEST + 1] for text in some.filter(pc.invert(_are_marks(some)))]
+    return [text.as_py()[: LONGEST + 1] for text in some.filter(pc.invert(are_marks(some)))]
 
 
 def _numbers(name: str, whole: Any, samples: list[str], decimal: str) -> Read | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 from zipfile import BadZipFile, ZipFile
 
 from pipeline.errors import RejectedError, said_by
@@ -28,7 +28,7 @@ def unpacked(path: Path, file_name: str, into: Path, max_bytes: int | None) -> t
     try:
         if magic.startswith(GZIP):
             with gzip.open(path) as packed:
-                _copy(packed, into, max_bytes)  # type: ignore[arg-type]
+                _copy(packed, into, max_bytes)
             inner = file_name.removesuffix(".gz")
             return into, inner, [Note("", "the file is unpacked (gzip)")]
         if magic == ZIP:
@@ -41,18 +41,23 @@ def unpacked(path: Path, file_name: str, into: Path, max_bytes: int | None) -> t
                     shown = ", ".join(names[:3]) or "none"
                     raise RejectedError(f"the zip archive holds {len(names):,} files ({shown}); one is read")
                 with archive.open(names[0]) as packed:
-                    _copy(packed, into, max_bytes)  # type: ignore[arg-type]
+                    _copy(packed, into, max_bytes)
             return into, PurePosixPath(names[0]).name, [Note("", f"{names[0]} is unpacked (zip)")]
     except (BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise RejectedError(f"the compressed file cannot be unpacked: {said_by(error)}") from error
     return path, file_name, []
 
 
-def _copy(packed: BinaryIO, into: Path, max_bytes: int | None) -> None:
+def check_size(size_bytes: int, max_bytes: int | None) -> None:
+    """Raises RejectedError if what was unpacked has more than max_bytes."""
+    if max_bytes is not None and size_bytes > max_bytes:
+        raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
+
+
+def _copy(packed: IO[bytes] | gzip.GzipFile, into: Path, max_bytes: int | None) -> None:
     size = 0
     with into.open("wb") as file:
         while part := packed.read(PART_BYTES):
             size += len(part)
-            if max_bytes is not None and size > max_bytes:
-                raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
+            check_size(size, max_bytes)
             file.write(part)
