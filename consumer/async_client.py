@@ -13,6 +13,8 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.datasets import DatasetVersion
+    from pipeline.reading.options import Told
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -84,10 +87,18 @@ class AsyncClient:
         return await _in_thread(self._client.finished, ends)
 
     async def import_dataset(
-        self, name: str, frame: pd.DataFrame, target_column: str | None = None, *, user: str = ""
+        self,
+        name: str,
+        rows: pd.DataFrame | Path | str,
+        target_column: str | None = None,
+        *,
+        user: str = "",
+        forget: bool = False,
+        **told: Unpack[Told],
     ) -> DatasetVersion:
         """See Client.import_dataset."""
-        return await _in_thread(self._client.import_dataset, name, frame, target_column, user=user)
+        importing = partial(self._client.import_dataset, name, rows, target_column, user=user, forget=forget, **told)
+        return await _in_thread(importing)
 
     async def watch(
         self, request_id: str, *more: str, since: datetime | None = None, timeout_s: float | None = None

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from consumer.stores import Stores
     from pipeline.datasets import DatasetVersion
+    from pipeline.reading.options import Told
 
 Event = Mapping[str, Any]
 """A record of one of the topics in its Avro form: the fields that its schema lists."""
@@ -265,26 +267,46 @@ class Client:
         return found
 
     def import_dataset(
-        self, name: str, frame: pd.DataFrame, target_column: str | None = None, *, user: str = ""
+        self,
+        name: str,
+        rows: pd.DataFrame | Path | str,
+        target_column: str | None = None,
+        *,
+        user: str = "",
+        forget: bool = False,
+        **told: Unpack[Told],
     ) -> DatasetVersion:
-        """Store a frame as the next version of a dataset, with its types; requests may name it at once.
+        """Store a frame, or the file with this path, as the next version of a dataset; requests may name it at once.
 
-        The index is not stored; the default target is the last column.  If a version with the same rows and target
-        exists, it becomes current again instead.  Writes to the settings' MONGODB_URL, else to the stores of a
-        `tensorfleet dev`.  Raises RejectedError, naming the column, for values other than numbers, text, booleans,
-        dates and lists of numbers; SettingsError if no stores are named; TransientError if they do not answer.
+        The default target is the last column.  An index with a name becomes columns, another is not stored.  What is
+        `told` about the rows (docs/data-rules.md) is kept for the next import of the name, unless that says `forget`.
+        If a version with the same rows and target exists, it becomes current again instead.  Writes to the settings'
+        MONGODB_URL, else to the stores of a `tensorfleet dev`.  Raises RejectedError, naming the column, for values
+        other than numbers, text, booleans, dates and lists of numbers; SettingsError if no stores are named;
+        TransientError if they do not answer.
         """
-        from consumer.stores import open_stores
-        from pipeline.datasets import Origin
+        from consumer.stores import loader, open_stores
+        from pipeline.datasets import Fetched, Origin, reading
+        from pipeline.datasets.versions import told_before
         from pipeline.features.frames import table_of
+        from pipeline.reading.options import NOTHING_SAID, ReadOptions
         from pipeline.reading.tables import about
 
         settings = with_stores(self._settings)
-        with about(name):
-            table = table_of(frame)
         if self._stores is None:
             self._stores = open_stores(settings)
-        return self._stores.datasets.add(name, table, target_column, Origin(user)).version
+        source = self._stores.datasets
+        options = (NOTHING_SAID if forget else told_before(source, name)).but(ReadOptions.from_document(told))
+        if isinstance(rows, str | Path):
+            file = Path(rows)
+            if not file.is_file():
+                raise RejectedError(f"dataset {name!r}: there is no file {file}")
+            fetched = Fetched(name, file.absolute(), file.name, target_column=None, revision="", options=options)
+            table = reading.table_from(fetched, loader(settings), max_bytes=None)
+        else:
+            with about(name):
+                file, table = Path(), table_of(rows, options)
+        return source.add(name, table, target_column, Origin(user, file.name), options).version
 
     def send(self, messages: Sequence[Message]) -> None:
         """Produce these and wait for their acknowledgement; raises as `submit`."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
     from consumer.stores import Stores
     from pipeline.jobs import RegisteredModel
+    from pipeline.reading.options import ReadOptions
 
 TIMEOUT_S = 10.0
 """How long a service may take to answer a command."""
@@ -73,24 +74,20 @@ def registered(model: str, project: str | None) -> tuple[Stores, RegisteredModel
     return opened, find_model(opened.registry, opened.aliases, reference)
 
 
-def table_of(name: str, file: str, *, keep_texts: bool = False) -> pa.Table:
+def table_of(name: str, file: str, options: ReadOptions) -> pa.Table:
     """The rows of a file (`-`: standard input), read by a loader as a dataset of this name.
-
-    `keep_texts`: texts are not read as numbers or dates.
 
     Raises RejectedError, which says what is wrong with the file.
     """
     from consumer.cli.values import content_of
     from consumer.stores import loader
     from pipeline.datasets import Fetched, reading
-    from pipeline.reading.options import ReadOptions
 
     with TemporaryDirectory(prefix="tensorfleet-") as folder:
         path = Path(file).absolute()
         if file == "-" or not path.is_file() or not os.access(path, os.R_OK):
             path = Path(folder, "input")
             path.write_bytes(content_of(file))
-        options = ReadOptions(keep_texts=keep_texts)
         fetched = Fetched(name, path, "" if file == "-" else file, target_column=None, revision="", options=options)
         return reading.table_from(fetched, loader(any_settings()), max_bytes=None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,10 +88,19 @@ def document(version: DatasetVersion) -> dict[str, Any]:
         "user": version.origin.user,
         "file": version.origin.file,
         "fingerprint": version.fingerprint,
+        "options": version.options.to_document(),
     }
 
 
-def show_versions(documents: list[Document], *, as_json: bool) -> None:
+def as_written(told: Mapping[str, Any]) -> str:
+    """What was told about a file, as `datasets import` takes it."""
+    parts = [f"--type {name}={kind}" for name, kind in told.get("types", {}).items()]
+    parts += [f"--missing {value}" for value in told.get("missing", ())]
+    parts += [f"--{name} {told[name]!r}" for name in ("decimal", "delimiter", "encoding", "sheet") if name in told]
+    return " ".join([*parts, *({True: ["--header"], False: ["--no-header"]}.get(told.get("header"), []))])
+
+
+def show_versions(documents: Sequence[Document], *, as_json: bool) -> None:
     look = (
         column("VERSION", "version", style="bold", whole=True),
         TableColumn("", lambda one: "current" if one["current"] else "", style="green", whole=True),
@@ -99,6 +109,7 @@ def show_versions(documents: list[Document], *, as_json: bool) -> None:
         TableColumn("IMPORTED", lambda one: minute(one["imported_at"]), style="dim", whole=True),
         column("BY", "user", style="dim", extra=True),
         column("FILE", "file", style="dim", extra=True),
+        TableColumn("READ WITH", lambda one: as_written(one["options"]), style="dim", extra=True),
         TableColumn("FINGERPRINT", lambda one: (one["fingerprint"] or "")[:SHOWN_DIGITS], style="dim", extra=True),
     )
     show_rows(documents, look, as_json=as_json, none="No version.")

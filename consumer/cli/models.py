@@ -158,10 +158,11 @@ def predict(
     """
     from pipeline.features.frames import frame_of
     from pipeline.model_files.model_file import fetch
+    from pipeline.reading.options import ReadOptions
 
     stores, registered = context.registered(model, project)
     loaded = fetch(stores.artifacts, registered)
-    frame = frame_of(context.table_of(Path(file).name, file, keep_texts=True))
+    frame = frame_of(context.table_of(Path(file).name, file, ReadOptions(keep_texts=True)))
     predictions = loaded.predict(frame)
     for warning in _warnings(predictions):
         note(warning)

@@ -40,6 +40,14 @@ def pair(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
+def column_type(text: str) -> tuple[str, str]:
+    """Parse `column=type`; the column's name may hold an equals sign."""
+    name, equals, kind = text.rpartition("=")
+    if not equals or not name:
+        raise Stop(f"--type takes COLUMN=TYPE, such as zip=category, not {text!r}", WRONG_USE)
+    return name, kind
+
+
 def tried(text: str) -> dict[str, Any]:
     """`name=1,2,5`, a JSON list, or a range: `name=0.1..10`, `name=1..9:2` in steps, `name=0.001..100:log`."""
     name, values = pair(text, "--try")

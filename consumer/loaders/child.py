@@ -72,7 +72,7 @@ def _read(job: dict[str, Any]) -> dict[str, Any]:
         target_column=None,
         revision="",
         is_typed=job["is_typed"],
-        options=ReadOptions(**job["options"]),
+        options=ReadOptions.from_document(job["options"]),
     )
     try:
         with memory_limit(_data_bytes() + job["max_memory_bytes"] + SLACK_BYTES):

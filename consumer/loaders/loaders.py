@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ class Loaders:
             "path": str(fetched.path),
             "file_name": None if fetched.file_name is None else fetched.file_name[-LONGEST_NAME:],
             "is_typed": fetched.is_typed,
-            "options": asdict(fetched.options),
+            "options": {"keep_texts": fetched.options.keep_texts, **fetched.options.to_document()},
             "into": str(into),
             "max_bytes": max_bytes,
             "max_memory_bytes": self._max_memory_bytes,

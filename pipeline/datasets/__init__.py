@@ -71,6 +71,7 @@ class DatasetVersion:
         fingerprint, rows, columns: None if the file cannot be read.
         imported_at: aware, UTC; None if the file was put there by other means than `add`.
         current: whether the bare name means this version.
+        options: what the import was told about its file.
     """
 
     number: int
@@ -81,6 +82,7 @@ class DatasetVersion:
     imported_at: datetime | None
     origin: Origin
     current: bool
+    options: ReadOptions = NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +182,18 @@ class DatasetSource(Protocol):
         """All datasets, sorted by name."""
         ...
 
-    def add(self, name: str, table: pa.Table, target_column: str | None, origin: Origin = UNKNOWN_ORIGIN) -> Added:
+    def add(
+        self,
+        name: str,
+        table: pa.Table,
+        target_column: str | None,
+        origin: Origin = UNKNOWN_ORIGIN,
+        options: ReadOptions = NOTHING_SAID,
+    ) -> Added:
         """Store a dataset as the next version of the name and make it current, in one atomic step.
 
-        If a version with this content and target exists, it becomes current instead.
+        `options` are those that the table was read with; they are kept for the next import.  If a version with this
+        content and target exists, it becomes current instead.
         """
         ...
 

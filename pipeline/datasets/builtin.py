@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.datasets import UNKNOWN_ORIGIN, Added, DatasetSummary, DatasetVersion, Loaded, Origin
 from pipeline.errors import RejectedError
+from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.tables import canonical
 
 if TYPE_CHECKING:
@@ -77,7 +78,14 @@ class BuiltinSource:
     def list(self) -> Sequence[DatasetSummary]:
         return [_summary(name) for name in BUILTINS]
 
-    def add(self, name: str, table: pa.Table, target_column: str | None, origin: Origin = UNKNOWN_ORIGIN) -> Added:
+    def add(
+        self,
+        name: str,
+        table: pa.Table,
+        target_column: str | None,
+        origin: Origin = UNKNOWN_ORIGIN,
+        options: ReadOptions = NOTHING_SAID,
+    ) -> Added:
         """Raises RejectedError: the built-ins cannot be added to."""
         raise _fixed()
 

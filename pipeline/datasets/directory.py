@@ -31,6 +31,7 @@ from pipeline.datasets.sink import Sink
 from pipeline.datasets.versions import described, description, equal, is_description, next_number, now
 from pipeline.errors import RejectedError, TransientError
 from pipeline.jobs import NAME
+from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.tables import about, canonical, check_target, profile
 from pipeline.reading.writers import parquet_of
 
@@ -81,12 +82,19 @@ class DirectorySource:
         with _disk():
             return [self._summary(name) for name in self._names()]
 
-    def add(self, name: str, table: pa.Table, target_column: str | None, origin: Origin = UNKNOWN_ORIGIN) -> Added:
+    def add(
+        self,
+        name: str,
+        table: pa.Table,
+        target_column: str | None,
+        origin: Origin = UNKNOWN_ORIGIN,
+        options: ReadOptions = NOTHING_SAID,
+    ) -> Added:
         check_free(name)
         with about(name):
             table = canonical(table)
             check_target(table, target_column)
-        new = description(table, target_column, origin, now())
+        new = description(table, target_column, origin, now(), options)
         with _disk(), self._alone():
             there = self._versions(name)
             if one := equal(there, new):
@@ -187,7 +195,7 @@ class DirectorySource:
         if "version" in _described(file):
             return file.read_bytes()
         table = self._table(file)
-        own = description(table, version.target_column, version.origin, version.imported_at)
+        own = description(table, version.target_column, version.origin, version.imported_at, version.options)
         return _with_description(table, {"version": version.number, **own})
 
     def _make_current(self, name: str, version: DatasetVersion) -> DatasetVersion:

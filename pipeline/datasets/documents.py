@@ -15,7 +15,7 @@ from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.errors import OperationFailure
 
 from pipeline.databases.mongodb import ACCESS_CODES, NOT_AUTHORIZED, Document, waiting_helps
-from pipeline.datasets.versions import is_number, is_profile, is_text
+from pipeline.datasets.versions import are_options, is_number, is_profile, is_text
 from pipeline.errors import RejectedError, said_by
 
 CODEC: CodecOptions[Document] = CodecOptions(
@@ -103,6 +103,7 @@ _FIELDS: Mapping[str, tuple[Test, str]] = {
     "imported_at": (lambda value: isinstance(value, datetime), "a date"),
     "user": (is_text, "text"),
     "file": (is_text, "text"),
+    "options": (are_options, "what tensorfleet writes there: how the file was read"),
 }
 
 

@@ -45,6 +45,7 @@ from pipeline.datasets.names import (
 from pipeline.datasets.sink import Sink
 from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError
+from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.rows import BATCH_ROWS, CODEC
 from pipeline.reading.tables import about, canonical, check_target, profile
 from pipeline.reading.writers import parquet_of
@@ -122,13 +123,20 @@ class MongoSource:
         ]
 
     @transient("storing a dataset")
-    def add(self, name: str, table: pa.Table, target_column: str | None, origin: Origin = UNKNOWN_ORIGIN) -> Added:
+    def add(
+        self,
+        name: str,
+        table: pa.Table,
+        target_column: str | None,
+        origin: Origin = UNKNOWN_ORIGIN,
+        options: ReadOptions = NOTHING_SAID,
+    ) -> Added:
         check_free(name)
         with about(name):
             table = canonical(table)
             check_target(table, target_column)
         self._ensure_index()  # fails at once if the server is away, before the upload
-        new = description(table, target_column, origin, now())
+        new = description(table, target_column, origin, now(), options)
         if there := equal(self._versions(self._whole(name)), new):
             return Added(self._make_current(name, there.number), is_new=False)
         with pymongo.timeout(UPLOAD_TIMEOUT_S):

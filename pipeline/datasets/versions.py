@@ -9,19 +9,29 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.datasets import DatasetVersion, Origin
+from pipeline.datasets import DatasetSource, DatasetVersion, Origin
 from pipeline.datasets.names import version_name
+from pipeline.errors import RejectedError
+from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.tables import fingerprint, profile
 
 
-def description(table: pa.Table, target_column: str | None, origin: Origin, now: datetime | None) -> dict[str, Any]:
+def description(
+    table: pa.Table,
+    target_column: str | None,
+    origin: Origin,
+    now: datetime | None,
+    options: ReadOptions = NOTHING_SAID,
+) -> dict[str, Any]:
     """The description that is stored beside a canonical table, so that listing it does not read the rows."""
+    told = options.to_document()
     return {
         "target_column": target_column,
         "profile": asdict(profile(table, target_column)),
         "fingerprint": fingerprint(table),
         "imported_at": now,
         **asdict(origin),
+        **({"options": told} if told else {}),
     }
 
 
@@ -37,7 +47,17 @@ def described(number: int, kept: Mapping[str, Any], *, current: bool) -> Dataset
         imported_at=datetime.fromisoformat(at) if isinstance(at, str) else at,
         origin=Origin(kept.get("user") or "", kept.get("file") or ""),
         current=current,
+        options=ReadOptions.from_document(kept.get("options") or {}),
     )
+
+
+def told_before(source: DatasetSource, name: str) -> ReadOptions:
+    """What the import of the name's current version was told about its file; nothing if there is none."""
+    try:
+        versions = source.versions(name)
+    except RejectedError:
+        return NOTHING_SAID
+    return next((one.options for one in versions if one.current), NOTHING_SAID)
 
 
 def is_description(kept: Any) -> bool:
@@ -65,6 +85,16 @@ def is_profile(value: Any) -> bool:
     )
 
 
+def are_options(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    try:
+        ReadOptions.from_document(value)
+    except (RejectedError, TypeError, ValueError, AttributeError):
+        return False
+    return True
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
@@ -85,6 +115,7 @@ _WRITTEN: Mapping[str, Callable[[Any], bool]] = {
     "imported_at": lambda value: value is None or _is_moment(value),
     "user": is_text,
     "file": is_text,
+    "options": lambda value: value is None or are_options(value),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.features.dates import moments_of
+from pipeline.reading import options
 from pipeline.reading.dates import ISO
 from pipeline.reading.notations import TRUTHS, parsed
 from pipeline.reading.notes import Note
@@ -48,12 +49,14 @@ class Column:
     Attributes:
         type: MLflow's name for its values: double, long, boolean, string, datetime.
         notation: the key of how its values are written as text (see `reading.notations`); empty for plain ones.
+        missing: values that count as missing, as they are written.
     """
 
     name: str
     role: Role
     type: str
     notation: str = ""
+    missing: tuple[str, ...] = ()
 
     def to_document(self) -> dict[str, str]:
         return {"name": self.name, "type": self.type}
@@ -65,9 +68,17 @@ class UnusableColumnError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a frame's rows were read: the keys of the notations of its columns, by column, and the notes."""
+    """How a frame's rows were read.
+
+    Attributes:
+        notations: by column, the key of its notation.
+        told: by column, what somebody said it is, where its type does not show it.
+        missing: the values of which somebody said that they count as missing.
+    """
 
     notations: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
 
     @classmethod
@@ -84,8 +95,8 @@ class Reading:
         return self
 
 
-def describe(values: pd.Series[Any], name: str, *, wanted: bool = False) -> Column:
-    """Find the role of a column from its type and, for text, from its values.
+def describe(values: pd.Series[Any], name: str, *, wanted: bool = False, told: str = "") -> Column:
+    """Find the role of a column from what was told about it, its type and, for text, its values.
 
     `wanted` says that the request names the column; identifiers then become categories.  Raises UnusableColumnError for
     identifiers that are not wanted, for columns without a value, and for bytes, lists and other nested values.
@@ -99,6 +110,10 @@ def describe(values: pd.Series[Any], name: str, *, wanted: bool = False) -> Colu
         return Column(name, Role.NUMERIC, "double")
     if values.isna().all():
         raise UnusableColumnError("has no value")
+    if told == options.IDENTIFIER and not wanted:
+        raise UnusableColumnError("holds identifiers, as its import was told; name it in features to use it")
+    if told:
+        return Column(name, Role.TEXT if told == options.TEXT else Role.CATEGORICAL, "string")
     if kind == "b":
         return Column(name, Role.BOOLEAN, "boolean")
     if kind == "M":
@@ -113,12 +128,30 @@ def read(values: pd.Series[Any], column: Column) -> NDArray[Any]:
     infinity.  Raises ValueError for a value that the role does not allow, or that is beyond LARGEST.
     """
     try:
+        values = _without(values, column.missing) if column.missing else values
         if column.role in _PLAIN and values.dtype.kind == "O":
             values = _from_texts(values, column.notation or _PLAIN[column.role])
         return _READERS[column.role](values)
     except (ValueError, TypeError, OverflowError) as wrong:
         why = POSITION.sub(lambda found: f"in row {int(found[1]) + 1:,}", str(wrong))
         raise ValueError(f"column {column.name!r} takes {column.role} values ({column.type}): {why}") from None
+
+
+def _without(values: pd.Series[Any], missing: Sequence[str]) -> pd.Series[Any]:
+    """The values without those that count as missing: equal texts, or equal numbers."""
+    if values.dtype.kind in "iuf":
+        return values.mask(values.isin([number for mark in missing if (number := _number(mark)) is not None]))
+    if values.dtype.kind != "O":
+        return values
+    marks = set(missing)
+    return values.mask(values.map(lambda value: str(value).strip() in marks))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _from_texts(values: pd.Series[Any], notation: str) -> pd.Series[Any]:
@@ -185,6 +218,8 @@ def _truths(values: pd.Series[Any]) -> NDArray[Any]:
 
 def _words(values: pd.Series[Any]) -> NDArray[Any]:
     missing = values.isna().to_numpy()
+    if values.dtype.kind == "f":  # a frame keeps integers with gaps as floats
+        values = pd.Series([int(value) if value.is_integer() else value for value in values], dtype=object)
     words = values.astype(str).to_numpy(dtype=object)
     words[missing] = np.nan
     return words

@@ -238,10 +238,11 @@ def _regressors(algorithm: Algorithm) -> str:
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str], *, named: bool) -> tuple[tuple[Column, ...], dict[str, str]]:
-    columns, dropped, notations = [], {}, Reading.of(frame).notations
+    columns, dropped, read = [], {}, Reading.of(frame)
     for name in names:
         try:
-            columns.append(replace(describe(frame[name], name, wanted=named), notation=notations.get(name, "")))
+            column = describe(frame[name], name, wanted=named, told=read.told.get(name, ""))
+            columns.append(replace(column, notation=read.notations.get(name, ""), missing=read.missing))
         except UnusableColumnError as unusable:
             dropped[name] = str(unusable)
     if not columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -13,9 +14,11 @@ from pipeline.datasets.builtin import load_frame
 from pipeline.errors import RejectedError
 from pipeline.features import tensors
 from pipeline.features.columns import Reading
-from pipeline.reading.options import NOTHING_SAID
-from pipeline.reading.tables import canonical
-from pipeline.reading.typed import notation_of, notes_of, with_types
+from pipeline.reading import rows
+from pipeline.reading.notes import Note
+from pipeline.reading.options import CATEGORY, NOTHING_SAID, ReadOptions
+from pipeline.reading.tables import TEXT, canonical, check_doubled
+from pipeline.reading.typed import missing_of, notation_of, notes_of, told_of, with_types
 
 
 def read_frame(dataset: Dataset) -> pd.DataFrame:
@@ -49,21 +52,44 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
     frame = pd.DataFrame(columns, copy=False)
     tensors.remember_shapes(frame, shapes)
     notations = {field.name: key for field in table.schema if (key := notation_of(field))}
-    Reading(notations, tuple(notes_of(table))).remember(frame)
+    told = {field.name: said for field in table.schema if (said := told_of(field))}
+    Reading(notations, told, missing_of(table), tuple(notes_of(table))).remember(frame)
     return frame
 
 
-def table_of(frame: pd.DataFrame) -> pa.Table:
-    """A frame as a canonical table; `frame_of` turns it back into the same values and types.
+def table_of(frame: pd.DataFrame, options: ReadOptions = NOTHING_SAID) -> pa.Table:
+    """A frame as a canonical table, its texts read as those of a file; `frame_of` turns it back.
 
-    Integers, booleans and dates with missing values keep their type, categories become their values, and the index is
-    dropped.  Raises RejectedError, naming the column, for values that a table cannot hold.
+    Integers, booleans and dates with missing values keep their type, categories become words, an index with a name
+    becomes columns, and another one is dropped.  Raises RejectedError, naming the column, for values that a table
+    cannot hold.
     """
+    if not isinstance(frame, pd.DataFrame):
+        raise RejectedError(f"a dataset is made of a DataFrame, not of a {type(frame).__name__}")
+    notes = []
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()
+    elif not isinstance(frame.index, pd.RangeIndex):
+        notes.append(Note("", "the frame's index has no name and is left out; frame.reset_index() makes it a column"))
+    frame = frame.set_axis([str(name) for name in frame.columns], axis="columns")
+    check_doubled(list(frame.columns))
+    categories = {name: CATEGORY for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)}
+    options = replace(options, types={**categories, **options.types})
+    table = pa.table([_arrow(name, frame[name]) for name in frame.columns], names=list(frame.columns))
+    return canonical(with_types(table, notes, options))
+
+
+def _arrow(name: str, values: pd.Series[Any]) -> Any:
+    """The values as Arrow keeps them; words for categories, intervals and periods, and for values of several kinds."""
+    kind: Any = values.dtype
+    if isinstance(kind, pd.CategoricalDtype | pd.IntervalDtype | pd.PeriodDtype):
+        objects = zip(values.astype(object), values.isna(), strict=True)
+        return pa.array([None if missing else str(value) for value, missing in objects], TEXT)
     try:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise RejectedError(f"the frame cannot be read as a table: {'; '.join(map(str, error.args))}") from error
-    return canonical(with_types(table, (), NOTHING_SAID))
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowException, ValueError, TypeError):
+        objects = values.astype(object).where(values.notna(), None)
+        return rows.table_of({name: value} for value in objects).column(name)
 
 
 def _array(column: Any) -> Any:

@@ -144,9 +144,13 @@ def write(content: ModelContent, path: Path) -> Written:
     return Written(path, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _described(column: Column) -> dict[str, str]:
-    notation = {"notation": column.notation} if column.notation else {}
-    return {**column.to_document(), "role": column.role, **notation}
+def _described(column: Column) -> dict[str, Any]:
+    said = {"notation": column.notation, "missing": list(column.missing)}
+    return {**column.to_document(), "role": column.role, **{name: value for name, value in said.items() if value}}
+
+
+def _texts(given: Sequence[object]) -> tuple[str, ...]:
+    return tuple(map(str, given))
 
 
 def load(path: Path, sha256: str | None = None) -> LoadedModel:
@@ -301,7 +305,10 @@ def _read(data: bytes) -> LoadedModel:
         raise TypeError("its model.skops holds no pipeline")
     example, evaluation = (orjson.loads(members[f"{part}.json"]) for part in ("example", "evaluation"))
     columns = [
-        Column(str(c["name"]), Role(c["role"]), str(c["type"]), str(c.get("notation", ""))) for c in manifest["columns"]
+        Column(
+            str(c["name"]), Role(c["role"]), str(c["type"]), str(c.get("notation", "")), _texts(c.get("missing", ()))
+        )
+        for c in manifest["columns"]
     ]
     check_places(pipeline)
     return LoadedModel(manifest, pipeline, columns, example, evaluation, data)

@@ -22,6 +22,7 @@ from pipeline.reading.numbers import NumberNotation
 from pipeline.reading.options import ReadOptions
 from pipeline.reading.tables import TEXT, check_column_count, check_doubled
 from pipeline.reading.texts import Read, has_decimal_comma, read, words
+from pipeline.reading.told import as_told, check_known, without
 
 DELIMITERS = (",", ";", "\t", "|")
 BLOCK_BYTES = 8 * 1024 * 1024
@@ -59,24 +60,24 @@ def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], 
 
     A file separated by blanks is rewritten to the file `into` first.  Raises RejectedError that says where it is wrong.
     """
-    path, dialect, notes = _dialect(path, into)
+    path, dialect, notes = _dialect(path, options, into)
     table, bad, block = _parsed(path, dialect, options)
     if bad:
         notes.append(Note("", f"{len(bad):,} lines that begin with # are left out", bad[0].number or 0))
     check_doubled([name for name in table.column_names if name])
-    columns = [*map(words, table.columns)] if options.keep_texts else _typed(path, dialect, block, table)
+    columns = [*map(words, table.columns)] if options.keep_texts else _typed(path, dialect, options, block, table)
     names = [name.strip() for name in table.column_names]
     kept = [place for place, name in enumerate(names) if name or not _is_empty(columns[place])]
     return [columns[place] for place in kept], [names[place] for place in kept], notes
 
 
-def _dialect(path: Path, into: Path) -> tuple[Path, _Dialect, list[Note]]:
+def _dialect(path: Path, options: ReadOptions, into: Path) -> tuple[Path, _Dialect, list[Note]]:
     lines, notes = list(islice(_lines(path), LOOKED_AT)), list[Note]()
-    skipped, delimiter = 0, ""
+    skipped, delimiter = 0, options.delimiter.strip(" ")
     while skipped < len(lines) and not lines[skipped].strip():
         skipped += 1
     if skipped < len(lines) and (found := SEP.fullmatch(lines[skipped].strip("\r\n"))):
-        delimiter, skipped = found[1], skipped + 1
+        delimiter, skipped = delimiter or found[1], skipped + 1
     first = skipped
     while skipped + 1 < len(lines) and _is_comment(lines[skipped], lines[skipped + 1]):
         skipped += 1
@@ -87,16 +88,17 @@ def _dialect(path: Path, into: Path) -> tuple[Path, _Dialect, list[Note]]:
         raise RejectedError("the file is empty")
     if "\0" in rest[0]:
         raise RejectedError("the header of the CSV file holds zero bytes, as UTF-16 does; save it as UTF-8")
-    if not delimiter and not any(mark in rest[0] for mark in DELIMITERS) and _is_separated_by_blanks(rest):
+    by_blanks = not any(mark in rest[0] for mark in DELIMITERS) and _is_separated_by_blanks(rest)
+    if options.delimiter == " " or (by_blanks and not delimiter):
         notes.append(Note("", "values are separated by blanks"))
         path, delimiter = _with_tabs(path, into), "\t"
         rest = ["\t".join(line.split()) for line in rest]
     delimiter = delimiter or _delimiter(rest)
     cells = rest[0].split(delimiter)
     check_column_count(_cells(rest[0], delimiter))
-    has_header = not _are_values(cells)
-    names = None if has_header else [f"column_{number}" for number in range(1, len(cells) + 1)]
-    if not has_header:
+    has_header = not _are_values(cells) if options.header is None else options.header
+    names = None if has_header else [f"column_{number}" for number in range(1, _cells(rest[0], delimiter) + 1)]
+    if not has_header and options.header is None:
         notes.append(
             Note("", "the first line is numbers, so there is no header; columns are named column_1, column_2, …")
         )
@@ -167,9 +169,12 @@ def _parsed(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Tab
     block = BLOCK_BYTES
     while True:
         try:
-            names = _names(path, dialect, block, note) if options.keep_texts else ()
-            types = dict.fromkeys(names, pa.string())
-            return _arrow(path, dialect, block, note, column_types=types), comments, block
+            names = _names(path, dialect, block, note) if options.keep_texts or options.types else []
+            check_known(options.types, map(str.strip, names))
+            as_texts = [name for name in names if options.keep_texts or name.strip() in options.types]
+            types = dict.fromkeys(as_texts, pa.string())
+            marks = [*MISSING, *options.missing]
+            return _arrow(path, dialect, block, note, column_types=types, null_values=marks), comments, block
         except UnicodeDecodeError:
             raise RejectedError("the CSV file holds values that are not text") from None
         except pa.ArrowInvalid as error:
@@ -208,15 +213,15 @@ def _parse_options(dialect: _Dialect, note: Any) -> csv.ParseOptions:
     return csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=dialect.quoted, invalid_row_handler=note)
 
 
-def _typed(path: Path, dialect: _Dialect, block: int, table: pa.Table) -> list[Read]:
+def _typed(path: Path, dialect: _Dialect, options: ReadOptions, block: int, table: pa.Table) -> list[Read]:
     names, kinds = table.column_names, table.schema.types
     columns = [
-        read(name, column) if pa.types.is_string(column.type) else Read(column, ())
+        _column(name, column, options, options.decimal or ".")
         for name, column in zip(names, table.columns, strict=True)
     ]
     once = {name for name, times in Counter(names).items() if times == 1}
-    again = dict.fromkeys(_misread(path, dialect, table), ".")
-    if any(map(has_decimal_comma, columns)):
+    again = dict.fromkeys(_misread(path, dialect, table), options.decimal or ".")
+    if options.decimal == "," or (not options.decimal and any(map(has_decimal_comma, columns))):
         again |= {  # in such a file 1.234 is more likely a thousand
             name: ","
             for name, kind in zip(names, kinds, strict=True)
@@ -226,9 +231,16 @@ def _typed(path: Path, dialect: _Dialect, block: int, table: pa.Table) -> list[R
         texts = _texts(path, dialect, block, wanted)
         places = {name: place for place, name in enumerate(names)}
         for name, column in zip(texts.column_names, texts.columns, strict=True):
-            columns[places[name]] = read(name, column, again[name])
+            columns[places[name]] = _column(name, column, options, again[name])
     _quoted(path, dialect, block, columns, [name if name in once else "" for name in names])
     return columns
+
+
+def _column(name: str, column: Any, options: ReadOptions, decimal: str) -> Read:
+    """A column as Arrow has read it, or as its texts."""
+    column = without(column, options.missing)
+    found = as_told(name.strip(), column, options, decimal)
+    return found or read(name, column, decimal, certain=bool(options.decimal))
 
 
 def _texts(path: Path, dialect: _Dialect, block: int, names: list[str], **convert: Any) -> pa.Table:

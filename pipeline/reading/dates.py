@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,7 +43,7 @@ class DateNotation:
     """How all dates of a column are written; the time of a day and a zone may stand behind each.
 
     Attributes:
-        name: as shown, for instance `d.m.y`.
+        name: as shown, for instance `d.m.y`, or the format in the words of strptime, such as `%Y%m%d`.
         date: what a date matches, with the groups year, month and day (RE2; case does not count).
         twin: the notation with day and month exchanged; only values above 12 tell which one it is.
     """
@@ -53,6 +55,8 @@ class DateNotation:
     @property
     def example(self) -> str:
         """The second of July 2023 in this notation."""
+        if "%" in self.name:
+            return datetime(2023, 7, 2, 15, 30, tzinfo=UTC).strftime(self.name)
         parts = {"y": "2023", "yy": "23", "m": "07", "d": "02", "month": "July"}
         return re.sub("[a-z]+", lambda part: parts[part[0]], self.name)
 
@@ -63,7 +67,12 @@ class DateNotation:
 
     @property
     def pattern(self) -> str:
-        return rf"(?i)^{WEEKDAY}{self.date}{TIME}$"
+        return rf"(?i)^{WEEKDAY}{self.date}{'' if '(?P<hour>' in self.date else TIME}$"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether dates are written so where nothing is told."""
+        return self.name == ISO.name
 
     def read(self, texts: Any) -> Any:
         """An array of texts as MOMENT in UTC; missing where a text is no date in this notation."""
@@ -140,8 +149,52 @@ NOTATIONS = _notations()
 ISO = NOTATIONS["y-m-d"]
 
 
+DIRECTIVES = {
+    **{"Y": YEAR, "y": SHORT_YEAR, "m": NUMBER, "d": r"(?P<day>\d{1,2})", "b": MONTH, "B": MONTH},
+    **{"H": r"(?P<hour>\d{1,2})", "I": r"(?P<hour>\d{1,2})", "M": r"(?P<minute>\d{1,2})"},
+    **{"S": r"(?P<second>\d{1,2})", "f": r"(?P<fraction>\d{1,9})", "p": r"(?P<half>[ap])\.?m\.?"},
+    **{"z": r"(?P<zone>z|utc|gmt|[+-]\d{2}(?::?\d{2})?)", "a": r"[a-z]{2,9}\.?", "A": r"[a-z]{2,9}\.?", "%": "%"},
+}
+"""What strptime's letters match."""
+
+
+@cache
+def date_notation(name: str) -> DateNotation:
+    """One of NOTATIONS, or that of a format such as `%d.%m.%Y %H:%M`.  Raises ValueError, with what is possible."""
+    if name in NOTATIONS:
+        return NOTATIONS[name]
+    letters = re.findall("%(.)", name)
+    unknown = [letter for letter in letters if letter not in DIRECTIVES]
+    if not letters or unknown:
+        wrong = f"the format {name!r} has %{unknown[0]}" if unknown else f"{name!r} is no format of dates"
+        raise ValueError(f"{wrong}; take one of {', '.join(NOTATIONS)}, or strptime's letters %{' %'.join(DIRECTIVES)}")
+    parts = [
+        re.escape(part) if not part.startswith("%") else _of_directive(part[1], beside=len(one) > 2)
+        for one in re.findall("(?:%.)+|[^%]+", name)
+        for part in (re.findall("%.", one) or [one])
+    ]
+    pattern = "".join(parts)
+    for group in ("year", "month"):
+        if pattern.count(f"(?P<{group}>") != 1:
+            raise ValueError(f"the format {name!r} must have one {group} (%Y or %y, and %m, %b or %B)")
+    if any(letters.count(letter) > 1 for letter in letters) or pattern.count("(?P<hour>") > 1:
+        raise ValueError(f"the format {name!r} has one part twice")
+    return DateNotation(name, pattern)
+
+
+def _of_directive(letter: str, *, beside: bool) -> str:
+    """What a letter matches; two digits where it stands beside another, as in %Y%m%d."""
+    return DIRECTIVES[letter].replace(r"\d{1,2}", r"\d{2}") if beside else DIRECTIVES[letter]
+
+
 def _part(parts: Any, name: str) -> Any | None:
     return parts.field(name) if parts.type.get_field_index(name) >= 0 else None
+
+
+def _text(parts: Any, name: str) -> Any:
+    """A group as texts, empty where there is none."""
+    found = _part(parts, name)
+    return pa.array([""] * len(parts), pa.large_string()) if found is None else pc.fill_null(found, "")
 
 
 def _numbers(parts: Any, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -163,7 +216,7 @@ def _months(parts: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
 def _time_us(parts: Any) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.bool_]]]:
     """The microseconds since midnight, less the zone's; and whether there is such a time."""
     hour, minute, second = (_numbers(parts, name) for name in ("hour", "minute", "second"))
-    half: Any = pc.ascii_lower(pc.fill_null(parts.field("half"), ""))
+    half: Any = pc.ascii_lower(_text(parts, "half"))
     of_twelve, after_noon = (
         np.asarray(pc.is_in(half, pa.array(["a", "p"], half.type))),
         np.asarray(pc.is_in(half, pa.array(["p"], half.type))),
@@ -171,9 +224,9 @@ def _time_us(parts: Any) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarra
     right = (hour <= 24) & (minute < 60) & (second < 60) & ((hour < 24) | ((minute == 0) & (second == 0)))
     right &= ~of_twelve | ((hour >= 1) & (hour <= 12))
     hour = np.where(of_twelve, hour % 12 + 12 * after_noon, hour)
-    digits = pc.utf8_slice_codeunits(pc.utf8_rpad(pc.fill_null(parts.field("fraction"), ""), 6, "0"), 0, 6)
+    digits = pc.utf8_slice_codeunits(pc.utf8_rpad(_text(parts, "fraction"), 6, "0"), 0, 6)
     fraction = np.asarray(digits.cast(pa.int64()))
-    zone = pc.replace_substring(pc.fill_null(parts.field("zone"), ""), ":", "")
+    zone = pc.replace_substring(_text(parts, "zone"), ":", "")
     offset = pc.if_else(pc.match_substring_regex(zone, "^[+-]"), zone, "+0")
     signed = np.asarray(pc.utf8_slice_codeunits(pc.utf8_rpad(offset, 5, "0"), 1, 5).cast(pa.int64()))
     right &= (signed // 100 <= FURTHEST_ZONE_H) & (signed % 100 < 60)

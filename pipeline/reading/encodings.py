@@ -54,13 +54,14 @@ def encoding_of(path: Path) -> str:
 
 
 def in_utf8(path: Path, encoding: str, into: Path) -> Path:
-    """The file itself if it is UTF-8 without a mark at its start, else its text in UTF-8 in the file `into`.
+    """The text in UTF-8, without a mark at its start, in the file `into`.
 
     Raises RejectedError, naming the line, if a byte is none of this encoding.
     """
-    if encoding == "utf-8":
-        return path
-    decoder, lines = codecs.getincrementaldecoder(encoding)(), 1
+    decoder, lines = (
+        codecs.getincrementaldecoder("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)(),
+        1,
+    )
     with into.open("w", encoding="utf-8", newline="") as file:
         for part, is_last in _parts(path):
             try:
@@ -68,7 +69,9 @@ def in_utf8(path: Path, encoding: str, into: Path) -> Path:
             except UnicodeDecodeError as error:
                 line = lines + part[: error.start].count(b"\n")
                 byte = f"0x{part[error.start]:02x}"
-                raise RejectedError(f"line {line:,} is not {encoding} (byte {byte}); save it as UTF-8") from error
+                raise RejectedError(
+                    f"line {line:,} is not {encoding} (byte {byte}); say --encoding, or save it as UTF-8"
+                ) from error
             lines += text.count("\n")
             file.write(text)
     return into

@@ -1,4 +1,4 @@
-"""Reads files of rows (CSV, Parquet, JSON lines, Feather) as tables whose columns have types, notations and notes."""
+"""Reads files of rows (CSV, Parquet, JSON lines, Feather, workbooks) as tables with types, notations and notes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from pipeline.reading.rows import table_of
 from pipeline.reading.tables import check_column_count
 from pipeline.reading.typed import as_read, with_types
 from pipeline.reading.unpacking import check_size, unpacked
+from pipeline.reading.workbooks import is_workbook, read_sheet
 
 BOM = b"\xef\xbb\xbf"
 """Windows programs write it before UTF-8."""
@@ -32,7 +33,7 @@ CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 PART_BYTES = 1024 * 1024
 NAN = re.compile(rb"(?<=[:\[,\s])(NaN|-?Infinity)(?=[,\]}\s])")
 """What Python's json.dumps writes for numbers that JSON does not have."""
-_GUESS = {"cp1252": ", which is a guess: where letters are wrong, save it as UTF-8"}
+_GUESS = {"cp1252": ", which is a guess: where letters are wrong, say --encoding"}
 
 
 def read_table(
@@ -50,6 +51,9 @@ def read_table(
     """
     with TemporaryDirectory(prefix="tensorfleet-") as folder:
         path, file_name, notes = unpacked(path, file_name, Path(folder, "unpacked"), max_bytes)
+        if is_workbook(path):
+            rows, more = read_sheet(path, options)
+            return with_types(table_of(rows, max_bytes), [*notes, *more], options)
         beginning = _beginning(path)
         if not beginning:
             raise RejectedError("the file is empty")
@@ -59,16 +63,17 @@ def read_table(
             return table if is_typed else with_types(table, notes, options)
         if beginning.startswith(b"ARROW1"):
             return with_types(_feather(path, max_bytes), notes, options)
-        encoding = encoding_of(path)
-        if encoding not in ("utf-8", "utf-8-sig"):
+        encoding = options.encoding or encoding_of(path)
+        if not options.encoding and encoding not in ("utf-8", "utf-8-sig"):
             notes.append(Note("", f"the file is read as {encoding}{_GUESS.get(encoding, '')}"))
-        path = in_utf8(path, encoding, Path(folder, "utf-8"))
+        if options.encoding or encoding != "utf-8":
+            path = in_utf8(path, encoding, Path(folder, "utf-8"))
         beginning = _beginning(path)
         if name.endswith(JSON_SUFFIXES) or (not name.endswith(CSV_SUFFIXES) and beginning[:1] in (b"{", b"[")):
-            rows = _list(path) if beginning.startswith(b"[") else _lines(path)
-            return with_types(table_of(rows, max_bytes), notes, options)
+            objects = _list(path) if beginning.startswith(b"[") else _lines(path)
+            return with_types(table_of(objects, max_bytes), notes, options)
         columns, names, more = read_csv(path, options, Path(folder, "tabs"))
-        return as_read(columns, names, [*notes, *more])
+        return as_read(columns, names, [*notes, *more], options.missing)
 
 
 def _beginning(path: Path) -> bytes:

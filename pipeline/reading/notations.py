@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.reading.dates import ISO, NOTATIONS, DateNotation
+from pipeline.reading.dates import ISO, DateNotation, date_notation
 from pipeline.reading.numbers import NumberNotation
 from pipeline.reading.tables import TEXT
 from pipeline.reading.texts import SHOWN, are_marks
@@ -18,11 +18,11 @@ TRUTHS = "truth"
 
 
 def notation_of(key: str) -> NumberNotation | DateNotation:
-    """The notation with this key.  Raises KeyError if there is none."""
-    kind, *parts = key.split("|")
+    """The notation with this key.  Raises ValueError if there is none."""
+    kind, _, written = key.partition("|")
     if kind == "date":
-        return NOTATIONS[parts[0]]
-    decimal, thousands, unit = parts
+        return date_notation(written)
+    decimal, thousands, unit = written.split("|")
     return NumberNotation(decimal, thousands, unit)
 
 

@@ -1,4 +1,7 @@
-"""What reading a dataset has decided, and what looks suspicious: said wherever the dataset is shown or trained on."""
+"""What reading a dataset has decided, and what looks suspicious: said wherever the dataset is shown or trained on.
+
+The keys under which it stays with the rows, in Parquet and Arrow files, are here too.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-NOTES, NOTATION = b"tensorfleet.notes", b"tensorfleet.notation"
-"""Keys of the metadata of a table and of a column: they stay with the rows in Parquet and Arrow files."""
+NOTES, MISSING = b"tensorfleet.notes", b"tensorfleet.missing"
+"""Keys of the metadata of a table: what was decided, and the values that somebody said are missing."""
+NOTATION, TOLD = b"tensorfleet.notation", b"tensorfleet.type"
+"""Keys of the metadata of a column: how its values were written, and what somebody said it is."""
 
 
 @dataclass(frozen=True, slots=True)

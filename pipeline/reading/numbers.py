@@ -49,8 +49,11 @@ class NumberNotation:
     is_certain: bool = True
 
     @classmethod
-    def of(cls, samples: Sequence[str], decimal: str = ".") -> Self | None:
-        """The notation of most samples; None if most are no numbers.  `decimal` decides where the samples do not."""
+    def of(cls, samples: Sequence[str], decimal: str = ".", *, certain: bool = False) -> Self | None:
+        """The notation of most samples; None if most are no numbers.
+
+        `decimal` decides where the samples do not; if it is `certain`, they do not decide at all.
+        """
         read = [found for text in samples if (found := _Written.of(text)) is not None]
         if 2 * len(read) <= len(samples):
             return None
@@ -59,7 +62,9 @@ class NumberNotation:
         decimals = Counter(mark for one in read if (mark := one.decimal))
         thousands = Counter(mark for one in read if (mark := one.thousands))
         open_marks = Counter(one.either for one in read if one.either)
-        if decimals:
+        if certain:
+            mark = decimal
+        elif decimals:
             mark = decimals.most_common(1)[0][0]
         elif thousands and thousands.most_common(1)[0][0] in ".,":
             mark = "," if thousands.most_common(1)[0][0] == "." else "."
@@ -69,7 +74,7 @@ class NumberNotation:
         group = thousands.most_common(1)[0][0] if thousands else other if open_marks[other] else ""
         if group == mark:
             group = ""
-        return cls(mark, group, unit, is_certain=bool(decimals or thousands) or not open_marks)
+        return cls(mark, group, unit, is_certain=bool(certain or decimals or thousands) or not open_marks)
 
     @property
     def key(self) -> str:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import RejectedError, did_you_mean, said_by
 from pipeline.reading.moments import moments
-from pipeline.reading.notes import NOTATION, NOTES
+from pipeline.reading.notes import MISSING, NOTATION, NOTES, TOLD
 
 Column: TypeAlias = Any  # a ChunkedArray or an Array; pyarrow's stubs lack some of their methods
 Chunk: TypeAlias = Any
@@ -60,16 +60,16 @@ def canonical(table: pa.Table) -> pa.Table:
         raise RejectedError("it has no rows")
     columns = [_column(name, table.column(name)) for name in names]
     fields = [
-        pa.field(name, column.type, metadata=_only(table.schema.field(name).metadata, NOTATION))
+        pa.field(name, column.type, metadata=_only(table.schema.field(name).metadata, NOTATION, TOLD))
         for name, column in zip(names, columns, strict=True)
     ]
-    table = pa.table(columns, schema=pa.schema(fields, metadata=_only(table.schema.metadata, NOTES)))
+    table = pa.table(columns, schema=pa.schema(fields, metadata=_only(table.schema.metadata, NOTES, MISSING)))
     _check_room(table)
     return table
 
 
-def _only(metadata: Mapping[bytes, bytes] | None, key: bytes) -> dict[bytes | str, bytes | str] | None:
-    return {key: metadata[key]} if metadata and key in metadata else None
+def _only(metadata: Mapping[bytes, bytes] | None, *keys: bytes) -> dict[bytes | str, bytes | str] | None:
+    return {key: metadata[key] for key in keys if key in metadata} or None if metadata else None
 
 
 def check_doubled(names: Sequence[str]) -> None:
@@ -98,11 +98,14 @@ def check_target(table: pa.Table, target_column: str | None) -> None:
 
 
 def fingerprint(table: pa.Table) -> str:
-    """Hexadecimal sha256 of the names, types and values of a canonical table; chunking does not change it."""
+    """Hexadecimal sha256 of names, types, notations and values of a canonical table; chunking does not change it."""
     digest = hashlib.sha256(f"tensorfleet table 1, {table.num_rows} rows".encode())
+    digest.update((table.schema.metadata or {}).get(MISSING, b""))
     for name in table.column_names:
         column = table.column(name)
         digest.update(f"\0{name}\0{column.type}\0{column.null_count}\0".encode())
+        for key, said in sorted((table.schema.field(name).metadata or {}).items()):
+            digest.update(key + b"=" + said + b"\0")
         for part in _digests(column):
             digest.update(part)
     return digest.hexdigest()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.reading.dates import NOTATIONS, AmbiguousDatesError, DateNotation
+from pipeline.errors import RejectedError
+from pipeline.reading.dates import ISO, NOTATIONS, AmbiguousDatesError, DateNotation, date_notation
 from pipeline.reading.notes import Note
 from pipeline.reading.numbers import LEADING_ZERO, NumberNotation, are_whole, has_leading_zero
+from pipeline.reading.options import DATE, NUMBER, WORDS
 from pipeline.reading.tables import TEXT
 
 MARKS = frozenset(
@@ -66,12 +69,14 @@ class Read:
 
     Attributes:
         values: int64, float64, bool, timestamp[us], large_string, or null if there is no value at all.
-        notation: how its values are written, if they are numbers or dates that Arrow does not read by itself.
+        notation: how its values are written, if they are numbers or dates in another than the plain notation.
+        told: what the column was said to be, if its type does not show it: a category, text, or identifiers.
     """
 
     values: Any
-    notes: tuple[Note, ...]
+    notes: tuple[Note, ...] = ()
     notation: NumberNotation | DateNotation | None = None
+    told: str = ""
 
 
 class _Distinct:
@@ -110,11 +115,14 @@ def has_decimal_comma(column: Read) -> bool:
 
 def words(column: Any) -> Read:
     """A column of texts as words, whatever they look like."""
-    return Read(_words(_trimmed(column)), ())
+    return Read(_words(_trimmed(column)))
 
 
-def read(name: str, column: Any, decimal: str = ".") -> Read:
-    """Read a column of texts; `decimal` is the mark that the rest of the file uses, for values such as 1,234."""
+def read(name: str, column: Any, decimal: str = ".", *, certain: bool = False) -> Read:
+    """Read a column of texts; `decimal` is the mark that the rest of the file uses, for values such as 1,234.
+
+    `certain`: somebody said so.
+    """
     whole = _trimmed(column)
     samples = _samples(whole)
     if not samples:
@@ -128,8 +136,35 @@ def read(name: str, column: Any, decimal: str = ".") -> Read:
         if truths.null_count == found.is_mark.sum():
             return Read(found.spread(truths), _marked(found, "true and false"))
     if 2 * sum(1 for text in samples if DIGIT.search(text)) <= len(samples):
-        return Read(_words(whole), ())
-    return _numbers(name, whole, samples, decimal) or _dates(name, whole, samples) or Read(_words(whole), ())
+        return Read(_words(whole))
+    decided = _numbers(name, whole, samples, decimal, certain=certain) or _dates(name, whole, samples)
+    return decided or Read(_words(whole))
+
+
+def read_as(name: str, column: Any, told: str, decimal: str = ".", *, certain: bool = False) -> Read:
+    """Read a column of texts as what somebody said it is (see `options.TYPES`); misfits are missing, and named.
+
+    Raises RejectedError if no value is such, or if day and month of dates cannot be told apart.
+    """
+    kind, _, written = told.partition(":")
+    whole = _trimmed(column)
+    if kind in WORDS:
+        return Read(_words(whole), told=kind)
+    texts = _Distinct(name, whole).texts
+    if kind == NUMBER:
+        samples = list(islice((text for text in texts.to_pylist() if NumberNotation.of([text]) is not None), SAMPLES))
+        found = _numbers(name, whole, samples, decimal, told=True, certain=certain)
+        example = "1,234.5" if decimal != "," else "1.234,5"
+    else:
+        notations = [date_notation(written)] if written else NOTATIONS.values()
+        are_dates = np.logical_or.reduce([np.asarray(notation.read(texts).is_valid()) for notation in notations])
+        samples = texts.filter(pa.array(are_dates))[:SAMPLES].to_pylist()
+        found = _dates(name, whole, samples, written or kind)
+        example = date_notation(written).example if written else ISO.example
+    if found is None:
+        first = next((text for text in texts.to_pylist() if text), "")[:SHOWN]
+        raise RejectedError(f"column {name!r} has no value that is a {kind} such as {example}; the first is {first!r}")
+    return found
 
 
 def _trimmed(column: Any) -> Any:
@@ -158,17 +193,20 @@ def _samples(whole: Any) -> list[str]:
     return [text.as_py()[: LONGEST + 1] for text in some.filter(pc.invert(are_marks(some)))]
 
 
-def _numbers(name: str, whole: Any, samples: list[str], decimal: str) -> Read | None:
-    notation = NumberNotation.of(samples, decimal)
+def _numbers(
+    name: str, whole: Any, samples: list[str], decimal: str, *, told: bool = False, certain: bool = False
+) -> Read | None:
+    """The numbers; None if they are none.  `told`: they are numbers, how many misfits there may be."""
+    notation = NumberNotation.of(samples, decimal, certain=certain)
     if notation is None:
         return None
     found = _Distinct(name, whole)
     matched = np.asarray(pc.match_substring_regex(found.texts, notation.pattern)) & ~found.is_mark
     misfits = ~matched & ~found.is_mark
-    if found.count(misfits) > MOST_MISFITS * found.rows:
+    if not told and found.count(misfits) > MOST_MISFITS * found.rows:
         return None
     plain = notation.plain(found.texts.filter(pa.array(matched)))
-    if has_leading_zero(plain):
+    if not told and has_leading_zero(plain):
         codes = np.asarray(pc.fill_null(pc.match_substring_regex(found.texts, LEADING_ZERO), False))
         note = Note(found.name, "holds codes that begin with 0, and is read as words", *found.first(codes))
         return Read(_words(whole), (note,))
@@ -177,7 +215,9 @@ def _numbers(name: str, whole: Any, samples: list[str], decimal: str) -> Read | 
         try:
             numbers = _cast_signed(plain)
         except pa.ArrowInvalid:
-            return Read(_words(whole), (Note(found.name, "holds integers beyond 64 bits, which are words"),))
+            numbers = plain.cast(pa.float64())
+            if not told:
+                return Read(_words(whole), (Note(found.name, "holds integers beyond 64 bits, which are words"),))
     else:
         numbers = plain.cast(pa.float64())
     places = np.where(matched, np.cumsum(matched) - 1, -1)
@@ -189,7 +229,7 @@ def _numbers(name: str, whole: Any, samples: list[str], decimal: str) -> Read | 
         notes.append(
             Note(found.name, f"could have the other decimal mark; {str(notation) or 'decimal point'} is taken")
         )
-    notes += [*_marked(found, "numbers"), *_misfits(found, misfits, "number")]
+    notes += [*_marked(found, "numbers"), *_misfits(found, misfits, NUMBER)]
     return Read(found.spread(values), tuple(notes), None if notation.is_plain else notation)
 
 
@@ -198,9 +238,10 @@ def _cast_signed(plain: Any) -> Any:
     return pc.replace_substring_regex(plain, r"^\+", "").cast(pa.int64())
 
 
-def _dates(name: str, whole: Any, samples: list[str]) -> Read | None:
+def _dates(name: str, whole: Any, samples: list[str], told: str = "") -> Read | None:
+    """The dates; None if they are none.  `told`: they are dates, written so, or in a notation that is to be found."""
     try:
-        notation = DateNotation.of(samples)
+        notation = DateNotation.of(samples) if told in ("", DATE) else date_notation(told)
         if notation is None:
             return None
         found = _Distinct(name, whole)
@@ -208,17 +249,22 @@ def _dates(name: str, whole: Any, samples: list[str]) -> Read | None:
         found = _Distinct(name, whole)
         fits = {one: found.count(np.asarray(NOTATIONS[one].read(found.texts).is_valid())) for one in error.args}
         first, second = fits
+        if fits[first] == fits[second] and told:
+            raise RejectedError(
+                f"column {name!r} could be dates {first} or {second}, which no value decides; say date:{first} or "
+                f"date:{second}"
+            ) from None
         if fits[first] == fits[second]:
             text = f"could be dates {first} or {second}, which no value decides, and is read as words"
             return Read(_words(whole), (Note(name, text, *found.first(~found.is_mark)),))
         notation = NOTATIONS[max(fits, key=lambda one: fits[one])]
     moments = notation.read(found.texts)
     misfits = np.asarray(moments.is_null()) & ~found.is_mark
-    if found.count(misfits) > MOST_MISFITS * found.rows:
+    if moments.null_count == len(moments) or (not told and found.count(misfits) > MOST_MISFITS * found.rows):
         return None
-    notes = [] if notation.name == "y-m-d" else [Note(found.name, f"is read as dates {notation.name}")]
-    notes += [*_marked(found, "dates"), *_misfits(found, misfits, "date")]
-    return Read(found.spread(moments), tuple(notes), notation)
+    notes = [] if notation.is_plain else [Note(found.name, f"is read as dates {notation.name}")]
+    notes += [*_marked(found, "dates"), *_misfits(found, misfits, DATE)]
+    return Read(found.spread(moments), tuple(notes), None if notation.is_plain else notation)
 
 
 def _marked(found: _Distinct, what: str) -> tuple[Note, ...]:

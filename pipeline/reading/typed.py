@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.reading.notations import notation_of as notation
-from pipeline.reading.notes import NOTATION, NOTES, Note
-from pipeline.reading.options import ReadOptions
-from pipeline.reading.tables import TEXT
+from pipeline.reading.notes import MISSING, NOTATION, NOTES, TOLD, Note
+from pipeline.reading.options import WORDS, ReadOptions
 from pipeline.reading.texts import Read, has_decimal_comma, read, words
+from pipeline.reading.told import as_told, check_known, is_text, without
 
 MOST_NOTES = 100
 """They go with the dataset and with every model that is trained on it."""
@@ -25,8 +25,11 @@ ROW_NUMBERS = ("", "unnamed: 0", "rownames", "rowname")
 """Names of a column in which R and pandas write the names of rows."""
 
 
-def as_read(columns: Sequence[Read], names: Sequence[str], notes: Sequence[Note]) -> pa.Table:
-    """The table of these columns; a nameless one gets a name, one that only counts the rows is left out."""
+def as_read(columns: Sequence[Read], names: Sequence[str], notes: Sequence[Note], missing: Sequence[str]) -> pa.Table:
+    """The table of these columns; a nameless one gets a name, one that only counts the rows is left out.
+
+    `missing` are the values of which somebody said that they count as missing.
+    """
     kept, found = [], list(notes)
     for place, (name, column) in enumerate(zip(names, columns, strict=True)):
         if place == 0 and len(names) > 1 and _numbers_rows(name, column):
@@ -38,29 +41,44 @@ def as_read(columns: Sequence[Read], names: Sequence[str], notes: Sequence[Note]
     if len(found) > MOST_NOTES:
         found[MOST_NOTES:] = [Note("", f"there are {len(found) - MOST_NOTES:,} notes more")]
     fields = [pa.field(name, column.values.type, metadata=_metadata(column)) for name, column in kept]
-    schema = pa.schema(fields, metadata={NOTES: orjson.dumps([note.to_document() for note in found])})
-    return pa.table([column.values for _, column in kept], schema=schema)
+    about: dict[bytes | str, bytes | str] = {NOTES: orjson.dumps([note.to_document() for note in found])}
+    if missing:
+        about[MISSING] = orjson.dumps(list(missing))
+    return pa.table([column.values for _, column in kept], schema=pa.schema(fields, metadata=about))
 
 
 def with_types(table: pa.Table, notes: Sequence[Note], options: ReadOptions) -> pa.Table:
-    """The table with its columns of text read; as it is if that was done before."""
-    if _is_read(table):
+    """The table with its columns of text read, and all that is told; what was read before is not read again."""
+    is_read = _is_read(table)
+    if is_read and not options.types and not options.missing:
         return table
+    check_known(options.types, table.column_names)
+    known = [*notes, *(notes_of(table) if is_read else ())]
+    fields: Sequence[Any] = list(table.schema) if is_read else [None] * table.num_columns
     table = table.replace_schema_metadata(None)
-    if options.keep_texts:
-        columns = [words(column) if _is_text(column.type) else Read(column, ()) for column in table.columns]
-    else:
-        columns = _read(table, ".")
-        if any(map(has_decimal_comma, columns)):
-            columns = _read(table, ",")
-    return as_read(columns, table.column_names, notes)
+    columns = _read(table, fields, options, options.decimal or ".")
+    if not options.decimal and any(map(has_decimal_comma, columns)):
+        columns = _read(table, fields, options, ",")
+    known = [note for note in known if note.column not in options.types]
+    return as_read(columns, table.column_names, known, options.missing)
 
 
-def _read(table: pa.Table, decimal: str) -> list[Read]:
+def _read(table: pa.Table, fields: Sequence[Any], options: ReadOptions, decimal: str) -> list[Read]:
     return [
-        read(name, column, decimal) if _is_text(column.type) else Read(column, ())
-        for name, column in zip(table.column_names, table.columns, strict=True)
+        _column(name, without(column, options.missing), field, options, decimal)
+        for name, column, field in zip(table.column_names, table.columns, fields, strict=True)
     ]
+
+
+def _column(name: str, column: Any, field: Any, options: ReadOptions, decimal: str) -> Read:
+    """`field` is what is known of a column that was read before."""
+    if options.keep_texts:
+        return words(column) if is_text(column.type) else Read(column)
+    if field is not None and name not in options.types:
+        key = notation_of(field)
+        return Read(column, (), notation(key) if key else None, told_of(field))
+    found = as_told(name, column, options, decimal)
+    return found or read(name, column, decimal, certain=bool(options.decimal))
 
 
 def notes_of(table: pa.Table) -> list[Note]:
@@ -77,9 +95,24 @@ def notation_of(field: pa.Field[Any]) -> str:
     key = (field.metadata or {}).get(NOTATION, b"").decode(errors="replace")
     try:
         notation(key)
-    except (KeyError, ValueError, IndexError):  # none, or somebody else has written it
+    except ValueError:  # none, or somebody else has written it
         return ""
     return str(key)
+
+
+def told_of(field: pa.Field[Any]) -> str:
+    """What a column was said to be, where its type does not show it; empty for nothing."""
+    told = (field.metadata or {}).get(TOLD, b"").decode(errors="replace")
+    return told if told in WORDS else ""
+
+
+def missing_of(table: pa.Table) -> tuple[str, ...]:
+    """The values of which somebody said that they count as missing."""
+    try:
+        found = orjson.loads((table.schema.metadata or {}).get(MISSING, b"[]"))
+    except orjson.JSONDecodeError:  # somebody else has written it
+        return ()
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _is_read(table: pa.Table) -> bool:
@@ -90,14 +123,9 @@ def _is_read(table: pa.Table) -> bool:
     return count <= MOST_NOTES + 1 and (count > 0 or table.schema.metadata[NOTES] == b"[]")
 
 
-def _metadata(column: Read) -> dict[bytes, bytes] | None:
-    return None if column.notation is None else {NOTATION: column.notation.key.encode()}
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return kind == TEXT or pa.types.is_string(kind) or pa.types.is_string_view(kind)
+def _metadata(column: Read) -> dict[bytes, bytes]:
+    said = {NOTATION: column.notation.key if column.notation else "", TOLD: column.told}
+    return {key: text.encode() for key, text in said.items() if text}
 
 
 def _numbers_rows(name: str, column: Read) -> bool:

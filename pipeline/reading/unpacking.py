@@ -10,12 +10,12 @@ from zipfile import BadZipFile, ZipFile
 
 from pipeline.errors import RejectedError, said_by
 from pipeline.reading.notes import Note
+from pipeline.reading.workbooks import is_workbook
 
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 PART_BYTES = 1024 * 1024
 RESOURCES = ("__MACOSX/",)
 """What programs add to an archive beside its files."""
-WORKBOOK = "xl/workbook.xml"
 
 
 def unpacked(path: Path, file_name: str, into: Path, max_bytes: int | None) -> tuple[Path, str, list[Note]]:
@@ -31,11 +31,9 @@ def unpacked(path: Path, file_name: str, into: Path, max_bytes: int | None) -> t
                 _copy(packed, into, max_bytes)
             inner = file_name.removesuffix(".gz")
             return into, inner, [Note("", "the file is unpacked (gzip)")]
-        if magic == ZIP:
+        if magic == ZIP and not is_workbook(path):
             with ZipFile(path) as archive:
                 names = [one.filename for one in archive.infolist() if not one.is_dir()]
-                if WORKBOOK in names:
-                    raise RejectedError("the file is an Excel workbook; save the sheet as CSV")
                 names = [name for name in names if not name.startswith(RESOURCES)]
                 if len(names) != 1:
                     shown = ", ".join(names[:3]) or "none"

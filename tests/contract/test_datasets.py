@@ -33,8 +33,10 @@ from pipeline.datasets import DatasetStore, DatasetSummary, Origin
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.mongodb import MongoSource
 from pipeline.datasets.sink import Sink
+from pipeline.datasets.versions import told_before
 from pipeline.errors import RejectedError, TransientError
 from pipeline.reading import rows
+from pipeline.reading.options import ReadOptions
 from pipeline.reading.tables import canonical, fingerprint
 from pipeline.reading.typed import notes_of
 from tests.rows import table_from
@@ -367,6 +369,16 @@ def test_what_is_replaced_stays_as_a_version_with_who_and_what_it_came_from(sour
     assert old.imported_at is not None
     assert before < old.imported_at < datetime.now(UTC)
     assert _listed(source)["people"].version == 2
+
+
+def test_what_an_import_was_told_about_its_file_stays_with_the_version(source: DatasetStore) -> None:
+    told = ReadOptions(delimiter=";", header=False, missing=("-9",), types={"size": "number", "tall": "id"})
+    assert told_before(source, "people") == ReadOptions()
+    added = source.add("people", pa.table(ROWS), "tall", options=told)
+    assert added.version.options == told_before(source, "people") == told
+    source.add("people", pa.table(OTHER), None)
+    assert [one.options for one in source.versions("people")] == [told, ReadOptions()]
+    assert source.restore("people", 1).options == told_before(source, "people") == told
 
 
 def test_every_version_is_a_dataset_by_its_own_name(source: DatasetStore) -> None:

@@ -506,6 +506,32 @@ def test_a_dataset_keeps_its_versions_which_are_shown_restored_exported_and_prun
     assert run("datasets", "show", "plants.v1").code == 2
 
 
+def test_what_an_import_is_told_about_its_file_holds_for_the_next_one_too(
+    run: Run, stores: Stores, tmp_path: Path
+) -> None:
+    def types(answer: Answer) -> dict[str, str]:
+        return {one["name"]: one["type"] for one in answer.objects[0]["schema"]}
+
+    (tmp_path / "shop.csv").write_text("day;zip;price\n1/2/2026;10115;1.500\n3/4/2026;20095;-1\n")
+    told = ("--type", "day=date:d/m/y", "--type", "zip=category", "--decimal", ",", "--missing", "-1")
+    first = run("datasets", "import", "shop.csv", *told, "--json")
+    assert types(first) == {"day": "timestamp[us]", "zip": "string", "price": "int64"}
+    (tmp_path / "shop.csv").write_text("day;zip;price\n5/6/2026;10115;2.500\n3/4/2026;20095;-1\n")
+    again = run("datasets", "import", "shop.csv", "--json", "--type", "zip=id")
+    assert types(again) == types(first)
+    written = "--type day=date:d/m/y --type zip=category --missing -1 --decimal ','"
+    assert f"read as the import before it, with {written}; --forget leaves that out" in again.error
+    kept = [one["options"]["types"] for one in run("datasets", "show", "shop", "--json").objects[0]["versions"]]
+    assert kept == [{"day": "date:d/m/y", "zip": kind} for kind in ("category", "id")]
+    assert written in run("datasets", "show", "shop").out
+    forgotten = run("datasets", "import", "shop.csv", "--json", "--forget")
+    assert types(forgotten) == {"day": "string", "zip": "int64", "price": "double"}
+    refused = {"zip": "--type takes COLUMN=TYPE", "zipp=id": "did you mean zip?", "a=b": "types are"}
+    for wrong, says in refused.items():
+        answer = run("datasets", "import", "shop.csv", "--type", wrong)
+        assert (answer.code, says in answer.error, len(answer.error.splitlines())) == (2, True, 1)
+
+
 def test_a_version_is_reproduced_on_the_rows_that_it_was_trained_on(run: Run, stores: Stores, artifact: Path) -> None:
     old = stores.datasets.add("plants", pa.table({"x": [1], "y": [2]}), None).version
     fingerprint = old.fingerprint or ""
