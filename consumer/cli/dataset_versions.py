@@ -97,7 +97,9 @@ def as_written(told: Mapping[str, Any]) -> str:
     parts = [f"--type {name}={kind}" for name, kind in told.get("types", {}).items()]
     parts += [f"--missing {value}" for value in told.get("missing", ())]
     parts += [f"--{name} {told[name]!r}" for name in ("decimal", "delimiter", "encoding", "sheet") if name in told]
-    return " ".join([*parts, *({True: ["--header"], False: ["--no-header"]}.get(told.get("header"), []))])
+    if "header" in told:
+        parts.append("--header" if told["header"] else "--no-header")
+    return " ".join(parts)
 
 
 def show_versions(documents: Sequence[Document], *, as_json: bool) -> None:

@@ -83,8 +83,8 @@ def _arrow(name: str, values: pd.Series[Any]) -> Any:
     """The values as Arrow keeps them; words for categories, intervals and periods, and for values of several kinds."""
     kind: Any = values.dtype
     if isinstance(kind, pd.CategoricalDtype | pd.IntervalDtype | pd.PeriodDtype):
-        objects = zip(values.astype(object), values.isna(), strict=True)
-        return pa.array([None if missing else str(value) for value, missing in objects], TEXT)
+        shown = zip(values.astype(object), values.isna(), strict=True)
+        return pa.array([None if missing else str(value) for value, missing in shown], TEXT)
     try:
         return pa.array(values, from_pandas=True)
     except (pa.ArrowException, ValueError, TypeError):
