@@ -59,6 +59,9 @@ def training_request(given: Mapping[str, object]) -> TrainingRequest:
     evaluation = values.get("evaluation", {})
     if isinstance(evaluation, Mapping):
         _known(evaluation, [field.name for field in fields(Evaluation)], "evaluation")
+        for name, of in (("cv", "folds"), ("time_gap", "rows")):
+            if (number := evaluation.get(name)) is not None and type(number) is not int:
+                raise RejectedError(f"evaluation.{name} takes a number of {of}, not {number!r}")
         values["evaluation"] = Evaluation(**evaluation)
     if isinstance(values.get("search"), Mapping):
         values["search"] = _search(values["search"])

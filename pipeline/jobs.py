@@ -41,6 +41,7 @@ def fields_of(record: Any) -> dict[str, Any]:
 class Evaluation:
     """How the dataset is split, and whether the training part is cross-validated.
 
+    `time_gap` rows before the test part, by time, are in neither part; so also before the scored rows of each fold.
     With `report`, importance and learning curve are computed too, and the model file holds a page and a card.
     """
 
@@ -50,6 +51,41 @@ class Evaluation:
     group_column: str | None = None
     time_column: str | None = None
     report: bool | None = None
+    time_gap: int | None = None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Ignores fields that later releases add."""
+        return cls(**{f.name: document[f.name] for f in fields(cls) if f.name in document})
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSummary:
+    """How the rows were split, and into how many; as text it is one line for people.
+
+    Attributes:
+        kind: time, group, stratified or random.
+        column: the column that it was split by, if any.
+        gap: the rows between the parts that are in neither.
+        train_until, test_from: with a split by time, the last value of the training part and the first of the test
+            part; dates as ISO 8601 text.
+    """
+
+    kind: str
+    train_rows: int
+    test_rows: int
+    column: str | None = None
+    gap: int = 0
+    train_until: Scalar = None
+    test_from: Scalar = None
+
+    def __str__(self) -> str:
+        how = {"stratified": "at random, stratified by class", "random": "at random"}.get(self.kind)
+        train, test = f"{self.train_rows:,} rows to train on", f"{self.test_rows:,} to test on"
+        if self.kind == "time":
+            train, test = f"{train}, up to {self.train_until}", f"{test}, from {self.test_from}"
+        gap = f"; {self.gap:,} between them left out" if self.gap else ""
+        return f"{how or f'by {self.kind} ({self.column})'}: {train}; {test}{gap}"
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -189,9 +225,10 @@ class Model:
 
     `name` is the semantic name.  `training_time` is in seconds.  `signature` lists the input columns with their types.
     `environment` is what the result depends on (library versions, threads, CPU).  `split` is a sha256 that is equal if
-    two models' metrics were measured on the same rows, empty if unknown.  `evaluation` is how the rows were split.
-    `reuse_key` is equal for equal models (pipeline.training.reuse_key), empty if another training may give another
-    model.  `reused_from` names the version whose result this one reuses (`model_name@v3`).
+    two models' metrics were measured on the same rows, empty if unknown.  `evaluation` is what the request asks
+    for, and `split_summary` how the rows were split, None if unknown.  `reuse_key` is equal for equal models
+    (pipeline.training.reuse_key), empty if another training may give another model.  `reused_from` names the version
+    whose result this one reuses (`model_name@v3`).
     """
 
     model_id: str
@@ -222,6 +259,7 @@ class Model:
     warnings: Sequence[str]
     split: str = ""
     evaluation: Evaluation = Evaluation()
+    split_summary: SplitSummary | None = None
     reuse_key: str = ""
     reused_from: str | None = None
 
@@ -233,12 +271,16 @@ class Model:
         object.__setattr__(self, "hyperparameters", values)
 
     def to_document(self) -> dict[str, Any]:
-        return fields_of(self) | {"evaluation": fields_of(self.evaluation)}
+        summary = None if self.split_summary is None else fields_of(self.split_summary)
+        return fields_of(self) | {"evaluation": fields_of(self.evaluation), "split_summary": summary}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         values = {f.name: document[f.name] for f in fields(cls) if f.name in document}
-        return cls(**{**values, "evaluation": Evaluation.from_document(values.get("evaluation", {}))})
+        values["evaluation"] = Evaluation.from_document(values.get("evaluation", {}))
+        if values.get("split_summary") is not None:
+            values["split_summary"] = SplitSummary.from_document(values["split_summary"])
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)

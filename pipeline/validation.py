@@ -89,6 +89,10 @@ def _evaluation(evaluation: Evaluation) -> list[str]:
         wrong.append(f"evaluation.cv takes {FEWEST_FOLDS} to {MOST_FOLDS} folds, not {evaluation.cv}")
     if evaluation.group_column is not None and evaluation.time_column is not None:
         wrong.append("evaluation takes a group_column or a time_column, not both")
+    if evaluation.time_gap is not None and evaluation.time_gap < 0:
+        wrong.append(f"evaluation.time_gap takes a number of rows from 0, not {evaluation.time_gap}")
+    if evaluation.time_gap and evaluation.time_column is None:
+        wrong.append("evaluation.time_gap needs a time_column, by which the rows are split")
     for field in ("group_column", "time_column"):
         wrong += _column(f"evaluation.{field}", getattr(evaluation, field))
     return wrong

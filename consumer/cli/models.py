@@ -210,11 +210,14 @@ def _score(one: Document) -> str:
 
 def _lines(document: Document) -> dict[str, str | Mapping[str, str]]:
     """What a person sees of a model, the most important first."""
+    from pipeline.jobs import SplitSummary
+
     metrics = document["metrics"]
     ordered = sorted(metrics, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
     kind = document["artifact_format"]
     lines: dict[str, str | Mapping[str, str]] = {
         **{name: shown(document[name]) for name in _PLAIN},
+        "split": str(SplitSummary.from_document(summary)) if (summary := document["split_summary"]) else "",
         "training_time": duration(document["training_time"]),
         "metrics": {name: f"{metrics[name]:.4f}" for name in ordered},
         "hyperparameters": {name: _json(value) for name, value in sorted(document["hyperparameters"].items())},

@@ -60,7 +60,25 @@ def submit(
         typer.Option(metavar="DURATION", help="Start no more candidates after this time; the best so far is taken."),
     ] = None,
     test_size: Annotated[float | None, typer.Option(help="The share of rows held out.  [default: 0.2]")] = None,
-    cv: Annotated[int | None, typer.Option(help="Folds scored inside the training part.")] = None,
+    stratify: Annotated[
+        bool | None,
+        typer.Option("--stratify/--no-stratify", help="Give both parts the same share of each class.  [default: yes]"),
+    ] = None,
+    group_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Keep rows with the same value here in one part.")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Test on the latest rows by this column (dates or numbers).")
+    ] = None,
+    time_gap: Annotated[
+        int | None,
+        typer.Option(
+            metavar="ROWS", help="Leave out this many rows, by time, between training and test.  [default: 0]"
+        ),
+    ] = None,
+    cv: Annotated[
+        int | None, typer.Option(help="Folds scored inside the training part; by time, each after what it learns from.")
+    ] = None,
     report: Annotated[
         bool,
         typer.Option(
@@ -99,7 +117,15 @@ def submit(
 
     Options given together with --file hold for every request in it.
     """
-    evaluation = {"test_size": test_size, "cv": cv, "report": report or None}
+    evaluation = {
+        "test_size": test_size,
+        "stratify": stratify,
+        "group_column": group_column,
+        "time_column": time_column,
+        "time_gap": time_gap,
+        "cv": cv,
+        "report": report or None,
+    }
     searching = {
         "strategy": search,
         "space": list(map(tried, tries or ())) or None,
@@ -153,12 +179,13 @@ def _plan(wanted: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         builtin = request.dataset_name in BUILTINS
         loaded = (BuiltinSource() if builtin else context.stores().datasets).load(request.dataset_name)
         target = loaded.target_column or last_target(loaded.table)
-        found = plan(request, frame_of(loaded.table), target).to_document()
+        planned = plan(request, frame_of(loaded.table), target)
+        found = planned.to_document()
         lines = {
             "algorithm": f"{found['algorithm']} ({found['task']})",
             "target": found["target_column"],
             "classes": shown(found["classes"]),
-            "rows": f"{found['train_rows']:,} to train on, {found['test_rows']:,} to test on",
+            "split": str(planned.split),
             "columns": {column["name"]: f"{column['role']} ({column['type']})" for column in found["columns"]},
             "left out": found["dropped"],
             "prepared": f"{found['prepared_columns']:,} columns",

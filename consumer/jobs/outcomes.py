@@ -86,6 +86,7 @@ def registered_outcome(result: Result, trained: Trained, stored: StoredArtifact)
         warnings=trained.warnings,
         split=trained.split,
         evaluation=request.evaluation,
+        split_summary=trained.split_summary,
         reuse_key=result.reuse_key if trained.reproducible else "",
     )
     return _outcome(request, result.ending, OutcomeKind.REGISTERED, model=model)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.reading.moments import MOMENT
-from pipeline.reading.tables import MAX_CLASSES, TEXT, Column
+from pipeline.reading.tables import MAX_CLASSES, Column, labels_of
 
 MOST_FREQUENT = 3
 FEW = 10
@@ -47,12 +47,12 @@ def profile_columns(table: pa.Table) -> Sequence[ColumnProfile]:
 
 def task_of(column: Column) -> str | None:
     """The task of a model with this target: classification or regression; None if it cannot be a target."""
-    kind = column.type
-    if pa.types.is_floating(kind):
+    labels = labels_of(column)
+    if labels is None:
+        return "regression" if pa.types.is_floating(column.type) else None
+    if pa.types.is_integer(labels.type) and pc.count_distinct(labels).as_py() > MAX_CLASSES:
         return "regression"
-    if pa.types.is_integer(kind):
-        return "classification" if pc.count_distinct(column).as_py() <= MAX_CLASSES else "regression"
-    return "classification" if kind == TEXT or pa.types.is_boolean(kind) else None
+    return "classification"
 
 
 def _profile(name: str, column: Column) -> ColumnProfile:

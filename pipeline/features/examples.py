@@ -30,6 +30,7 @@ from pipeline.features.dates import moments_of
 from pipeline.features.preparation import Rows, as_rows
 from pipeline.features.tensors import Shape, gathered, parts, shapes_of, shown
 from pipeline.jobs import TrainingRequest
+from pipeline.reading.tables import LARGEST_WHOLE
 
 MOST_INTEGER_CLASSES = 50
 ENOUGH_ROWS = 20
@@ -103,6 +104,7 @@ def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str, alg
     whole = _whole(columns, shapes)
     warnings += [f"column {name!r} {reason}; it is left out" for name, reason in dropped.items()]
     warnings += [_like_an_identifier(one.name) for one in columns if _tells_rows_apart(frame[one.name], one)]
+    warnings += _about_the_split(request, frame, columns)
     return Examples(
         rows=as_rows([_read(frame[column.name], column) for column in columns], columns),
         columns=columns,
@@ -132,14 +134,14 @@ def _target(request: TrainingRequest, names: Sequence[str], own_target: str, sha
 
 
 def _features(request: TrainingRequest, names: Sequence[str], target: str, shapes: Mapping[str, Shape]) -> list[str]:
-    """The named features, else all columns but the target and the split column, whose values new rows do not share."""
+    """The named features, else all columns but the target; those that split the rows are features as any other."""
     split_by = {request.evaluation.group_column, request.evaluation.time_column} - {None}
     for column in split_by - set(names):
         raise RejectedError(f"dataset {request.dataset_name} has no column {_near([str(column)], names)}")
     if target in split_by:
         raise RejectedError(f"the target {target!r} cannot be the group_column or time_column too")
     if request.features is None:
-        return [name for name in names if name != target and name not in split_by]
+        return [name for name in names if name != target]
     wanted = [part for name in request.features for part in (parts(name, shapes[name]) if name in shapes else [name])]
     known = set(names)
     unknown = [name for name in wanted if name not in known]
@@ -157,6 +159,38 @@ def _tells_rows_apart(values: pd.Series[Any], column: Column) -> bool:
 
 def _like_an_identifier(name: str) -> str:
     return f"column {name!r} has a different value in each row: if it is an identifier, leave it out (features)"
+
+
+def _about_the_split(request: TrainingRequest, frame: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
+    """Warns of a group column that nobody named as a feature, and of a series whose rows are split at random."""
+    group, time = request.evaluation.group_column, request.evaluation.time_column
+    if group is not None:
+        kept = request.features is None and any(column.name == group for column in columns)
+        return [_unknown_in_the_test(group)] if kept else []
+    series = [str(name) for name in frame.columns if _in_order_of_time(frame[name])] if time is None else []
+    return [_split_at_random(series[0])] if series else []
+
+
+def _unknown_in_the_test(group: str) -> str:
+    return (
+        f"column {group!r} is a feature too, and the test part has none of the groups that training has; "
+        "if it is an identifier, leave it out (features)"
+    )
+
+
+def _in_order_of_time(values: pd.Series[Any]) -> bool:
+    """Whether these are dates in rising or falling order, without gaps, of which nine in ten or more differ."""
+    if values.dtype.kind != "M" or len(values) < ENOUGH_ROWS:
+        return False
+    ordered = values.is_monotonic_increasing or values.is_monotonic_decreasing
+    return ordered and 10 * values.nunique() >= 9 * len(values)
+
+
+def _split_at_random(column: str) -> str:
+    return (
+        f"the rows are in order of {column!r}, like a series, but the test rows are a random part of them; "
+        f"to test on the latest, give --time-column {column} (evaluation.time_column)"
+    )
 
 
 def _whole(columns: Sequence[Column], shapes: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -178,6 +212,14 @@ def _labels(
     values: pd.Series[Any], name: str, algorithm: Algorithm
 ) -> tuple[NDArray[Any], NDArray[np.bool_], list[str]]:
     """The target without missing values, a mask of the rows that have one, and a warning if some have none."""
+    if values.dtype.kind == "M":
+        made = (
+            "words, such as the month" if algorithm.task == "classification" else "numbers, such as days since a date"
+        )
+        raise RejectedError(
+            f"the target {name!r} holds dates, which {algorithm.name} cannot predict; name another column, or make one "
+            f"of {made}"
+        )
     present = values.notna().to_numpy()
     if values.dtype.kind == "f":
         present = present & ~np.isinf(values.to_numpy())
@@ -192,9 +234,11 @@ def _labels(
 
 
 def _labels_of_a_classifier(values: pd.Series[Any], name: str, algorithm: Algorithm) -> NDArray[Any]:
-    """The labels with their own type: int64, bool, or str."""
+    """The labels with their own type: int64, bool, or str.  Whole numbers that are stored as floats become int64."""
     kind = values.dtype.kind
     inferred = pd.api.types.infer_dtype(values, skipna=True) if kind == "O" else ""
+    if kind == "f" and _are_whole(values):
+        return values.to_numpy(dtype=np.int64)
     if kind == "f" or inferred in ("floating", "decimal", "mixed-integer-float"):
         raise RejectedError(
             f"the target {name!r} holds real numbers, but {algorithm.name} is a classifier; "
@@ -204,9 +248,15 @@ def _labels_of_a_classifier(values: pd.Series[Any], name: str, algorithm: Algori
         return values.to_numpy(dtype=np.int64)
     if kind == "b" or inferred == "boolean":
         return values.to_numpy(dtype=np.bool_)
-    if kind in "mM" or not (kind == "O" and values.map(lambda value: isinstance(value, (str, bool, int))).all()):
+    if kind == "m" or not (kind == "O" and values.map(lambda value: isinstance(value, (str, bool, int))).all()):
         raise RejectedError(f"the target {name!r} holds neither words, nor integers, nor true and false")
     return values.astype(str).to_numpy(dtype=object)
+
+
+def _are_whole(values: pd.Series[Any]) -> bool:
+    """Whether all are integers that a float64 tells apart from their neighbours."""
+    numbers = values.to_numpy(dtype=np.float64)
+    return bool(((numbers == np.floor(numbers)) & (np.abs(numbers) <= LARGEST_WHOLE)).all())
 
 
 def _numbers_of_a_regressor(values: pd.Series[Any], name: str, algorithm: Algorithm) -> NDArray[Any]:

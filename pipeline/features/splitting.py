@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from sklearn.model_selection import (
 
 from pipeline.errors import RejectedError
 from pipeline.features.examples import Examples
-from pipeline.jobs import Evaluation
+from pipeline.jobs import Evaluation, Scalar, SplitSummary
 
 Places = NDArray[np.intp]
 
@@ -44,14 +45,15 @@ class Split:
 def split(examples: Examples, evaluation: Evaluation, seed: int) -> Split:
     """Split the examples; the same examples, evaluation and seed give the same split.
 
-    The split is by time (the last rows are tested), by group (no group is in both parts), stratified by class, or
-    shuffled.  Raises RejectedError if a part would be empty or training would see only one class.
+    The split is by time (the last rows are tested; a time_gap leaves out so many before them), by group (no group is in
+    both parts), stratified by class, or shuffled.  Raises RejectedError if a part would be empty or training would see
+    only one class.
     """
     rows = len(examples.target)
     if rows < 2:
         raise RejectedError(f"the dataset has {rows} row with a target; two or more are needed")
     if examples.times is not None:
-        parts = _by_time(examples.times, evaluation.test_size)
+        parts = _by_time(examples.times, evaluation.test_size, evaluation.time_gap or 0)
     elif examples.groups is not None:
         shuffle = GroupShuffleSplit(1, test_size=evaluation.test_size, random_state=seed)
         parts = Split(*_first(shuffle.split(examples.target, groups=examples.groups), "groups"))
@@ -63,14 +65,29 @@ def split(examples: Examples, evaluation: Evaluation, seed: int) -> Split:
     return _with_two_classes(parts, examples)
 
 
+def summary(examples: Examples, evaluation: Evaluation, parts: Split) -> SplitSummary:
+    """How the examples were split, for people and documents."""
+    rows = len(parts.train), len(parts.test)
+    if examples.times is not None:
+        until, since = _plain(examples.times[parts.train].max()), _plain(examples.times[parts.test].min())
+        gap = len(examples.target) - sum(rows)
+        return SplitSummary("time", *rows, evaluation.time_column, gap, until, since)
+    if examples.groups is not None:
+        return SplitSummary("group", *rows, evaluation.group_column)
+    return SplitSummary("stratified" if len(examples.classes) and evaluation.stratify else "random", *rows)
+
+
 def folds(examples: Examples, evaluation: Evaluation, train: Places, seed: int) -> Iterator[tuple[Places, Places]]:
-    """`evaluation.cv` folds of the training part, made by the split's rule.  Raises RejectedError if too small."""
+    """`evaluation.cv` folds of the training part, made by the split's rule.  Raises RejectedError if too small.
+
+    By time, each fold is fitted on the rows before those that it scores, less the time_gap.
+    """
     folds = evaluation.cv or 0
     codes = examples.codes[train] if len(examples.classes) else None
     groups = None if examples.groups is None else examples.groups[train]
     if examples.times is not None:
         train = train[np.argsort(examples.times[train], kind="stable")]
-        maker: Any = TimeSeriesSplit(folds)
+        maker: Any = TimeSeriesSplit(folds, gap=evaluation.time_gap or 0)
         codes = examples.codes[train] if codes is not None else None
     elif groups is not None:
         maker = GroupKFold(folds, shuffle=True, random_state=seed)
@@ -87,12 +104,19 @@ def folds(examples: Examples, evaluation: Evaluation, train: Places, seed: int) 
         raise RejectedError(f"{len(train):,} training rows cannot be cut into {folds} folds: {wrong}") from None
 
 
-def _by_time(times: NDArray[Any], test_size: float) -> Split:
+def _by_time(times: NDArray[Any], test_size: float, gap: int) -> Split:
     order = np.argsort(times, kind="stable")
     cut = len(order) - math.ceil(len(order) * test_size)
-    if cut < 1:
-        raise RejectedError(f"a test_size of {test_size} leaves none of {len(order)} rows for training")
-    return Split(order[:cut], order[cut:])
+    if cut - gap < 1:
+        sizes = f"a test_size of {test_size}" + (f" and a time_gap of {gap:,} rows" if gap else "")
+        raise RejectedError(f"{sizes} leaves none of {len(order)} rows for training")
+    return Split(order[: cut - gap], order[cut:])
+
+
+def _plain(value: Any) -> Scalar:
+    """A NumPy number as Python's; a moment as ISO 8601 text, without a time of 00:00:00."""
+    plain: Any = value.item()
+    return plain.isoformat().removesuffix("T00:00:00") if isinstance(plain, datetime) else plain
 
 
 def _stratified(examples: Examples, test_size: float, seed: int) -> Split:

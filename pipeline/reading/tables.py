@@ -25,6 +25,8 @@ TEXT = pa.large_string()  # pandas stores text this way, so it is mapped without
 UUID_BYTES = 16
 """Binary values of this length are taken for UUIDs; Parquet stores UUIDs like this."""
 MAX_CLASSES = 50
+LARGEST_WHOLE = 2.0**53
+"""Up to here a float64 holds every integer."""
 MAX_SHOWN = 30
 MOST_NUMBERS = 16_384
 """Most numbers in one tensor, as in an image of 128 x 128.  Each becomes a column whose name must fit in a 900 kB
@@ -140,6 +142,22 @@ def last_target(table: pa.Table) -> str:
     return next((name for name in reversed(names) if not is_tensor(table.column(name).type)), names[-1])
 
 
+def labels_of(column: Column) -> Column | None:
+    """A column of a canonical table as a classifier's labels; None if it cannot be.
+
+    Labels are words, truths and integers.  Floats that are whole numbers, as pandas stores integers with gaps, become
+    integers; infinite ones are missing.
+    """
+    kind = column.type
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or kind == TEXT:
+        return column
+    if not pa.types.is_floating(kind):
+        return None
+    numbers: Any = pc.if_else(pc.is_finite(column), column, None)
+    whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less_equal(pc.abs(numbers), pa.scalar(LARGEST_WHOLE)))
+    return numbers.cast(pa.int64()) if pc.all(whole).as_py() else None
+
+
 def is_tensor(kind: pa.DataType) -> bool:
     return pa.types.is_fixed_size_list(kind)
 
@@ -147,8 +165,8 @@ def is_tensor(kind: pa.DataType) -> bool:
 def _classes(table: pa.Table, target: str) -> Sequence[str] | None:
     if target not in table.column_names:
         return None
-    column = table.column(target)
-    if not (pa.types.is_boolean(column.type) or pa.types.is_integer(column.type) or column.type == TEXT):
+    column = labels_of(table.column(target))
+    if column is None:
         return None
     labels = [label for label in pc.unique(column).to_pylist() if label is not None]
     return [str(label) for label in sorted(labels)] if len(labels) <= MAX_CLASSES else None

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.compose import ColumnTransformer
 
-from pipeline.jobs import RegisteredModel, TrainingRequest
+from pipeline.jobs import RegisteredModel, SplitSummary, TrainingRequest
 from pipeline.model_files.model_file import LoadedModel, ModelContent
 from pipeline.reports.charts import Chart, charts
 from pipeline.reports.pages import (
@@ -91,6 +91,7 @@ class _About:
                 ("user", model.user),
                 ("trained", f"{model.created_at:%Y-%m-%d %H:%M} UTC in {model.training_time:.1f} s"),
                 ("dataset fingerprint", model.dataset_fingerprint),
+                *([("split", str(model.split_summary))] if model.split_summary else []),
                 ("seed", str(model.seed)),
                 ("file sha256", model.artifact_sha256),
                 *_made_with(model.environment, model.tags),
@@ -115,6 +116,7 @@ class _About:
                 ("user", request.user),
                 ("requested", f"{request.requested_at:%Y-%m-%d %H:%M} UTC"),
                 ("dataset fingerprint", manifest["dataset"]["fingerprint"]),
+                ("split", str(SplitSummary.from_document(manifest["split"]))),
                 ("seed", str(request.seed)),
                 *_made_with(manifest["environment"], request.tags),
             ],

@@ -11,8 +11,8 @@ import pandas as pd
 from pipeline import algorithms, search, validation
 from pipeline.features.examples import examples
 from pipeline.features.preparation import preparation, take
-from pipeline.features.splitting import split
-from pipeline.jobs import HyperparameterValue, TrainingRequest
+from pipeline.features.splitting import split, summary
+from pipeline.jobs import HyperparameterValue, SplitSummary, TrainingRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Plan:
     dropped: Mapping[str, str]
     train_rows: int
     test_rows: int
+    split: SplitSummary
     prepared_columns: int
     candidates: int
     warnings: Sequence[str]
@@ -66,6 +67,7 @@ def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str) -> Plan
         dropped=data.dropped,
         train_rows=len(parts.train),
         test_rows=len(parts.test),
+        split=summary(data, request.evaluation, parts),
         prepared_columns=rows.shape[1],
         candidates=0 if request.search is None else search.planned(request.search, algorithm),
         warnings=[*data.warnings, *parts.warnings],

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import orjson
 
-from pipeline.jobs import HyperparameterValue
+from pipeline.jobs import HyperparameterValue, SplitSummary
 
 SEARCH_NOTES = "search.jsonl"
 """The file in the spool with the scores of a search; the next attempt does not repeat them."""
@@ -50,6 +50,7 @@ class Trained:
     warnings: Sequence[str]
     split: str
     reproducible: bool
+    split_summary: SplitSummary
 
     def to_json(self) -> bytes:
         return orjson.dumps(asdict(self), default=str)
@@ -57,4 +58,5 @@ class Trained:
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         values: dict[str, Any] = orjson.loads(data)
-        return cls(**{**values, "model_file": Path(values["model_file"])})
+        summary = SplitSummary.from_document(values["split_summary"])
+        return cls(**{**values, "model_file": Path(values["model_file"]), "split_summary": summary})

@@ -31,8 +31,8 @@ from pipeline.features.examples import Examples, examples
 from pipeline.features.frames import read_frame
 from pipeline.features.leakage import giveaway
 from pipeline.features.preparation import Steps, check_range, preparation, remember_names, take
-from pipeline.features.splitting import Split, folds, split
-from pipeline.jobs import HyperparameterValue, Search, TrainingRequest, event_id
+from pipeline.features.splitting import Split, folds, split, summary
+from pipeline.jobs import HyperparameterValue, Search, SplitSummary, TrainingRequest, event_id, fields_of
 from pipeline.model_files import model_file
 from pipeline.reports import diagnostics
 from pipeline.search.fitting import fit_algorithm, only_the_users, score_on
@@ -116,6 +116,7 @@ def train(
         warnings=said,
         split=parts.fingerprint(data.target_column),
         reproducible=_reproducible(job),
+        split_summary=job.split_summary,
     )
 
 
@@ -142,6 +143,10 @@ class _Job:
     spool: Path
     dask_scheduler: str | None = None
     said: tuple[str, ...] = ()
+
+    @property
+    def split_summary(self) -> SplitSummary:
+        return summary(self.data, self.request.evaluation, self.parts)
 
     @property
     def made_on(self) -> str:
@@ -385,6 +390,7 @@ def _content(job: _Job, pipeline: Pipeline, details: Mapping[str, Any], said: Se
             "hyperparameters": job.hyperparameters,
             "seed": request.seed,
             "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+            "split": fields_of(job.split_summary),
             "request_id": request.request_id,
             "reproducible": _reproducible(job),
             "dropped_columns": data.dropped,

@@ -23,7 +23,7 @@ from pymongo.errors import DuplicateKeyError
 
 from pipeline.databases.mongodb import connect
 from pipeline.errors import NotFoundError, RejectedError
-from pipeline.jobs import Outcome, RegisteredModel
+from pipeline.jobs import Outcome, RegisteredModel, SplitSummary
 from pipeline.registry import Registry, Usage
 from pipeline.registry.mongodb import MongoRegistry
 from tests.contract.stores import ADAPTERS, AT, Place, failed, patiently, place_for, refused_when, registered
@@ -86,6 +86,7 @@ def test_a_document_is_read_back_as_it_was_written(place: Place) -> None:
         registered("r-1"),
         registered("r-2", tags=trap, metrics={"$id": 1.0, "$ref": -0.5}, hyperparameters={"a": [1, 2.0, None]}),
         registered("r-3", hyperparameters={}, features=(), tags={}, warnings=("one", "two"), file_id=None),
+        registered("r-4", split_summary=SplitSummary("time", 7, 2, "day", 1, "2026-01-31", "2026-02-02")),
     ]
     with place.registry() as registry:
         written = registry.register(outcomes)
@@ -95,6 +96,13 @@ def test_a_document_is_read_back_as_it_was_written(place: Place) -> None:
         assert registry.find([outcome.request_id for outcome in outcomes]) == written
         assert {model.request_id: model for model in registry.list()} == written
         assert registry.get("default", "churn", 2) == written["r-2"]
+
+
+def test_a_document_of_a_release_without_split_summary_is_read() -> None:
+    model = RegisteredModel.of(registered("r-1"), 1)
+    document = model.to_document()
+    del document["split_summary"]
+    assert RegisteredModel.from_document(document) == model
 
 
 def test_an_outcome_without_a_model_is_a_bug_and_nothing_is_written(registry: Registry) -> None:

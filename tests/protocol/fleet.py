@@ -45,7 +45,7 @@ from consumer.worker.worker import Worker
 from pipeline.artifacts import NewArtifact
 from pipeline.datasets import Dataset
 from pipeline.errors import SupersededError, TransientError
-from pipeline.jobs import ErrorKind, StoredArtifact, TrainingRequest
+from pipeline.jobs import ErrorKind, SplitSummary, StoredArtifact, TrainingRequest
 from pipeline.ledger import Entry
 from pipeline.registry.quotas import Quotas
 from pipeline.registry.sqlite import SqliteRegistry
@@ -59,7 +59,7 @@ LIMITS = Limits(300.0, 2**30, attempts=3, worker_losses=1000, look_ahead=100, dr
 WRITES = ("claim", "fill_stub", "take_over", "start", "close", "insert_outcomes", "release", "register")
 A_MODEL = Trained(
     Path("model.skops"), "", 1, "skops", "classifier", {}, {"test_accuracy": 1.0}, "f", ["x"], "y", ["a", "b"], 0.1,
-    [{"name": "x", "type": "double"}], {}, [], "split", True,
+    [{"name": "x", "type": "double"}], {}, [], "split", True, SplitSummary("random", 8, 2),
 )  # fmt: skip
 
 

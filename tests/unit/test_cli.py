@@ -35,7 +35,7 @@ from consumer.stores import Stores, open_stores
 from pipeline.artifacts import NewArtifact
 from pipeline.datasets.cache import DatasetCache
 from pipeline.errors import RejectedError
-from pipeline.jobs import Evaluation, Failure, Outcome, OutcomeKind, Search, SearchDimension
+from pipeline.jobs import Evaluation, Failure, Outcome, OutcomeKind, Search, SearchDimension, SplitSummary
 from pipeline.ledger import Home, NewClaim
 from pipeline.lifecycle import promotion
 from pipeline.lifecycle.references import model_reference
@@ -243,6 +243,8 @@ def test_what_a_request_cannot_say_is_rejected() -> None:
         training_request({"algorithm": "svm"})
     with pytest.raises(RejectedError, match=r"evaluation has no 'tset_size'; did you mean test_size\?"):
         training_request({"algorithm": "svm", "dataset_name": "iris", "evaluation": {"tset_size": 0.3}})
+    with pytest.raises(RejectedError, match=r"evaluation.time_gap takes a number of rows, not '7d'"):
+        training_request({"algorithm": "svm", "dataset_name": "iris", "evaluation": {"time_gap": "7d"}})
 
 
 def test_numbers_and_arrays_of_numpy_are_those_of_python() -> None:
@@ -343,6 +345,13 @@ def test_models_are_listed_and_shown_by_name_and_version(run: Run, stores: Store
     assert run("models", "show", "default/flowers@v1", "--json").objects[0]["request_id"] == "r1"
     plain = run("models", "show", "flowers@v1").out.splitlines()
     assert "metrics.accuracy: 0.9000" in plain
+    assert not any(line.startswith("split") for line in plain), "documents of earlier releases do not have it"
+    model(
+        stores, artifact, "r3", "sales", split_summary=SplitSummary("time", 7, 2, "day", 1, "2026-01-31", "2026-02-02")
+    )
+    parts = "7 rows to train on, up to 2026-01-31; 2 to test on, from 2026-02-02; 1 between them left out"
+    assert f"split: by time (day): {parts}" in run("models", "show", "sales").out.splitlines()
+    assert run("models", "show", "sales", "--json").objects[0]["split_summary"]["train_until"] == "2026-01-31"
     assert 'hyperparameters.criterion: "gini"' in plain
     first = run("models", "list", "flowers").out.splitlines()[0].split("\t")
     assert first[0] == "default/flowers"
@@ -473,6 +482,17 @@ def test_a_shown_dataset_says_what_its_columns_hold_and_what_would_be_learned(ru
         "iris": "classification",
         "diabetes": "regression",
     }
+
+
+def test_a_shown_dataset_whose_target_is_whole_numbers_with_gaps_has_classes_of_integers(
+    run: Run, stores: Stores
+) -> None:
+    run("datasets", "import", "-", "--name", "flags", stdin="x,y\n1,0.0\n2,\n3,1.0\n4,10.0\n")
+    (found,) = run("datasets", "show", "flags", "--json").objects
+    assert (found["task"], found["classes"]) == ("classification", ["0", "1", "10"])
+    run("datasets", "import", "-", "--name", "amounts", stdin="x,y\n1,0.0\n2,\n3,1.0\n4,1.5\n")
+    (found,) = run("datasets", "show", "amounts", "--json").objects
+    assert (found["task"], found["classes"]) == ("regression", None)
 
 
 def test_a_dataset_keeps_its_versions_which_are_shown_restored_exported_and_pruned(
@@ -908,6 +928,17 @@ def test_a_dry_run_says_how_a_request_would_be_read_and_sends_nothing(run: Run, 
     assert "max_depth" not in found["hyperparameters"]
     assert found["hyperparameters"]["random_state"] == 42
     assert "columns.city: categorical (string)" in run(*asked).out
+    assert "split: at random, stratified by class: 48 rows to train on; 12 to test on" in run(*asked).out
+    assert "split: by group (city): " in run(*asked, "--group-column", "city").out
+    assert "split: at random: 48 rows" in run(*asked, "--no-stratify").out
+    table = pa.table({"day": range(40), "x": [0.5, 1.5] * 20, "y": [0.0, 1.0] * 20})
+    stores.datasets.add("days", table, "y")
+    days = run("submit", "-a", "decision_tree", "-d", "days", "--dry-run", "--time-column", "day", "--time-gap", "4")
+    assert "classes: 0, 1" in days.out
+    assert (
+        "split: by time (day): 28 rows to train on, up to 27; 8 to test on, from 32; 4 between them left out"
+        in days.out
+    )
     wrong = run("submit", "-a", "decision_tree", "-d", "diabetes", "--dry-run")
     assert (wrong.code, "use decision_tree_regressor" in wrong.error) == (2, True)
     assert stores.ledger.requests() == []

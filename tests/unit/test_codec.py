@@ -85,6 +85,7 @@ request_records = st.fixed_dictionaries(
                     "group_column": nullable(texts),
                     "time_column": nullable(texts),
                     "report": nullable(st.booleans()),
+                    "time_gap": nullable(longs),
                 }
             )
         ),

@@ -250,6 +250,7 @@ def test_an_equal_request_gives_the_same_file_with_its_pages_in_another_process_
 def test_the_pages_in_the_file_are_about_the_model_and_name_no_version(bench: Bench) -> None:
     model = bench.load(bench.train(request("random_forest", "wine", report=True, tags={"team": "<b>x"})))
     page, card = (members(model)[name].decode() for name in ("report.html", "model_card.md"))
+    assert all("stratified by class: 142 rows to train on; 36 to test on" in told for told in (page, card))
     assert "<title>default/model</title>" in page
     for text in ("Importance when shuffled", "Learning curve", "Confusion matrix", "&lt;b&gt;x", "r1"):
         assert text in page

@@ -99,6 +99,9 @@ def test_all_that_a_request_for_a_report_finds_is_shown(bench: Bench) -> None:
     page, card = report.page(registered, loaded), report.card(registered, loaded)
     assert {"Importance when shuffled", "Learning curve", "Residuals"} <= set(titles(page))
     assert "3 folds" in page
+    split = "at random: 353 rows to train on; 89 to test on"
+    assert split in page
+    assert f"| split | {split} |" in card
     assert "## Importance of columns when shuffled" in card
     assert re.search(r"\| bmi \| 0\.\d+ \| 0\.\d+ \|", card)
 

@@ -39,6 +39,8 @@ def test_a_plain_request_is_in_order() -> None:
         ({"cv": 1}, "cv takes 2 to 20 folds, not 1"),
         ({"cv": 21}, "cv takes 2 to 20 folds, not 21"),
         ({"group_column": "a", "time_column": "b"}, "a group_column or a time_column, not both"),
+        ({"time_column": "a", "time_gap": -1}, "evaluation.time_gap takes a number of rows from 0, not -1"),
+        ({"time_gap": 1}, "evaluation.time_gap needs a time_column"),
         ({"max_training_time_s": 0}, "max_training_time_s takes seconds above 0, not 0"),
         ({"max_training_time_s": float("inf")}, "max_training_time_s takes seconds above 0, not inf"),
         ({"max_training_time_s": float("nan")}, "max_training_time_s takes seconds above 0, not nan"),

@@ -99,6 +99,7 @@ training_requests = st.builds(
         group_column=optional_texts,
         time_column=optional_texts,
         report=st.none() | st.booleans(),
+        time_gap=st.none() | st.integers(0, 2**40),
     ),
     seed=st.integers(0, 2**32),
     max_training_time_s=st.none() | st.floats(0, 1e9),

@@ -45,6 +45,7 @@ def test_who_asks_and_what_is_the_default_anyway_is_of_no_matter(change: dict[st
         {"target_column": "petal width"},
         {"features": ("petal width",)},
         {"evaluation": Evaluation(test_size=0.3)},
+        {"evaluation": Evaluation(time_gap=1)},
         {"search": Search("grid", SPACE)},
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.algorithms import catalogue
 from pipeline.errors import RejectedError, TrainingFailed
+from pipeline.features.examples import Examples, examples
+from pipeline.features.splitting import folds, split
+from pipeline.jobs import SplitSummary, TrainingRequest
 from pipeline.reading.tables import canonical
 from pipeline.training import training
 from pipeline.training.trained import Trained
@@ -178,8 +181,23 @@ def test_a_classifier_on_more_than_fifty_integers_is_rejected(bench: Bench) -> N
     assert len(bench.train(request(), rows(list(range(50)) * 4)).classes) == 50
 
 
+def test_whole_numbers_that_are_stored_as_floats_are_classes(bench: Bench) -> None:
+    trained = bench.train(request(), rows([0.0, 1.0, 10.0] * 10 + [None]))
+    assert trained.classes == ["0", "1", "10"]
+    assert {(type(label), label) for label in bench.predict(trained, [{"x": 0.0}, {"x": 3.0}]).labels} <= {
+        (int, 0), (int, 1), (int, 10),
+    }  # fmt: skip
+    assert "holds 51 different integers" in rejection(bench, rows([float(n) for n in range(51)] * 2))
+    assert "holds real numbers" in rejection(bench, rows([0.0, 1.0, 0.5] * 10))
+    assert "holds real numbers" in rejection(bench, rows([0.0, 2.0**53 + 2] * 10))
+
+
 def test_a_target_of_dates_or_lists_is_rejected(bench: Bench) -> None:
-    assert "neither words, nor integers" in rejection(bench, rows([dt.date(2026, 1, 1), dt.date(2026, 1, 2)] * 5))
+    dates = rows([dt.date(2026, 1, 1), dt.date(2026, 1, 2)] * 5)
+    for algorithm, instead in (("ridge", "numbers, such as days since"), ("decision_tree", "words, such as the month")):
+        told = rejection(bench, dates, algorithm=algorithm)
+        assert f"the target 'y' holds dates, which {algorithm} cannot predict; name another column" in told
+        assert instead in told
     assert "neither words, nor integers" in rejection(bench, rows([[1], [2]] * 5, x=range(10)))
 
 
@@ -264,9 +282,9 @@ def test_a_target_whose_every_value_is_another_is_rejected(bench: Bench) -> None
 def test_groups_are_in_one_part_only(bench: Bench) -> None:
     frame = rows(["a", "b"] * 20, x=range(40), person=np.repeat(range(10), 4))
     trained = bench.train(request(group_column="person", test_size=0.3, cv=3), frame)
-    assert trained.features == ["x"]
     tested = frame["person"].iloc[bench.load(trained).evaluation["test_predictions"]["row"]]
     assert tested.value_counts().tolist() == [4, 4, 4]
+    assert trained.split_summary == SplitSummary("group", 28, 12, "person")
     assert "one group only" in rejection(bench, frame.assign(person=1)[["x", "person", "y"]], group_column="person")
 
 
@@ -276,7 +294,55 @@ def test_the_last_rows_by_time_are_the_test(bench: Bench) -> None:
     details = bench.load(bench.train(request(time_column="when", cv=3), frame)).evaluation
     assert frame["when"].iloc[details["test_predictions"]["row"]].min() == pd.Timestamp("2026-02-02")
     texts = frame.assign(when=[moment.isoformat() for moment in moments])[["x", "when", "y"]]
-    assert bench.train(request(time_column="when"), texts).features == ["x"]
+    assert bench.train(request(time_column="when"), texts).split_summary == SplitSummary(
+        "time", 32, 8, "when", 0, "2026-02-01", "2026-02-02"
+    )
+
+
+def test_a_time_gap_leaves_out_the_rows_between_training_and_test_and_between_the_parts_of_folds(bench: Bench) -> None:
+    frame = rows(["a", "b"] * 20, x=range(40), day=np.arange(40)[::-1])
+    asked = request(time_column="day", time_gap=3, cv=3)
+    trained = bench.train(asked, frame)
+    assert trained.split_summary == SplitSummary("time", 29, 8, "day", 3, 28, 32)
+    assert sorted(frame["day"].iloc[bench.load(trained).evaluation["test_predictions"]["row"]]) == list(range(32, 40))
+    data = examples(asked, frame, "y", catalogue()["decision_tree"])
+    cut = [(frame["day"].iloc[fit], frame["day"].iloc[score]) for fit, score in _folds(data, asked)]
+    assert [(fit.min(), fit.max(), score.min(), score.max()) for fit, score in cut] == [
+        (0, 4, 8, 14), (0, 11, 15, 21), (0, 18, 22, 28),
+    ]  # fmt: skip
+    assert "a time_gap of 32 rows leaves none of 40 rows" in rejection(bench, frame, time_column="day", time_gap=32)
+
+
+def _folds(data: Examples, asked: TrainingRequest) -> Iterator[tuple[Any, Any]]:
+    return folds(data, asked.evaluation, split(data, asked.evaluation, asked.seed).train, asked.seed)
+
+
+def test_the_column_that_rows_are_split_by_is_a_feature_unless_the_request_names_others(bench: Bench) -> None:
+    frame = rows(["a", "b"] * 20, x=range(40), person=np.repeat(range(10), 4), day=range(40))
+    unknown = "column 'person' is a feature too, and the test part has none of the groups that training has"
+    for split_by in ({"time_column": "day"}, {"group_column": "person"}):
+        trained = bench.train(request(**split_by), frame)
+        assert trained.features == ["x", "person", "day"]
+        assert any(unknown in said for said in trained.warnings) == ("group_column" in split_by)
+        assert bench.train(request(features=("x",), **split_by), frame).features == ["x"]
+    named = bench.train(request(features=("person",), group_column="person"), frame)
+    assert not any(unknown in said for said in named.warnings)
+
+
+def test_a_series_that_is_split_at_random_has_a_warning(bench: Bench) -> None:
+    days = pd.date_range("2026-01-01", periods=40)
+    series = rows(["a", "b"] * 20, x=range(40), day=days)
+    told = "the rows are in order of 'day', like a series"
+
+    def warned(frame: pd.DataFrame, **changes: Any) -> bool:
+        return any(told in said for said in bench.train(request(**changes), frame).warnings)
+
+    assert warned(series)
+    assert warned(series[::-1])
+    assert not warned(series, time_column="day")
+    assert not warned(series.sample(frac=1, random_state=0))
+    assert not warned(series.assign(day=np.repeat(days[:10], 4)))
+    assert not warned(series.assign(day=days.where(days > days[0])))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,16 @@ from consumer.trainers.protocol import Work
 from pipeline import validation
 from pipeline.datasets import Dataset
 from pipeline.errors import RejectedError
-from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel, StoredArtifact, TrainingRequest
+from pipeline.jobs import (
+    ErrorKind,
+    Failure,
+    Outcome,
+    OutcomeKind,
+    RegisteredModel,
+    SplitSummary,
+    StoredArtifact,
+    TrainingRequest,
+)
 from pipeline.registry.model_names import semantic_name
 from pipeline.training.trained import Trained
 from schemas import RecordType
@@ -39,7 +48,7 @@ TRAINED = Trained(
     model_file=Path("model.zip"), sha256="0" * 64, size_bytes=1, artifact_format="tensorfleet-model/2",
     model_type="classification", hyperparameters={}, metrics={"accuracy": 1.0}, dataset_fingerprint="0" * 64,
     features=["a"], target_column="b", classes=["x", "y"], training_time=1.0, signature=[], environment={},
-    warnings=[], split="", reproducible=True,
+    warnings=[], split="", reproducible=True, split_summary=SplitSummary("random", 8, 2),
 )  # fmt: skip
 
 
