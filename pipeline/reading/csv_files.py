@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +26,10 @@ from pipeline.reading.texts import Read, has_decimal_comma, read, words
 from pipeline.reading.told import as_told, check_known, without
 
 DELIMITERS = (",", ";", "\t", "|")
+WHOLE_BYTES = 512 * 1024 * 1024
+"""A file of less is read as one block, which is faster."""
 BLOCK_BYTES = 8 * 1024 * 1024
-"""CSV is read in blocks of this size; a row must fit into one, so longer rows make it larger."""
+"""Other files are read in blocks of this size; a row must fit into one, so longer rows make it larger."""
 MISSING = [  # what pandas reads as missing; in columns of words only where it is not quoted
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null", "\\N"),
@@ -41,18 +44,26 @@ QUOTED_TEXT = 80
 SEP = re.compile(r'\ufeff?"?sep=([^\w\s"]|\t)"?', re.IGNORECASE)
 """Excel's own line, which tells it the delimiter."""
 TRUTHS = {"true_values": ["true", "True", "TRUE"], "false_values": ["false", "False", "FALSE"]}
-SCANNED_BYTES = 16 * 1024 * 1024
+SCANNED_BYTES = 512 * 1024
+"""As much as the caches of a processor hold."""
 LARGEST_INT = 2.0**63
 
 
 @dataclass(frozen=True, slots=True)
 class _Dialect:
-    """`skipped` counts the lines before the header, or before the rows if there is no header (`names`)."""
+    """How the file is to be parsed.
+
+    Attributes:
+        skipped: lines before the header, or before the rows if there is no header (`names`).
+        quoted: whether line ends may stand between quotation marks, so that blocks must not end there.
+        block: the size of blocks in bytes.
+    """
 
     delimiter: str
     skipped: int
     names: list[str] | None
     quoted: bool
+    block: int = BLOCK_BYTES
 
 
 def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], list[str], list[Note]]:
@@ -61,11 +72,11 @@ def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], 
     A file separated by blanks is rewritten to the file `into` first.  Raises RejectedError that says where it is wrong.
     """
     path, dialect, notes = _dialect(path, options, into)
-    table, bad, block = _parsed(path, dialect, options)
+    table, bad, dialect = _parsed(path, dialect, options)
     if bad:
         notes.append(Note("", f"{len(bad):,} lines that begin with # are left out", bad[0].number or 0))
     check_doubled([name for name in table.column_names if name])
-    columns = [*map(words, table.columns)] if options.keep_texts else _typed(path, dialect, options, block, table)
+    columns = [*map(words, table.columns)] if options.keep_texts else _typed(path, dialect, options, table)
     names = [name.strip() for name in table.column_names]
     kept = [place for place, name in enumerate(names) if name or not _is_empty(columns[place])]
     return [columns[place] for place in kept], [names[place] for place in kept], notes
@@ -94,7 +105,7 @@ def _dialect(path: Path, options: ReadOptions, into: Path) -> tuple[Path, _Diale
         path, delimiter = _with_tabs(path, into), "\t"
         rest = ["\t".join(line.split()) for line in rest]
     delimiter = delimiter or _delimiter(rest)
-    cells = rest[0].split(delimiter)
+    cells = _split(rest[0], delimiter)
     check_column_count(_cells(rest[0], delimiter))
     has_header = not _are_values(cells) if options.header is None else options.header
     names = None if has_header else [f"column_{number}" for number in range(1, _cells(rest[0], delimiter) + 1)]
@@ -128,6 +139,12 @@ def _delimiter(lines: Sequence[str]) -> str:
     return max(DELIMITERS, key=score)
 
 
+def _split(line: str, delimiter: str) -> list[str]:
+    """The cells of a line, without quotation marks around them."""
+    hidden = QUOTED.sub(lambda quoted: quoted[0][1:-1].replace(delimiter, "\0"), line)
+    return [cell.replace("\0", delimiter) for cell in hidden.split(delimiter)]
+
+
 def _cells(line: str, delimiter: str) -> int:
     return QUOTED.sub("", line).count(delimiter) + 1
 
@@ -145,8 +162,8 @@ def _with_tabs(path: Path, into: Path) -> Path:
 
 def _are_values(cells: Sequence[str]) -> bool:
     """Whether all cells are numbers, and not names that count the columns."""
-    given = [cell.strip().strip('"') for cell in cells]
-    if not all(cell == "" or re.fullmatch(NumberNotation().pattern, cell) for cell in given):
+    given = [cell.strip() for cell in cells]
+    if not all(cell == "" or NumberNotation.of([cell]) for cell in given):
         return False
     counts = ([str(number) for number in range(start, start + len(given))] for start in (0, 1))
     return any(given) and given not in counts
@@ -157,7 +174,29 @@ def _has_quotes(path: Path) -> bool:
         return any(b'"' in part for part in iter(lambda: file.read(LONGEST_LOOK), b""))
 
 
-def _parsed(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], int]:
+def _parsed(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], _Dialect]:
+    """The rows, the comments among them, and the dialect that read them."""
+    if (size := path.stat().st_size) < WHOLE_BYTES:
+        # Only at the end may one block end within a value, which is an error, and then the file is read again.
+        with suppress(pa.ArrowInvalid):
+            table, comments, whole = _attempt(path, replace(dialect, quoted=False, block=size + 1), options)
+            if size > MOST_ROW_BYTES and (_lacks_line_ends(path) or _longest(table) > MOST_ROW_BYTES):
+                raise _row_too_long()
+            return table, comments, whole
+    while True:
+        try:
+            return _attempt(path, dialect, options)
+        except pa.ArrowInvalid as error:
+            longest = max(_row_sizes(path), default=0)
+            if longest > MOST_ROW_BYTES:
+                raise _row_too_long() from None
+            if longest > dialect.block:
+                dialect = replace(dialect, block=2 * longest)
+                continue
+            raise _bad_line(path, dialect) or _bad_csv(path, dialect, error) from error
+
+
+def _attempt(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], _Dialect]:
     comments: list[Any] = []
 
     def note(row: csv.InvalidRow) -> Literal["skip", "error"]:
@@ -166,54 +205,66 @@ def _parsed(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Tab
         comments.append(row)
         return "skip"
 
-    block = BLOCK_BYTES
-    while True:
-        try:
-            names = _names(path, dialect, block, note) if options.keep_texts or options.types else []
-            check_known(options.types, map(str.strip, names))
-            as_texts = [name for name in names if options.keep_texts or name.strip() in options.types]
-            types = dict.fromkeys(as_texts, pa.string())
-            marks = [*MISSING, *options.missing]
-            return _arrow(path, dialect, block, note, column_types=types, null_values=marks), comments, block
-        except UnicodeDecodeError:
-            raise RejectedError("the CSV file holds values that are not text") from None
-        except pa.ArrowInvalid as error:
-            longest = max(_row_sizes(path), default=0)
-            if longest > MOST_ROW_BYTES:
-                raise RejectedError(
-                    f"the CSV file has a row of more than {MOST_ROW_BYTES:,} bytes; are line ends missing, or is a "
-                    "quote never closed?"
-                ) from None
-            if longest > block:
-                block, comments = 2 * longest, []
-                continue
-            raise _bad_line(path, dialect) or _bad_csv(path, dialect, error) from error
+    try:
+        names = _names(path, dialect, note) if options.keep_texts or options.types else []
+        check_known(options.types, map(str.strip, names))
+        as_texts = [name for name in names if options.keep_texts or name.strip() in options.types]
+        types = dict.fromkeys(as_texts, pa.string())
+        marks = [*MISSING, *options.missing]
+        return _arrow(path, dialect, note, column_types=types, null_values=marks), comments, dialect
+    except UnicodeDecodeError:
+        raise RejectedError("the CSV file holds values that are not text") from None
 
 
-def _arrow(path: Path, dialect: _Dialect, block: int, note: Any, **wanted: Any) -> pa.Table:
+def _lacks_line_ends(path: Path) -> bool:
+    """Whether there are MOST_ROW_BYTES without one."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        start, size = 0, len(content)
+        while size - start > MOST_ROW_BYTES:
+            end = max(content.rfind(mark, start, start + MOST_ROW_BYTES) for mark in (b"\n", b"\r"))
+            if end < start:
+                return True
+            start = end + 1
+    return False
+
+
+def _longest(table: pa.Table) -> int:
+    """The bytes of the longest text."""
+    texts = [column for column in table.columns if pa.types.is_string(column.type)]
+    return max((pc.max(pc.binary_length(column)).as_py() or 0 for column in texts), default=0)
+
+
+def _row_too_long() -> RejectedError:
+    return RejectedError(
+        f"the CSV file has a row of more than {MOST_ROW_BYTES:,} bytes; are line ends missing, or is a quote never "
+        "closed?"
+    )
+
+
+def _arrow(path: Path, dialect: _Dialect, note: Any, **wanted: Any) -> pa.Table:
     convert: dict[str, Any] = {"null_values": MISSING, "strings_can_be_null": False, **TRUTHS, **wanted}
     with pa.memory_map(str(path)) as source:
         mapped: Any = source
-        reading, parsing = _read_options(dialect, block), _parse_options(dialect, note)
+        reading, parsing = _read_options(dialect), _parse_options(dialect, note)
         return csv.read_csv(mapped, reading, parsing, csv.ConvertOptions(**convert))
 
 
-def _names(path: Path, dialect: _Dialect, block: int, note: Any) -> list[str]:
+def _names(path: Path, dialect: _Dialect, note: Any) -> list[str]:
     with pa.memory_map(str(path)) as source:
         mapped: Any = source
-        reading, parsing = _read_options(dialect, block), _parse_options(dialect, note)
+        reading, parsing = _read_options(dialect), _parse_options(dialect, note)
         return list(csv.open_csv(mapped, reading, parsing).schema.names)
 
 
-def _read_options(dialect: _Dialect, block: int) -> csv.ReadOptions:
-    return csv.ReadOptions(block_size=block, skip_rows=dialect.skipped, column_names=dialect.names)
+def _read_options(dialect: _Dialect) -> csv.ReadOptions:
+    return csv.ReadOptions(block_size=dialect.block, skip_rows=dialect.skipped, column_names=dialect.names)
 
 
 def _parse_options(dialect: _Dialect, note: Any) -> csv.ParseOptions:
     return csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=dialect.quoted, invalid_row_handler=note)
 
 
-def _typed(path: Path, dialect: _Dialect, options: ReadOptions, block: int, table: pa.Table) -> list[Read]:
+def _typed(path: Path, dialect: _Dialect, options: ReadOptions, table: pa.Table) -> list[Read]:
     names, kinds = table.column_names, table.schema.types
     columns = [
         _column(name, column, options, options.decimal or ".")
@@ -228,11 +279,11 @@ def _typed(path: Path, dialect: _Dialect, options: ReadOptions, block: int, tabl
             if pa.types.is_string(kind) or pa.types.is_floating(kind)
         }
     if wanted := [name for name in again if name in once]:
-        texts = _texts(path, dialect, block, wanted)
+        texts = _texts(path, dialect, wanted)
         places = {name: place for place, name in enumerate(names)}
         for name, column in zip(texts.column_names, texts.columns, strict=True):
             columns[places[name]] = _column(name, column, options, again[name])
-    _quoted(path, dialect, block, columns, [name if name in once else "" for name in names])
+    _quoted(path, dialect, columns, [name if name in once else "" for name in names])
     return columns
 
 
@@ -243,9 +294,9 @@ def _column(name: str, column: Any, options: ReadOptions, decimal: str) -> Read:
     return found or read(name, column, decimal, certain=bool(options.decimal))
 
 
-def _texts(path: Path, dialect: _Dialect, block: int, names: list[str], **convert: Any) -> pa.Table:
+def _texts(path: Path, dialect: _Dialect, names: list[str], **convert: Any) -> pa.Table:
     types = dict.fromkeys(names, pa.string())
-    return _arrow(path, dialect, block, _skips, include_columns=names, column_types=types, **convert)
+    return _arrow(path, dialect, _skips, include_columns=names, column_types=types, **convert)
 
 
 def _misread(path: Path, dialect: _Dialect, table: pa.Table) -> list[str]:
@@ -266,22 +317,28 @@ def _is_beyond_64_bits(column: Any) -> bool:
 
 
 def _has_leading_zeros(path: Path, delimiter: str) -> bool:
-    """Whether a value may begin with 0 and another digit; looks at the bytes, which is fast."""
+    """Whether a value may begin with 0 and another digit; looks at pairs of bytes, which is fast."""
+    content = np.memmap(path, np.uint8, "r")
     begins = np.zeros(256, bool)
     begins[[*f'"\n\r{delimiter}'.encode()]] = True
-    content = np.memmap(path, np.uint8, "r")
+    zeros = [ord("0") << 8 | int(before) for before in (*np.flatnonzero(begins), *b" -+")]
     for start in range(0, len(content), SCANNED_BYTES):
-        part = content[max(0, start - 2) : start + SCANNED_BYTES]
-        zeros = np.flatnonzero(part[1:-1] == ord("0"))
-        after = part[2:][zeros]
-        before, second = part[:-2][zeros], (after >= ord("0")) & (after <= ord("9")) | (after | 32 == ord("x"))
-        blank = (before == ord(" ")) & begins[part[np.maximum(zeros - 1, 0)]]
-        if ((begins[before] | blank) & second).any():
-            return True
+        part = np.array(content[max(0, start - 3) : start + SCANNED_BYTES])
+        for first in (0, 1):
+            pairs = part[first : first + (len(part) - first) // 2 * 2].view("<u2")
+            found = pairs == zeros[0]
+            for pair in zeros[1:]:
+                found |= pairs == pair
+            places = 2 * np.flatnonzero(found) + first
+            places = places[places < len(part) - 2]
+            second = part[places + 2]
+            codes = places[(second - ord("0") < 10) | (second | 32 == ord("x"))]
+            if (begins[part[codes]] | begins[part[np.maximum(codes - 1, 0)]]).any():
+                return True
     return False
 
 
-def _quoted(path: Path, dialect: _Dialect, block: int, columns: list[Read], names: Sequence[str]) -> None:
+def _quoted(path: Path, dialect: _Dialect, columns: list[Read], names: Sequence[str]) -> None:
     """Make NA and the like missing in columns of words, where they are not quoted, and say so."""
     marks = pa.array(MISSING[1:], TEXT)
     with_marks = [
@@ -291,8 +348,13 @@ def _quoted(path: Path, dialect: _Dialect, block: int, columns: list[Read], name
     ]
     if not with_marks:
         return
-    unquoted_only = {"strings_can_be_null": True, "quoted_strings_can_be_null": False}
-    given = _texts(path, dialect, block, [names[place] for place in with_marks], **unquoted_only)
+    blank_before = [f" {mark}" for mark in MISSING]
+    unquoted_only = {
+        "strings_can_be_null": True,
+        "quoted_strings_can_be_null": False,
+        "null_values": [*MISSING, *blank_before],
+    }
+    given = _texts(path, dialect, [names[place] for place in with_marks], **unquoted_only)
     for place in with_marks:
         column, nulls = columns[place], given.column(names[place])
         missing = pa.array(np.concatenate([np.asarray(chunk.is_null()) for chunk in nulls.chunks]))
@@ -326,7 +388,7 @@ def _bad_line(path: Path, dialect: _Dialect) -> RejectedError | None:
         bad.append(row)
         return "skip" if len(bad) == 1 else "error"
 
-    reading = csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, skip_rows=dialect.skipped)
+    reading = csv.ReadOptions(use_threads=False, block_size=dialect.block, skip_rows=dialect.skipped)
     with suppress(pa.ArrowInvalid, UnicodeDecodeError), pa.memory_map(str(path)) as source:
         mapped: Any = source
         csv.read_csv(mapped, reading, _parse_options(dialect, note))

@@ -31,6 +31,7 @@ BOM = b"\xef\xbb\xbf"
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 PART_BYTES = 1024 * 1024
+BATCH_ROWS = 262_144
 NAN = re.compile(rb"(?<=[:\[,\s])(NaN|-?Infinity)(?=[,\]}\s])")
 """What Python's json.dumps writes for numbers that JSON does not have."""
 _GUESS = {"cp1252": ", which is a guess: where letters are wrong, say --encoding"}
@@ -93,7 +94,7 @@ def _parquet(path: Path, max_bytes: int | None) -> pa.Table:
         if not len(file.schema_arrow):
             raise RejectedError("it has no columns")
         batches, size = [], 0
-        for batch in file.iter_batches():
+        for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
             batches.append(batch)
             size += batch.nbytes
             check_size(size, max_bytes)

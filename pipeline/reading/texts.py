@@ -57,7 +57,14 @@ MOST_MISFITS = 0.05
 SAMPLES = 500
 LONGEST = 64
 """Characters of the longest number or date."""
-BLANKS = "^[\\s\u00a0\u202f]|[\\s\u00a0\u202f]$"
+BLANKS = "".join(map(chr, (*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)))) + (
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""What Unicode calls white space."""
+FIRST_OF_BLANKS, LAST_OF_BLANKS = (
+    np.isin(np.arange(256), [blank.encode()[place] for blank in BLANKS]) for place in (0, -1)
+)
+"""By byte, whether it begins or ends a blank in UTF-8."""
 DIGIT = re.compile("[0-9]")
 SHOWN = 40
 TRUTHS = {"true": True, "false": False}
@@ -171,7 +178,20 @@ def _trimmed(column: Any) -> Any:
     """An array of the texts without blanks around them."""
     column = column.cast(TEXT)
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return pc.utf8_trim_whitespace(whole) if pc.any(pc.match_substring_regex(whole, BLANKS)).as_py() else whole
+    return pc.utf8_trim_whitespace(whole) if _may_have_blanks_around(whole) else whole
+
+
+def _may_have_blanks_around(texts: Any) -> bool:
+    """Whether a text begins or ends with a byte that belongs to a blank; looks at the bytes, which is fast."""
+    _, offsets, characters = texts.buffers()
+    if characters is None:
+        return False
+    ends = np.frombuffer(offsets, np.int64, len(texts) + 1, texts.offset * 8)
+    begins, ends = ends[:-1], ends[1:]
+    some = begins < ends
+    found = np.frombuffer(characters, np.uint8)
+    first, last = found[begins[some]], found[ends[some] - 1]
+    return bool(FIRST_OF_BLANKS[first].any() or LAST_OF_BLANKS[last].any())
 
 
 def _words(whole: Any) -> Any:

@@ -64,6 +64,8 @@ def said(table: pa.Table) -> str:
         (lines("d,y", "{d}.{m}.2012,a"), {"d": DATE, "y": WORD}, ["dates d.m.y"]),
         (lines("d,y", "{d}/{m}/2012,a"), {"d": DATE, "y": WORD}, ["dates d/m/y"]),
         (lines("d,y", "{m}/{d}/2012 10:30 PM,a"), {"d": DATE, "y": WORD}, ["dates m/d/y"]),
+        (lines("d,y", "2023-{mm}-{dd} 10,a"), {"d": DATE, "y": WORD}, []),
+        (lines("d,y", "{d}.{m}.2012 3 PM,a"), {"d": DATE, "y": WORD}, ["dates d.m.y"]),
         (lines("d,y", '"May {d}, 2011",a'), {"d": DATE, "y": WORD}, ["dates month d y"]),
         (lines("d,y", "{n}-Jan,a").replace(",a", "").replace("d,y", "d"), {"d": WORD}, []),
         (
@@ -131,6 +133,9 @@ def test_a_csv_column_is_what_people_mean(text: str, expected: dict[str, str], n
         ("x\n12\u00a0\n13\n", {"x": [12, 13]}, ""),
         ("x\n" + "1\n2\n3\n4\n" * 10 + "a note\n", {"x": [1, 2, 3, 4] * 10 + [None]}, "row 41: 'a note'"),
         ("a, b\n1, 007\n", {"a": [1], "b": ["007"]}, "codes that begin with 0"),
+        ("a,b\n1, NA\n2,x\n", {"a": [1, 2], "b": [None, "x"]}, "NA is taken for a missing value"),
+        ("a,b\n-007,1\n2,3\n", {"a": ["-007", "2"], "b": [1, 3]}, "codes that begin with 0"),
+        ('"1,5",2\n"2,5",3\n', {"column_1": [1.5, 2.5], "column_2": [2, 3]}, "there is no header"),
         ("a\n1\n00\n10\n", {"a": ["1", "00", "10"]}, "row 2: '00'"),
         ("a\n0x1F\n0x10\n", {"a": ["0x1F", "0x10"]}, ""),
         ("a\ntrue\n0\n1\n", {"a": ["true", "0", "1"]}, ""),
