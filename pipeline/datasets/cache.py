@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import threading
 import time
@@ -22,6 +23,8 @@ from pipeline.datasets import Abandoned, Dataset, DatasetStore, Fetched, LoadAba
 from pipeline.datasets.names import check_name
 from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, TransientError
+
+log = logging.getLogger(__name__)
 
 SERVICE = "dataset cache"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -214,7 +217,9 @@ class DatasetCache:
                 if not self._hold(known.fingerprint):
                     raise TransientError(SERVICE, f"dataset {fetched.name!r} was removed as soon as it was stored")
         try:
-            if known != self._remembered(fetched.name):
+            if known != (before := self._remembered(fetched.name)):
+                if before is not None and before.revision == known.revision:
+                    _log_other_reading(fetched.name, before, known)
                 self._remember(fetched.name, known)
         except BaseException:
             self._let_go(known.fingerprint)
@@ -337,6 +342,15 @@ def _taken(turn: threading.Lock | threading.Semaphore, abandoned: Abandoned | No
         yield
     finally:
         turn.release()
+
+
+def _log_other_reading(name: str, before: _Known, now: _Known) -> None:
+    """The same bytes give other columns: a dataset that nobody imported keeps no types of its own."""
+    if before.fingerprint != now.fingerprint:
+        log.warning(
+            "a dataset is read otherwise than by the version of this program before; `datasets import` keeps its types",
+            extra={"dataset": name, "before": before.fingerprint, "fingerprint": now.fingerprint},
+        )
 
 
 def _builtin(name: str) -> Dataset:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -374,6 +375,20 @@ def test_what_an_older_release_has_read_is_read_again(
     for _ in range(2):
         _used(watched, "a")
     assert read.names == ["a", "a"]
+
+
+def test_that_another_release_reads_the_same_bytes_otherwise_is_logged(
+    watched: DatasetCache, read: Reading, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _used(watched, "a")
+    remembered = tmp_path / "cache" / "names" / "a.json"
+    known = orjson.loads(remembered.read_bytes())
+    for before, logged in ((known["fingerprint"], 0), ("0" * 64, 1)):
+        remembered.write_bytes(orjson.dumps({**known, "fingerprint": before, "reading": reading.VERSION - 1}))
+        _used(watched, "a")
+        said = [one for one in caplog.records if "is read otherwise" in one.message]
+        assert [(one.dataset, one.before) for one in said] == [("a", before)] * logged  # type: ignore[attr-defined]
+    assert read.names == ["a", "a", "a"]
 
 
 def test_those_who_wait_for_a_reading_that_is_refused_share_its_refusal(watched: DatasetCache, read: Reading) -> None:
