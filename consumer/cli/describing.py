@@ -19,7 +19,7 @@ def described(name: str, table: pa.Table, target_column: str | None) -> dict[str
     """The columns of a dataset with what they hold, the target, and the notes of its reading."""
     from pipeline.datasets.profiles import profile_columns, task_of
     from pipeline.reading.tables import canonical, profile
-    from pipeline.reading.typed import notes_of
+    from pipeline.reading.typed import notes_of, told_of
 
     table = canonical(table)
     about = profile(table, target_column)
@@ -34,6 +34,7 @@ def described(name: str, table: pa.Table, target_column: str | None) -> dict[str
             {
                 "name": one.name,
                 "type": one.type,
+                "told": told_of(table.schema.field(one.name)),
                 "shape": one.shape,
                 "missing": one.missing,
                 "target": one.name == about.target,
@@ -78,7 +79,8 @@ def show_described(found: Document) -> None:
 
 
 def _type(one: Document) -> str:
-    return str(one["type"]) if one["shape"] is None else f"{one['type']} {' x '.join(map(str, one['shape']))}"
+    told = f" ({one['told']})" if one["told"] else ""
+    return f"{one['type']}{told}" if one["shape"] is None else f"{one['type']} {' x '.join(map(str, one['shape']))}"
 
 
 def _first_values(one: Document) -> str:

@@ -135,11 +135,16 @@ def profile(table: pa.Table, target_column: str | None) -> Profile:
 
 
 def last_target(table: pa.Table) -> str:
-    """The default target: the last column that is not a tensor, since a tensor is never a target."""
+    """The default target: the last column that may be one, which tensors, empty columns and told ids are not."""
     names: Sequence[str] = table.column_names
     if not names:
         raise RejectedError("it has no columns")
-    return next((name for name in reversed(names) if not is_tensor(table.column(name).type)), names[-1])
+    return next((field.name for field in reversed(list(table.schema)) if _may_be_target(field)), names[-1])
+
+
+def _may_be_target(field: Any) -> bool:
+    is_id = (field.metadata or {}).get(TOLD) == b"id"
+    return not (is_tensor(field.type) or pa.types.is_null(field.type) or is_id)
 
 
 def labels_of(column: Column) -> Column | None:

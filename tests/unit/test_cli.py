@@ -543,7 +543,9 @@ def test_what_an_import_is_told_about_its_file_holds_for_the_next_one_too(
     assert f"read as the import before it, with {written}; --forget leaves that out" in again.error
     kept = [one["options"]["types"] for one in run("datasets", "show", "shop", "--json").objects[0]["versions"]]
     assert kept == [{"day": "date:d/m/y", "zip": kind} for kind in ("category", "id")]
-    assert written in run("datasets", "show", "shop").out
+    shown = run("datasets", "show", "shop").out
+    assert written in shown
+    assert "zip\tstring (id)\t" in shown
     forgotten = run("datasets", "import", "shop.csv", "--json", "--forget")
     assert types(forgotten) == {"day": "string", "zip": "int64", "price": "double"}
     refused = {"zip": "--type takes COLUMN=TYPE", "zipp=id": "did you mean zip?", "a=b": "types are"}

@@ -17,7 +17,7 @@ from pipeline.features.columns import Column, Role, UnusableColumnError, describ
 from pipeline.reading.dates import date_notation
 from pipeline.reading.notes import NOTATION, TOLD
 from pipeline.reading.options import MOST_BYTES, ReadOptions
-from pipeline.reading.tables import canonical, fingerprint
+from pipeline.reading.tables import canonical, fingerprint, last_target
 from pipeline.reading.typed import missing_of, notation_of, notes_of, told_of
 from pipeline.reading.writers import parquet_of
 from tests.rows import table_from
@@ -265,6 +265,12 @@ def test_a_workbook_that_is_cut_is_refused_in_words() -> None:
     for cut in (saved(workbook())[:-400], b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"x" * 600):
         with pytest.raises(RejectedError, match=r"cannot be (read|unpacked)"):
             told(cut, "a.xlsx")
+
+
+def test_the_default_target_is_a_column_that_can_be_one() -> None:
+    table = told(b"a,b,c,d\n1,2,3,\n4,5,6,\n", types={"c": "id"})
+    assert last_target(table) == "b"
+    assert last_target(table.select(["c", "d"])) == "d"
 
 
 def test_metadata_that_we_have_not_written_tells_nothing() -> None:
