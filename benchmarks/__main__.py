@@ -20,9 +20,23 @@ from consumer.system.processes import THREAD_VARIABLES
 if TYPE_CHECKING:
     from benchmarks.report import Result
 
-PARTS = ("overhead", "tiny", "small", "medium", "latency", "limits", "fairness", "memory", "endurance", "recovery")
+PARTS = (
+    "overhead",
+    "reading",
+    "tiny",
+    "small",
+    "medium",
+    "latency",
+    "limits",
+    "fairness",
+    "memory",
+    "endurance",
+    "recovery",
+)
 OWN_WORKERS = ("limits", "fairness", "memory", "endurance", "recovery")
 """Parts that start workers of their own; one serves all others."""
+ALONE = ("overhead", "reading")
+"""Parts that need no worker."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
-    from benchmarks import endurance, fairness, latency, limits, memory, overhead, recovery, throughput
+    from benchmarks import endurance, fairness, latency, limits, memory, overhead, reading, recovery, throughput
     from benchmarks.fleet import CONCURRENCY, Fleet, servers
     from benchmarks.limit import BareProcesses
     from benchmarks.workloads import WORKLOADS
@@ -69,9 +83,11 @@ def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
         if "overhead" in parts:
             for workload in WORKLOADS:
                 yield overhead.measure(workload, folder, least_s=2.0 if quick else 20.0)
-            parts = [part for part in parts if part != "overhead"]
-            if not parts:
-                return
+        if "reading" in parts:
+            yield reading.measure(folder, *((100_000, 1) if quick else (1_000_000, 5)))
+        parts = [part for part in parts if part not in ALONE]
+        if not parts:
+            return
         started = stack.enter_context(servers())
         if set(parts) - set(OWN_WORKERS):
             bare = stack.enter_context(BareProcesses(folder, CONCURRENCY))

@@ -18,16 +18,19 @@ from benchmarks.latency import Latency
 from benchmarks.limits import Limits
 from benchmarks.memory import FLAT_MIB_PER_1000_JOBS, FLAT_MIB_PER_MINUTE, Memory, Sample
 from benchmarks.overhead import Overhead
+from benchmarks.reading import ReadingCosts
 from benchmarks.recovery import Recovery
 from benchmarks.throughput import Round, Throughput
 
-Result = Overhead | Throughput | Latency | Limits | Fairness | Memory | Endurance | Recovery
+Result = Overhead | ReadingCosts | Throughput | Latency | Limits | Fairness | Memory | Endurance | Recovery
 
 
 def table(result: Result) -> RenderableType:
     match result:
         case Overhead():
             return _overhead(result)
+        case ReadingCosts():
+            return _reading(result)
         case Throughput():
             return Group(_rates(result), _cpu(result))
         case Latency():
@@ -89,7 +92,7 @@ def _derived(result: Result) -> Mapping[str, Any]:
                 "repeated_s_per_kill": result.repeated_s_per_kill,
                 "repeated_per_kill": result.repeated_per_kill,
             }
-        case Latency() | Limits() | Overhead():
+        case Latency() | Limits() | Overhead() | ReadingCosts():
             return {}
 
 
@@ -101,6 +104,17 @@ def _overhead(result: Overhead) -> Table:
         shown.add_row(f"  of it {part.lower()}", f"{ms:.1f}")
     shown.add_section()
     shown.add_row("ratio", f"{result.ratio:.2f} (target {result.target:.2f})")
+    return shown
+
+
+def _reading(result: ReadingCosts) -> Table:
+    title = f"{result.rows:,} rows of {result.columns} columns: CPU seconds and MiB against the bare libraries"
+    shown = _table(title, "", "bare s", "ours s", "ratio", "bare MiB", "ours MiB")
+    for one in result.steps:
+        ratio = f"{one.ratio:.2f} (target {one.target:.2f})"
+        shown.add_row(
+            one.name, f"{one.bare_s:.2f}", f"{one.ours_s:.2f}", ratio, f"{one.bare_mib:,.0f}", f"{one.ours_mib:,.0f}"
+        )
     return shown
 
 
