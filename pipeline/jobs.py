@@ -219,7 +219,7 @@ class Model:
     seed: int
     signature: Sequence[Mapping[str, str]]
     environment: Mapping[str, str]
-    warnings: Sequence[str]
+    warnings: Sequence[str] = ()
     split: str = ""
     evaluation: Evaluation = Evaluation()
     reuse_key: str = ""

@@ -68,5 +68,5 @@ def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str) -> Plan
         test_rows=len(parts.test),
         prepared_columns=rows.shape[1],
         candidates=0 if request.search is None else search.planned(request.search, algorithm),
-        warnings=[*data.warnings, *parts.warnings],
+        warnings=list(dict.fromkeys([*data.warnings, *parts.warnings])),
     )
