@@ -146,6 +146,7 @@ def _document(one: DatasetSummary) -> dict[str, Any]:
 
 def _described(name: str, table: pa.Table, target_column: str | None) -> dict[str, Any]:
     from pipeline.datasets.profiles import profile_columns, task_of
+    from pipeline.reading.suspicions import concerns
     from pipeline.reading.tables import canonical, profile
     from pipeline.reading.typed import notes_of
 
@@ -174,7 +175,7 @@ def _described(name: str, table: pa.Table, target_column: str | None) -> dict[st
             }
             for one in profile_columns(table)
         ],
-        "notes": [note.to_document() for note in notes_of(table)],
+        "notes": [note.to_document() for note in notes_of(table) if concerns(note, about.target)],
     }
 
 

@@ -28,7 +28,7 @@ from pipeline.reading.typed import with_types
 
 log = logging.getLogger(__name__)
 
-VERSION = 5
+VERSION = 6
 """Raise it when the same bytes are to give another result: caches then read everything again."""
 LARGEST_DOCUMENT_BYTES = 17 * 2**20
 """MongoDB stores no document above 16 MiB."""

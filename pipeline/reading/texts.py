@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.reading.dates import NOTATIONS, AmbiguousDatesError, DateNotation
+from pipeline.reading.dates import IN_UTC, NOTATIONS, OFFSET, AmbiguousDatesError, DateNotation
 from pipeline.reading.notes import Note
 from pipeline.reading.numbers import LEADING_ZERO, NumberNotation, are_whole, has_leading_zero
 from pipeline.reading.tables import TEXT
@@ -217,8 +217,13 @@ def _dates(name: str, whole: Any, samples: list[str]) -> Read | None:
     if found.count(misfits) > MOST_MISFITS * found.rows:
         return None
     notes = [] if notation.name == "y-m-d" else [Note(found.name, f"is read as dates {notation.name}")]
-    notes += [*_marked(found, "dates"), *_misfits(found, misfits, "date")]
+    notes += [*_zoned(found), *_marked(found, "dates"), *_misfits(found, misfits, "date")]
     return Read(found.spread(moments), tuple(notes), notation)
+
+
+def _zoned(found: _Distinct) -> tuple[Note, ...]:
+    zones = np.asarray(pc.match_substring_regex(found.texts, OFFSET))
+    return (Note(found.name, IN_UTC, *found.first(zones)),) if zones.any() else ()
 
 
 def _marked(found: _Distinct, what: str) -> tuple[Note, ...]:

@@ -13,9 +13,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.reading.dates import IN_UTC, UTC_NAMES
 from pipeline.reading.notations import notation_of as notation
 from pipeline.reading.notes import NOTATION, NOTES, Note
 from pipeline.reading.options import ReadOptions
+from pipeline.reading.suspicions import suspicions
 from pipeline.reading.tables import TEXT
 from pipeline.reading.texts import Read, has_decimal_comma, read, words
 
@@ -35,6 +37,7 @@ def as_read(columns: Sequence[Read], names: Sequence[str], notes: Sequence[Note]
         name = name or f"column_{place + 1}"
         kept.append((name, column))
         found += [replace(note, column=name) for note in column.notes]
+        found += suspicions(name, column.values)
     if len(found) > MOST_NOTES:
         found[MOST_NOTES:] = [Note("", f"there are {len(found) - MOST_NOTES:,} notes more")]
     fields = [pa.field(name, column.values.type, metadata=_metadata(column)) for name, column in kept]
@@ -48,7 +51,7 @@ def with_types(table: pa.Table, notes: Sequence[Note], options: ReadOptions) -> 
         return table
     table = table.replace_schema_metadata(None)
     if options.keep_texts:
-        columns = [words(column) if _is_text(column.type) else Read(column, ()) for column in table.columns]
+        columns = [words(column) if _is_text(column.type) else _read_already(column) for column in table.columns]
     else:
         columns = _read(table, ".")
         if any(map(has_decimal_comma, columns)):
@@ -58,9 +61,15 @@ def with_types(table: pa.Table, notes: Sequence[Note], options: ReadOptions) -> 
 
 def _read(table: pa.Table, decimal: str) -> list[Read]:
     return [
-        read(name, column, decimal) if _is_text(column.type) else Read(column, ())
+        read(name, column, decimal) if _is_text(column.type) else _read_already(column)
         for name, column in zip(table.column_names, table.columns, strict=True)
     ]
+
+
+def _read_already(column: Any) -> Read:
+    """A column that has its type."""
+    zone = getattr(column.type, "tz", None)
+    return Read(column, () if zone is None or zone in UTC_NAMES else (Note("", f"{IN_UTC} (its zone is {zone})"),))
 
 
 def notes_of(table: pa.Table) -> list[Note]:
