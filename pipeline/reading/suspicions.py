@@ -73,7 +73,7 @@ def _variants(name: str, column: Any) -> Sequence[Note]:
     words = pc.unique(_parts(column)).drop_null()
     if len(words) > MOST_WORDS:
         return ()
-    plain = pc.replace_substring_regex(pc.utf8_lower(words), r"\s+", "")
+    plain = pc.replace_substring_regex(pc.utf8_lower(words), "[\\s\u00a0\u202f]+", "")
     if pc.count_distinct(plain).as_py() == len(words):
         return ()
     same = defaultdict(list)

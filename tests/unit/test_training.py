@@ -239,11 +239,18 @@ def test_a_giveaway_of_numbers_is_named(bench: Bench, column: Any, target: Any) 
     assert any("column 'same' alone gives the target away" in one for one in said)
 
 
+def test_a_giveaway_of_numbers_is_named_in_few_rows_too(bench: Bench) -> None:
+    numbers = np.arange(24.0)
+    said = bench.train(request("linear_regression"), rows(2 * numbers + numbers % 2, same=numbers)).warnings
+    assert any("column 'same' alone gives the target away" in one for one in said)
+
+
 def test_a_score_of_numbers_above_099_without_a_giveaway_is_still_suspicious(bench: Bench) -> None:
     random = np.random.default_rng(0)
-    a, b = random.integers(0, 5, 1_000), random.normal(size=1_000)
-    frame = rows(a + b, a=a, b=b).sort_values("y", ignore_index=True)  # rows of one `a` then rise with the target
-    said = bench.train(request("linear_regression"), frame).warnings
+    a, b = random.integers(0, 5, 8_000), random.normal(size=8_000)
+    frame = rows(a + b, a=a, b=b).sort_values("y", ignore_index=True)
+    frame["at"] = range(8_000)  # in this order rows of one `a` rise with the target
+    said = bench.train(request("linear_regression", target_column="y", time_column="at"), frame).warnings
     assert [one for one in said if "suspicious" in one] == [
         "a test r2 of 1.000 is suspicious: no single column gives the target away; "
         "do several together, or are rows repeated?"
