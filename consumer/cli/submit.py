@@ -149,7 +149,7 @@ def _plan(wanted: Wanted, *, as_json: bool) -> None:
     for place, one in wanted.items():
         with _about(place):
             request = _request(one)
-            found = _found(request)
+            found = _planned(request)
         lines = {
             "algorithm": f"{found['algorithm']} ({found['task']})",
             "target": found["target_column"],
@@ -166,7 +166,7 @@ def _plan(wanted: Wanted, *, as_json: bool) -> None:
         show_fields(found, {name: value for name, value in lines.items() if value}, as_json=as_json, title=title)
 
 
-def _found(request: TrainingRequest) -> dict[str, Any]:
+def _planned(request: TrainingRequest) -> dict[str, Any]:
     from pipeline.datasets.builtin import BUILTINS, BuiltinSource
     from pipeline.features.frames import frame_of
     from pipeline.reading.tables import last_target
@@ -215,15 +215,17 @@ def _about(place: str) -> Iterator[None]:
 def _request(fields: Mapping[str, Any]) -> TrainingRequest:
     """The request with these fields.  Raises RejectedError if it is none, or if no record can hold it."""
     from consumer.events.codec import Codec
-    from consumer.events.requests import to_avro
+    from consumer.events.errors import UndecodableError
+    from consumer.events.requests import check_request_id, to_avro
     from consumer.new_requests import training_request
     from pipeline.errors import RejectedError
     from schemas import RecordType
 
     request = training_request({"user": user_name(), **fields})
     try:
+        check_request_id(request.request_id)
         Codec().encode(RecordType.TRAINING_REQUEST, to_avro(request))
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (UndecodableError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RejectedError(f"a request cannot be written: {error}") from error
     return request
 

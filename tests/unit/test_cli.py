@@ -248,6 +248,7 @@ RIGHT = {"algorithm": "svm", "dataset_name": "iris"}
         ({**RIGHT, "search": {"cv": True}}, "search.cv takes a whole number, not True"),
         ({**RIGHT, "search": {"space": [3]}}, "search.space takes an object for each hyperparameter, not 3"),
         ({**RIGHT, "hyperparameters": {"C": {}}}, "hyperparameter C: must be null, a boolean"),
+        ({**RIGHT, "request_id": "x" * 121}, "request_id must have 1 to 120 characters, this one has 121"),
         ({**RIGHT, "seed": 2**80}, "a request cannot be written: Python int too large"),
         ({**RIGHT, "project": "theirs"}, "but here.jsonl, line 3 names theirs"),
         (7, "here.jsonl, line 3 is not a JSON object"),
