@@ -145,7 +145,7 @@ def _check_types(given: Mapping[str, Any], types: Mapping[str, tuple[Any, str]],
 
 def _wrong_type(name: str, what: str, value: object) -> RejectedError:
     shown = f"the text {value!r}" if isinstance(value, str) else repr(value)
-    return RejectedError(f"{name} takes {what}, not {shown[:SHOWN]}")
+    return RejectedError(f"a request cannot be written: {name} takes {what}, not {shown[:SHOWN]}")
 
 
 SHOWN = 100
