@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -130,7 +131,7 @@ ACTIONS: Mapping[str, Callable[[Path], None]] = {
 def _table(rows: int) -> pa.Table:
     """Numbers, words, dates and texts, as in a table of customers."""
     draw = np.random.default_rng(1)
-    columns: dict[str, object] = {f"amount{n}": draw.normal(size=rows).round(4) for n in range(8)}
+    columns: dict[str, Any] = {f"amount{n}": draw.normal(size=rows).round(4) for n in range(8)}
     columns |= {f"count{n}": draw.integers(0, 10_000, rows) for n in range(5)}
     columns |= {f"kind{n}": np.array(WORDS)[draw.integers(0, len(WORDS), rows)] for n in range(4)}
     columns["day"] = (np.datetime64("2020-01-01") + draw.integers(0, 1_000, rows)).astype("datetime64[s]")

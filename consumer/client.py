@@ -78,6 +78,11 @@ class Finished:
         return {} if self.registered is None else self.registered["metrics"]
 
     @property
+    def warnings(self) -> Sequence[str]:
+        """What was decided in reading the data and what looks suspicious; empty if there is no model."""
+        return () if self.registered is None else self.registered["warnings"] or ()
+
+    @property
     def error(self) -> str:
         """Why there is no model; empty if there is one."""
         return str(self.event["error"]["message"]) if self.event["error"] else ""
@@ -356,7 +361,7 @@ class Client:
         _check(request.request_id)
         try:
             return message(self.codec, self.topics, RecordType.TRAINING_REQUEST, to_avro(request), request.traceparent)
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise RejectedError(f"request {request.request_id} cannot be written: {error}") from error
 
     def _check_project(self, event: Event) -> None:

@@ -47,6 +47,7 @@ def training_request(given: Mapping[str, object]) -> TrainingRequest:
         if value is not None and (name not in EMPTY_IS_NOT_GIVEN or value != "")
     }
     _known(values, _REQUEST_FIELDS, "a request")
+    _check_types(values, _REQUEST_TYPES)
     for name in ("algorithm", "dataset_name"):
         if not values.get(name):
             raise RejectedError(f"a request needs {name}")
@@ -59,9 +60,7 @@ def training_request(given: Mapping[str, object]) -> TrainingRequest:
     evaluation = values.get("evaluation", {})
     if isinstance(evaluation, Mapping):
         _known(evaluation, [field.name for field in fields(Evaluation)], "evaluation")
-        for name, of in (("cv", "folds"), ("time_gap", "rows")):
-            if (number := evaluation.get(name)) is not None and type(number) is not int:
-                raise RejectedError(f"evaluation.{name} takes a number of {of}, not {number!r}")
+        _check_types(evaluation, _EVALUATION_TYPES, "evaluation.")
         values["evaluation"] = Evaluation(**evaluation)
     if isinstance(values.get("search"), Mapping):
         values["search"] = _search(values["search"])
@@ -70,9 +69,11 @@ def training_request(given: Mapping[str, object]) -> TrainingRequest:
     values.setdefault("model_name", values["job_name"])
     values.setdefault("requested_at", milliseconds(datetime.now(UTC)))
     if "features" in values:
-        if isinstance(values["features"], str):
-            raise RejectedError(f"features takes a list of names of columns, not the text {values['features']!r}")
         values["features"] = tuple(values["features"])
+    for name, texts in (("features", values.get("features", ())), ("tags", values.get("tags", {}).values())):
+        for text in texts:
+            if not isinstance(text, str):
+                raise _wrong_type(name, "text", text)
     return TrainingRequest(**values)
 
 
@@ -88,6 +89,7 @@ def _plain(value: Any) -> Any:
 def _search(given: Mapping[str, Any]) -> Search:
     """A search; `space` may also be a mapping from names to lists of values or to ranges."""
     _known(given, [field.name for field in fields(Search)], "search")
+    _check_types(given, _SEARCH_TYPES, "search.")
     space = given.get("space", ())
     if isinstance(space, Mapping):
         space = [
@@ -95,6 +97,8 @@ def _search(given: Mapping[str, Any]) -> Search:
             for name, tried in space.items()
         ]
     for dimension in space:
+        if not isinstance(dimension, Mapping):
+            raise RejectedError(f"search.space takes an object for each hyperparameter, not {dimension!r}")
         _known(dimension, [field.name for field in fields(SearchDimension)], "search.space")
         if not isinstance(dimension.get("name"), str):
             raise RejectedError("search.space: each needs the name of a hyperparameter")
@@ -128,6 +132,53 @@ def earliest(request_ids: Iterable[str]) -> datetime | None:
     """When the first of these was made; None unless all of them contain their time."""
     times = [time_of(request_id) for request_id in request_ids]
     return min((one for one in times if one is not None), default=None) if all(times) else None
+
+
+def _check_types(given: Mapping[str, Any], types: Mapping[str, tuple[Any, str]], of: str = "") -> None:
+    """Raises RejectedError for a field whose value is of another type; those that are not in `types` take text."""
+    for name, value in given.items():
+        kind, what = types.get(name, _TEXT)
+        own = {str: str, bool: bool}.get(type(value), kind)  # a text is no list of letters, and True no number
+        if value is not None and not (isinstance(value, kind) and kind is own):
+            raise _wrong_type(f"{of}{name}", what, value)
+
+
+def _wrong_type(name: str, what: str, value: object) -> RejectedError:
+    shown = f"the text {value!r}" if isinstance(value, str) else repr(value)
+    return RejectedError(f"a request cannot be written: {name} takes {what}, not {shown[:SHOWN]}")
+
+
+SHOWN = 100
+_TEXT = (str, "text")
+_WHOLE = (int, "a whole number")
+_NUMBER = ((int, float), "a number")
+_TRUTH = (bool, "true or false")
+_PAIRS = (Mapping, "an object of names and values")
+_REQUEST_TYPES: Mapping[str, tuple[Any, str]] = {
+    "features": (Iterable, "a list of names of columns"),
+    "hyperparameters": _PAIRS,
+    "search": ((Mapping, Search), _PAIRS[1]),
+    "evaluation": ((Mapping, Evaluation), _PAIRS[1]),
+    "seed": _WHOLE,
+    "max_training_time_s": _NUMBER,
+    "max_memory_bytes": _WHOLE,
+    "reuse": _TRUTH,
+    "tags": _PAIRS,
+    "requested_at": (datetime, "a datetime"),
+}
+_EVALUATION_TYPES: Mapping[str, tuple[Any, str]] = {
+    "test_size": _NUMBER,
+    "stratify": _TRUTH,
+    "cv": _WHOLE,
+    "time_gap": _WHOLE,
+    "report": _TRUTH,
+}
+_SEARCH_TYPES: Mapping[str, tuple[Any, str]] = {
+    "space": (Iterable, "a list of hyperparameters with their values"),
+    "cv": _WHOLE,
+    "max_candidates": _WHOLE,
+    "time_budget_s": _NUMBER,
+}
 
 
 def _known(given: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -256,7 +256,7 @@ class Model:
     seed: int
     signature: Sequence[Mapping[str, str]]
     environment: Mapping[str, str]
-    warnings: Sequence[str]
+    warnings: Sequence[str] = ()
     split: str = ""
     evaluation: Evaluation = Evaluation()
     split_summary: SplitSummary | None = None

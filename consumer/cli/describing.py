@@ -18,6 +18,7 @@ SHOWN_TEXT = 24
 def described(name: str, table: pa.Table, target_column: str | None) -> dict[str, Any]:
     """The columns of a dataset with what they hold, the target, and the notes of its reading."""
     from pipeline.datasets.profiles import profile_columns, task_of
+    from pipeline.reading.suspicions import concerns
     from pipeline.reading.tables import canonical, profile
     from pipeline.reading.typed import notes_of, told_of
 
@@ -47,7 +48,7 @@ def described(name: str, table: pa.Table, target_column: str | None) -> dict[str
             }
             for one in profile_columns(table)
         ],
-        "notes": [note.to_document() for note in notes_of(table)],
+        "notes": [note.to_document() for note in notes_of(table) if concerns(note, about.target)],
     }
 
 

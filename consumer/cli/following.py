@@ -198,10 +198,13 @@ def _conclude(client: Client, event: Event, as_json: bool) -> None:
 def _show_model(registered: Event) -> None:
     project, model, version = (registered[name] for name in ("project", "model_name", "version"))
     reference = f"{model}@{version}" if project == "default" else f"{project}/{model}@{version}"
-    metrics = headline(registered["metrics"])
+    metrics, warnings = headline(registered["metrics"]), registered["warnings"] or ()
     if not on_terminal():
         write(f"{reference} {registered['model_id']} {metrics}")
+        for warning in warnings:
+            write(one_line(f"{reference} warning: {warning}"))
         return
+    from rich.table import Table
     from rich.text import Text
 
     heading = Text.assemble(
@@ -213,6 +216,10 @@ def _show_model(registered: Event) -> None:
     out = console()
     out.print(heading)
     out.print(Text(f"  {metrics}"))
+    for warning in warnings:
+        marked = Table.grid(padding=(0, 1))
+        marked.add_row(Text("  !", "yellow"), Text(one_line(warning), "yellow"))
+        out.print(marked)
     out.print(Text(f"  tensorfleet models show {reference}", "dim"))
 
 

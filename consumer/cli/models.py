@@ -21,6 +21,7 @@ from consumer.cli.output import (
     duration,
     minute,
     note,
+    numbered,
     show_fields,
     show_rows,
     shown,
@@ -219,6 +220,7 @@ def _lines(document: Document) -> dict[str, str | Mapping[str, str]]:
         **{name: shown(document[name]) for name in _PLAIN},
         "split": str(SplitSummary.from_document(summary)) if (summary := document["split_summary"]) else "",
         "training_time": duration(document["training_time"]),
+        "warnings": numbered(document["warnings"]),
         "metrics": {name: f"{metrics[name]:.4f}" for name in ordered},
         "hyperparameters": {name: _json(value) for name, value in sorted(document["hyperparameters"].items())},
         "artifact": f"{document['artifact_uri']} ({size(document['artifact_bytes'])}, {kind})",
@@ -230,7 +232,7 @@ def _lines(document: Document) -> dict[str, str | Mapping[str, str]]:
 
 _PLAIN = (
     *("name", "algorithm", "dataset_name", "target_column", "features", "classes", "created_at", "user", "seed"),
-    *("archived_at", "reused_from", "request_id", "worker_id", "tags", "warnings", "dataset_fingerprint"),
+    *("archived_at", "reused_from", "request_id", "worker_id", "tags", "dataset_fingerprint"),
 )
 _FIRST = (
     *("accuracy", "precision", "recall", "f1", "balanced_accuracy", "roc_auc", "log_loss"),

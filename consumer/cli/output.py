@@ -99,6 +99,11 @@ def show_fields(
         console().print(_grid(lines))
 
 
+def numbered(texts: Sequence[str]) -> Mapping[str, str]:
+    """Texts for `show_fields`, each on a line of its own."""
+    return {str(number): text for number, text in enumerate(texts, 1)}
+
+
 def write_json(document: Document) -> None:
     import orjson
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +12,16 @@ import typer
 
 from consumer.cli import context
 from consumer.cli.following import follow
-from consumer.cli.output import Json, Stop, note, show_fields, shown, write, write_json
+from consumer.cli.output import Json, Stop, note, numbered, show_fields, shown, write, write_json
 from consumer.cli.values import WRONG_USE, content_of, hyperparameter, pair, seconds, size_bytes, tried, user_name
 
 if TYPE_CHECKING:
     from consumer.client import Event
+    from pipeline.jobs import TrainingRequest
+    from pipeline.training.dry_run import Plan
+
+Wanted = Mapping[str, Mapping[str, Any]]
+"""The fields of requests, by their places in a file; that of a request of options alone is empty."""
 
 
 def submit(
@@ -153,34 +159,25 @@ def submit(
     }
     given = {name: value for name, value in given.items() if value is not None}
     scope = context.scope(project)
-    wanted = [{**({} if scope is None else {"project": scope}), **one} for one in _requests(given, file)]
-    for one in wanted:
+    own = {} if scope is None else {"project": scope}
+    wanted = {place: {**own, **one} for place, one in _requests(given, file).items()}
+    for place, one in wanted.items():
         if scope is not None and one["project"] != scope:
-            raise Stop(
-                f"limited to project {scope} (--project, TENSORFLEET_PROJECT), but a request names {one['project']}",
-                WRONG_USE,
-            )
+            limited = f"limited to project {scope} (--project, TENSORFLEET_PROJECT), but"
+            raise Stop(f"{limited} {place or 'a request'} names {one['project']}", WRONG_USE)
     if dry_run:
         _plan(wanted, as_json=as_json)
     else:
         _send(wanted, watch=watch, as_json=as_json)
 
 
-def _plan(wanted: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+def _plan(wanted: Wanted, *, as_json: bool) -> None:
     """Show what each request would train on; a fault that would end a request ends the command."""
-    from consumer.new_requests import training_request
-    from pipeline.datasets.builtin import BUILTINS, BuiltinSource
-    from pipeline.features.frames import frame_of
-    from pipeline.reading.tables import last_target
-    from pipeline.training.dry_run import plan
-
-    for one in wanted:
-        request = training_request({"user": user_name(), **one})
-        builtin = request.dataset_name in BUILTINS
-        loaded = (BuiltinSource() if builtin else context.stores().datasets).load(request.dataset_name)
-        target = loaded.target_column or last_target(loaded.table)
-        planned = plan(request, frame_of(loaded.table), target)
-        found = planned.to_document()
+    for place, one in wanted.items():
+        with _about(place):
+            request = _request(one)
+            planned = _planned(request)
+            found = planned.to_document()
         lines = {
             "algorithm": f"{found['algorithm']} ({found['task']})",
             "target": found["target_column"],
@@ -191,19 +188,31 @@ def _plan(wanted: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
             "prepared": f"{found['prepared_columns']:,} columns",
             "hyperparameters": {name: shown(value) for name, value in sorted(found["hyperparameters"].items())},
             "search": f"{found['candidates']:,} candidates" if found["candidates"] else "",
-            "warnings": "; ".join(found["warnings"]),
+            "warnings": numbered(found["warnings"]),
         }
         title = f"{request.project}/{request.model_name}"
         show_fields(found, {name: value for name, value in lines.items() if value}, as_json=as_json, title=title)
 
 
-def _send(wanted: Sequence[Mapping[str, Any]], *, watch: bool, as_json: bool) -> None:
+def _planned(request: TrainingRequest) -> Plan:
+    from pipeline.datasets.builtin import BUILTINS, BuiltinSource
+    from pipeline.features.frames import frame_of
+    from pipeline.reading.tables import last_target
+    from pipeline.training.dry_run import plan
+
+    builtin = request.dataset_name in BUILTINS
+    loaded = (BuiltinSource() if builtin else context.stores().datasets).load(request.dataset_name)
+    target = loaded.target_column or last_target(loaded.table)
+    return plan(request, frame_of(loaded.table), target)
+
+
+def _send(wanted: Wanted, *, watch: bool, as_json: bool) -> None:
     settings = context.kafka_settings()
-
-    from consumer.new_requests import training_request
-
-    requests = [training_request({"user": user_name(), **one}) for one in wanted]
-    named = [request.request_id for request, one in zip(requests, wanted, strict=True) if one.get("request_id")]
+    requests = []
+    for place, one in wanted.items():
+        with _about(place):
+            requests.append(_request(one))
+    named = [one["request_id"] for one in wanted.values() if one.get("request_id")]
     began = datetime.now(UTC)
     with context.client(settings) as client:
         before = client.latest(named) if watch and named else {}
@@ -220,6 +229,35 @@ def _send(wanted: Sequence[Mapping[str, Any]], *, watch: bool, as_json: bool) ->
             write(request.request_id)
 
 
+@contextmanager
+def _about(place: str) -> Iterator[None]:
+    """Prefix a RejectedError with the place of the request in its file, if it is of a file."""
+    from pipeline.errors import RejectedError
+
+    try:
+        yield
+    except RejectedError as error:
+        raise RejectedError(f"{place}: {error}" if place else str(error)) from error
+
+
+def _request(fields: Mapping[str, Any]) -> TrainingRequest:
+    """The request with these fields.  Raises RejectedError if it is none, or if no record can hold it."""
+    from consumer.events.codec import Codec
+    from consumer.events.errors import UndecodableError
+    from consumer.events.requests import check_request_id, to_avro
+    from consumer.new_requests import training_request
+    from pipeline.errors import RejectedError
+    from schemas import RecordType
+
+    request = training_request({"user": user_name(), **fields})
+    try:
+        check_request_id(request.request_id)
+        Codec().encode(RecordType.TRAINING_REQUEST, to_avro(request))
+    except (UndecodableError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise RejectedError(f"a request cannot be written: {error}") from error
+    return request
+
+
 def _sent_before(event: Event) -> str:
     return (
         f"request {event['request_id']} was sent before and is {event['state']}: a request_id is trained once, and "
@@ -227,28 +265,28 @@ def _sent_before(event: Event) -> str:
     )
 
 
-def _requests(given: Mapping[str, Any], file: str | None) -> list[dict[str, Any]]:
-    """The fields of each request: those of the file, overridden by the options, or the options alone."""
+def _requests(given: Mapping[str, Any], file: str | None) -> dict[str, dict[str, Any]]:
+    """The fields of each request by its place: those of the file, overridden by the options, or the options alone."""
     if file is None:
         missing = [
             flag for flag, name in (("--algorithm", "algorithm"), ("--dataset", "dataset_name")) if name not in given
         ]
         if missing:
             raise Stop(f"{' and '.join(missing)} must be given (or --file); see `tensorfleet submit --help`", WRONG_USE)
-        return [dict(given)]
+        return {"": dict(given)}
     found = _parsed(content_of(file), "standard input" if file == "-" else file)
     if "request_id" in given and len(found) > 1:
         raise Stop(f"--request-id names one request, but there are {len(found)}", WRONG_USE)
-    return [{**one, **given, **_merged(one, given)} for one in found]
+    return {place: {**one, **given, **_merged(one, given)} for place, one in found.items()}
 
 
 def _merged(one: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     maps = [name for name in ("hyperparameters", "search", "evaluation", "tags") if one.get(name) and name in given]
-    return {name: {**one[name], **given[name]} for name in maps}
+    return {name: {**one[name], **given[name]} if isinstance(one[name], dict) else one[name] for name in maps}
 
 
-def _parsed(content: bytes, place: str) -> list[dict[str, Any]]:
-    """Parse one JSON object, a list of objects, or one object per line."""
+def _parsed(content: bytes, place: str) -> dict[str, dict[str, Any]]:
+    """Parse one JSON object, a list of objects, or one object per line; by the place of each, to name it."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -256,12 +294,15 @@ def _parsed(content: bytes, place: str) -> list[dict[str, Any]]:
     try:
         whole = json.loads(text)
     except json.JSONDecodeError:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        whole = [_line(line, f"{place}, line {number}") for number, line in lines]
-    found = whole if isinstance(whole, list) else [whole]
-    for number, one in enumerate(found, 1):
+        lines = {f"{place}, line {number}": line for number, line in enumerate(text.splitlines(), 1) if line.strip()}
+        found = {where: _line(line, where) for where, line in lines.items()}
+    else:
+        found = {place: whole}
+        if isinstance(whole, list):
+            found = {f"{place}, request {number}": one for number, one in enumerate(whole, 1)}
+    for where, one in found.items():
         if not isinstance(one, dict):
-            raise Stop(f"{place}: request {number} is not a JSON object", WRONG_USE)
+            raise Stop(f"{where} is not a JSON object", WRONG_USE)
     if not found:
         raise Stop(f"{place} holds no request", WRONG_USE)
     return found

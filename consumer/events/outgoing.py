@@ -17,7 +17,11 @@ from consumer.events.messages import Message, message
 from consumer.events.topics import Topics
 from pipeline.aliases import Alias, AliasChange
 from pipeline.jobs import Failure, Outcome, OutcomeKind, RegisteredModel, TrainingRequest, event_id, milliseconds
+from pipeline.training.trained import MOST_WARNINGS
 from schemas import RecordType
+
+LONGEST_WARNING = 500
+"""Characters.  MOST_WARNINGS of them take 100 kB at most: with EVENT_LIMIT_BYTES that is less than the broker takes."""
 
 
 class ProgressState(StrEnum):
@@ -63,6 +67,7 @@ def registered_event(registered: RegisteredModel) -> dict[str, Any]:
         "created_at": milliseconds(model.created_at),
         "tags": dict(sorted(model.tags.items())),
         "reused_from": model.reused_from,
+        "warnings": [_cut(warning) for warning in model.warnings[:MOST_WARNINGS]],
     }
 
 
@@ -166,6 +171,10 @@ def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _error(error: Failure | None) -> dict[str, str] | None:
     return None if error is None else {"kind": str(error.kind), "message": error.message}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_WARNING else f"{text[: LONGEST_WARNING - 1]}…"
 
 
 def _json(value: Any) -> str:

@@ -30,6 +30,7 @@ from pipeline.features.dates import moments_of
 from pipeline.features.preparation import Rows, as_rows
 from pipeline.features.tensors import Shape, gathered, parts, shapes_of, shown
 from pipeline.jobs import TrainingRequest
+from pipeline.reading.suspicions import concerns
 from pipeline.reading.tables import LARGEST_WHOLE
 
 MOST_INTEGER_CLASSES = 50
@@ -94,7 +95,8 @@ def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str, alg
     features = _features(request, names, target_column, shapes)
     target, present, warnings = _labels(frame[target_column], target_column, algorithm)
     used = {"", target_column, *features}
-    warnings = [*(str(note) for note in Reading.of(frame).notes if note.column in used), *warnings]
+    notes = [note for note in Reading.of(frame).notes if note.column in used and concerns(note, target_column)]
+    warnings = [*map(str, notes), *warnings]
     if not present.all():
         frame = frame[present]
     codes, classes = (

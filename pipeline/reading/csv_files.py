@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 
 from pipeline.errors import RejectedError, said_by
+from pipeline.reading.dates import IN_UTC, OFFSET
 from pipeline.reading.notes import Note
 from pipeline.reading.numbers import NumberNotation
 from pipeline.reading.options import ReadOptions
@@ -283,7 +284,9 @@ def _typed(path: Path, dialect: _Dialect, options: ReadOptions, table: pa.Table)
         places = {name: place for place, name in enumerate(names)}
         for name, column in zip(texts.column_names, texts.columns, strict=True):
             columns[places[name]] = _column(name, column, options, again[name])
-    _quoted(path, dialect, columns, [name if name in once else "" for name in names])
+    by_name = [name if name in once else "" for name in names]
+    _quoted(path, dialect, columns, by_name)
+    _zoned(path, dialect, columns, by_name)
     return columns
 
 
@@ -367,6 +370,30 @@ def _quoted(path: Path, dialect: _Dialect, columns: list[Read], names: Sequence[
         text = f"{mark} is taken for a missing value in {count:,} rows; where it is a word, quote it"
         values = pc.if_else(unquoted, pa.scalar(None, TEXT), column.values)
         columns[place] = replace(column, values=values, notes=(*column.notes, Note(names[place], text, row + 1, mark)))
+
+
+def _zoned(path: Path, dialect: _Dialect, columns: list[Read], names: Sequence[str]) -> None:
+    """Say of columns that Arrow has read as times with zones that they are in UTC; looks at the first block."""
+    places = {
+        names[place]: place for place, column in enumerate(columns) if names[place] and _has_zones(column.values.type)
+    }
+    if not places:
+        return
+    types = dict.fromkeys(places, TEXT)
+    convert = csv.ConvertOptions(include_columns=list(places), column_types=types)
+    with pa.memory_map(str(path)) as source:
+        mapped: Any = source
+        first = csv.open_csv(mapped, _read_options(dialect), _parse_options(dialect, _skips), convert)
+        batch = first.read_next_batch()
+    for name, texts in zip(places, batch.columns, strict=True):
+        row = pc.index(pc.match_substring_regex(texts, OFFSET), True).as_py()
+        if row >= 0:
+            note = Note(name, IN_UTC, row + 1, texts[row].as_py())
+            columns[places[name]] = replace(columns[places[name]], notes=(note,))
+
+
+def _has_zones(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) and kind.tz is not None
 
 
 def _skips(row: csv.InvalidRow) -> Literal["skip", "error"]:

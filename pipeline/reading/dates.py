@@ -25,6 +25,10 @@ TIME = (
     r"(?:(?:t|,? )\s?(?P<hour>\d{1,2})(?::(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?)?"
     r"(?: ?(?P<half>[ap])\.?m\.?)?(?: ?(?P<zone>z|utc|gmt|[+-]\d{2}(?::?\d{2})?))?)?"
 )
+OFFSET = r"(?i):\d{2}(?:[.,]\d+)?(?: ?[ap]\.?m\.?)? ?[+-](?:0[1-9]|1\d)(?::?\d{2})?$"
+"""How a time ends that has a zone other than UTC."""
+IN_UTC = "has zones, and is read in UTC, hours and weekdays too; times without a zone are taken for UTC"
+UTC_NAMES = ("UTC", "Etc/UTC", "GMT", "Z", "+00:00")
 YEAR, SHORT_YEAR, DAY, NUMBER = (
     r"(?P<year>\d{4})",
     r"(?P<year>\d{2})",

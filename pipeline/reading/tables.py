@@ -135,7 +135,7 @@ def profile(table: pa.Table, target_column: str | None) -> Profile:
 
 
 def last_target(table: pa.Table) -> str:
-    """The default target: the last column that may be one, which tensors, empty columns and told ids are not."""
+    """The default target: the last column that may be one, which tensors and told ids may not."""
     names: Sequence[str] = table.column_names
     if not names:
         raise RejectedError("it has no columns")
@@ -144,7 +144,7 @@ def last_target(table: pa.Table) -> str:
 
 def _may_be_target(field: Any) -> bool:
     is_id = (field.metadata or {}).get(TOLD) == b"id"
-    return not (is_tensor(field.type) or pa.types.is_null(field.type) or is_id)
+    return not is_tensor(field.type) and not is_id
 
 
 def labels_of(column: Column) -> Column | None:

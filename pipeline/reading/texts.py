@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RejectedError
-from pipeline.reading.dates import ISO, NOTATIONS, AmbiguousDatesError, DateNotation, date_notation
+from pipeline.reading.dates import IN_UTC, ISO, NOTATIONS, OFFSET, AmbiguousDatesError, DateNotation, date_notation
 from pipeline.reading.notes import Note
 from pipeline.reading.numbers import LEADING_ZERO, NumberNotation, are_whole, has_leading_zero
 from pipeline.reading.options import DATE, NUMBER, WORDS
@@ -283,8 +283,13 @@ def _dates(name: str, whole: Any, samples: list[str], told: str = "") -> Read | 
     if moments.null_count == len(moments) or (not told and found.count(misfits) > MOST_MISFITS * found.rows):
         return None
     notes = [] if notation.is_plain else [Note(found.name, f"is read as dates {notation.name}")]
-    notes += [*_marked(found, "dates"), *_misfits(found, misfits, DATE)]
+    notes += [*_zoned(found), *_marked(found, "dates"), *_misfits(found, misfits, DATE)]
     return Read(found.spread(moments), tuple(notes), None if notation.is_plain else notation)
+
+
+def _zoned(found: _Distinct) -> tuple[Note, ...]:
+    zones = np.asarray(pc.match_substring_regex(found.texts, OFFSET))
+    return (Note(found.name, IN_UTC, *found.first(zones)),) if zones.any() else ()
 
 
 def _marked(found: _Distinct, what: str) -> tuple[Note, ...]:

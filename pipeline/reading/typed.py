@@ -13,9 +13,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.reading.dates import IN_UTC, UTC_NAMES
 from pipeline.reading.notations import notation_of as notation
 from pipeline.reading.notes import MISSING, NOTATION, NOTES, TOLD, Note
 from pipeline.reading.options import WORDS, ReadOptions
+from pipeline.reading.suspicions import suspicions
 from pipeline.reading.texts import Read, has_decimal_comma, read, words
 from pipeline.reading.told import as_told, check_known, is_text, without
 
@@ -38,6 +40,7 @@ def as_read(columns: Sequence[Read], names: Sequence[str], notes: Sequence[Note]
         name = name or f"column_{place + 1}"
         kept.append((name, column))
         found += [replace(note, column=name) for note in column.notes]
+        found += () if column.told else suspicions(name, column.values)
     if len(found) > MOST_NOTES:
         found[MOST_NOTES:] = [Note("", f"there are {len(found) - MOST_NOTES:,} notes more")]
     fields = [pa.field(name, column.values.type, metadata=_metadata(column)) for name, column in kept]
@@ -73,12 +76,20 @@ def _read(table: pa.Table, fields: Sequence[Any], options: ReadOptions, decimal:
 def _column(name: str, column: Any, field: Any, options: ReadOptions, decimal: str) -> Read:
     """`field` is what is known of a column that was read before."""
     if options.keep_texts:
-        return words(column) if is_text(column.type) else Read(column)
+        return words(column) if is_text(column.type) else _read_already(column)
     if field is not None and name not in options.types:
         key = notation_of(field)
         return Read(column, (), notation(key) if key else None, told_of(field))
+    if name not in options.types and not is_text(column.type) and not pa.types.is_dictionary(column.type):
+        return _read_already(column)
     found = as_told(name, column, options, decimal)
     return found or read(name, column, decimal, certain=bool(options.decimal))
+
+
+def _read_already(column: Any) -> Read:
+    """A column that has its type."""
+    zone = getattr(column.type, "tz", None)
+    return Read(column, () if zone is None or zone in UTC_NAMES else (Note("", f"{IN_UTC} (its zone is {zone})"),))
 
 
 def notes_of(table: pa.Table) -> list[Note]:

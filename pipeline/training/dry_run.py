@@ -70,5 +70,5 @@ def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str) -> Plan
         split=summary(data, request.evaluation, parts),
         prepared_columns=rows.shape[1],
         candidates=0 if request.search is None else search.planned(request.search, algorithm),
-        warnings=[*data.warnings, *parts.warnings],
+        warnings=list(dict.fromkeys([*data.warnings, *parts.warnings])),
     )

@@ -15,6 +15,7 @@ SEARCH_NOTES = "search.jsonl"
 """The file in the spool with the scores of a search; the next attempt does not repeat them."""
 EPOCH_STATE = "epoch_state.npz"
 """The file in the spool with the finished epochs of a deep network; the next attempt does not repeat them."""
+MOST_WARNINGS = 50
 KEPT = (SEARCH_NOTES, EPOCH_STATE)
 """The files that the next attempt of a training continues from."""
 

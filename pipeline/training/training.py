@@ -36,14 +36,13 @@ from pipeline.jobs import HyperparameterValue, Search, SplitSummary, TrainingReq
 from pipeline.model_files import model_file
 from pipeline.reports import diagnostics
 from pipeline.search.fitting import fit_algorithm, only_the_users, score_on
-from pipeline.training.trained import EPOCH_STATE, SEARCH_NOTES, Trained
+from pipeline.training.trained import EPOCH_STATE, MOST_WARNINGS, SEARCH_NOTES, Trained
 
-SUSPICIOUS_ACCURACY = 0.99
+SUSPICIOUS_SCORE = 0.99
 SLICES = 20
 """A large forest is fitted in this many slices, to report progress."""
 WORTH_SLICING = 200_000
 """Rows times trees from which a forest is sliced; that many take about half a second."""
-MOST_WARNINGS = 50
 SEARCH_SHARE = 0.95
 """The share of the progress that the search takes in a training with a search."""
 
@@ -355,14 +354,15 @@ def _with_pages(job: _Job, content: model_file.ModelContent) -> model_file.Model
 
 
 def _suspicions(job: _Job, metrics: Mapping[str, float]) -> list[str]:
-    accuracy = metrics.get("test_accuracy", 0.0)
-    if accuracy <= SUSPICIOUS_ACCURACY:
+    name = "r2" if job.algorithm.task == "regression" else "accuracy"
+    score = metrics.get(f"test_{name}", 0.0)
+    if score <= SUSPICIOUS_SCORE:
         return _useless(metrics)
     column = giveaway(job.data, job.parts.train)
-    why = "no single column gives the target away; are rows repeated?"
+    why = "no single column gives the target away; do several together, or are rows repeated?"
     if column is not None:
         why = f"column {column!r} alone gives the target away; is it known when predicting?"
-    return [f"a test accuracy of {accuracy:.3f} is suspicious: {why}"]
+    return [f"a test {name} of {score:.3f} is suspicious: {why}"]
 
 
 def _useless(metrics: Mapping[str, float]) -> list[str]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer import embedded
-from consumer.cli import main
+from consumer.cli import following, main
 from consumer.client import Client
 from consumer.events.errors import UNREADABLE, MissingTopicsError, UndecodableError
 from consumer.events.messages import Message, message
@@ -100,10 +101,11 @@ class Worker:
         self.say(RecordType.TRAINING_PROGRESS, event)
         return event
 
-    def registered(self, request_id: str) -> dict[str, Any]:
-        model = RegisteredModel.of(_outcome(request_id, OutcomeKind.REGISTERED, model=_MODEL), 3)
+    def registered(self, request_id: str, **more: Any) -> dict[str, Any]:
+        outcome = _outcome(request_id, OutcomeKind.REGISTERED, model=replace(_MODEL, **more))
+        model = RegisteredModel.of(outcome, 3)
         self.say(RecordType.MODEL_REGISTERED, registered_event(model))
-        event = terminal_progress(_outcome(request_id, OutcomeKind.REGISTERED, model=_MODEL), model)
+        event = terminal_progress(outcome, model)
         self.say(RecordType.TRAINING_PROGRESS, event)
         return event
 
@@ -394,6 +396,24 @@ def test_watch_exits_with_the_outcome(run: Run, worker: Worker) -> None:
     assert [one.get("state") for one in objects] == ["TRAINING", "REGISTERED", None]
     late = run("watch", "r-3", "--timeout", "1")
     assert (late.code, "no outcome within 1 s" in late.error) == (3, True)
+
+
+def test_the_warnings_of_a_model_are_said_to_whoever_follows_its_training(
+    run: Run, client: Client, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ("59 of 322 rows have no target and are left out", "column 'today' alone gives the target away " * 3)
+    worker.registered("r-1", warnings=said)
+    assert list(client.wait("r-1", timeout_s=30).warnings) == list(said)
+    assert run("watch", "r-1").out.splitlines()[-3:] == [
+        "flowers@v3 m-1 accuracy 0.9",
+        *(f"flowers@v3 warning: {one}" for one in said),
+    ]
+    monkeypatch.setattr(following, "on_terminal", lambda: True)
+    lines = run("watch", "r-1").out.splitlines()
+    first = lines.index("  accuracy 0.9") + 1
+    assert lines[first].rstrip() == f"  ! {said[0]}"
+    assert "".join(f"{line[4:].strip()} " for line in lines[first + 1 : -1]).strip() == said[1].strip()
+    assert [line[:4] for line in lines[first:]] == ["  ! ", "  ! ", "    ", "  te"]
 
 
 def test_who_uses_a_request_id_again_is_told_and_follows_the_first(run: Run, client: Client, worker: Worker) -> None:

@@ -42,6 +42,7 @@ from pipeline.lifecycle.references import model_reference
 from pipeline.reading.tables import canonical, fingerprint
 from tests.command import Answer, Run
 from tests.models import model
+from tests.rows import table_from
 from tests.training_data import Bench, mixed_rows, request
 
 ROOT = Path(__file__).parents[2]
@@ -202,9 +203,11 @@ def test_a_hyperparameter_is_json_where_it_can_be_and_text_where_not() -> None:
 
 def test_requests_come_as_one_object_as_a_list_or_one_a_line() -> None:
     one, two = '{"algorithm": "svm"}', '{"algorithm": "knn"}'
-    assert [r["algorithm"] for r in submit._parsed(one.encode(), "here")] == ["svm"]
-    assert [r["algorithm"] for r in submit._parsed(f"[{one}, {two}]".encode(), "here")] == ["svm", "knn"]
-    assert [r["algorithm"] for r in submit._parsed(f"{one}\n\n{two}\n".encode(), "here")] == ["svm", "knn"]
+    svm, knn = {"algorithm": "svm"}, {"algorithm": "knn"}
+    assert submit._parsed(one.encode(), "here") == {"here": svm}
+    in_a_list = {"here, request 1": svm, "here, request 2": knn}
+    assert submit._parsed(f"[{one}, {two}]".encode(), "here") == in_a_list
+    assert submit._parsed(f"{one}\n\n{two}\n".encode(), "here") == {"here, line 1": svm, "here, line 3": knn}
     with pytest.raises(Stop, match="here, line 2 is not valid JSON"):
         submit._parsed(f"{one}\n{{\n".encode(), "here")
     with pytest.raises(Stop, match="holds no request"):
@@ -215,7 +218,7 @@ def test_options_hold_for_every_request_of_a_file(run: Run, tmp_path: Path) -> N
     file = tmp_path / "requests.jsonl"
     file.write_text('{"algorithm": "svm", "dataset_name": "a", "tags": {"x": "1"}}\n{"algorithm": "svm"}\n')
     given = {"dataset_name": "b", "tags": {"y": "2"}}
-    assert submit._requests(given, str(file)) == [
+    assert list(submit._requests(given, str(file)).values()) == [
         {"algorithm": "svm", "dataset_name": "b", "tags": {"x": "1", "y": "2"}},
         {"algorithm": "svm", "dataset_name": "b", "tags": {"y": "2"}},
     ]
@@ -226,6 +229,46 @@ def test_a_wrong_request_in_a_file_is_told_before_anything_is_sent(run: Run) -> 
     answer = run("submit", "--file", "-", stdin=lines, KAFKA_BOOTSTRAP_SERVERS=UNREACHABLE)
     assert (answer.code, answer.out) == (2, "")
     assert "a request has no 'dataset'; did you mean dataset_name?" in answer.error
+
+
+RIGHT = {"algorithm": "svm", "dataset_name": "iris"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({**RIGHT, "dataset": "x"}, "a request has no 'dataset'; did you mean dataset_name?"),
+        ({"algorithm": "svm"}, "a request needs dataset_name"),
+        ({**RIGHT, "seed": "x"}, "seed takes a whole number, not the text 'x'"),
+        ({**RIGHT, "reuse": 1}, "reuse takes true or false, not 1"),
+        ({**RIGHT, "tags": ["a"]}, "tags takes an object of names and values, not ['a']"),
+        ({**RIGHT, "tags": {"a": 1}}, "tags takes text, not 1"),
+        ({**RIGHT, "features": [1]}, "features takes text, not 1"),
+        ({**RIGHT, "evaluation": {"cv": "5"}}, "evaluation.cv takes a whole number, not the text '5'"),
+        ({**RIGHT, "search": {"cv": True}}, "search.cv takes a whole number, not True"),
+        ({**RIGHT, "search": {"space": [3]}}, "search.space takes an object for each hyperparameter, not 3"),
+        ({**RIGHT, "hyperparameters": {"C": {}}}, "hyperparameter C: must be null, a boolean"),
+        ({**RIGHT, "request_id": "x" * 121}, "request_id must have 1 to 120 characters, this one has 121"),
+        ({**RIGHT, "seed": 2**80}, "a request cannot be written: Python int too large"),
+        ({**RIGHT, "project": "theirs"}, "but here.jsonl, line 3 names theirs"),
+        (7, "here.jsonl, line 3 is not a JSON object"),
+    ],
+)
+def test_the_line_of_a_wrong_request_is_named(run: Run, tmp_path: Path, wrong: Any, told: str) -> None:
+    (tmp_path / "here.jsonl").write_text(f"{json.dumps(RIGHT)}\n\n{json.dumps(wrong)}\n")
+    asked = ("submit", "--file", "here.jsonl", "--tag", "b=2")
+    answer = run(*asked, KAFKA_BOOTSTRAP_SERVERS=UNREACHABLE, TENSORFLEET_PROJECT="ours")
+    assert (answer.code, answer.out) == (2, "")
+    assert told in answer.error
+    assert "here.jsonl, line 3" in answer.error
+
+
+def test_a_wrong_request_in_a_list_is_named_by_its_number_also_in_a_dry_run(run: Run) -> None:
+    requests = json.dumps([{**RIGHT, "algorithm": "decision_tree"}, {**RIGHT, "algorithm": "svn"}])
+    answer = run("submit", "--file", "-", "--dry-run", stdin=requests)
+    assert answer.code == 2
+    assert answer.error.startswith("tensorfleet: standard input, request 2: ")
+    assert "svm" in answer.error
 
 
 def test_a_request_has_a_name_an_id_and_a_time_of_its_own() -> None:
@@ -243,7 +286,7 @@ def test_what_a_request_cannot_say_is_rejected() -> None:
         training_request({"algorithm": "svm"})
     with pytest.raises(RejectedError, match=r"evaluation has no 'tset_size'; did you mean test_size\?"):
         training_request({"algorithm": "svm", "dataset_name": "iris", "evaluation": {"tset_size": 0.3}})
-    with pytest.raises(RejectedError, match=r"evaluation.time_gap takes a number of rows, not '7d'"):
+    with pytest.raises(RejectedError, match=r"evaluation.time_gap takes a whole number, not the text '7d'"):
         training_request({"algorithm": "svm", "dataset_name": "iris", "evaluation": {"time_gap": "7d"}})
 
 
@@ -356,6 +399,14 @@ def test_models_are_listed_and_shown_by_name_and_version(run: Run, stores: Store
     first = run("models", "list", "flowers").out.splitlines()[0].split("\t")
     assert first[0] == "default/flowers"
     assert "accuracy 0.900" in first
+
+
+def test_warnings_of_a_model_are_shown_one_a_line(run: Run, stores: Stores, artifact: Path) -> None:
+    model(stores, artifact, warnings=("59 of 322 rows, and more", "column 'today' alone gives the target away"))
+    assert [line for line in run("models", "show", "flowers").out.splitlines() if line.startswith("warnings")] == [
+        "warnings.1: 59 of 322 rows, and more",
+        "warnings.2: column 'today' alone gives the target away",
+    ]
 
 
 def test_a_model_that_is_not_there_is_wrong_use_and_the_near_ones_are_named(
@@ -941,6 +992,14 @@ def test_a_dry_run_says_how_a_request_would_be_read_and_sends_nothing(run: Run, 
         "split: by time (day): 28 rows to train on, up to 27; 8 to test on, from 32; 4 between them left out"
         in days.out
     )
+    ids = canonical(table_from(("id,x,y\n" + "".join(f"{n},{n % 2},{'abB'[n % 3]}\n" for n in range(60))).encode()))
+    stores.datasets.add("ids", ids, "y")
+    told = run("submit", "-a", "decision_tree", "-d", "ids", "--dry-run").out.splitlines()
+    assert [line for line in told if line.startswith("warnings")] == [
+        "warnings.1: column 'id': differs in every row: if it is an id, leave it out (features)",
+        "warnings.2: column 'y': holds words that differ in case or blanks only, and count as different: 'b' and 'B' "
+        "(row 3: 'B')",
+    ]
     wrong = run("submit", "-a", "decision_tree", "-d", "diabetes", "--dry-run")
     assert (wrong.code, "use decision_tree_regressor" in wrong.error) == (2, True)
     assert stores.ledger.requests() == []

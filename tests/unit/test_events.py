@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from consumer.events.codec import Codec
 from consumer.events.messages import cloud_event_headers, key_of, message
 from consumer.events.outgoing import (
+    LONGEST_WARNING,
     ProgressState,
     alias_changed,
     progress_event,
@@ -23,6 +24,7 @@ from consumer.events.outgoing import (
 )
 from consumer.events.requests import moment
 from consumer.events.topics import Topics
+from consumer.jobs.registrar import EVENT_LIMIT_BYTES
 from pipeline.aliases import Alias, AliasChange, AliasChangeReason
 from pipeline.jobs import (
     ErrorKind,
@@ -34,6 +36,7 @@ from pipeline.jobs import (
     TrainingRequest,
     event_id,
 )
+from pipeline.training.trained import MOST_WARNINGS
 from schemas import RecordType, schema
 
 CODEC = Codec()
@@ -82,6 +85,7 @@ models = st.builds(
     tags=st.dictionaries(texts, texts, max_size=4),
     features=st.lists(texts, max_size=3),
     classes=st.lists(texts, max_size=3),
+    warnings=st.lists(texts, max_size=3),
     training_time=st.floats(0, 1e6),
     created_at=st.integers(0, 4_000_000_000_000).map(moment),
 )
@@ -138,7 +142,7 @@ def test_announcing_a_negative_outcome_again_sends_the_same_bytes(outcome: Outco
 def test_a_registered_event_says_what_the_document_says() -> None:
     event = registered_event(REGISTERED)
     document = REGISTERED.to_document()
-    derived = {"event_id", "hyperparameters", "features", "classes"}
+    derived = {"event_id", "hyperparameters", "features", "classes", "warnings"}
     assert {name: event[name] for name in event.keys() - derived} == {
         name: document[name] for name in event.keys() - derived
     }
@@ -150,6 +154,21 @@ def test_a_registered_event_says_what_the_document_says() -> None:
         "kernel": "rbf",
         "sizes": [1, 2],
     }
+
+
+def test_an_event_has_fifty_warnings_of_bounded_length_and_none_of_a_document_that_has_no_such_field() -> None:
+    said = ["short", *(f"{number}{'ß' * 10_000}" for number in range(100))]
+    event = registered_event(replace(REGISTERED, model=replace(MODEL, warnings=said)))
+    assert event["warnings"][0] == "short"
+    assert [len(warning) for warning in event["warnings"][1:]] == [LONGEST_WARNING] * 49
+    document = REGISTERED.to_document()
+    del document["warnings"]
+    assert registered_event(RegisteredModel.from_document(document))["warnings"] == []
+
+
+def test_the_longest_warnings_fit_into_a_record_beside_the_largest_event() -> None:
+    added = len("\U0001f600".encode()) * LONGEST_WARNING * MOST_WARNINGS
+    assert EVENT_LIMIT_BYTES + added < 1_048_576 - 10_000
 
 
 def test_a_terminal_event_of_a_model_carries_its_metrics_and_version() -> None:

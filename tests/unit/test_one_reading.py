@@ -151,6 +151,75 @@ def test_what_a_second_look_found(text: str, expected: dict[str, Any], note: str
     assert note or not said(table)
 
 
+LIKE_AN_ID = "differs in every row: if it is an id, leave it out (features)"
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "is_one"),
+    [
+        ("x", range(1001, 1041), True),
+        ("x", range(1040, 1000, -1), True),
+        ("x", [n * n for n in range(40)], True),
+        ("x", [n * 7 % 41 for n in range(1, 41)], True),
+        ("customerId", [n * n * 7919 % 10_007 for n in range(1, 41)], True),
+        ("zip code", [n * n * 7919 % 10_007 for n in range(1, 41)], True),
+        ("price", [n * n * 7919 % 10_007 for n in range(1, 41)], False),
+        ("amount paid", [n * n * 7919 % 10_007 for n in range(1, 41)], False),
+        ("id", [*range(39), 0], False),
+        ("id", range(30), False),
+        ("id", [n + 0.5 for n in range(40)], False),
+        ("id", [*range(39), ""], False),
+        ("year", range(1871, 1911), False),
+    ],
+)
+def test_integers_that_are_like_an_id_are_named_and_measures_are_not(
+    name: str, numbers: Sequence[Any], is_one: bool
+) -> None:
+    text = f"{name},y\n" + "".join(f"{number},{place % 2}\n" for place, number in enumerate(numbers))
+    assert said(table_from(text.encode())) == (f"column {name!r}: {LIKE_AN_ID}" if is_one else "")
+
+
+def test_words_that_differ_in_case_or_blanks_only_are_named() -> None:
+    words = ["Yes", "no", "yes", "New York", "new  york", "YES", "Straße"] * 40_000
+    (found,) = notes_of(table_from(("y\n" + "\n".join(words)).encode()))
+    assert (found.column, found.row, found.example) == ("y", 3, "yes")
+    assert found.text.endswith("count as different: 'Yes' and 'yes' and 'YES'; 'New York' and 'new  york'")
+
+
+def test_many_words_are_no_categories() -> None:
+    assert not said(table_from(("y\na\nA\n" + "\n".join(f"w{n}" for n in range(2_000))).encode()))
+
+
+BERLIN, ZULU = "2022-03-20T00:00:00+01:00", "2022-03-20T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("moments", "name", "row"),
+    [
+        ([ZULU, BERLIN], "a.csv", 2),
+        (["2022-03-20", "2022-03-20 10:00", BERLIN], "a.csv", 3),
+        (["20.3.2022 10:00 PM -0530"], "a.csv", 1),
+        ([BERLIN, ZULU], "a.jsonl", 1),
+        ([ZULU, "2022-03-20 10:00 UTC", "2022-03-20T00:00:00+00:00"], "a.jsonl", 0),
+        ([ZULU, ZULU], "a.csv", 0),
+        (["2022-03-20"], "a.csv", 0),
+    ],
+)
+def test_a_column_with_zones_is_in_utc_and_says_so(moments: list[str], name: str, row: int) -> None:
+    form = "t\n" + "\n".join(moments) if name.endswith("csv") else "\n".join(json.dumps({"t": t}) for t in moments)
+    table = table_from(form.encode(), name)
+    assert types(table)["t"] == DATE
+    found = [note for note in notes_of(table) if "is read in UTC" in note.text]
+    assert [(note.row, note.example) for note in found] == ([(row, moments[row - 1])] if row else [])
+
+
+def test_a_zone_of_a_parquet_column_is_named() -> None:
+    kinds = {"t": pa.timestamp("us", "Europe/Berlin"), "u": pa.timestamp("us", "UTC")}
+    table = pa.table({name: pa.array([0, 1], kind) for name, kind in kinds.items()})
+    (found,) = notes_of(table_from(parquet_of(table), "a.parquet"))
+    assert (found.column, found.text.partition(" (")[2]) == ("t", "its zone is Europe/Berlin)")
+
+
 def test_names_that_come_twice_are_named() -> None:
     with pytest.raises(RejectedError, match="column 'a' comes 2 times; give each its own name"):
         table_from(b"a,a\n007,1\n3,4\n")

@@ -237,6 +237,46 @@ def test_a_giveaway_is_named(bench: Bench) -> None:
     assert any("column 'code' alone gives the target away" in said for said in bench.train(request(), words).warnings)
 
 
+@pytest.mark.parametrize(
+    ("column", "target"),
+    [
+        (lambda n: n, lambda n: np.exp(-n / 100)),
+        (lambda n: n, lambda n: np.sin(n / 100)),
+        (lambda n: pd.Timestamp("2020-01-01") + pd.to_timedelta(n, "h"), lambda n: np.sin(n / 100)),
+        (lambda n: n * 7_919 % 40, lambda n: np.cos(n % 40 * 7.0)),
+        (lambda n: [f"w{one % 40}" for one in n], lambda n: np.cos(n % 40 * 7.0)),
+        (lambda n: n % 2 == 0, lambda n: n % 2),
+    ],
+    ids=["rank", "neighbour", "date", "code", "word", "boolean"],
+)
+def test_a_giveaway_of_numbers_is_named(bench: Bench, column: Any, target: Any) -> None:
+    random = np.random.default_rng(0)
+    numbers = random.permutation(1_000)
+    frame = rows(target(numbers), noise=random.normal(size=1_000), same=column(numbers))
+    said = bench.train(request("random_forest_regressor"), frame).warnings
+    assert any("column 'same' alone gives the target away" in one for one in said)
+
+
+def test_a_giveaway_of_numbers_is_named_in_few_rows_too(bench: Bench) -> None:
+    numbers = np.arange(24.0)
+    said = bench.train(request("linear_regression"), rows(2 * numbers + numbers % 2, same=numbers)).warnings
+    assert any("column 'same' alone gives the target away" in one for one in said)
+
+
+def test_a_score_of_numbers_above_099_without_a_giveaway_is_still_suspicious(bench: Bench) -> None:
+    random = np.random.default_rng(0)
+    a, b = random.integers(0, 5, 8_000), random.normal(size=8_000)
+    frame = rows(a + b, a=a, b=b).sort_values("y", ignore_index=True)
+    frame["at"] = range(8_000)  # in this order rows of one `a` rise with the target
+    said = bench.train(
+        request("linear_regression", target_column="y", time_column="at", features=("a", "b")), frame
+    ).warnings
+    assert [one for one in said if "suspicious" in one] == [
+        "a test r2 of 1.000 is suspicious: no single column gives the target away; "
+        "do several together, or are rows repeated?"
+    ]
+
+
 def test_a_score_above_099_without_a_giveaway_is_still_suspicious(bench: Bench) -> None:
     a, b = (np.repeat([0.0, 1.0], 100), np.tile([0.0, 1.0], 100))
     trained = bench.train(request(), rows((a == b).tolist(), a=a, b=b))
@@ -261,6 +301,15 @@ def test_words_that_no_two_rows_share_are_told_of(bench: Bench) -> None:
 
 
 # Rules about the split.
+
+
+def test_integers_that_differ_in_every_row_are_told_of_where_they_are_learned_from(bench: Bench) -> None:
+    text = "\n".join(["id,x,y", *(f"{n},{n % 7},{n % 2}" for n in range(60))])
+    table = canonical(table_from(text.encode()))
+    said = "column 'id': differs in every row: if it is an id, leave it out (features)"
+    assert said in bench.train(request(), table).warnings
+    assert said not in bench.train(request(features=("x",)), table).warnings
+    assert said not in bench.train(request("linear_regression", target_column="id"), table).warnings
 
 
 def test_the_split_is_stratified_by_class(bench: Bench) -> None:
@@ -396,6 +445,16 @@ def test_what_reading_decided_is_among_the_warnings_and_rows_to_predict_are_read
         RejectedError, match=r"column 'x'.*: row 2 has '17.5', which is not a number; write it like 1234,5"
     ):
         model.predict([written[0], {"day": None, "x": "17.5"}])
+
+
+def test_a_time_without_a_zone_is_taken_for_utc(bench: Bench) -> None:
+    text = "\n".join(
+        ["t,y", *(f"2022-03-{n % 28 + 1:02}T{n % 24:02}:00:00+02:00,{'ab'[n % 24 > 11]}" for n in range(400))]
+    )
+    model = bench.load(bench.train(request(), canonical(table_from(text.encode()))))
+    evening: list[dict[str, Any]] = [{"t": "2022-03-07T11:00:00+02:00"}, {"t": "2022-03-07 09:00"}]
+    later: list[dict[str, Any]] = [{"t": "2022-03-07T12:00:00+02:00"}, {"t": "2022-03-07 10:00"}]
+    assert (model.predict(evening).labels, model.predict(later).labels) == (["a", "a"], ["b", "b"])
 
 
 @pytest.mark.parametrize("quote", ["", '"'])
