@@ -81,7 +81,12 @@ def show(name: str, as_json: Json = False) -> None:
 @app.command("import")
 def import_dataset(
     file: Annotated[
-        str, typer.Argument(help="CSV, Parquet, Feather or JSON lines, also in gzip or zip; `-` is standard input.")
+        str,
+        typer.Argument(
+            help="CSV, Parquet, Feather or JSON lines, also in gzip or zip; `-` is standard input. "
+            "s3://BUCKET/KEY.parquet, or s3://BUCKET/PREFIX/ for all *.parquet below it, is not copied: "
+            "every training reads what is there then."
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="[default: the file's name]")] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict.  [default: the last one]")] = None,
@@ -90,20 +95,22 @@ def import_dataset(
     """Store a dataset under a name, and show the types it was read with; what the name had stays as a version."""
     from pipeline.datasets import Origin
     from pipeline.datasets.names import check_free
+    from pipeline.datasets.s3 import SCHEME
     from pipeline.reading.tables import about, check_target
 
     if name is None and file == "-":
         raise Stop("--name must be given for standard input", WRONG_USE)
     name = name or Path(file).stem
     check_free(name)
+    if file.startswith(SCHEME):
+        _point(name, file, target, as_json=as_json)
+        return
     table = context.table_of(name, file)
     with about(name):
         check_target(table, target)
     found = _described(name, table, target)
     if not as_json:
-        _show(found)
-        if target is None:
-            note(f"the target is {found['target']}, the last column that can be one; --target names another")
+        _show_imported(found, target)
     source = context.stores().datasets
     added = source.add(name, table, target, Origin(user_name(), "" if file == "-" else Path(file).name))
     if as_json:
@@ -114,6 +121,31 @@ def import_dataset(
         if added.is_new
         else f"no new version: this is the content of {name} {is_v}, the current one"
     )
+
+
+def _point(name: str, url: str, target: str | None, *, as_json: bool) -> None:
+    """Import a pointer: what is read is shown, and not stored."""
+    from pipeline.datasets import Origin
+
+    source = context.stores().datasets
+    added, table = source.point(name, url, target, Origin(user_name(), url))
+    found = _described(name, table, target)
+    if as_json:
+        write_json({**found, "versions": _versions(source.versions(name))})
+    else:
+        _show_imported(found, target)
+    is_v = f"v{added.version.number}"
+    note(
+        f"stored as {name} {is_v}: a pointer to {url}, which every training reads as it is then"
+        if added.is_new
+        else f"no new version: {name} {is_v}, the current one, points to {url} already"
+    )
+
+
+def _show_imported(found: Document, target: str | None) -> None:
+    _show(found)
+    if target is None:
+        note(f"the target is {found['target']}, the last column that can be one; --target names another")
 
 
 def _versions(versions: Sequence[DatasetVersion]) -> list[Document]:

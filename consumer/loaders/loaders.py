@@ -69,6 +69,7 @@ class Loaders:
             "path": str(fetched.path),
             "file_name": None if fetched.file_name is None else fetched.file_name[-LONGEST_NAME:],
             "is_typed": fetched.is_typed,
+            "is_archive": fetched.is_archive,
             "options": asdict(fetched.options),
             "into": str(into),
             "max_bytes": max_bytes,

@@ -14,9 +14,14 @@ from pipeline.datasets.names import version_name
 from pipeline.reading.tables import fingerprint, profile
 
 
-def description(table: pa.Table, target_column: str | None, origin: Origin, now: datetime | None) -> dict[str, Any]:
-    """The description that is stored beside a canonical table, so that listing it does not read the rows."""
+def description(
+    table: pa.Table, target_column: str | None, origin: Origin, now: datetime | None, s3_url: str | None = None
+) -> dict[str, Any]:
+    """The description that is stored beside a canonical table, so that listing it does not read the rows; of a pointer
+    it is all that is stored.
+    """
     return {
+        **({} if s3_url is None else {"s3_url": s3_url}),
         "target_column": target_column,
         "profile": asdict(profile(table, target_column)),
         "fingerprint": fingerprint(table),
@@ -37,6 +42,7 @@ def described(number: int, kept: Mapping[str, Any], *, current: bool) -> Dataset
         imported_at=datetime.fromisoformat(at) if isinstance(at, str) else at,
         origin=Origin(kept.get("user") or "", kept.get("file") or ""),
         current=current,
+        s3_url=kept.get("s3_url"),
     )
 
 
@@ -89,9 +95,11 @@ _WRITTEN: Mapping[str, Callable[[Any], bool]] = {
 
 
 def equal(versions: Iterable[DatasetVersion], wanted: Mapping[str, Any]) -> DatasetVersion | None:
-    """The version with this description's content and target, or None."""
+    """The version with this description's target and content, which of a pointer is its url, or None."""
+    s3_url = wanted.get("s3_url")
     for one in versions:
-        if (one.fingerprint, one.target_column) == (wanted["fingerprint"], wanted["target_column"]):
+        same_content = one.fingerprint == wanted["fingerprint"] if s3_url is None else True
+        if same_content and (one.target_column, one.s3_url) == (wanted["target_column"], s3_url):
             return one
     return None
 
