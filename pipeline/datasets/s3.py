@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 from minio import Minio
 from minio.error import S3Error
@@ -38,7 +39,8 @@ PACE_S = 60.0
 REFUSALS = {
     "NoSuchBucket": "there is no such bucket; create it, or import the dataset from another one",
     "NoSuchKey": "there is no such object; store it again, or import the dataset from another url",
-    "AccessDenied": "the workers' MINIO_ACCESS_KEY may not read it; it needs s3:ListBucket and s3:GetObject there",
+    "AccessDenied": "the workers' MINIO_ACCESS_KEY may not read it; it needs s3:GetBucketLocation, s3:ListBucket "
+    "and s3:GetObject there",
     "InvalidObjectState": "it is archived; restore it, or import the dataset from another url",
 }
 
@@ -133,13 +135,16 @@ class S3Objects:
             raise RejectedError(
                 f"{url} is in S3, which is not set up here: set MINIO_ENDPOINT, MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
             )
-        with transient(SERVICE, f"reading {url} at {self._endpoint}"):
+        doing = f"reading {url} at {self._endpoint}"
+        with transient(SERVICE, doing):
             try:
                 yield self._server
             except S3Error as error:
                 if error.code in REFUSALS:
                     raise RejectedError(f"{url} cannot be read: {REFUSALS[error.code]}") from error
                 raise
+            except (ParseError, ValueError) as error:  # of XML; minio-py passes them on
+                raise TransientError(SERVICE, f"{doing}: the answer is not that of S3") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from pymongo.database import Database
 
+from consumer.cli import main
 from consumer.loaders.loaders import Loaders
+from consumer.settings import Settings
+from consumer.stores import open_stores
 from consumer.threads.retrying import FOR_SOME
 from pipeline.datasets import DatasetStore, DatasetVersion, Fetched, LoadAbandoned, Origin, s3
 from pipeline.datasets.cache import DatasetCache
@@ -26,6 +30,7 @@ from pipeline.datasets.s3 import S3Objects
 from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, TransientError
 from pipeline.reading.tables import canonical, fingerprint
+from tests.command import Answer, Run
 from tests.services.proxy import WELL, Network, Proxy
 from tests.services.s3 import S3
 from tests.services.server import free_ports
@@ -307,7 +312,9 @@ def test_what_is_not_there_is_rejected_with_the_url(source: DatasetStore, bucket
 def test_what_may_not_be_read_is_rejected_with_the_right_that_is_needed(stored: Stored, bucket: Bucket) -> None:
     bucket.put("rows.parquet", ROWS)
     nobody = stored(S3Objects(bucket.server.endpoint))
-    with pytest.raises(RejectedError, match=r"rows\.parquet cannot be read: .* needs s3:ListBucket and s3:GetObject"):
+    with pytest.raises(
+        RejectedError, match=r"rows\.parquet cannot be read: .* needs s3:GetBucketLocation, s3:ListBucket and s3:Get"
+    ):
         nobody.point("people", bucket.url("rows.parquet"), None)
 
 
@@ -368,6 +375,36 @@ def test_a_server_that_does_not_answer_is_an_error_that_waiting_may_heal(
     assert time.monotonic() - began < 15
     proxy.become(WELL)
     assert through.load("people").table.num_rows == 100_000
+
+
+class Garbage(BaseHTTPRequestHandler):
+    """A server that is none of S3."""
+
+    content = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"<html><p>", b"<html/>", b"\xff\xfe"])
+def test_a_server_that_does_not_speak_s3_is_an_error_that_waiting_may_heal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(Garbage, "content", content)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Garbage) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = DirectorySource(tmp_path, objects=S3Objects(f"127.0.0.1:{server.server_port}", "key", "secret"))
+        with pytest.raises(
+            TransientError, match=r"dataset bucket: reading s3://bucket/a/ at .*: the answer is not that"
+        ):
+            source.point("people", "s3://bucket/a/", None)
+        server.shutdown()
 
 
 def test_a_server_that_is_slow_for_ever_does_not_hold_its_thread(
@@ -471,3 +508,55 @@ def test_a_document_that_somebody_else_wrote_may_point_too(
         RejectedError, match="dataset 'bad': in its document in the collection datasets s3_url takes s3"
     ):
         source.load("bad")
+
+
+# What the commands say
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """`tensorfleet` with embedded stores, these settings and nothing else of the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    open_stores(Settings(data_dir=tmp_path / "tensorfleet-data")).prepare()
+
+    def tensorfleet(*arguments: str, **settings: str) -> Answer:
+        with monkeypatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            code = main(arguments)
+        return Answer(code, *capsys.readouterr())
+
+    return tensorfleet
+
+
+def test_the_commands_say_where_a_pointer_points_and_what_is_there(run: Run, bucket: Bucket) -> None:
+    def put(*rows: int) -> None:
+        bucket.put("plants/1.parquet", pa.table({"x": rows, "y": ["a"] * len(rows)}))
+
+    put(1, 2)
+    url, exports = bucket.url("plants/"), bucket.server.exports
+    (imported,) = run("datasets", "import", url, "--json", **exports).objects
+    assert (imported["name"], imported["rows"], imported["target"]) == ("plants", 2, "y")
+    assert [(one["version"], one["file"]) for one in imported["versions"]] == [("v1", url)]
+    put(1, 2, 3)
+    again = run("datasets", "import", url, **exports)
+    assert "x\tint64\t\t\t1, 2, 3" in again.out
+    assert f"no new version: plants v1, the current one, points to {url} already" in again.error
+    other = run("datasets", "import", url, "--target", "x", **exports)
+    assert f"stored as plants v2: a pointer to {url}, which every training reads as it is then" in other.error
+    put(1)
+    assert run("datasets", "show", "plants.v1", "--json", **exports).objects[0]["rows"] == 1
+    assert run("datasets", "export", "plants", "--version", "1", "--json", **exports).objects[0]["rows"] == 1
+    (listed,) = [one for one in run("datasets", "list", "--json").objects if one["name"] == "plants"]
+    assert (listed["rows"], listed["target"], listed["source"], listed["version"]) == (3, "x", "s3", "v2")
+    shown = run("datasets", "show", "plants")
+    assert (shown.code, shown.out) == (2, "")
+    assert "set MINIO_ENDPOINT, MINIO_ACCESS_KEY and MINIO_SECRET_KEY" in shown.error
+    away = run("datasets", "show", "plants", **{**exports, "MINIO_ENDPOINT": "127.0.0.1:9"})
+    assert (away.code, away.out) == (3, "")
+    assert f"dataset bucket: reading {url} at 127.0.0.1:9: " in away.error
+    wrong = run("datasets", "import", url.removesuffix("/"), **exports)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "with a slash at its end" in wrong.error

@@ -111,7 +111,7 @@ def test_types_that_unify(path: Path, one: pa.Table, other: pa.Table, together: 
         (_column(1), b"PAR1 and nothing", "b: the Parquet file cannot be read: "),
         (_column(1), b"", "b: the Parquet file cannot be read: "),
         (_column(1), b"x,y\n1,2\n", "b: the Parquet file cannot be read: "),
-        (_column(1), pa.table([[1], [2]], names=["x", "x"]), "b: column 'x' comes 2 times"),
+        (_column(1), pa.table([pa.array([1]), pa.array([2])], names=["x", "x"]), "b: column 'x' comes 2 times"),
         (pa.table({}), _column(1), "a: it has no columns"),
         (_column(kind=pa.int64()), _column(kind=pa.int64()), "it has no rows"),
     ],
