@@ -28,6 +28,7 @@ SUFFIX = ".parquet"
 BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?=.{3,63}$)[a-z0-9]+(-+[a-z0-9]+)*(\.[a-z0-9]+(-+[a-z0-9]+)*)*")
 LONGEST_KEY_BYTES = 1_024
 MOST_OBJECTS = 10_000
+"""Most objects below a prefix, Parquet or not: each job lists them, a thousand a call."""
 TRIES = 2
 """How often objects that change while they are fetched are fetched."""
 READ_TIMEOUT_S = 10.0
@@ -95,14 +96,15 @@ class S3Objects:
             if key.endswith(SUFFIX):
                 return [_object(server.stat_object(bucket, key))]
             listed = server.list_objects(bucket, prefix=key, recursive=True)
-            parts = (one for one in listed if str(one.object_name).endswith(SUFFIX))
-            found = [_object(one) for one in islice(parts, MOST_OBJECTS + 1)]
+            below = [_object(one) for one in islice(listed, MOST_OBJECTS + 1)]
+        if len(below) > MOST_OBJECTS:
+            raise RejectedError(
+                f"there are more than {MOST_OBJECTS:,} objects below {url}: give the Parquet a prefix of its own, and "
+                "write few and large files"
+            )
+        found = [one for one in below if one.key.endswith(SUFFIX)]
         if not found:
             raise RejectedError(f"there is no object {url}*{SUFFIX}; store it, or import the dataset from another url")
-        if len(found) > MOST_OBJECTS:
-            raise RejectedError(
-                f"there are more than {MOST_OBJECTS:,} objects {url}*{SUFFIX}; write fewer, larger ones"
-            )
         return sorted(found, key=lambda one: one.key)
 
     def _archived(self, url: str, one: _Object, sink: Sink) -> bool:
@@ -158,7 +160,7 @@ def parsed(url: str) -> tuple[str, str]:
     """The bucket, and the key of one object or the prefix of many.  Raises RejectedError if the url is neither."""
     bucket, _, key = url.removeprefix(SCHEME).partition("/")
     is_key = key.isprintable() and len(key.encode(errors="replace")) <= LONGEST_KEY_BYTES
-    names_objects = key == "" or key.endswith(("/", SUFFIX))
+    names_objects = key.endswith(SUFFIX) or url.endswith("/")
     if (
         not url.startswith(SCHEME)
         or not BUCKET.fullmatch(bucket)

@@ -340,7 +340,12 @@ def test_without_s3_the_settings_are_named(stored: Stored, source: DatasetStore,
         *("s3:/b/x.parquet", "S3://bucket/x.parquet", "s3://bucket/x.csv", "s3://bucket/x", "s3://bucket/a*.parquet/b"),
         *("s3:///x.parquet", "s3://b/x.parquet", "s3://Bucket/x.parquet", "s3://10.0.0.1/x.parquet", "s3://a..b/x/"),
         *("s3://bucket/../x.parquet", "s3://bucket/./", "s3://bucket/\0/", "s3://bucket/\ud800/", "x.parquet", ""),
-        *(f"s3://bucket/{'x' * 1_017}.parquet", f"s3://{'b' * 64}/", "s3://user:word@bucket/x.parquet"),
+        *(
+            f"s3://bucket/{'x' * 1_017}.parquet",
+            f"s3://{'b' * 64}/",
+            "s3://user:word@bucket/x.parquet",
+            "s3://x.parquet",
+        ),
     ],
 )
 def test_what_is_no_url_of_parquet_is_rejected(url: str, tmp_path: Path) -> None:
@@ -447,11 +452,11 @@ def test_more_objects_than_a_dataset_takes_are_rejected_with_the_figure(
 ) -> None:
     source = stored(bucket.objects())
     monkeypatch.setattr(s3, "MOST_OBJECTS", 2)
-    for n in range(3):
-        bucket.put(f"a/{n}.parquet", ROWS)
-    with pytest.raises(RejectedError, match=r"there are more than 2 objects s3://\w+/a/\*\.parquet; write fewer"):
+    for key in ("a/1.parquet", "a/2.parquet", "a/_SUCCESS"):
+        bucket.put(key, ROWS)
+    with pytest.raises(RejectedError, match=r"there are more than 2 objects below s3://\w+/a/: give the Parquet a"):
         source.point("people", bucket.url("a/"), None)
-    bucket.remove("a/1.parquet")
+    bucket.remove("a/_SUCCESS")
     assert source.point("people", bucket.url("a/"), None)[0].version.rows == 4
 
 

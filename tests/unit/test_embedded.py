@@ -88,8 +88,8 @@ def test_settings_that_name_servers_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_worker_gets_the_settings_of_s3_with_their_secrets(settings: Settings) -> None:
-    named = {"minio_endpoint": "minio:9000", "minio_access_key": "key", "minio_secret_key": "secret"}
-    with embedded.broker(Settings(data_dir=settings.data_dir, **named)) as own:
+    keys = {"minio_access_key": SecretStr("key"), "minio_secret_key": SecretStr("secret")}
+    with embedded.broker(settings.model_copy(update={"minio_endpoint": "minio:9000", **keys})) as own:
         told = Settings.model_validate_json(embedded._with_secrets(own))
     assert told == own
     assert told.minio_secret_key == SecretStr("secret")
