@@ -69,21 +69,24 @@ class DirectorySource:
         self._read = read
 
     def revision(self, name: str, *, at_once: bool = False) -> str | None:
-        if (own := self._pointer(name)) is not None:
-            return None if at_once else self._objects.revision(name, own["s3_url"], own["target_column"])
         with _disk():
-            return _revision(self._file(name))
+            file = self._file(name)
+            if file.suffix != POINTER:
+                return _revision(file)
+        own = _pointer(name, file)
+        return None if at_once else self._objects.revision(name, own["s3_url"], own["target_column"])
 
     def load(self, name: str) -> Loaded:
         return self._loaded(lambda sink: self.fetch(name, sink))
 
     def fetch(self, name: str, sink: Sink) -> Fetched:
-        if (own := self._pointer(name)) is not None:
-            return self._objects.fetch(name, own["s3_url"], own["target_column"], sink)
         for _ in range(TRIES):
             with _disk():
                 file = self._file(name)
                 revision = _revision(file)
+            if file.suffix == POINTER:
+                own = _pointer(name, file)
+                return self._objects.fetch(name, own["s3_url"], own["target_column"], sink)
             with about(name):
                 fetched = self._copy(name, file, revision, sink)
             with _disk():
@@ -175,13 +178,6 @@ class DirectorySource:
                     return Fetched(name, sink.path, file.name, target, revision, is_typed="profile" in own)
                 sink.write(part)
 
-    def _pointer(self, name: str) -> Mapping[str, Any] | None:
-        """The description of a pointer; None if the name means a file of rows."""
-        with _disk():
-            file = self._file(name)
-            with about(name):
-                return _described(file) if file.suffix == POINTER else None
-
     def _kept(self, name: str, number: int) -> Path:
         """The file of a version that is not the current one; it may not exist."""
         file = self._root / VERSIONS / version_name(name, number)
@@ -194,7 +190,10 @@ class DirectorySource:
         for file in (self._root / VERSIONS).glob("*"):
             base, number = version_of(file.stem) or ("", 0)
             if base == name and file.suffix in (".parquet", POINTER):
-                kept[number] = described(number, _described(file), current=False)
+                own: Mapping[str, Any] = {}
+                with suppress(RejectedError):
+                    own = _described(file)
+                kept[number] = described(number, own, current=False)
         for there in islice(self._files(name), 1):
             current = self._current(there, kept.values())
             kept[current.number] = current
@@ -335,6 +334,11 @@ def _described(file: Path) -> Mapping[str, Any]:
     if not isinstance(described, dict) or not isinstance(described.get("target_column"), str | None):
         raise RejectedError(f'{sidecar.name} is not of the form {{"target_column": "…"}}')
     return {"target_column": described.get("target_column") or None}
+
+
+def _pointer(name: str, file: Path) -> Mapping[str, Any]:
+    with about(name), _disk():
+        return _pointed(file)
 
 
 def _pointed(file: Path) -> Mapping[str, Any]:

@@ -492,6 +492,11 @@ def test_a_file_that_is_no_pointer_stops_no_list_and_is_rejected_by_its_name(tmp
     source.add("bad", ROWS, None)
     assert source.load("bad").table.num_rows == 2
     assert [one.name for one in (tmp_path / "versions").iterdir()] == ["bad.pointer.unreadable"]
+    (tmp_path / "versions" / "bad.v7.pointer").write_bytes(b"{")
+    assert [(one.number, one.rows) for one in source.versions("bad")] == [(2, 2), (7, None)]
+    with pytest.raises(RejectedError, match=r"dataset 'bad\.v7': bad\.v7\.pointer is not what"):
+        source.load("bad.v7")
+    assert source.add("bad", MORE, None).version.number == 8
 
 
 def test_a_document_that_somebody_else_wrote_may_point_too(
