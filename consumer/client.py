@@ -283,6 +283,8 @@ class Client:
     ) -> DatasetVersion:
         """Store a frame, or the file with this path, as the next version of a dataset; requests may name it at once.
 
+        `s3://BUCKET/KEY.parquet` and `s3://BUCKET/PREFIX/` are not copied: every training reads what is there then.
+
         The default target is the last column.  An index with a name becomes columns, another is not stored.  What is
         `told` about the rows (docs/data-rules.md) is kept for the next import of the name, unless that says `forget`.
         If a version with the same rows and target exists, it becomes current again instead.  Writes to the settings'
@@ -292,6 +294,7 @@ class Client:
         """
         from consumer.stores import loader, open_stores
         from pipeline.datasets import Fetched, Origin, reading
+        from pipeline.datasets.s3 import SCHEME
         from pipeline.datasets.versions import told_before
         from pipeline.features.frames import table_of
         from pipeline.reading.options import NOTHING_SAID, ReadOptions
@@ -302,6 +305,8 @@ class Client:
             self._stores = open_stores(settings)
         source = self._stores.datasets
         options = (NOTHING_SAID if forget else told_before(source, name)).but(ReadOptions.from_document(told))
+        if isinstance(rows, str) and rows.startswith(SCHEME):
+            return source.point(name, rows, target_column, Origin(user, rows), options)[0].version
         if isinstance(rows, str | Path):
             file = Path(rows)
             if not file.is_file():

@@ -170,7 +170,6 @@ def _for_worker(settings: Settings, folder: Path) -> Settings:
         "kafka_bootstrap_servers": "",
         "kafka_group_protocol": "classic",
         "kafka_session_timeout_ms": SESSION_MS,
-        "minio_endpoint": None,
         "spool_dir": folder / ".spool",
         "worker_id": WORKER_ID,
     }
@@ -229,7 +228,7 @@ class WorkerProcess:
                 output.close()
         assert self._process.stdin is not None
         with suppress(BrokenPipeError), self._process.stdin as told:
-            told.write(settings.model_dump_json().encode())
+            told.write(_with_secrets(settings))
 
     @property
     def pid(self) -> int:
@@ -256,6 +255,12 @@ class WorkerProcess:
         self._process.terminate()
         if self.wait(within_s) is None:
             self.kill()
+
+
+def _with_secrets(settings: Settings) -> bytes:
+    """The settings as JSON, in which pydantic alone would hide the secrets."""
+    secrets = {name: value.get_secret_value() for name, value in settings if isinstance(value, SecretStr)}
+    return orjson.dumps({**settings.model_dump(mode="json"), **secrets})
 
 
 def run_worker(parent: int) -> None:

@@ -253,7 +253,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
 
     minio_endpoint: str | None = _setting(
-        None, "MinIO or another S3 for large artifacts; without it everything goes to GridFS.",
+        None, "MinIO or another S3 for large artifacts, which else go to GridFS, and for datasets that stay in S3.",
         "host or host:port, without http://", pattern=r"^[^\s/]+$",
     )  # fmt: skip
     minio_access_key: SecretStr | None = _setting(None, "With MINIO_ENDPOINT: the access key.", "text")

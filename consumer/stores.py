@@ -24,6 +24,7 @@ from pipeline.datasets import DatasetStore, Read, reading
 from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.mongodb import OWN_COLLECTIONS, MongoSource
+from pipeline.datasets.s3 import S3Objects
 from pipeline.ledger import Ledger
 from pipeline.ledger.mongodb import MongoLedger
 from pipeline.ledger.sqlite import SqliteLedger
@@ -83,6 +84,7 @@ def open_stores(settings: Settings, listeners: Sequence[CommandListener] = ()) -
             OWN_COLLECTIONS | {settings.model_registry_collection},
             max_bytes=settings.dataset_cache_bytes,
             read=loader(settings),
+            objects=_objects(settings),
         ),
         client.close,
     )
@@ -133,5 +135,22 @@ def _embedded(settings: Settings) -> Stores:
         SqliteRegistry(folder / "registry.sqlite"),
         SqliteAliases(folder / "registry.sqlite"),
         DirectoryStore(folder / "artifacts"),
-        DirectorySource(folder / "datasets", max_bytes=settings.dataset_cache_bytes, read=loader(settings)),
+        DirectorySource(
+            folder / "datasets",
+            max_bytes=settings.dataset_cache_bytes,
+            read=loader(settings),
+            objects=_objects(settings),
+        ),
+    )
+
+
+def _objects(settings: Settings) -> S3Objects:
+    """Reads datasets that stay in S3: the server of the artifacts, in any bucket."""
+    if not (settings.minio_endpoint and settings.minio_access_key and settings.minio_secret_key):
+        return S3Objects()
+    return S3Objects(
+        settings.minio_endpoint,
+        settings.minio_access_key.get_secret_value(),
+        settings.minio_secret_key.get_secret_value(),
+        secure=settings.minio_secure,
     )

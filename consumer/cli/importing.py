@@ -19,7 +19,11 @@ READING = "Reading, where the file does not tell"
 def import_dataset(
     file: Annotated[
         str,
-        typer.Argument(help="CSV, JSON lines, Parquet, Feather or Excel, also in gzip or zip; `-` is standard input."),
+        typer.Argument(
+            help="CSV, JSON lines, Parquet, Feather or Excel, also in gzip or zip; `-` is standard input. "
+            "s3://BUCKET/KEY.parquet, or s3://BUCKET/PREFIX/ for all *.parquet below it, is not copied: "
+            "every training reads what is there then."
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="[default: the file's name]")] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict.  [default: the last one]")] = None,
@@ -67,6 +71,7 @@ def import_dataset(
     """
     from pipeline.datasets import Origin
     from pipeline.datasets.names import check_free
+    from pipeline.datasets.s3 import SCHEME
     from pipeline.datasets.versions import told_before
     from pipeline.reading.options import NOTHING_SAID, ReadOptions
     from pipeline.reading.tables import about, check_target
@@ -89,20 +94,25 @@ def import_dataset(
     options = before.but(told)
     if options != told:
         note(f"read as the import before it, with {as_written(before.to_document())}; --forget leaves that out")
-    table = context.table_of(name, file, options)
-    with about(name):
-        check_target(table, target)
+    if file.startswith(SCHEME):
+        added, table = source.point(name, file, target, Origin(user_name(), file), options)
+    else:
+        table = context.table_of(name, file, options)
+        with about(name):
+            check_target(table, target)
+        added = source.add(name, table, target, Origin(user_name(), "" if file == "-" else Path(file).name), options)
     found = described(name, table, target)
-    if not as_json:
+    if as_json:
+        write_json({**found, "versions": [document(one) for one in source.versions(name)]})
+    else:
         show_described(found)
         if target is None:
             note(f"the target is {found['target']}, the last column that can be one; --target names another")
-    added = source.add(name, table, target, Origin(user_name(), "" if file == "-" else Path(file).name), options)
-    if as_json:
-        write_json({**found, "versions": [document(one) for one in source.versions(name)]})
-    is_v = f"v{added.version.number}"
-    note(
-        f"stored as {name} {is_v}"
-        if added.is_new
-        else f"no new version: this is the content of {name} {is_v}, the current one"
-    )
+    version, is_pointer = f"{name} v{added.version.number}", added.version.s3_url is not None
+    if added.is_new:
+        pointer = f": a pointer to {file}, which every training reads as it is then"
+        note(f"stored as {version}{pointer if is_pointer else ''}")
+    elif is_pointer:
+        note(f"no new version: {version}, the current one, points to {file} already")
+    else:
+        note(f"no new version: this is the content of {version}, the current one")

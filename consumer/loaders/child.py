@@ -1,7 +1,7 @@
 """Runs in a loader: reads files of bytes one at a time, and reports how each went.
 
-It receives datagrams of JSON, one per load: `{"name", "path", "file_name", "is_typed", "options",
-"into", "max_bytes", "max_memory_bytes"}`.
+It receives datagrams of JSON, one per load: `{"name", "path", "file_name", "is_typed", "is_archive",
+"options", "into", "max_bytes", "max_memory_bytes"}`.
 It sends `{"ready": private bytes}` once, then for each load any number of `{"log": text}` and one of `{"read": …}`,
 `{"rejected": message}`, `{"full": errno}` (the disk) and `{"memory": true}`, with `"private_bytes"` and `"last"`:
 whether this process is to be replaced.
@@ -72,6 +72,7 @@ def _read(job: dict[str, Any]) -> dict[str, Any]:
         target_column=None,
         revision="",
         is_typed=job["is_typed"],
+        is_archive=job["is_archive"],
         options=ReadOptions.from_document(job["options"]),
     )
     try:

@@ -68,6 +68,7 @@ class Loaders:
             "path": str(fetched.path),
             "file_name": None if fetched.file_name is None else fetched.file_name[-LONGEST_NAME:],
             "is_typed": fetched.is_typed,
+            "is_archive": fetched.is_archive,
             "options": {"keep_texts": fetched.options.keep_texts, **fetched.options.to_document()},
             "into": str(into),
             "max_bytes": max_bytes,

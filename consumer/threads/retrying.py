@@ -18,7 +18,7 @@ from pipeline.errors import TransientError
 
 T = TypeVar("T")
 
-FOR_SOME = frozenset({"dataset cache", "dataset directory", "dataset loader"})
+FOR_SOME = frozenset({"dataset bucket", "dataset cache", "dataset directory", "dataset loader"})
 """Services that only requests with certain datasets need: the other requests do not wait for them."""
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 5.0

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import urllib3
-from minio import Minio
-from minio.error import MinioException, S3Error
-from urllib3.exceptions import HTTPError
+from minio.error import S3Error
 
 from pipeline.artifacts import ListedArtifact, NewArtifact
 from pipeline.artifacts.keys import folder_of, key_of, path_of
-from pipeline.errors import NotFoundError, RejectedError, TransientError
+from pipeline.databases.s3 import connect, transient
+from pipeline.errors import NotFoundError, RejectedError
 from pipeline.jobs import StoredArtifact
 
-CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 30.0
 PARALLEL = 4
 PART_BYTES = 16 * 1024 * 1024  # held in memory, PARALLEL times
@@ -26,8 +23,6 @@ PART_BYTES = 16 * 1024 * 1024  # held in memory, PARALLEL times
 class S3Store:
     """Objects in one bucket.  An object is visible only once all of it has arrived, so a put can be repeated.
     Thread-safe.
-
-    A silent server costs at most two connection attempts; the caller decides whether to wait longer.
     """
 
     scheme = "s3"
@@ -37,17 +32,14 @@ class S3Store:
     ) -> None:
         self._bucket = bucket
         self._endpoint = endpoint
-        self._client = Minio(
+        self._client = connect(
             endpoint,
-            access_key=access_key,
-            secret_key=secret_key,
+            access_key,
+            secret_key,
             secure=secure,
             region=region,
-            http_client=urllib3.PoolManager(
-                maxsize=PARALLEL,
-                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
-                retries=urllib3.Retry(total=1, backoff_factor=0.1),  # for a kept connection that the server has closed
-            ),
+            read_timeout_s=READ_TIMEOUT_S,
+            connections=PARALLEL,
         )
 
     def prepare(self) -> None:
@@ -122,13 +114,5 @@ class S3Store:
             raise RejectedError(f"{uri} is not an artifact of this store: its uris begin with {begin}")
         return uri.removeprefix(begin)
 
-    @contextmanager
-    def _service(self, doing: str) -> Iterator[None]:
-        """Turn errors into TransientError with their code only, since messages may quote headers and keys."""
-        try:
-            yield
-        except S3Error as error:
-            raise TransientError("minio", f"{doing} in {self._bucket} at {self._endpoint}: {error.code}") from error
-        except (MinioException, HTTPError) as error:
-            what = type(error).__name__
-            raise TransientError("minio", f"{doing} in {self._bucket} at {self._endpoint}: {what}") from error
+    def _service(self, doing: str) -> AbstractContextManager[None]:
+        return transient("minio", f"{doing} in {self._bucket} at {self._endpoint}")

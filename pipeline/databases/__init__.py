@@ -1,1 +1,1 @@
-"""MongoDB and SQLite as the stores use them."""
+"""MongoDB, S3 and SQLite as the stores use them."""

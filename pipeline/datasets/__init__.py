@@ -1,7 +1,8 @@
 """Datasets: the sources of rows, and the cache that trainers read them from.
 
 A *source* (built-in, MongoDB, a directory) knows names and revisions.  It fetches the bytes of a dataset to a file
-without parsing them.  `reading` turns that file into an Arrow file.  Since this may crash or take all memory, workers
+without parsing them.  A *pointer* is a version whose bytes stay in S3: the source keeps their url, and fetches them as
+they are now (`s3`).  `reading` turns that file into an Arrow file.  Since this may crash or take all memory, workers
 and commands do it in another process (`consumer.loaders`).  The *cache* keeps the Arrow files on disk, named by the
 fingerprint of their content; all trainers map them into memory.  Only the parent process talks to a source: loaders and
 trainers get paths and never see credentials.
@@ -72,6 +73,7 @@ class DatasetVersion:
         imported_at: aware, UTC; None if the file was put there by other means than `add`.
         current: whether the bare name means this version.
         options: what the import was told about its file.
+        s3_url: where the bytes are, if it is a pointer; the other attributes are those of its last import then.
     """
 
     number: int
@@ -83,11 +85,12 @@ class DatasetVersion:
     origin: Origin
     current: bool
     options: ReadOptions = NOTHING_SAID
+    s3_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The version that an `add` made current; `is_new` is False if one with this content and target existed already."""
+    """The version that an `add` or `point` made current; `is_new` is False if an equal one existed already."""
 
     version: DatasetVersion
     is_new: bool
@@ -111,6 +114,7 @@ class Fetched:
         revision: of the bytes and the target.
         options: what the reader is told about the file.
         is_typed: whether `add` wrote the file; its types are then final, whatever reading would find today.
+        is_archive: whether the file is a tar archive of Parquet files, which are the parts of one table.
     """
 
     name: str
@@ -119,6 +123,7 @@ class Fetched:
     target_column: str | None
     revision: str
     is_typed: bool = False
+    is_archive: bool = False
     options: ReadOptions = NOTHING_SAID
 
 
@@ -167,9 +172,10 @@ class Read(Protocol):
 class DatasetSource(Protocol):
     """A source of datasets.  All adapters pass tests/contract/test_datasets.py and may raise TransientError."""
 
-    def revision(self, name: str) -> str | None:
+    def revision(self, name: str, *, at_once: bool = False) -> str | None:
         """A string that changes whenever the content may have changed; None if only reading can tell.
 
+        `at_once`: None for a pointer too, since S3 may be slow or away.
         Raises RejectedError, with similar names, if there is no such dataset.
         """
         ...
@@ -220,5 +226,21 @@ class DatasetStore(DatasetSource, Protocol):
         """Write the bytes of one revision of a dataset to the sink, without parsing them.
 
         Raises RejectedError if there is no such dataset, and what the sink raises.
+        """
+        ...
+
+    def point(
+        self,
+        name: str,
+        s3_url: str,
+        target_column: str | None,
+        origin: Origin = UNKNOWN_ORIGIN,
+        options: ReadOptions = NOTHING_SAID,
+    ) -> tuple[Added, pa.Table]:
+        """Store a pointer to the Parquet at this url as the next version of the name, and make it current; also return
+        its rows, which are read to check and describe them.
+
+        If a pointer with this url, target and `options` exists, it is described anew and becomes current instead.
+        Raises RejectedError if the url names nothing that is a table.
         """
         ...

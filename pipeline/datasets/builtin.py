@@ -68,7 +68,7 @@ def fingerprint(name: str) -> str:
 class BuiltinSource:
     """The built-ins as a DatasetSource that can be read but not changed."""
 
-    def revision(self, name: str) -> str | None:
+    def revision(self, name: str, *, at_once: bool = False) -> str | None:
         return fingerprint(name)
 
     def load(self, name: str) -> Loaded:

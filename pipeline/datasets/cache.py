@@ -108,11 +108,11 @@ class DatasetCache:
         self._refused: FIFOCache[tuple[str, str], tuple[float, str]] = FIFOCache(MOST_REMEMBERED)
 
     def at_hand(self, name: str) -> Dataset | None:
-        """Return what `ensure` would, but None if the dataset must be fetched first."""
+        """Return what `ensure` would, but None if the dataset must be fetched, or S3 be asked, first."""
         if name in builtin.BUILTINS:
             return _builtin(name)
         check_name(name)
-        if (revision := self._source.revision(name)) is None:
+        if (revision := self._source.revision(name, at_once=True)) is None:
             return None
         with self._disk():
             known = self._found(name, revision)

@@ -27,6 +27,7 @@ from pipeline.datasets import (
     reading,
 )
 from pipeline.datasets.names import check_free, check_name, unknown, unknown_version, version_name, version_of
+from pipeline.datasets.s3 import Pointer, S3Objects, is_url
 from pipeline.datasets.sink import Sink
 from pipeline.datasets.versions import described, description, equal, is_description, next_number, now
 from pipeline.errors import RejectedError, TransientError
@@ -35,7 +36,8 @@ from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.tables import about, canonical, check_target, profile
 from pipeline.reading.writers import parquet_of
 
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")  # the first one that exists is the dataset
+POINTER = ".pointer"
+SUFFIXES = (".parquet", POINTER, ".csv", ".tsv", ".jsonl", ".ndjson")  # the first one that exists is the dataset
 SIDECAR = ".json"
 METADATA = b"tensorfleet"  # key in the metadata of a Parquet file that add() wrote: version number and description
 VERSIONS = "versions"
@@ -50,18 +52,30 @@ MOST_DESCRIBED_BYTES = 16 * 1024 * 1024
 class DirectorySource:
     """Reads `root/name.csv` (or .parquet, .tsv, .jsonl, .ndjson); `name.json` beside it may hold {"target_column": …}.
 
-    `add` stores a dataset as one Parquet file that also holds its target, so that one rename replaces both.  Before
-    that it writes the replaced version to `root/versions/name.vN.parquet`.
+    `add` stores a dataset as one Parquet file that also holds its target, so that one rename replaces both; `point`
+    stores a pointer as `name.pointer`, in JSON.  Before that they write the replaced version to `root/versions/`, as
+    `name.vN.parquet` or `name.vN.pointer`.
     """
 
-    def __init__(self, root: Path, max_bytes: int | None = None, read: Read = reading.read) -> None:
+    def __init__(
+        self,
+        root: Path,
+        max_bytes: int | None = None,
+        read: Read = reading.read,
+        objects: S3Objects | None = None,
+    ) -> None:
         self._root = root
+        self._objects = objects or S3Objects()
         self._max_bytes = max_bytes
         self._read = read
 
-    def revision(self, name: str) -> str | None:
+    def revision(self, name: str, *, at_once: bool = False) -> str | None:
         with _disk():
-            return _revision(self._file(name))
+            file = self._file(name)
+            if file.suffix != POINTER:
+                return _revision(file)
+        pointer = _pointer(name, file)
+        return None if at_once else self._objects.revision(name, pointer)
 
     def load(self, name: str) -> Loaded:
         return self._loaded(lambda sink: self.fetch(name, sink))
@@ -71,6 +85,8 @@ class DirectorySource:
             with _disk():
                 file = self._file(name)
                 revision = _revision(file)
+            if file.suffix == POINTER:
+                return self._objects.fetch(name, _pointer(name, file), sink)
             with about(name):
                 fetched = self._copy(name, file, revision, sink)
             with _disk():
@@ -101,8 +117,32 @@ class DirectorySource:
                 return Added(self._make_current(name, one), is_new=False)
             number = next_number(name, (one.number for one in there), self._names().__contains__)
             self._keep_current(name, there)
-            self._put(name, _with_description(table, {"version": number, **new}))
+            self._put(name, ".parquet", _with_description(table, {"version": number, **new}))
         return Added(described(number, new, current=True), is_new=True)
+
+    def point(
+        self,
+        name: str,
+        s3_url: str,
+        target_column: str | None,
+        origin: Origin = UNKNOWN_ORIGIN,
+        options: ReadOptions = NOTHING_SAID,
+    ) -> tuple[Added, pa.Table]:
+        check_free(name)
+        pointer = Pointer(s3_url, target_column, options)
+        table = self._loaded(lambda sink: self._objects.fetch(name, pointer, sink)).table
+        with about(name):
+            check_target(table, target_column)
+        new = description(table, target_column, origin, now(), options, s3_url)
+        with _disk(), self._alone():
+            there = self._versions(name)
+            before = equal(there, new)
+            next_one = next_number(name, (one.number for one in there), self._names().__contains__)
+            number = before.number if before else next_one
+            self._keep_current(name, [one for one in there if one.number != number])
+            self._put(name, POINTER, orjson.dumps({"version": number, **new}))
+            self._kept(name, number).unlink(missing_ok=True)  # with the former description
+        return Added(described(number, new, current=True), is_new=before is None), table
 
     def versions(self, name: str) -> Sequence[DatasetVersion]:
         with _disk():
@@ -152,15 +192,21 @@ class DirectorySource:
                 sink.write(part)
 
     def _kept(self, name: str, number: int) -> Path:
-        return self._root / VERSIONS / f"{version_name(name, number)}.parquet"
+        """The file of a version that is not the current one; it may not exist."""
+        file = self._root / VERSIONS / version_name(name, number)
+        pointer = file.with_name(f"{file.name}{POINTER}")
+        return pointer if pointer.exists() else file.with_name(f"{file.name}.parquet")
 
     def _versions(self, name: str) -> Sequence[DatasetVersion]:
         """Oldest first; a file that did not come from `add` counts as the next version."""
         kept = {}
-        for file in (self._root / VERSIONS).glob("*.parquet"):
+        for file in (self._root / VERSIONS).glob("*"):
             base, number = version_of(file.stem) or ("", 0)
-            if base == name:
-                kept[number] = described(number, _described(file), current=False)
+            if base == name and file.suffix in (".parquet", POINTER):
+                own: Mapping[str, Any] = {}
+                with suppress(RejectedError):
+                    own = _described(file)
+                kept[number] = described(number, own, current=False)
         for there in islice(self._files(name), 1):
             current = self._current(there, kept.values())
             kept[current.number] = current
@@ -183,12 +229,13 @@ class DirectorySource:
         for one in there:
             if not one.current:
                 continue
-            self._kept(name, one.number).parent.mkdir(exist_ok=True)
+            folder, file = self._root / VERSIONS, self._file(name)
+            folder.mkdir(exist_ok=True)
             if one.fingerprint is None:  # keep a file that we cannot read: it belongs to somebody
-                file = self._file(name)
-                _replace(self._root / VERSIONS / f"{file.name}.unreadable", file.read_bytes())
+                _replace(folder / f"{file.name}.unreadable", file.read_bytes())
             elif not self._kept(name, one.number).exists():
-                _replace(self._kept(name, one.number), self._content(self._file(name), one))
+                suffix = ".parquet" if one.s3_url is None else POINTER
+                _replace(folder / f"{version_name(name, one.number)}{suffix}", self._content(file, one))
 
     def _content(self, file: Path, version: DatasetVersion) -> bytes:
         """The Parquet file of a version; a file that did not come from `add` is converted."""
@@ -201,13 +248,15 @@ class DirectorySource:
     def _make_current(self, name: str, version: DatasetVersion) -> DatasetVersion:
         if not version.current:
             self._keep_current(name, self._versions(name))
-            self._put(name, self._kept(name, version.number).read_bytes())
+            kept = self._kept(name, version.number)
+            self._put(name, kept.suffix, kept.read_bytes())
         return replace(version, current=True)
 
-    def _put(self, name: str, content: bytes) -> None:
-        _replace(self._root / f"{name}.parquet", content)
-        for suffix in (*SUFFIXES[1:], SIDECAR):
-            (self._root / f"{name}{suffix}").unlink(missing_ok=True)
+    def _put(self, name: str, suffix: str, content: bytes) -> None:
+        _replace(self._root / f"{name}{suffix}", content)
+        for other in (*SUFFIXES, SIDECAR):
+            if other != suffix:
+                (self._root / f"{name}{other}").unlink(missing_ok=True)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -259,7 +308,8 @@ class DirectorySource:
         with suppress(RejectedError), _disk():
             own = _described(file)
             if "profile" in own:
-                return DatasetSummary(name, **own["profile"], source="directory", version=own["version"])
+                source = "s3" if "s3_url" in own else "directory"
+                return DatasetSummary(name, **own["profile"], source=source, version=own["version"])
             target = own.get("target_column")
             if file.stat().st_size <= PROFILED_BYTES:
                 loaded = self.load(name)
@@ -282,7 +332,9 @@ def _revision(file: Path) -> str:
 
 
 def _described(file: Path) -> Mapping[str, Any]:
-    """The description inside the file, if `add` wrote it, else that in the sidecar."""
+    """The description inside the file, if `add` or `point` wrote it, else that in the sidecar."""
+    if file.suffix == POINTER:
+        return _pointed(file)
     if file.suffix == ".parquet" and (own := _written_by_us(file)) is not None:
         return own
     sidecar = file.with_suffix(SIDECAR)
@@ -295,6 +347,19 @@ def _described(file: Path) -> Mapping[str, Any]:
     if not isinstance(described, dict) or not isinstance(described.get("target_column"), str | None):
         raise RejectedError(f'{sidecar.name} is not of the form {{"target_column": "…"}}')
     return {"target_column": described.get("target_column") or None}
+
+
+def _pointer(name: str, file: Path) -> Pointer:
+    with about(name), _disk():
+        return Pointer.of(_pointed(file))
+
+
+def _pointed(file: Path) -> Mapping[str, Any]:
+    with suppress(orjson.JSONDecodeError):
+        own = orjson.loads(file.read_bytes())
+        if is_description(own) and is_url(own.get("s3_url")):
+            return {**own, "target_column": own["target_column"] or None}
+    raise RejectedError(f"{file.name} is not what `datasets import s3://…` writes; import it again")
 
 
 def _written_by_us(file: Path) -> Mapping[str, Any] | None:

@@ -15,6 +15,7 @@ from gridfs.errors import CorruptGridFile, NoFile
 from pymongo.errors import OperationFailure
 
 from pipeline.databases.mongodb import ACCESS_CODES, NOT_AUTHORIZED, Document, waiting_helps
+from pipeline.datasets.s3 import is_url
 from pipeline.datasets.versions import are_options, is_number, is_profile, is_text
 from pipeline.errors import RejectedError, said_by
 
@@ -96,6 +97,7 @@ def _is_file_id(value: Any) -> bool:
 
 _FIELDS: Mapping[str, tuple[Test, str]] = {
     "file_id": (_is_file_id, "the _id of a file in GridFS (an ObjectId, text, a UUID or an integer)"),
+    "s3_url": (is_url, "s3://BUCKET/KEY.parquet, or s3://BUCKET/PREFIX/ with a slash at its end"),
     "target_column": (_is_column, "the name of a column, of at most 1,000 characters"),
     "version": (is_number, "the number of a version, 1 or more"),
     "profile": (is_profile, "what tensorfleet writes there: rows, columns, target and classes"),
@@ -128,7 +130,8 @@ def _wrong_versions(versions: Any) -> Iterator[str]:
         if not isinstance(entry, Mapping):
             yield f"{where} takes an object with version and file_id, not {_shown(entry)}"
             return
-        if missing := [field for field in ("version", "file_id") if entry.get(field) is None]:
+        content = "file_id" if entry.get("s3_url") is None else "s3_url"
+        if missing := [field for field in ("version", content) if entry.get(field) is None]:
             yield f"{where} lacks {' and '.join(missing)}"
             return
         yield from _wrong(entry, _FIELDS, f"{where}.")

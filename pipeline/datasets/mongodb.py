@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 import bson
@@ -42,6 +43,7 @@ from pipeline.datasets.names import (
     unknown_version,
     version_of,
 )
+from pipeline.datasets.s3 import Pointer, S3Objects
 from pipeline.datasets.sink import Sink
 from pipeline.datasets.versions import described, description, equal, next_number, now
 from pipeline.errors import RejectedError
@@ -70,7 +72,7 @@ class MongoSource:
 
     A document also lists the `versions` of its name, each with its own file; `version` is the number of the current
     one, whose fields the document repeats.  A file is stored first; then one write makes it current and keeps the
-    others.
+    others.  A pointer has an s3_url in place of the file_id.
     """
 
     def __init__(
@@ -79,17 +81,21 @@ class MongoSource:
         own_collections: Collection[str] = OWN_COLLECTIONS,
         max_bytes: int | None = None,
         read: Read = reading.read,
+        objects: S3Objects | None = None,
     ) -> None:
         self._own = own_collections
         self._max_bytes = max_bytes
         self._read = read
+        self._objects = objects or S3Objects()
         self._database = durable(database)
         self._documents = self._database.get_collection("datasets", codec_options=documents.CODEC)
         self._files = GridFSBucket(self._database.with_options(codec_options=documents.CODEC))
 
     @transient("looking up a dataset")
-    def revision(self, name: str) -> str | None:
+    def revision(self, name: str, *, at_once: bool = False) -> str | None:
         document = self._document(name)
+        if document is not None and _url(document) is not None:
+            return None if at_once else self._objects.revision(name, Pointer.of(document))
         if document is None or document.get("file_id") is None:
             self._check_collection(name)
             return None
@@ -109,6 +115,8 @@ class MongoSource:
                 if document == before:  # else it was replaced, and its file removed, while we read
                     with readable(name, before["file_id"]):
                         raise
+        if document is not None and _url(document) is not None:
+            return self._objects.fetch(name, Pointer.of(document), sink)
         return self._fetch_collection(name, document, sink)
 
     @transient("listing datasets")
@@ -154,6 +162,36 @@ class MongoSource:
         added = self._change(name, next_version)
         return Added(described(added["version"], new, current=True), is_new=True)
 
+    @transient("storing a dataset")
+    def point(
+        self,
+        name: str,
+        s3_url: str,
+        target_column: str | None,
+        origin: Origin = UNKNOWN_ORIGIN,
+        options: ReadOptions = NOTHING_SAID,
+    ) -> tuple[Added, pa.Table]:
+        check_free(name)
+        pointer = Pointer(s3_url, target_column, options)
+        table = self._loaded(lambda sink: self._objects.fetch(name, pointer, sink)).table
+        with about(name):
+            check_target(table, target_column)
+        self._ensure_index()
+        new = description(table, target_column, origin, now(), options, s3_url)
+
+        def repointed(before: Document | None) -> Document:
+            kept = [self._filled(one) for one in self._entries(before)]
+            there = equal(self._versions(before), new)
+            number = there.number if there else next_number(name, (one["version"] for one in kept), self._taken)
+            entry = {"version": number, **new}
+            others = [one for one in kept if one["version"] != number]
+            is_new.append(there is None)
+            return {"name": name, **entry, "versions": sorted([*others, entry], key=itemgetter("version"))}
+
+        is_new: builtins.list[bool] = []
+        added = self._change(name, repointed)
+        return Added(described(added["version"], new, current=True), is_new=is_new[-1]), table
+
     @transient("looking up versions of a dataset")
     def versions(self, name: str) -> Sequence[DatasetVersion]:
         if (document := self._whole(name)) is not None:
@@ -178,12 +216,13 @@ class MongoSource:
                 self._check_collection(name)
                 raise not_versioned(name)
             entries = self._entries(before)
-            gone[:] = [one for one in entries[: max(0, len(entries) - keep)] if one["file_id"] != before["file_id"]]
+            gone[:] = [one for one in entries[: max(0, len(entries) - keep)] if not _same(one, before)]
             return {**before, "versions": [one for one in entries if one not in gone]}
 
         self._change(name, fewer)
         for entry in gone:
-            self._delete_unless_named(entry["file_id"])
+            if _url(entry) is None:
+                self._delete_unless_named(entry["file_id"])
         return [described(one["version"], one, current=False) for one in gone]
 
     def _document(self, name: str) -> Document | None:
@@ -212,26 +251,23 @@ class MongoSource:
         if document is None:
             return []
         entries = list(document.get("versions") or ())
-        current = document.get("file_id")
-        if current is not None and all(one["file_id"] != current for one in entries):
+        content = {field: document[field] for field in ("file_id", "s3_url") if document.get(field) is not None}
+        if content and not any(_same(one, document) for one in entries):
             number = next_number(document["name"], (one["version"] for one in entries), self._taken)
-            entries.append({"version": number, "file_id": current, "target_column": document.get("target_column")})
+            entries.append({"version": number, **content, "target_column": document.get("target_column")})
         return entries
 
     def _versions(self, document: Document | None) -> Sequence[DatasetVersion]:
-        return [
-            self._version(one, current=one["file_id"] == (document or {}).get("file_id"))
-            for one in self._entries(document)
-        ]
+        return [self._version(one, current=_same(one, document or {})) for one in self._entries(document)]
 
     def _version(self, entry: Document, *, current: bool) -> DatasetVersion:
         return described(entry["version"], self._filled(entry), current=current)
 
     def _filled(self, entry: Document) -> Document:
         """The entry with a description; for a file that did not come from `add` it is made by reading the file, if
-        possible.
+        possible.  A pointer is not read for it.
         """
-        if "fingerprint" not in entry:
+        if "fingerprint" not in entry and _url(entry) is None:
             with suppress(RejectedError, NoFile, CorruptGridFile):
                 loaded = self._loaded(lambda sink: self._fetch_file("", entry, sink))
                 return {**description(loaded.table, loaded.target_column, UNKNOWN_ORIGIN, None), **entry}
@@ -260,7 +296,7 @@ class MongoSource:
                     self._documents.insert_one(after)
                     return after
             else:
-                seen = {key: before.get(key) for key in ("_id", "file_id", "version", "versions")}
+                seen = {key: before.get(key) for key in ("_id", "file_id", "s3_url", "version", "versions")}
                 if self._documents.replace_one(seen, after).matched_count:
                     return after
 
@@ -367,8 +403,11 @@ class MongoSource:
         if known is None:
             return DatasetSummary(name, None, None, None, None, "mongodb")
         document, target = known, known.get("target_column")
+        source = "mongodb" if _url(document) is None else "s3"
         if document.get("profile") is not None:
-            return DatasetSummary(name, **document["profile"], source="mongodb", version=document.get("version"))
+            return DatasetSummary(name, **document["profile"], source=source, version=document.get("version"))
+        if source == "s3":
+            return DatasetSummary(name, None, None, target, None, source)
         with suppress(RejectedError, NoFile, CorruptGridFile):
             if document.get("file_id") is None:
                 return self._of_collection(name, target)
@@ -391,6 +430,18 @@ class MongoSource:
             first = collection.find_one({}, {"_id": 0}, sort=[("_id", 1)]) or {}
             return DatasetSummary(name, rows, len(first), target, None, "mongodb")
         return DatasetSummary(name, rows, None, target, None, "mongodb")
+
+
+def _url(document: Document) -> str | None:
+    """Where the bytes are if this document or version is a pointer."""
+    return document.get("s3_url") if document.get("file_id") is None else None
+
+
+def _same(one: Document, other: Document) -> bool:
+    """Whether both are the same version of a name.  Each file has its own id, but two pointers may have one url."""
+    if _url(one) is None:
+        return bool(one["file_id"] == other.get("file_id"))
+    return _url(one) == _url(other) and other.get("version") in (None, one["version"])
 
 
 def _revision(document: Document) -> str:

@@ -22,6 +22,7 @@ from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, said_by
 from pipeline.reading.files import read_table
 from pipeline.reading.options import NOTHING_SAID
+from pipeline.reading.parts import read_parts
 from pipeline.reading.rows import decoded, table_of
 from pipeline.reading.tables import about, canonical, fingerprint, last_target
 from pipeline.reading.typed import with_types
@@ -76,6 +77,8 @@ def shown(fetched: Fetched) -> str:
     size = f"({fetched.path.stat().st_size:,} bytes)"
     if fetched.file_name is None:
         return f"its collection {size}"
+    if fetched.is_archive:
+        return f"its Parquet at {fetched.file_name} {size}"
     return f"its file {Path(fetched.file_name).name[:SHOWN_NAME]} {size}"
 
 
@@ -87,6 +90,8 @@ def _columns(fetched: Fetched, max_bytes: int | None) -> tuple[list[Any], pa.Sch
 
 
 def _table(fetched: Fetched, max_bytes: int | None) -> pa.Table:
+    if fetched.is_archive:
+        return read_parts(fetched.path, max_bytes, fetched.options)
     if fetched.file_name is not None:
         return read_table(fetched.path, fetched.file_name, max_bytes, fetched.options, is_typed=fetched.is_typed)
     with fetched.path.open("rb") as file:

@@ -22,10 +22,14 @@ def description(
     origin: Origin,
     now: datetime | None,
     options: ReadOptions = NOTHING_SAID,
+    s3_url: str | None = None,
 ) -> dict[str, Any]:
-    """The description that is stored beside a canonical table, so that listing it does not read the rows."""
+    """The description that is stored beside a canonical table, so that listing it does not read the rows; of a pointer
+    it is all that is stored.
+    """
     told = options.to_document()
     return {
+        **({} if s3_url is None else {"s3_url": s3_url}),
         "target_column": target_column,
         "profile": asdict(profile(table, target_column)),
         "fingerprint": fingerprint(table),
@@ -48,6 +52,7 @@ def described(number: int, kept: Mapping[str, Any], *, current: bool) -> Dataset
         origin=Origin(kept.get("user") or "", kept.get("file") or ""),
         current=current,
         options=ReadOptions.from_document(kept.get("options") or {}),
+        s3_url=kept.get("s3_url"),
     )
 
 
@@ -120,9 +125,11 @@ _WRITTEN: Mapping[str, Callable[[Any], bool]] = {
 
 
 def equal(versions: Iterable[DatasetVersion], wanted: Mapping[str, Any]) -> DatasetVersion | None:
-    """The version with this description's content and target, or None."""
+    """The version with this description's target and content, which of a pointer is its url and options, or None."""
+    s3_url, told = wanted.get("s3_url"), wanted.get("options", {})
     for one in versions:
-        if (one.fingerprint, one.target_column) == (wanted["fingerprint"], wanted["target_column"]):
+        same = one.fingerprint == wanted["fingerprint"] if s3_url is None else one.options.to_document() == told
+        if same and (one.target_column, one.s3_url) == (wanted["target_column"], s3_url):
             return one
     return None
 

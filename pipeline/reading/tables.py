@@ -60,7 +60,7 @@ def canonical(table: pa.Table) -> pa.Table:
     check_column_count(len(names))
     if table.num_rows == 0:
         raise RejectedError("it has no rows")
-    columns = [_column(name, table.column(name)) for name in names]
+    columns = [canonical_column(name, table.column(name)) for name in names]
     fields = [
         pa.field(name, column.type, metadata=_only(table.schema.field(name).metadata, NOTATION, TOLD))
         for name, column in zip(names, columns, strict=True)
@@ -177,7 +177,8 @@ def _classes(table: pa.Table, target: str) -> Sequence[str] | None:
     return [str(label) for label in sorted(labels)] if len(labels) <= MAX_CLASSES else None
 
 
-def _column(name: str, column: Column) -> Column:
+def canonical_column(name: str, column: Column) -> Column:
+    """One column in the form that `canonical` gives it."""
     try:
         column = _plain(name, column)
     except pa.ArrowInvalid as error:

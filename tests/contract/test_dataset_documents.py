@@ -28,7 +28,18 @@ ODD: list[Any] = [
     DBRef("x", 1), MinKey(), Int64(7), Decimal128("7"), Timestamp(1, 1), ObjectId(), datetime(2020, 1, 1, tzinfo=UTC),
     DatetimeMS(2**62), None,
 ]  # fmt: skip
-FIELDS = ("file_id", "target_column", "version", "versions", "profile", "fingerprint", "imported_at", "user", "file")
+FIELDS = (
+    "file_id",
+    "s3_url",
+    "target_column",
+    "version",
+    "versions",
+    "profile",
+    "fingerprint",
+    "imported_at",
+    "user",
+    "file",
+)
 
 
 @pytest.fixture

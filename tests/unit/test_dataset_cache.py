@@ -43,11 +43,11 @@ class CountingSource(DirectorySource):
         self.fail: Exception | None = None
         self.fetch_fails: Exception | None = None
 
-    def revision(self, name: str) -> str | None:
+    def revision(self, name: str, *, at_once: bool = False) -> str | None:
         self.revisions += 1
         if self.fail is not None:
             raise self.fail
-        found = super().revision(name)
+        found = super().revision(name, at_once=at_once)
         return None if self.blind else found
 
     def fetch(self, name: str, sink: Sink) -> Fetched:

@@ -87,6 +87,14 @@ def test_settings_that_name_servers_are_left_alone(tmp_path: Path) -> None:
         assert not own.mongodb_url.get_secret_value()
 
 
+def test_the_worker_gets_the_settings_of_s3_with_their_secrets(settings: Settings) -> None:
+    keys = {"minio_access_key": SecretStr("key"), "minio_secret_key": SecretStr("secret")}
+    with embedded.broker(settings.model_copy(update={"minio_endpoint": "minio:9000", **keys})) as own:
+        told = Settings.model_validate_json(embedded._with_secrets(own))
+    assert told == own
+    assert told.minio_secret_key == SecretStr("secret")
+
+
 def test_a_folder_has_one_fleet(settings: Settings) -> None:
     with (
         embedded.broker(settings),
