@@ -35,6 +35,8 @@ YEAR, SHORT_YEAR, DAY, NUMBER = (
     r"(?P<day>\d{1,2})(?:st|nd|rd|th)?",
     r"(?P<month>\d{1,2})",
 )
+FEW = 20
+"""Samples that show which notations are worth a try."""
 PIVOT = 69
 """As POSIX reads years of two digits: 69 to 99 are 1969 to 1999, the rest 2000 to 2068."""
 LAST_YEAR = 9999
@@ -103,13 +105,17 @@ class DateNotation:
 
         Raises AmbiguousDatesError if day and month cannot be told apart.
         """
+        few = samples[:: max(1, len(samples) // FEW)]
+        fitting = [name for name, pattern in PATTERNS.items() if any(map(pattern.match, few))]  # for most words none
         texts = pa.array(samples, pa.large_string())
-        read = {name: len(texts) - notation.read(texts).null_count for name, notation in NOTATIONS.items()}
+        read = {name: len(texts) - NOTATIONS[name].read(texts).null_count for name in fitting}
+        if not read:
+            return None
         best = max(read, key=lambda name: read[name])
         notation = NOTATIONS[best]
         if 2 * read[best] <= len(samples):
             return None
-        if notation.twin and read[notation.twin] == read[best]:
+        if notation.twin and read.get(notation.twin) == read[best]:
             raise AmbiguousDatesError(best, notation.twin)
         return notation
 
@@ -150,6 +156,7 @@ NOTATIONS = _notations()
 """By name; the first of those that read equally many samples is taken."""
 
 
+PATTERNS = {name: re.compile(notation.pattern) for name, notation in NOTATIONS.items()}
 ISO = NOTATIONS["y-m-d"]
 
 
