@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from sklearn.compose import ColumnTransformer
 
+from pipeline.features.preparation import owners
 from pipeline.jobs import RegisteredModel, TrainingRequest
 from pipeline.model_files.model_file import LoadedModel, ModelContent
 from pipeline.reports.charts import Chart, charts
@@ -211,31 +211,13 @@ def importance(loaded: File) -> list[tuple[str, float]]:
         weights = np.abs(np.atleast_2d(dense)).mean(axis=0)
     if weights is None or not np.sum(weights) > 0:
         return []
-    owners = _owners(loaded)
-    if len(owners) != len(weights):
+    names = owners(loaded.pipeline, loaded.columns)
+    if len(names) != len(weights):
         return []
     totals: dict[str, float] = {}
-    for name, weight in zip(owners, np.asarray(weights) / np.sum(weights), strict=True):
+    for name, weight in zip(names, np.asarray(weights) / np.sum(weights), strict=True):
         totals[name] = totals.get(name, 0.0) + float(weight)
     return list(totals.items())
-
-
-def _owners(loaded: File) -> list[str]:
-    """The input column of each prepared column."""
-    first = loaded.pipeline[0]
-    if not isinstance(first, ColumnTransformer):
-        return [column.name for column in loaded.columns]
-    owners: list[str] = []
-    for name, part, columns in first.transformers_:
-        if name == "remainder":
-            continue
-        made = part.get_feature_names_out() if len(columns) > 1 else None
-        width = first.output_indices_[name]
-        if made is None:
-            owners += list(columns) * (width.stop - width.start)
-        else:
-            owners += [max((c for c in columns if str(one).startswith(c)), key=len, default=columns[0]) for one in made]
-    return owners
 
 
 def _by_class(evaluation: Mapping[str, Any]) -> Rows:
