@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,20 @@ from consumer.system.processes import THREAD_VARIABLES
 if TYPE_CHECKING:
     from benchmarks.report import Result
 
-PARTS = ("overhead", "tiny", "small", "medium", "latency", "limits", "fairness", "memory", "endurance", "recovery")
+PARTS = (
+    "overhead",
+    "predicting",
+    "tiny",
+    "small",
+    "medium",
+    "latency",
+    "limits",
+    "fairness",
+    "memory",
+    "endurance",
+    "recovery",
+)
+WITHOUT_SERVERS = ("overhead", "predicting")
 OWN_WORKERS = ("limits", "fairness", "memory", "endurance", "recovery")
 """Parts that start workers of their own; one serves all others."""
 
@@ -59,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
-    from benchmarks import endurance, fairness, latency, limits, memory, overhead, recovery, throughput
+    from benchmarks import endurance, fairness, latency, limits, memory, overhead, predicting, recovery, throughput
     from benchmarks.fleet import CONCURRENCY, Fleet, servers
     from benchmarks.limit import BareProcesses
     from benchmarks.workloads import WORKLOADS
@@ -69,9 +83,12 @@ def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
         if "overhead" in parts:
             for workload in WORKLOADS:
                 yield overhead.measure(workload, folder, least_s=2.0 if quick else 20.0)
-            parts = [part for part in parts if part != "overhead"]
-            if not parts:
-                return
+        if "predicting" in parts:
+            for columns, algorithm in product(predicting.COLUMNS, predicting.ALGORITHMS):
+                yield predicting.measure(columns, algorithm, folder, 20_000 if quick else 200_000)
+        parts = [part for part in parts if part not in WITHOUT_SERVERS]
+        if not parts:
+            return
         started = stack.enter_context(servers())
         if set(parts) - set(OWN_WORKERS):
             bare = stack.enter_context(BareProcesses(folder, CONCURRENCY))

@@ -18,16 +18,19 @@ from benchmarks.latency import Latency
 from benchmarks.limits import Limits
 from benchmarks.memory import FLAT_MIB_PER_1000_JOBS, FLAT_MIB_PER_MINUTE, Memory, Sample
 from benchmarks.overhead import Overhead
+from benchmarks.predicting import Predicting
 from benchmarks.recovery import Recovery
 from benchmarks.throughput import Round, Throughput
 
-Result = Overhead | Throughput | Latency | Limits | Fairness | Memory | Endurance | Recovery
+Result = Overhead | Predicting | Throughput | Latency | Limits | Fairness | Memory | Endurance | Recovery
 
 
 def table(result: Result) -> RenderableType:
     match result:
         case Overhead():
             return _overhead(result)
+        case Predicting():
+            return _predicting(result)
         case Throughput():
             return Group(_rates(result), _cpu(result))
         case Latency():
@@ -89,7 +92,7 @@ def _derived(result: Result) -> Mapping[str, Any]:
                 "repeated_s_per_kill": result.repeated_s_per_kill,
                 "repeated_per_kill": result.repeated_per_kill,
             }
-        case Latency() | Limits() | Overhead():
+        case Latency() | Limits() | Overhead() | Predicting():
             return {}
 
 
@@ -101,6 +104,15 @@ def _overhead(result: Overhead) -> Table:
         shown.add_row(f"  of it {part.lower()}", f"{ms:.1f}")
     shown.add_section()
     shown.add_row("ratio", f"{result.ratio:.2f} (target {result.target:.2f})")
+    return shown
+
+
+def _predicting(result: Predicting) -> Table:
+    title = f"{result.algorithm} on {result.columns}: {result.rows:,} rows, the model against its bare pipeline"
+    shown = _table(title, "", "ms of CPU", "of bare")
+    shown.add_row("bare", f"{result.bare_ms:,.0f}", "")
+    shown.add_row("model", f"{result.model_ms:,.0f}", f"{result.ratio:.2f} (target {result.target:.2f})")
+    shown.add_row("model, all columns as text", f"{result.text_ms:,.0f}", f"{result.of_text:.2f}")
     return shown
 
 

@@ -20,7 +20,7 @@ WRITTEN_FOR = "3.0.0"
 """The oldest MLflow whose scikit-learn flavour reads skops."""
 ANY = "any"
 """The type of inputs, so that the model decides what it reads: MLflow's `long` takes no missing value, its `double` no
-64-bit integers, its `datetime` no text.  Of all inputs, as older releases lose the index of those that are `any`.
+64-bit integers, its `datetime` no text.  Of all inputs, as MLflow 3.0 loses the index of those that are `any`.
 """
 
 

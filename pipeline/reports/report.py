@@ -11,11 +11,14 @@ import numpy as np
 from pipeline.features.preparation import owners
 from pipeline.jobs import RegisteredModel, TrainingRequest
 from pipeline.model_files.model_file import LoadedModel, ModelContent
+from pipeline.reports import snippets
 from pipeline.reports.charts import Chart, charts
 from pipeline.reports.pages import (
+    code,
     document,
     figure,
     markdown,
+    markdown_code,
     number,
     ordered,
     plain,
@@ -30,6 +33,7 @@ File = LoadedModel | ModelContent
 """A model file that was read, or one that will be written."""
 Rows = list[tuple[str, ...]]
 
+_USE = "How to use it"
 _CLASSES = ("class", "precision", "recall", "F1", "rows")
 _CANDIDATES = ("candidate", "score", "deviation", "hyperparameters")
 _IMPORTANCE = ("column", "loss", "deviation")
@@ -40,12 +44,12 @@ def page(registered: RegisteredModel, loaded: LoadedModel, production: Registere
 
     If another version is in `production`, the page compares this one with it.
     """
-    return _page(_About.registered(registered), loaded, _Rival.of(registered, production))
+    return _page(_About.registered(registered, loaded), loaded, _Rival.of(registered, production))
 
 
 def card(registered: RegisteredModel, loaded: LoadedModel, production: RegisteredModel | None = None) -> str:
     """A model card in Markdown."""
-    return _card(_About.registered(registered), loaded, _Rival.of(registered, production))
+    return _card(_About.registered(registered, loaded), loaded, _Rival.of(registered, production))
 
 
 def pages(request: TrainingRequest, content: ModelContent) -> dict[str, str]:
@@ -72,9 +76,10 @@ class _About:
     hyperparameters: Mapping[str, Any]
     warnings: Sequence[str]
     origin: Rows
+    programs: Mapping[str, str]
 
     @classmethod
-    def registered(cls, registered: RegisteredModel) -> Self:
+    def registered(cls, registered: RegisteredModel, loaded: LoadedModel) -> Self:
         model = registered.model
         return cls(
             title=f"{model.project}/{model.model_name} {registered.version}",
@@ -95,6 +100,7 @@ class _About:
                 ("file sha256", model.artifact_sha256),
                 *_made_with(model.environment, model.tags),
             ],
+            programs=snippets.of_version(registered, loaded),
         )
 
     @classmethod
@@ -118,6 +124,7 @@ class _About:
                 ("seed", str(request.seed)),
                 *_made_with(manifest["environment"], request.tags),
             ],
+            programs=snippets.of_file(content),
         )
 
 
@@ -163,6 +170,7 @@ def _page(about: _About, loaded: File, rival: _Rival | None) -> str:
         *(figure(place, chart) for place, chart in enumerate(pictures(loaded))),
         against,
         table("Candidates", _CANDIDATES, _candidates(loaded.evaluation), wide=True),
+        code(_USE, about.programs),
         side_by_side(
             [
                 table("By class", _CLASSES, _by_class(loaded.evaluation)),
@@ -184,6 +192,7 @@ def _card(about: _About, loaded: File, rival: _Rival | None) -> str:
         f"`{about.algorithm}` on dataset `{about.dataset_name}`; predicts `{plain(about.target_column)}`"
         + (f", one of {', '.join(f'`{plain(name)}`' for name in about.classes[:20])}." if about.classes else "."),
         "",
+        *markdown_code(_USE, about.programs),
         *markdown("How good it is", ("metric", "value"), [(n, number(v)) for n, v in ordered(about.metrics)]),
         *(() if rival is None else markdown(rival.title, rival.heads, rival.rows, says=rival.says)),
         *markdown("By class", _CLASSES, _by_class(loaded.evaluation)),
