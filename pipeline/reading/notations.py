@@ -18,6 +18,7 @@ TRUTHS = "truth"
 """The key of true and false."""
 CAST = {NumberNotation().key: pa.float64(), ISO.key: MOMENT}
 """The types that Arrow casts texts to by itself, by the key of their notation."""
+HOUR_ALONE = len("2024-01-31 14")
 
 
 def notation_of(key: str) -> NumberNotation | DateNotation:
@@ -65,6 +66,9 @@ def _cast(texts: Any, key: str) -> Any:
         values: Any = texts.cast(CAST[key])
     except (KeyError, pa.ArrowInvalid):
         return None
-    if key == ISO.key and len(values) and np.asarray(pc.fill_null(values.cast(pa.int64()), 0)).min() < FIRST_US:
-        return None  # the year 0
-    return values
+    odd: Any
+    if key == ISO.key:  # Arrow knows the year 0, and hours without minutes
+        odd = pc.or_(pc.less(values.cast(pa.int64()), FIRST_US), pc.equal(pc.binary_length(texts), HOUR_ALONE))
+    else:  # such as nan(1)
+        odd = pc.is_nan(values)
+    return None if pc.any(odd).as_py() else values
