@@ -68,7 +68,8 @@ def _cast(texts: Any, key: str) -> Any:
         return None
     odd: Any
     if key == ISO.key:  # Arrow knows the year 0, and hours without minutes
-        odd = pc.or_(pc.less(values.cast(pa.int64()), FIRST_US), pc.equal(pc.binary_length(texts), HOUR_ALONE))
+        microseconds, lengths = values.cast(pa.int64()), np.asarray(pc.fill_null(pc.binary_length(texts), 0))
+        odd = (np.asarray(pc.fill_null(microseconds, 0)) < FIRST_US) | (lengths == HOUR_ALONE)
     else:  # such as nan(1)
-        odd = pc.is_nan(values)
-    return None if pc.any(odd).as_py() else values
+        odd = np.asarray(pc.fill_null(pc.is_nan(values), False))
+    return None if odd.any() else values
