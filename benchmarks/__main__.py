@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 PARTS = (
     "overhead",
     "reading",
+    "predicting",
     "tiny",
     "small",
     "medium",
@@ -73,7 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
-    from benchmarks import endurance, fairness, latency, limits, memory, overhead, reading, recovery, throughput
+    from benchmarks import (
+        endurance,
+        fairness,
+        latency,
+        limits,
+        memory,
+        overhead,
+        predicting,
+        reading,
+        recovery,
+        throughput,
+    )  # fmt: skip
     from benchmarks.fleet import CONCURRENCY, Fleet, servers
     from benchmarks.limit import BareProcesses
     from benchmarks.workloads import WORKLOADS
@@ -85,6 +98,9 @@ def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
                 yield overhead.measure(workload, folder, least_s=2.0 if quick else 20.0)
         if "reading" in parts:
             yield reading.measure(folder, *((100_000, 1) if quick else (1_000_000, 5)))
+        if "predicting" in parts:
+            for columns, algorithm in product(predicting.COLUMNS, predicting.ALGORITHMS):
+                yield predicting.measure(columns, algorithm, folder, 20_000 if quick else 200_000)
         parts = [part for part in parts if part not in ALONE]
         if not parts:
             return

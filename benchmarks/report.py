@@ -18,11 +18,12 @@ from benchmarks.latency import Latency
 from benchmarks.limits import Limits
 from benchmarks.memory import FLAT_MIB_PER_1000_JOBS, FLAT_MIB_PER_MINUTE, Memory, Sample
 from benchmarks.overhead import Overhead
+from benchmarks.predicting import Predicting
 from benchmarks.reading import ReadingCosts
 from benchmarks.recovery import Recovery
 from benchmarks.throughput import Round, Throughput
 
-Result = Overhead | ReadingCosts | Throughput | Latency | Limits | Fairness | Memory | Endurance | Recovery
+Result = Overhead | ReadingCosts | Predicting | Throughput | Latency | Limits | Fairness | Memory | Endurance | Recovery
 
 
 def table(result: Result) -> RenderableType:
@@ -31,6 +32,8 @@ def table(result: Result) -> RenderableType:
             return _overhead(result)
         case ReadingCosts():
             return _reading(result)
+        case Predicting():
+            return _predicting(result)
         case Throughput():
             return Group(_rates(result), _cpu(result))
         case Latency():
@@ -92,7 +95,7 @@ def _derived(result: Result) -> Mapping[str, Any]:
                 "repeated_s_per_kill": result.repeated_s_per_kill,
                 "repeated_per_kill": result.repeated_per_kill,
             }
-        case Latency() | Limits() | Overhead() | ReadingCosts():
+        case Latency() | Limits() | Overhead() | ReadingCosts() | Predicting():
             return {}
 
 
@@ -115,6 +118,15 @@ def _reading(result: ReadingCosts) -> Table:
         shown.add_row(
             one.name, f"{one.bare_s:.2f}", f"{one.ours_s:.2f}", ratio, f"{one.bare_mib:,.0f}", f"{one.ours_mib:,.0f}"
         )
+    return shown
+
+
+def _predicting(result: Predicting) -> Table:
+    title = f"{result.algorithm} on {result.columns}: {result.rows:,} rows, the model against its bare pipeline"
+    shown = _table(title, "", "ms of CPU", "of bare")
+    shown.add_row("bare", f"{result.bare_ms:,.0f}", "")
+    shown.add_row("model", f"{result.model_ms:,.0f}", f"{result.ratio:.2f} (target {result.target:.2f})")
+    shown.add_row("model, all columns as text", f"{result.text_ms:,.0f}", f"{result.of_text:.2f}")
     return shown
 
 

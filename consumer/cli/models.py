@@ -1,16 +1,16 @@
-"""`tensorfleet models`: lists, shows, downloads, exports and uses registered models."""
+"""`tensorfleet models`: lists, shows, downloads and exports registered models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli import aliases, archiving, comparing, context, reporting, reproducing
+from consumer.cli import aliases, archiving, comparing, context, predicting, reporting, reproducing
 from consumer.cli.output import (
     Document,
     Json,
@@ -34,13 +34,12 @@ from consumer.cli.values import WRONG_USE, folder_of, of_model, pair
 if TYPE_CHECKING:
     from consumer.stores import Stores
     from pipeline.jobs import RegisteredModel
-    from pipeline.model_files.model_file import Predictions
 
 app = typer.Typer(help="Registered models: list, show, download and use them.", no_args_is_help=True)
 
 for command in (
     *(aliases.aliases, aliases.promote, aliases.rollback, aliases.unalias, archiving.archive),
-    *(comparing.compare, comparing.leaderboard, reporting.report, reproducing.reproduce),
+    *(comparing.compare, comparing.leaderboard, predicting.predict, reporting.report, reproducing.reproduce),
 ):
     app.command()(command)
 
@@ -146,39 +145,6 @@ def export_model(
         write(str(target))
 
 
-@app.command()
-def predict(
-    model: Reference,
-    file: Annotated[str, typer.Argument(metavar="[FILE]", help="CSV, JSON lines or Parquet.")] = "-",
-    project: Project = None,
-    as_json: Json = False,
-) -> None:
-    """Score raw rows: for each its label, and the probabilities of all where the model has them.
-
-    Columns match by name. Without a file, standard input is read.
-    """
-    from pipeline.features.frames import frame_of
-    from pipeline.model_files.model_file import fetch
-    from pipeline.reading.options import ReadOptions
-
-    stores, registered = context.registered(model, project)
-    loaded = fetch(stores.artifacts, registered)
-    frame = frame_of(context.table_of(Path(file).name, file, ReadOptions(keep_texts=True)))
-    predictions = loaded.predict(frame)
-    for warning in _warnings(predictions):
-        note(warning)
-    columns = [
-        TableColumn("ROW", lambda one: str(one["row"]), right=True, style="dim"),
-        TableColumn(registered.model.target_column, lambda one: shown(one["label"]), style="bold"),
-        *(_probability(position, str(name)) for position, name in enumerate(_scored(predictions))),
-    ]
-    documents = _predicted(predictions)
-    if as_json:
-        show_rows(_by_class(predictions, documents), columns, as_json=True)
-    else:
-        show_rows(documents, columns, as_json=False)
-
-
 def _fetch(stores: Stores, registered: RegisteredModel, file: Path) -> None:
     """Fetch a model file.  Raises CorruptArtifactError if it is not the registered one."""
     from hashlib import file_digest
@@ -245,33 +211,3 @@ def _json(value: object) -> str:
     import json
 
     return json.dumps(value)
-
-
-def _scored(predictions: Predictions) -> list[Any]:
-    return [] if predictions.probabilities is None else list(predictions.classes)
-
-
-def _probability(position: int, name: str) -> TableColumn:
-    return TableColumn(f"P({name})", lambda one: f"{one['probabilities'][position]:.4f}", right=True)
-
-
-def _predicted(predictions: Predictions) -> list[dict[str, Any]]:
-    scores = predictions.probabilities
-    return [
-        {"row": row, "label": label, "probabilities": None if scores is None else scores[row - 1].tolist()}
-        for row, label in enumerate(predictions.labels, 1)
-    ]
-
-
-def _by_class(predictions: Predictions, documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    names = [str(name) for name in _scored(predictions)]
-    for document in documents:
-        scores = document["probabilities"]
-        yield {**document, "probabilities": None if scores is None else dict(zip(names, scores, strict=True))}
-
-
-def _warnings(predictions: Predictions) -> Iterator[str]:
-    if predictions.extra_columns:
-        yield f"not used: {', '.join(predictions.extra_columns)}"
-    for name, rows in predictions.unseen.items():
-        yield f"{name}: {rows} rows hold a category that training had not seen"

@@ -102,6 +102,34 @@ def known_categories(pipeline: Pipeline) -> dict[str, set[str]]:
     return {name: set(seen) for name, seen in zip(names, part.named_steps["one_hot"].categories_, strict=True)}
 
 
+def owners(pipeline: Pipeline, columns: Sequence[Column]) -> list[str]:
+    """The name of the input column that each prepared column was made from."""
+    names = [column.name for column in columns]
+    steps = [step for _, step in pipeline.steps[:-1]]
+    if not isinstance(steps[0], ColumnTransformer):
+        return _owners(steps, names)
+    parts = [one for one in steps[0].transformers_ if one[0] != "remainder"]
+    return [name for _, part, of in parts for name in _owners([step for _, step in part.steps], of)]
+
+
+def _owners(steps: Sequence[Any], names: Sequence[str]) -> list[str]:
+    for step in steps:
+        if isinstance(step, SimpleImputer):  # it leaves out a column without a value in the training part
+            counts = [int(not pd.isna(filled)) for filled in step.statistics_]
+        elif isinstance(step, OneHotEncoder):
+            rare = getattr(step, "infrequent_categories_", [None] * len(names))
+            seen = zip(step.categories_, rare, strict=True)
+            counts = [len(all_) - (0 if few is None else len(few) - 1) for all_, few in seen]
+        elif isinstance(step, DateFeatures):
+            counts = [len(PARTS)] * len(names)
+        elif isinstance(step, TfidfVectorizer):
+            counts = [len(step.vocabulary_)]
+        else:
+            continue
+        names = [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
+    return list(names)
+
+
 def _by_role(columns: Sequence[Column], sparse: bool) -> ColumnTransformer:
     parts = []
     for role, steps in _STEPS.items():

@@ -18,13 +18,17 @@ from pipeline.features.columns import Column
 
 WRITTEN_FOR = "3.0.0"
 """The oldest MLflow whose scikit-learn flavour reads skops."""
+ANY = "any"
+"""The type of inputs, so that the model decides what it reads: MLflow's `long` takes no missing value, its `double` no
+64-bit integers, its `datetime` no text.  Of all inputs, as MLflow 3.0 loses the index of those that are `any`.
+"""
 
 
 def mlmodel(
     columns: Sequence[Column], target_type: str, trusted_types: Sequence[str], model_uuid: str, created: datetime
 ) -> bytes:
     """The `MLmodel` file."""
-    inputs = [{"type": column.type, "name": column.name, "required": True} for column in columns]
+    inputs = [{"type": ANY, "name": column.name, "required": True} for column in columns]
     outputs = [{"type": target_type, "required": True}]
     flavors = {
         "python_function": {

@@ -16,7 +16,7 @@ only types of a fixed list.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,9 @@ from typing import Any
 import numpy as np
 import orjson
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
+from sklearn.ensemble._forest import ForestClassifier
 from sklearn.pipeline import Pipeline
 
 from pipeline.algorithms import catalogue
@@ -36,9 +38,11 @@ from pipeline.environment import requirements
 from pipeline.errors import CorruptArtifactError, RejectedError
 from pipeline.features import tensors
 from pipeline.features.columns import Column, Role, read
-from pipeline.features.preparation import as_rows, check_range, known_categories
+from pipeline.features.frames import frame_of
+from pipeline.features.preparation import as_rows, check_range, known_categories, owners
 from pipeline.jobs import RegisteredModel
 from pipeline.model_files.checks import check_places
+from pipeline.model_files.contributions import Contributions, check_explainable, contributions
 from pipeline.model_files.mlflow_files import mlmodel, python_env
 from pipeline.model_files.skops_reader import loads
 from pipeline.model_files.skops_writer import dumps
@@ -72,6 +76,11 @@ FORMER_TYPES = {
     ),
 }
 """By format: type names of ours that only its files hold.  Later names are in `tensorfleet.model_types`."""
+
+PREPARED_AT_ONCE = 4_000_000
+"""The most prepared values of a part of the rows to predict: 32 MB, and as much again for each copy that steps make."""
+FEWEST_AT_ONCE, MOST_AT_ONCE = 1_000, 50_000
+"""Rows of a part.  Fewer take more time in all; more than this took no less (20 columns, scikit-learn 1.9)."""
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
@@ -187,6 +196,7 @@ class Predictions:
         classes: the labels of the probabilities' columns.
         extra_columns: columns of the rows that the model does not use.
         unseen: by column, the number of rows with a category that was not seen in training.
+        contributions: what each raw column adds to each prediction, if that was asked for.
     """
 
     labels: Sequence[Any]
@@ -194,6 +204,7 @@ class Predictions:
     classes: Sequence[Any]
     extra_columns: Sequence[str]
     unseen: Mapping[str, int]
+    contributions: Contributions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +224,16 @@ class LoadedModel:
     data: bytes
     version: str = ""
 
-    def predict(self, rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Predictions:
+    def predict(self, rows: pd.DataFrame | Sequence[Mapping[str, Any]], *, explain: bool = False) -> Predictions:
         """Score rows.  Columns match by name, in any order; a tensor may be a column of lists or spread over columns.
 
-        Raises RejectedError that lists missing columns, or names one with a value that cannot be read.
+        With `explain` also what each column adds to each prediction, which trees, forests and linear models have.
+
+        Raises RejectedError that lists missing columns, or names one with a value that cannot be read; also, with
+        `explain`, if the model is none of these.
         """
+        if explain:
+            check_explainable(self.pipeline[-1], self.manifest["algorithm"])
         frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_records(list(rows))
         shapes = self._shapes()
         frame = tensors.spread(frame, shapes)
@@ -230,15 +246,26 @@ class LoadedModel:
         if frame.empty:
             return Predictions([], None, classes, extra, {})
         try:
-            values = self._known({column.name: read(frame[column.name], column) for column in self.columns})
+            values, unseen = self._known({column.name: read(frame[column.name], column) for column in self.columns})
         except ValueError as wrong:
             raise RejectedError(str(wrong)) from None
         prepared = self._transformed(list(values.values()))
         check_range([step for _, step in self.pipeline.steps[:-1]], prepared, self.columns)
         estimator = self.pipeline[-1]
-        probabilities = estimator.predict_proba(prepared) if hasattr(estimator, "predict_proba") else None
-        labels = estimator.predict(prepared).tolist()
-        return Predictions(labels, probabilities, classes, extra, self._unseen(values))
+        labels, probabilities = _asked(estimator, prepared)
+        explained = contributions(estimator, prepared, self._owners(), labels) if explain else None
+        return Predictions(labels.tolist(), probabilities, classes, extra, unseen, explained)
+
+    def predict_in_parts(self, table: pa.Table, *, explain: bool = False) -> Iterator[Predictions]:
+        """Score the rows of a table part by part, so that memory stays bounded; errors count rows in the whole table.
+
+        Raises what `predict` raises, when it comes to the part.
+        """
+        at_once = min(max(PREPARED_AT_ONCE // len(self._owners()), FEWEST_AT_ONCE), MOST_AT_ONCE)
+        for start in range(0, table.num_rows, at_once):
+            frame = frame_of(table.slice(start, at_once))
+            frame.index = pd.RangeIndex(start, start + len(frame))
+            yield self.predict(frame, explain=explain)
 
     def prepared(self, rows: Sequence[Mapping[str, Any]]) -> Any:
         """Raw rows as the matrix that the estimator gets."""
@@ -253,29 +280,44 @@ class LoadedModel:
         """The shapes of the tensor columns, by name."""
         return {name: tuple(shape) for name, shape in self.manifest.get("tensors", {}).items()}
 
+    def _owners(self) -> list[str]:
+        """The raw column of each prepared column; a tensor is one."""
+        tensor = {part: name for name, shape in self._shapes().items() for part in tensors.parts(name, shape)}
+        return [tensor.get(name, name) for name in owners(self.pipeline, self.columns)]
+
     def _transformed(self, values: Sequence[NDArray[Any]]) -> Any:
         """Prepare the values.  As a frame: scikit-learn warns if a pipeline that knows names gets a bare matrix."""
-        rows = as_rows(values, self.columns)
-        if not isinstance(rows, pd.DataFrame):
-            rows = pd.DataFrame(rows, columns=pd.Index([column.name for column in self.columns]))
+        if all(column.role is Role.NUMERIC for column in self.columns):
+            rows = pd.DataFrame(np.array(values).T, columns=pd.Index([column.name for column in self.columns]))
+        else:
+            rows = pd.DataFrame(as_rows(values, self.columns))
         return self.pipeline[:-1].transform(rows)
 
-    def _known(self, values: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Makes words such as NA missing where the model knows no such category, as reading a dataset does."""
-        for name, seen in known_categories(self.pipeline).items():
-            marks = set(MISSING) - set(seen)
-            is_mark = np.array([isinstance(value, str) and value in marks for value in values[name]])
-            if is_mark.any():
-                values[name] = np.where(is_mark, np.nan, values[name])
-        return values
+    def _known(self, values: dict[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
+        """Makes words such as NA missing where the model knows no such category, as reading a dataset does.
 
-    def _unseen(self, values: Mapping[str, NDArray[Any]]) -> dict[str, int]:
-        counts = {}
+        Also returns, by column, how many rows hold another category that the model does not know.
+        """
+        unseen = {}
         for name, seen in known_categories(self.pipeline).items():
-            count = sum(1 for value in values[name] if isinstance(value, str) and value not in seen)
-            if count:
-                counts[name] = count
-        return counts
+            places, words = pd.factorize(values[name])
+            is_unknown = np.array([word not in seen for word in words], dtype=bool)
+            is_mark = is_unknown & np.isin(words, MISSING)
+            if is_mark.any():
+                values[name] = np.where(np.append(is_mark, False)[places], np.nan, values[name])
+            if count := int(np.append(is_unknown & ~is_mark, False)[places].sum()):
+                unseen[name] = count
+        return values, unseen
+
+
+def _asked(estimator: Any, prepared: Any) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    """The labels, and the probabilities if there are any."""
+    if not hasattr(estimator, "predict_proba"):
+        return estimator.predict(prepared), None
+    probabilities = estimator.predict_proba(prepared)
+    if isinstance(estimator, ForestClassifier):  # its predict() does the same, and would ask every tree again
+        return estimator.classes_.take(probabilities.argmax(axis=1)), probabilities
+    return estimator.predict(prepared), probabilities
 
 
 def trusted_types() -> list[str]:

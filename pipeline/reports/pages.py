@@ -98,6 +98,19 @@ def markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]],
         yield from (plain(says), "")
 
 
+def code(title: str, programs: Mapping[str, str]) -> str:
+    """A section with programs, each below what it needs."""
+    parts = "".join(f"<p>{escape(says)}:</p><pre>{escape(program)}</pre>" for says, program in programs.items())
+    return f'<section class="wide"><h2>{escape(title)}</h2>{parts}</section>'
+
+
+def markdown_code(title: str, programs: Mapping[str, str]) -> Iterator[str]:
+    """The lines of such a section."""
+    yield from (f"## {title}", "")
+    for says, program in programs.items():
+        yield from (f"{says}:", "", "```python", *program.splitlines(), "```", "")
+
+
 def plain(value: object) -> str:
     """One line without markup, since Markdown may contain HTML."""
     return escape(str(value), quote=False).replace("\n", " ")
@@ -150,6 +163,7 @@ th,td{text-align:left;padding:.25rem .6rem .25rem .3rem;border-bottom:1px solid 
 .long{overflow-wrap:anywhere;min-width:7rem}
 th{color:#5a6874;font-weight:600}
 ul{margin:0;padding-left:1.2rem}
+pre{margin:.4rem 0 1rem;padding:.6rem .8rem;background:#f4f6f8;border-radius:6px;overflow-x:auto;font-size:.85rem}
 .row{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,18rem),1fr))}
 .row figure{border:0;padding:0;max-width:34rem}.row h2{font-size:.92rem;color:#5a6874;margin:0 0 .3rem}
 .differs{font-weight:600}

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from sklearn.compose import ColumnTransformer
 
+from pipeline.features.preparation import owners
 from pipeline.jobs import RegisteredModel, SplitSummary, TrainingRequest
 from pipeline.model_files.model_file import LoadedModel, ModelContent
+from pipeline.reports import snippets
 from pipeline.reports.charts import Chart, charts
 from pipeline.reports.pages import (
+    code,
     document,
     figure,
     markdown,
+    markdown_code,
     number,
     ordered,
     plain,
@@ -30,6 +33,7 @@ File = LoadedModel | ModelContent
 """A model file that was read, or one that will be written."""
 Rows = list[tuple[str, ...]]
 
+_USE = "How to use it"
 _CLASSES = ("class", "precision", "recall", "F1", "rows")
 _CANDIDATES = ("candidate", "score", "deviation", "hyperparameters")
 _IMPORTANCE = ("column", "loss", "deviation")
@@ -40,12 +44,12 @@ def page(registered: RegisteredModel, loaded: LoadedModel, production: Registere
 
     If another version is in `production`, the page compares this one with it.
     """
-    return _page(_About.registered(registered), loaded, _Rival.of(registered, production))
+    return _page(_About.registered(registered, loaded), loaded, _Rival.of(registered, production))
 
 
 def card(registered: RegisteredModel, loaded: LoadedModel, production: RegisteredModel | None = None) -> str:
     """A model card in Markdown."""
-    return _card(_About.registered(registered), loaded, _Rival.of(registered, production))
+    return _card(_About.registered(registered, loaded), loaded, _Rival.of(registered, production))
 
 
 def pages(request: TrainingRequest, content: ModelContent) -> dict[str, str]:
@@ -72,9 +76,10 @@ class _About:
     hyperparameters: Mapping[str, Any]
     warnings: Sequence[str]
     origin: Rows
+    programs: Mapping[str, str]
 
     @classmethod
-    def registered(cls, registered: RegisteredModel) -> Self:
+    def registered(cls, registered: RegisteredModel, loaded: LoadedModel) -> Self:
         model = registered.model
         return cls(
             title=f"{model.project}/{model.model_name} {registered.version}",
@@ -96,6 +101,7 @@ class _About:
                 ("file sha256", model.artifact_sha256),
                 *_made_with(model.environment, model.tags),
             ],
+            programs=snippets.of_version(registered, loaded),
         )
 
     @classmethod
@@ -120,6 +126,7 @@ class _About:
                 ("seed", str(request.seed)),
                 *_made_with(manifest["environment"], request.tags),
             ],
+            programs=snippets.of_file(content),
         )
 
 
@@ -165,6 +172,7 @@ def _page(about: _About, loaded: File, rival: _Rival | None) -> str:
         *(figure(place, chart) for place, chart in enumerate(pictures(loaded))),
         against,
         table("Candidates", _CANDIDATES, _candidates(loaded.evaluation), wide=True),
+        code(_USE, about.programs),
         side_by_side(
             [
                 table("By class", _CLASSES, _by_class(loaded.evaluation)),
@@ -186,6 +194,7 @@ def _card(about: _About, loaded: File, rival: _Rival | None) -> str:
         f"`{about.algorithm}` on dataset `{about.dataset_name}`; predicts `{plain(about.target_column)}`"
         + (f", one of {', '.join(f'`{plain(name)}`' for name in about.classes[:20])}." if about.classes else "."),
         "",
+        *markdown_code(_USE, about.programs),
         *markdown("How good it is", ("metric", "value"), [(n, number(v)) for n, v in ordered(about.metrics)]),
         *(() if rival is None else markdown(rival.title, rival.heads, rival.rows, says=rival.says)),
         *markdown("By class", _CLASSES, _by_class(loaded.evaluation)),
@@ -213,31 +222,13 @@ def importance(loaded: File) -> list[tuple[str, float]]:
         weights = np.abs(np.atleast_2d(dense)).mean(axis=0)
     if weights is None or not np.sum(weights) > 0:
         return []
-    owners = _owners(loaded)
-    if len(owners) != len(weights):
+    names = owners(loaded.pipeline, loaded.columns)
+    if len(names) != len(weights):
         return []
     totals: dict[str, float] = {}
-    for name, weight in zip(owners, np.asarray(weights) / np.sum(weights), strict=True):
+    for name, weight in zip(names, np.asarray(weights) / np.sum(weights), strict=True):
         totals[name] = totals.get(name, 0.0) + float(weight)
     return list(totals.items())
-
-
-def _owners(loaded: File) -> list[str]:
-    """The input column of each prepared column."""
-    first = loaded.pipeline[0]
-    if not isinstance(first, ColumnTransformer):
-        return [column.name for column in loaded.columns]
-    owners: list[str] = []
-    for name, part, columns in first.transformers_:
-        if name == "remainder":
-            continue
-        made = part.get_feature_names_out() if len(columns) > 1 else None
-        width = first.output_indices_[name]
-        if made is None:
-            owners += list(columns) * (width.stop - width.start)
-        else:
-            owners += [max((c for c in columns if str(one).startswith(c)), key=len, default=columns[0]) for one in made]
-    return owners
 
 
 def _by_class(evaluation: Mapping[str, Any]) -> Rows:

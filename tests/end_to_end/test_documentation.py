@@ -64,8 +64,13 @@ def test_the_tutorial_goes_from_a_csv_to_predictions(folder: Path) -> None:
     assert "plan\tstring" in told
     assert told.count("REGISTERED") == 2
     assert (folder / "churn.html").stat().st_size > 10_000
-    labels = re.findall(r"^\d+\t(yes|no)\t", told, re.MULTILINE)
+    labels = re.findall(r"^(yes|no)\t0\.\d+\t", told, re.MULTILINE)
     assert labels == ["yes", "no"]
+    assert (
+        (folder / "predictions.csv")
+        .read_text()
+        .startswith("customer,prediction,probability_no,probability_yes\n17,yes,")
+    )
 
 
 def test_the_client_is_used_as_its_page_says(folder: Path) -> None:

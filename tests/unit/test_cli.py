@@ -23,7 +23,7 @@ import pytest
 from pydantic import SecretStr
 
 from consumer import embedded
-from consumer.cli import main, submit
+from consumer.cli import main, output, predicting, submit
 from consumer.cli.output import Stop, _fitted, column, duration, shown, size
 from consumer.cli.reproducing import dataset_of, request_of
 from consumer.cli.values import hyperparameter, tried
@@ -39,6 +39,7 @@ from pipeline.jobs import Evaluation, Failure, Outcome, OutcomeKind, Search, Sea
 from pipeline.ledger import Home, NewClaim
 from pipeline.lifecycle import promotion
 from pipeline.lifecycle.references import model_reference
+from pipeline.model_files import model_file
 from pipeline.reading.tables import canonical, fingerprint
 from tests.command import Answer, Run
 from tests.models import model
@@ -423,16 +424,132 @@ def test_predict_scores_raw_rows_whatever_the_order_of_their_columns(run: Run, s
     model(stores, artifact)
     answer = run("models", "predict", "flowers", "--json", stdin=ROWS)
     assert answer.code == 0
-    assert [one["label"] for one in answer.objects] == ["setosa", "virginica"]
+    assert [one["prediction"] for one in answer.objects] == ["setosa", "virginica"]
     assert set(answer.objects[0]["probabilities"]) == {"setosa", "versicolor", "virginica"}
     assert answer.error == "not used: colour\n"
     leaf = dict.fromkeys(("sepal length", "sepal width", "petal length"), 1.4)
     rows = "\n".join(json.dumps({**leaf, "petal width": width}) for width in (0.2, 0.3))
     plain = run("models", "predict", "flowers", stdin=rows).out.splitlines()
-    assert [line.split("\t")[:2] for line in plain] == [["1", "setosa"], ["2", "setosa"]]
+    assert plain[0] == "prediction\tprobability_setosa\tprobability_versicolor\tprobability_virginica"
+    assert [line.split("\t")[0] for line in plain[1:]] == ["setosa", "setosa"]
     lacking = run("models", "predict", "flowers", stdin='{"petal width": 1}')
     assert lacking.code == 2
     assert "the rows lack 3 of the model's columns" in lacking.error
+
+
+PEOPLE = (
+    'code,who,sepal length,sepal width,petal length,petal width\n007,"Ann, ""A""",5.1,3.5,1.4,0.2\n008,,6.7,3,5.2,2.3\n'
+)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl", "ndjson"])
+def test_predict_writes_a_file_with_ids_as_they_were_written(
+    run: Run, stores: Stores, artifact: Path, tmp_path: Path, ending: str
+) -> None:
+    model(stores, artifact)
+    file = tmp_path / f"out.{ending}"
+    wanted = ("models", "predict", "flowers", "--id", "who", "--id", "code", "--explain", "-o", str(file))
+    answer = run(*wanted, stdin=PEOPLE)
+    assert (answer.code, answer.out, answer.error) == (0, f"{file}\n", "")
+    if ending.endswith("n") or ending == "jsonl":
+        first = json.loads(file.read_text().splitlines()[0])
+        assert [*first] == ["who", "code", "prediction", "probabilities", "baseline", "contributions"]
+        assert first["contributions"].keys() == {"sepal length", "sepal width", "petal length", "petal width"}
+        assert [first[name] for name in ("who", "code", "prediction")] == ['Ann, "A"', "007", "setosa"]
+        return
+    found = pd.read_csv(file, dtype={"code": str}) if ending == "csv" else pd.read_parquet(file)
+    assert [*found][:4] == ["who", "code", "prediction", "probability_setosa"]
+    assert [*found][6:8] == ["baseline", "contribution_sepal length"]
+    assert found["code"].tolist() == ["007", "008"]
+    assert found["who"][0] == 'Ann, "A"'
+    assert found["who"].isna()[1]
+    total = found["baseline"] + found.filter(like="contribution_").sum(axis=1)
+    assert np.allclose(total, found.filter(like="probability_").max(axis=1))
+
+
+def test_predicted_numbers_have_all_their_digits(run: Run, stores: Stores, tmp_path: Path) -> None:
+    x = np.linspace(0, 1, 60)
+    frame = pd.DataFrame({"x": x, "price": 85_940_972.67 + 1e6 * x + np.sin(40 * x)})
+    bench = Bench(tmp_path / "spool")
+    bench.directory.mkdir()
+    trained = bench.train(request("linear_regression"), frame)
+    expected = bench.load(trained).predict(frame[["x"]]).labels
+    model(stores, trained.model_file)
+    rows = frame[["x"]].to_csv(index=False)
+    header, *lines = run("models", "predict", "flowers", stdin=rows).out.splitlines()
+    assert header == "prediction"
+    assert [float(line) for line in lines] == expected
+    assert run("models", "predict", "flowers", "-o", "out.csv", stdin=rows).code == 0
+    assert [float(line) for line in Path("out.csv").read_text().splitlines()[1:]] == expected
+    assert [one["prediction"] for one in run("models", "predict", "flowers", "--json", stdin=rows).objects] == expected
+
+
+def test_what_predict_cannot_write_or_carry_along_is_said_before_anything_is_written(
+    run: Run, stores: Stores, artifact: Path, tmp_path: Path
+) -> None:
+    model(stores, artifact)
+    rows = tmp_path / "rows.csv"
+    rows.write_text(PEOPLE.replace("who", "prediction"))
+    leaf = dict.fromkeys(("sepal length", "sepal width", "petal length", "petal width"), 1.4)
+    large = json.dumps({**leaf, "key": 2**53 + 2.0})
+    for options, stdin, said in (
+        (
+            ["-o", "out.txt"],
+            PEOPLE,
+            "--output takes a file that ends in .csv, .parquet, .jsonl, .ndjson, not 'out.txt'",
+        ),
+        (["-o", "nowhere/out.csv"], PEOPLE, "there is no directory"),
+        (["--id", "cod"], PEOPLE, "--id cod: the rows have no such column; did you mean code? They have code, who, "),
+        ([str(rows), "--id", "prediction"], None, "--id prediction: predictions have a column of that name"),
+        ([str(rows), "-o", str(rows)], None, f"--output {rows} is the file of the rows"),
+        (["--id", "key"], large, "--id key: it holds numbers of more than 15 digits"),
+        (["-o", "out.csv"], PEOPLE.replace("6.7", "tall"), "row 2 has 'tall'"),
+    ):
+        answer = run("models", "predict", "flowers", *options, stdin=stdin)
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.error.count("\n") == 1
+        assert said in answer.error
+    assert {file.name for file in tmp_path.iterdir()} == {"tensorfleet-data", "rows.csv"}
+    assert rows.read_text().startswith("code,prediction")
+
+
+def test_many_rows_are_predicted_in_parts_as_if_in_one(
+    run: Run, stores: Stores, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Warnings are said once, and a wrong value is named with its row in the file."""
+    model(stores, artifact)
+    rows = PEOPLE.splitlines()[1:] * 5
+    text = "\n".join([PEOPLE.splitlines()[0] + ",colour", *(f"{row},red" for row in rows)])
+    whole = run("models", "predict", "flowers", "--id", "code", stdin=text)
+    monkeypatch.setattr(model_file, "MOST_AT_ONCE", 3)
+    parts = run("models", "predict", "flowers", "--id", "code", stdin=text)
+    assert parts == whole
+    assert parts.error == "not used: who, colour\n"
+    assert len(parts.out.splitlines()) == 11
+    assert run("models", "predict", "flowers", "-o", "out.parquet", stdin=text).code == 0
+    assert len(pd.read_parquet("out.parquet")) == 10
+    wrong = "\n".join([*text.splitlines()[:9], text.splitlines()[9].replace("5.1", "tall"), *text.splitlines()[10:]])
+    refused = run("models", "predict", "flowers", "-o", "out2.csv", stdin=wrong)
+    assert (refused.code, "row 9 has 'tall'" in refused.error) == (2, True)
+    assert not Path("out2.csv").exists()
+
+
+def test_predict_shows_the_first_rows_as_a_table_on_a_terminal(
+    run: Run, stores: Stores, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model(stores, artifact)
+    monkeypatch.setattr(predicting, "on_terminal", lambda: True)
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    monkeypatch.setattr(predicting, "MOST_SHOWN", 1)
+    monkeypatch.setenv("COLUMNS", "160")
+    answer = run("models", "predict", "flowers", "--id", "code", "--explain", stdin=PEOPLE)
+    head, _, row = answer.out.splitlines()[:3]
+    assert (
+        " ".join(head.split()) == "code prediction P(setosa) P(versicolor) P(virginica) baseline largest contributions"
+    )
+    assert row.split()[:5] == ["007", "setosa", "1.0000", "0.0000", "0.0000"]
+    assert "petal" in row
+    assert "these are the first 1 of 2 rows; --output FILE writes all" in answer.error
 
 
 def test_download_unpacks_or_keeps_the_file(run: Run, stores: Stores, artifact: Path, tmp_path: Path) -> None:

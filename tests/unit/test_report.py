@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from consumer.jobs.outcomes import Ending, Result, registered_outcome
@@ -228,3 +232,43 @@ def test_names_that_look_like_mathematics_or_alike_are_drawn_as_they_are(bench: 
     frame = frame.rename(columns={"size": f"{long}one", "count": f"{long}two"})
     page = report.page(*made(bench, request("random_forest"), frame))
     assert "Importance of columns" in titles(page)
+
+
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("rows", "count"), [(mixed_rows(), 1), (mixed_rows().drop(columns="seen"), 2)], ids=["dates", "none"]
+)
+def test_the_programs_of_a_card_run_in_the_unpacked_file(bench: Bench, rows: pd.DataFrame, count: int) -> None:
+    """With MLflow alone only where the model needs no code of ours, which one with dates does."""
+    trained = bench.train(request("random_forest", report=True), rows)
+    loaded = bench.load(trained)
+    loaded.unpack(bench.directory / "model")
+    programs = BLOCK.findall((bench.directory / "model" / "model_card.md").read_text())
+    assert len(programs) == count
+    expected = loaded.predict(loaded.example).labels
+    for program in programs:
+        assert sorted(re.findall(r"class \d", ran(program, bench.directory / "model"))) == sorted(expected)
+
+
+def test_the_programs_of_a_version_run_beside_what_was_downloaded(bench: Bench) -> None:
+    """The first needs the fleet's stores; tests/unit/test_public.py loads a model by its name."""
+    registered, loaded = made(bench, request("random_forest"))
+    card, page = report.card(registered, loaded), report.page(registered, loaded)
+    named, *programs = BLOCK.findall(card)
+    assert 'load_model("default/model@v3")' in named
+    assert len(programs) == 2
+    assert "How to use it" in titles(page)
+    loaded.unpack(bench.directory / "model-v3")
+    for program in programs:
+        assert escape(program) in page
+        assert ran(program, bench.directory).count("setosa") == list(loaded.predict(loaded.example).labels).count(
+            "setosa"
+        )
+
+
+def ran(program: str, folder: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
