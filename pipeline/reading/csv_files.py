@@ -96,7 +96,7 @@ def _dialect(path: Path, options: ReadOptions, into: Path) -> tuple[Path, _Diale
     delimiter = delimiter or _delimiter(rest)
     cells = rest[0].split(delimiter)
     check_column_count(_cells(rest[0], delimiter))
-    has_header = not _are_values(cells) if options.header is None else options.header
+    has_header = not _are_values(cells, rest[1:2]) if options.header is None else options.header
     names = None if has_header else [f"column_{number}" for number in range(1, _cells(rest[0], delimiter) + 1)]
     if not has_header and options.header is None:
         notes.append(
@@ -143,9 +143,15 @@ def _with_tabs(path: Path, into: Path) -> Path:
     return into
 
 
-def _are_values(cells: Sequence[str]) -> bool:
-    """Whether all cells are numbers, and not names that count the columns."""
+def _are_values(cells: Sequence[str], following: Sequence[str]) -> bool:
+    """Whether all cells are numbers, and not names: of columns that are counted, or beside a column of row names.
+
+    Row names have no name; `following` is the line in which they begin.
+    """
     given = [cell.strip().strip('"') for cell in cells]
+    are_different = len(set(given)) == len(given)
+    if not given[0] and are_different and following and not following[0].startswith(DELIMITERS):
+        return False
     if not all(cell == "" or re.fullmatch(NumberNotation().pattern, cell) for cell in given):
         return False
     counts = ([str(number) for number in range(start, start + len(given))] for start in (0, 1))
