@@ -65,6 +65,7 @@ def said(table: pa.Table) -> str:
         (lines("d,y", "{d}/{m}/2012,a"), {"d": DATE, "y": WORD}, ["dates d/m/y"]),
         (lines("d,y", "{m}/{d}/2012 10:30 PM,a"), {"d": DATE, "y": WORD}, ["dates m/d/y"]),
         (lines("d,y", '"May {d}, 2011",a'), {"d": DATE, "y": WORD}, ["dates month d y"]),
+        (lines("d,y", "Jan-{d}-1995,a"), {"d": DATE, "y": WORD}, ["dates month d y"]),
         (lines("d,y", "{n}-Jan,a").replace(",a", "").replace("d,y", "d"), {"d": WORD}, []),
         (
             lines("d,y", "{m}/1/2012,a", 12),
