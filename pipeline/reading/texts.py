@@ -59,6 +59,8 @@ LONGEST = 64
 """Characters of the longest number or date."""
 BLANKS = "^[\\s\u00a0\u202f]|[\\s\u00a0\u202f]$"
 DIGIT = re.compile("[0-9]")
+INFINITE = re.compile("[+-]?inf(inity)?", re.IGNORECASE)
+"""It says nothing about how the numbers beside it are written."""
 SHOWN = 40
 TRUTHS = {"true": True, "false": False}
 
@@ -188,9 +190,10 @@ def are_marks(texts: Any) -> Any:
 
 
 def _samples(whole: Any) -> list[str]:
-    """Values from all over the column that are no marks; of long ones the beginning."""
+    """Values from all over the column that are no marks and not infinite; of long ones the beginning."""
     some = whole.take(pa.array(np.arange(0, len(whole), max(1, len(whole) // SAMPLES)))).drop_null()
-    return [text.as_py()[: LONGEST + 1] for text in some.filter(pc.invert(are_marks(some)))]
+    texts = (text.as_py()[: LONGEST + 1] for text in some.filter(pc.invert(are_marks(some))))
+    return [text for text in texts if not INFINITE.fullmatch(text)]
 
 
 def _numbers(
