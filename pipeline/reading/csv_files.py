@@ -21,16 +21,12 @@ from pipeline.reading.notes import Note
 from pipeline.reading.numbers import NumberNotation
 from pipeline.reading.options import ReadOptions
 from pipeline.reading.tables import TEXT, check_column_count, check_doubled
-from pipeline.reading.texts import Read, has_decimal_comma, read, words
+from pipeline.reading.texts import MISSING, Read, has_decimal_comma, read, words
 from pipeline.reading.told import as_told, check_known, without
 
 DELIMITERS = (",", ";", "\t", "|")
 BLOCK_BYTES = 8 * 1024 * 1024
 """CSV is read in blocks of this size; a row must fit into one, so longer rows make it larger."""
-MISSING = [  # what pandas reads as missing; in columns of words only where it is not quoted
-    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
-    *("<NA>", "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null", "\\N"),
-]
 LOOKED_AT = 50
 """Rows that are looked at to find the delimiter."""
 LONGEST_LOOK = 1024 * 1024

@@ -18,6 +18,10 @@ from pipeline.reading.numbers import LEADING_ZERO, NumberNotation, are_whole, ha
 from pipeline.reading.options import DATE, NUMBER, WORDS
 from pipeline.reading.tables import TEXT
 
+MISSING = [  # what pandas reads as missing; in columns of words only where it is not quoted
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null", "\\N"),
+]
 MARKS = frozenset(
     {
         *("", "-", "--", "---", ".", "..", "...", "?", "??", "n.a.", "n.a", "n/a", "na", "nan", "-nan", "nil", "none"),
@@ -271,9 +275,9 @@ def _dates(name: str, whole: Any, samples: list[str], told: str = "") -> Read | 
 
 
 def _marked(found: _Distinct, what: str) -> tuple[Note, ...]:
-    """Names the marks among values, blanks not counted, since these are missing anywhere."""
+    """Names the marks among values, blanks not counted; none if all are missing anywhere, as NA is."""
     marks = found.is_mark & (np.asarray(pc.binary_length(found.texts)) > 0)
-    if not found.count(marks):
+    if not found.count(found.is_mark & ~np.asarray(pc.is_in(found.texts, pa.array(MISSING, TEXT)))):
         return ()
     row, example = found.first(marks)
     return (

@@ -90,6 +90,7 @@ def said(table: pa.Table) -> str:
         (lines("x,y", "{n},a") + "Total,b\nNote,c\n", {"x": WORD, "y": WORD}, []),
         (lines("x,y", "{n},a") + " ,a\n?,a\n-,a\n\\N,a\n#DIV/0!,a\n", {"x": WHOLE, "y": WORD}, ["4 times a mark"]),
         (lines("x,y", "{n},a") + "NA,a\nnull,a\n", {"x": WHOLE, "y": WORD}, []),
+        (lines("x,y", "{n},00:{mm}") + "NA,00:01\n", {"x": WHOLE, "y": WORD}, []),
         (lines("x,y", "Inf,a") + "5,a\n", {"x": NUMBER, "y": WORD}, []),
         (lines("x,y", "Inf,a"), {"x": WORD, "y": WORD}, []),
         (lines("x,y", "Inf,a") + "Cav,a\n", {"x": WORD, "y": WORD}, []),
