@@ -33,6 +33,10 @@ LONGEST_LOOK = 1024 * 1024
 MOST_ROW_BYTES = 64 * 1024 * 1024
 """A longer row has no line ends, or a quote that is never closed."""
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
+BLANK_CELL = re.compile(r'"(?:[^"]|"")*"|\S+', re.ASCII)
+"""A cell where blanks separate them."""
+UNQUOTED_BY_R = re.compile(f"{NumberNotation().pattern}|^(?:NA|NaN|TRUE|FALSE)$")
+"""What R's write.table writes without quotation marks, which it puts around words."""
 QUOTED_TEXT = 80
 SEP = re.compile(r'\ufeff?"?sep=([^\w\s"]|\t)"?', re.IGNORECASE)
 """Excel's own line, which tells it the delimiter."""
@@ -84,11 +88,11 @@ def _dialect(path: Path, options: ReadOptions, into: Path) -> tuple[Path, _Diale
         raise RejectedError("the file is empty")
     if "\0" in rest[0]:
         raise RejectedError("the header of the CSV file holds zero bytes, as UTF-16 does; save it as UTF-8")
-    by_blanks = not any(mark in rest[0] for mark in DELIMITERS) and _is_separated_by_blanks(rest)
-    if options.delimiter == " " or (by_blanks and not delimiter):
+    if options.delimiter == " " or (not delimiter and _is_separated_by_blanks(rest)):
         notes.append(Note("", "values are separated by blanks"))
-        path, delimiter = _with_tabs(path, into), "\t"
-        rest = ["\t".join(line.split()) for line in rest]
+        begin = "\t" * _has_row_names(rest)
+        path, delimiter = _with_tabs(path, into, skipped, begin), "\t"
+        rest = [begin + _tabbed(rest[0]), *map(_tabbed, rest[1:])]
     delimiter = delimiter or _delimiter(rest)
     cells = rest[0].split(delimiter)
     check_column_count(_cells(rest[0], delimiter))
@@ -129,13 +133,37 @@ def _cells(line: str, delimiter: str) -> int:
 
 
 def _is_separated_by_blanks(lines: Sequence[str]) -> bool:
-    counts = {len(line.split()) for line in lines if line.strip()}
-    return len(counts) == 1 and counts.pop() > 1 and len(lines) > 1 and '"' not in "".join(lines)
+    """Whether blanks, or blanks and tabs, cut all lines into as many cells, and no delimiter does."""
+    if any(mark in QUOTED.sub("", lines[0]) for mark in DELIMITERS if mark != "\t"):
+        return False
+    if "\t" in lines[0] and len({_cells(line, "\t") for line in lines if line.strip()}) == 1:
+        return False
+    counts = {len(BLANK_CELL.findall(line)) for line in lines[1:] if line.strip()}
+    if len(counts) != 1 or any(line.count('"') % 2 for line in lines):
+        return False
+    return max(counts) > 1 and (len(BLANK_CELL.findall(lines[0])) in counts or _has_row_names(lines))
 
 
-def _with_tabs(path: Path, into: Path) -> Path:
-    with path.open("rb") as source, into.open("wb") as file:
-        file.writelines(b"\t".join(line.split()) + b"\n" for line in source)
+def _has_row_names(lines: Sequence[str]) -> bool:
+    """Whether rows begin with a name that has no header, as R writes them; words are quoted then."""
+    names = len(BLANK_CELL.findall(lines[0]))
+    rows = [BLANK_CELL.findall(line) for line in lines[1:] if line.strip()]
+    return bool(rows) and all(
+        len(row) == names + 1 and all(cell[0] == '"' or UNQUOTED_BY_R.search(cell) for cell in row[1:]) for row in rows
+    )
+
+
+def _tabbed(line: str) -> str:
+    is_plain = line.isascii() and '"' not in line  # and is cut much faster
+    return "\t".join(line.split() if is_plain else BLANK_CELL.findall(line))
+
+
+def _with_tabs(path: Path, into: Path, skipped: int, begin: str) -> Path:
+    """The file with tabs between cells, and `begin` before the line after the skipped ones."""
+    as_it_is: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
+    with path.open(**as_it_is) as source, into.open("w", **as_it_is) as file:
+        for place, line in enumerate(source):
+            file.write(f"{begin if place == skipped else ''}{_tabbed(line)}\n")
     return into
 
 

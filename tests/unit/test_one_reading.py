@@ -116,6 +116,12 @@ def said(table: pa.Table) -> str:
         (lines("x,y", "{n},a") + "# the end\n", {"x": WHOLE, "y": WORD}, ["begin with #"]),
         (lines("#id,y", "{n},a"), {"#id": WHOLE, "y": WORD}, []),
         (lines("x  y", "{n}   a"), {"x": WHOLE, "y": WORD}, ["separated by blanks"]),
+        (lines('x "y z"', '{n}  "a b"'), {"x": WHOLE, "y z": WORD}, ["separated by blanks"]),
+        (lines('"x" "y"', '"{n}" {n}.5 "a b"'), {"x": NUMBER, "y": WORD}, ["separated by blanks", "is left out"]),
+        (lines("x y", '"row {n}" NA TRUE'), {"column_1": WORD, "x": NOTHING, "y": TRUTH}, ["separated by blanks"]),
+        (lines("x\ty z", "{n}  5.5 a"), {"x": WHOLE, "y": NUMBER, "z": WORD}, ["separated by blanks"]),
+        (lines("x\ty", "a b\tc"), {"x": WORD, "y": WORD}, []),
+        (lines("name", "John Smith"), {"name": WORD}, []),
         (lines("a text", "some words of number {n} and more") + "short\n", {"a text": WORD}, []),
     ],
 )
