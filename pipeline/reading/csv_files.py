@@ -1,12 +1,11 @@
-"""Reads CSV: finds delimiter and header, and the type of each column from all its values."""
+"""Reads CSV: the type of each column comes from all its values."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -17,42 +16,21 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 
 from pipeline.errors import RejectedError, said_by
+from pipeline.reading.dialects import Dialect, dialect_of
 from pipeline.reading.notes import Note
-from pipeline.reading.numbers import NumberNotation
 from pipeline.reading.options import ReadOptions
-from pipeline.reading.tables import TEXT, check_column_count, check_doubled
+from pipeline.reading.tables import TEXT, check_doubled
 from pipeline.reading.texts import MISSING, Read, has_decimal_comma, read, words
 from pipeline.reading.told import as_told, check_known, without
 
-DELIMITERS = (",", ";", "\t", "|")
 BLOCK_BYTES = 8 * 1024 * 1024
 """CSV is read in blocks of this size; a row must fit into one, so longer rows make it larger."""
-LOOKED_AT = 50
-"""Rows that are looked at to find the delimiter."""
-LONGEST_LOOK = 1024 * 1024
 MOST_ROW_BYTES = 64 * 1024 * 1024
 """A longer row has no line ends, or a quote that is never closed."""
-QUOTED = re.compile(r'"(?:[^"]|"")*"')
-BLANK_CELL = re.compile(r'"(?:[^"]|"")*"|\S+', re.ASCII)
-"""A cell where blanks separate them."""
-UNQUOTED_BY_R = re.compile(f"{NumberNotation().pattern}|^(?:NA|NaN|TRUE|FALSE)$")
-"""What R's write.table writes without quotation marks, which it puts around words."""
 QUOTED_TEXT = 80
-SEP = re.compile(r'\ufeff?"?sep=([^\w\s"]|\t)"?', re.IGNORECASE)
-"""Excel's own line, which tells it the delimiter."""
 TRUTHS = {"true_values": ["true", "True", "TRUE"], "false_values": ["false", "False", "FALSE"]}
 SCANNED_BYTES = 16 * 1024 * 1024
 LARGEST_INT = 2.0**63
-
-
-@dataclass(frozen=True, slots=True)
-class _Dialect:
-    """`skipped` counts the lines before the header, or before the rows if there is no header (`names`)."""
-
-    delimiter: str
-    skipped: int
-    names: list[str] | None
-    quoted: bool
 
 
 def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], list[str], list[Note]]:
@@ -60,7 +38,7 @@ def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], 
 
     A file separated by blanks is rewritten to the file `into` first.  Raises RejectedError that says where it is wrong.
     """
-    path, dialect, notes = _dialect(path, options, into)
+    path, dialect, notes = dialect_of(path, options, into)
     table, bad, block = _parsed(path, dialect, options)
     if bad:
         notes.append(Note("", f"{len(bad):,} lines that begin with # are left out", bad[0].number or 0))
@@ -71,123 +49,7 @@ def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], 
     return [columns[place] for place in kept], [names[place] for place in kept], notes
 
 
-def _dialect(path: Path, options: ReadOptions, into: Path) -> tuple[Path, _Dialect, list[Note]]:
-    lines, notes = list(islice(_lines(path), LOOKED_AT)), list[Note]()
-    skipped, delimiter = 0, options.delimiter.strip(" ")
-    while skipped < len(lines) and not lines[skipped].strip():
-        skipped += 1
-    if skipped < len(lines) and (found := SEP.fullmatch(lines[skipped].strip("\r\n"))):
-        delimiter, skipped = delimiter or found[1], skipped + 1
-    first = skipped
-    while skipped + 1 < len(lines) and _is_comment(lines[skipped], lines[skipped + 1]):
-        skipped += 1
-    if skipped > first:
-        notes.append(Note("", f"{skipped - first:,} lines before the header that begin with # are left out"))
-    rest = lines[skipped:]
-    if not rest:
-        raise RejectedError("the file is empty")
-    if "\0" in rest[0]:
-        raise RejectedError("the header of the CSV file holds zero bytes, as UTF-16 does; save it as UTF-8")
-    if options.delimiter == " " or (not delimiter and _is_separated_by_blanks(rest)):
-        notes.append(Note("", "values are separated by blanks"))
-        begin = "\t" * _has_row_names(rest)
-        path, delimiter = _with_tabs(path, into, skipped, begin), "\t"
-        rest = [begin + _tabbed(rest[0]), *map(_tabbed, rest[1:])]
-    delimiter = delimiter or _delimiter(rest)
-    cells = rest[0].split(delimiter)
-    check_column_count(_cells(rest[0], delimiter))
-    has_header = not _are_values(cells, rest[1:2]) if options.header is None else options.header
-    names = None if has_header else [f"column_{number}" for number in range(1, _cells(rest[0], delimiter) + 1)]
-    if not has_header and options.header is None:
-        notes.append(
-            Note("", "the first line is numbers, so there is no header; columns are named column_1, column_2, …")
-        )
-    return path, _Dialect(delimiter, skipped, names, _has_quotes(path)), notes
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
-        while line := file.readline(LONGEST_LOOK):
-            yield line.decode(errors="replace").rstrip("\r\n")
-
-
-def _is_comment(line: str, following: str) -> bool:
-    """Whether a line is a comment, and not a header such as `#id,name`."""
-    if not line.startswith("#"):
-        return False
-    return not any(line.count(mark) and line.count(mark) == following.count(mark) for mark in DELIMITERS)
-
-
-def _delimiter(lines: Sequence[str]) -> str:
-    """The one that cuts most of the first lines into as many cells as the first, or occurs most in the first."""
-
-    def score(mark: str) -> tuple[int, int]:
-        cells = [_cells(line, mark) for line in lines]
-        return (cells.count(cells[0]) if cells[0] > 1 else 0), cells[0]
-
-    return max(DELIMITERS, key=score)
-
-
-def _cells(line: str, delimiter: str) -> int:
-    return QUOTED.sub("", line).count(delimiter) + 1
-
-
-def _is_separated_by_blanks(lines: Sequence[str]) -> bool:
-    """Whether blanks, or blanks and tabs, cut all lines into as many cells, and no delimiter does."""
-    if any(mark in QUOTED.sub("", lines[0]) for mark in DELIMITERS if mark != "\t"):
-        return False
-    if "\t" in lines[0] and len({_cells(line, "\t") for line in lines if line.strip()}) == 1:
-        return False
-    counts = {len(BLANK_CELL.findall(line)) for line in lines[1:] if line.strip()}
-    if len(counts) != 1 or any(line.count('"') % 2 for line in lines):
-        return False
-    return max(counts) > 1 and (len(BLANK_CELL.findall(lines[0])) in counts or _has_row_names(lines))
-
-
-def _has_row_names(lines: Sequence[str]) -> bool:
-    """Whether rows begin with a name that has no header, as R writes them; words are quoted then."""
-    names = len(BLANK_CELL.findall(lines[0]))
-    rows = [BLANK_CELL.findall(line) for line in lines[1:] if line.strip()]
-    return bool(rows) and all(
-        len(row) == names + 1 and all(cell[0] == '"' or UNQUOTED_BY_R.search(cell) for cell in row[1:]) for row in rows
-    )
-
-
-def _tabbed(line: str) -> str:
-    is_plain = line.isascii() and '"' not in line  # and is cut much faster
-    return "\t".join(line.split() if is_plain else BLANK_CELL.findall(line))
-
-
-def _with_tabs(path: Path, into: Path, skipped: int, begin: str) -> Path:
-    """The file with tabs between cells, and `begin` before the line after the skipped ones."""
-    as_it_is: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
-    with path.open(**as_it_is) as source, into.open("w", **as_it_is) as file:
-        for place, line in enumerate(source):
-            file.write(f"{begin if place == skipped else ''}{_tabbed(line)}\n")
-    return into
-
-
-def _are_values(cells: Sequence[str], following: Sequence[str]) -> bool:
-    """Whether all cells are numbers, and not names: of columns that are counted, or beside a column of row names.
-
-    Row names have no name; `following` is the line in which they begin.
-    """
-    given = [cell.strip().strip('"') for cell in cells]
-    are_different = len(set(given)) == len(given)
-    if not given[0] and are_different and following and not following[0].startswith(DELIMITERS):
-        return False
-    if not all(cell == "" or re.fullmatch(NumberNotation().pattern, cell) for cell in given):
-        return False
-    counts = ([str(number) for number in range(start, start + len(given))] for start in (0, 1))
-    return any(given) and given not in counts
-
-
-def _has_quotes(path: Path) -> bool:
-    with path.open("rb") as file:
-        return any(b'"' in part for part in iter(lambda: file.read(LONGEST_LOOK), b""))
-
-
-def _parsed(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], int]:
+def _parsed(path: Path, dialect: Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], int]:
     comments: list[Any] = []
 
     def note(row: csv.InvalidRow) -> Literal["skip", "error"]:
@@ -220,7 +82,7 @@ def _parsed(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Tab
             raise _bad_line(path, dialect) or _bad_csv(path, dialect, error) from error
 
 
-def _arrow(path: Path, dialect: _Dialect, block: int, note: Any, **wanted: Any) -> pa.Table:
+def _arrow(path: Path, dialect: Dialect, block: int, note: Any, **wanted: Any) -> pa.Table:
     convert: dict[str, Any] = {"null_values": MISSING, "strings_can_be_null": False, **TRUTHS, **wanted}
     with pa.memory_map(str(path)) as source:
         mapped: Any = source
@@ -228,22 +90,22 @@ def _arrow(path: Path, dialect: _Dialect, block: int, note: Any, **wanted: Any) 
         return csv.read_csv(mapped, reading, parsing, csv.ConvertOptions(**convert))
 
 
-def _names(path: Path, dialect: _Dialect, block: int, note: Any) -> list[str]:
+def _names(path: Path, dialect: Dialect, block: int, note: Any) -> list[str]:
     with pa.memory_map(str(path)) as source:
         mapped: Any = source
         reading, parsing = _read_options(dialect, block), _parse_options(dialect, note)
         return list(csv.open_csv(mapped, reading, parsing).schema.names)
 
 
-def _read_options(dialect: _Dialect, block: int) -> csv.ReadOptions:
+def _read_options(dialect: Dialect, block: int) -> csv.ReadOptions:
     return csv.ReadOptions(block_size=block, skip_rows=dialect.skipped, column_names=dialect.names)
 
 
-def _parse_options(dialect: _Dialect, note: Any) -> csv.ParseOptions:
+def _parse_options(dialect: Dialect, note: Any) -> csv.ParseOptions:
     return csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=dialect.quoted, invalid_row_handler=note)
 
 
-def _typed(path: Path, dialect: _Dialect, options: ReadOptions, block: int, table: pa.Table) -> list[Read]:
+def _typed(path: Path, dialect: Dialect, options: ReadOptions, block: int, table: pa.Table) -> list[Read]:
     names, kinds = table.column_names, table.schema.types
     columns = [
         _column(name, column, options, options.decimal or ".")
@@ -273,12 +135,12 @@ def _column(name: str, column: Any, options: ReadOptions, decimal: str) -> Read:
     return found or read(name, column, decimal, certain=bool(options.decimal))
 
 
-def _texts(path: Path, dialect: _Dialect, block: int, names: list[str], **convert: Any) -> pa.Table:
+def _texts(path: Path, dialect: Dialect, block: int, names: list[str], **convert: Any) -> pa.Table:
     types = dict.fromkeys(names, pa.string())
     return _arrow(path, dialect, block, _skips, include_columns=names, column_types=types, **convert)
 
 
-def _misread(path: Path, dialect: _Dialect, table: pa.Table) -> list[str]:
+def _misread(path: Path, dialect: Dialect, table: pa.Table) -> list[str]:
     """Columns that are to be read from their texts: codes such as 007, integers beyond 64 bits, times of a day."""
     codes = _has_leading_zeros(path, dialect.delimiter)
     return [
@@ -311,7 +173,7 @@ def _has_leading_zeros(path: Path, delimiter: str) -> bool:
     return False
 
 
-def _quoted(path: Path, dialect: _Dialect, block: int, columns: list[Read], names: Sequence[str]) -> None:
+def _quoted(path: Path, dialect: Dialect, block: int, columns: list[Read], names: Sequence[str]) -> None:
     """Make NA and the like missing in columns of words, where they are not quoted, and say so."""
     marks = pa.array(MISSING[1:], TEXT)
     with_marks = [
@@ -346,7 +208,7 @@ def _is_empty(column: Read) -> bool:
     return bool(pa.types.is_null(column.values.type))
 
 
-def _bad_line(path: Path, dialect: _Dialect) -> RejectedError | None:
+def _bad_line(path: Path, dialect: Dialect) -> RejectedError | None:
     """The error about the first row with too many or too few values.  One thread, since only then rows have numbers."""
     bad: list[csv.InvalidRow] = []
 
@@ -369,7 +231,7 @@ def _bad_line(path: Path, dialect: _Dialect) -> RejectedError | None:
     )
 
 
-def _bad_csv(path: Path, dialect: _Dialect, error: pa.ArrowInvalid) -> RejectedError:
+def _bad_csv(path: Path, dialect: Dialect, error: pa.ArrowInvalid) -> RejectedError:
     if sum(1 for _ in islice(_row_sizes(path, dialect.skipped), 2)) < 2 - (dialect.names is not None):
         return RejectedError("it has no rows")
     return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
