@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,12 @@ def dialect_of(path: Path, options: ReadOptions, into: Path) -> tuple[Path, Dial
     if options.delimiter == " " or (not delimiter and _is_separated_by_blanks(rest)):
         notes.append(Note("", "values are separated by blanks"))
         begin = "\t" * _has_row_names(rest)
-        path, delimiter = _with_tabs(path, into, skipped, begin), "\t"
+        path, delimiter = _rewritten(path, into, lambda line: f"{_tabbed(line)}\n", skipped, begin), "\t"
         rest = [begin + _tabbed(rest[0]), *map(_tabbed, rest[1:])]
     delimiter = delimiter or _delimiter(rest)
+    tight = partial(_blank_before_quotes(delimiter).sub, lambda found: found[1] or "")
+    if any(tight(line) != line for line in rest):
+        path = _rewritten(path, into, tight)
     cells = rest[0].split(delimiter)
     check_column_count(_cells(rest[0], delimiter))
     has_header = not _are_values(cells, rest[1:2]) if options.header is None else options.header
@@ -129,12 +133,16 @@ def _tabbed(line: str) -> str:
     return "\t".join(line.split() if is_plain else BLANK_CELL.findall(line))
 
 
-def _with_tabs(path: Path, into: Path, skipped: int, begin: str) -> Path:
-    """The file with tabs between cells, and `begin` before the line after the skipped ones."""
+def _blank_before_quotes(delimiter: str) -> re.Pattern[str]:
+    """Blanks that Arrow would take, with the quotation marks, for a part of the value; or a whole quoted value."""
+    return re.compile(rf'({QUOTED.pattern})|(?<={re.escape(delimiter)}) +(?=")')
+
+
+def _rewritten(path: Path, into: Path, change: Callable[[str], str], skipped: int = 0, begin: str = "") -> Path:
+    """The file with each line changed, and `begin` before the line after the skipped ones."""
     as_it_is: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
     with path.open(**as_it_is) as source, into.open("w", **as_it_is) as file:
-        for place, line in enumerate(source):
-            file.write(f"{begin if place == skipped else ''}{_tabbed(line)}\n")
+        file.writelines((begin if place == skipped else "") + change(line) for place, line in enumerate(source))
     return into
 
 

@@ -150,6 +150,8 @@ def test_a_csv_column_is_what_people_mean(text: str, expected: dict[str, str], n
         ("a\n0x1F\n0x10\n", {"a": ["0x1F", "0x10"]}, ""),
         ("a\ntrue\n0\n1\n", {"a": ["true", "0", "1"]}, ""),
         ("sep=\t\na\tb\n1\t2\n", {"a": [1], "b": [2]}, ""),
+        ('"a", "b"\n"x, ""y""",  "1.5"\n"z", "2"\n', {"a": ['x, "y"', "z"], "b": [1.5, 2]}, ""),
+        ('a; "b"\n1; "x; y"\n2; z, "q"\n', {"a": [1, 2], "b": ["x; y", 'z, "q"']}, ""),
         ("d\n" + "2020-01-01\n" * 30 + "2020-01-01T10:00:00+99:99\n", {}, "30 of 31 values are dates"),
         ("d\n" + "2020-01-01\n" * 30 + "9999-12-31 24:00\n", {}, "30 of 31 values are dates"),
     ],
