@@ -113,11 +113,13 @@ def _typed(path: Path, dialect: Dialect, options: ReadOptions, block: int, table
     ]
     once = {name for name, times in Counter(names).items() if times == 1}
     again = dict.fromkeys(_misread(path, dialect, table), options.decimal or ".")
-    if options.decimal == "," or (not options.decimal and any(map(has_decimal_comma, columns))):
+    told = options.decimal == ","
+    if told or (not options.decimal and any(map(has_decimal_comma, columns))):
+        points = told or dialect.delimiter != ","  # between commas, an unquoted 1.234 has a decimal point
         again |= {  # in such a file 1.234 is more likely a thousand
             name: ","
             for name, kind in zip(names, kinds, strict=True)
-            if pa.types.is_string(kind) or pa.types.is_floating(kind)
+            if pa.types.is_string(kind) or (points and pa.types.is_floating(kind))
         }
     if wanted := [name for name in again if name in once]:
         texts = _texts(path, dialect, block, wanted)

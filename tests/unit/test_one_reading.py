@@ -138,6 +138,11 @@ def test_a_csv_column_is_what_people_mean(text: str, expected: dict[str, str], n
     ("text", "expected", "note"),
     [
         ("u;p\n1.234;1,50\n2.500;2,75\n", {"u": [1234, 2500], "p": [1.5, 2.75]}, "other decimal mark"),
+        (
+            'u,p,q\n1.234,"1,50","1,234"\n2.500,"2,75","2,500"\n',
+            {"u": [1.234, 2.5], "p": [1.5, 2.75], "q": [1.234, 2.5]},
+            "'p': is read as numbers with decimal comma",
+        ),
         ("c\nR1\nR2\nSKU3\n", {"c": ["R1", "R2", "SKU3"]}, ""),
         ("c\nSKU1\nSKU2\n", {"c": ["SKU1", "SKU2"]}, ""),
         ("x\n$5\n$6\n($7)\n-$8\n$-9\n0\n", {"x": [5, 6, -7, -8, -9, 0]}, "numbers with $"),
