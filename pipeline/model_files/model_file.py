@@ -47,7 +47,7 @@ from pipeline.model_files.mlflow_files import mlmodel, python_env
 from pipeline.model_files.skops_reader import loads
 from pipeline.model_files.skops_writer import dumps
 from pipeline.model_files.zip_files import archive, packed, unpack, unpacked
-from pipeline.reading.csv_files import MISSING
+from pipeline.reading.texts import MISSING
 
 FORMAT = 2
 """Raise it with every change that an older reader would misread; readers of older formats are kept and tested."""

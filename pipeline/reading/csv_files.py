@@ -1,12 +1,11 @@
-"""Reads CSV: finds delimiter and header, and the type of each column from all its values."""
+"""Reads CSV: the type of each column comes from all its values."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -19,52 +18,22 @@ import pyarrow.csv as csv
 
 from pipeline.errors import RejectedError, said_by
 from pipeline.reading.dates import IN_UTC, OFFSET
+from pipeline.reading.dialects import Dialect, dialect_of
 from pipeline.reading.notes import Note
-from pipeline.reading.numbers import NumberNotation
 from pipeline.reading.options import ReadOptions
-from pipeline.reading.tables import TEXT, check_column_count, check_doubled
-from pipeline.reading.texts import Read, has_decimal_comma, read, words
+from pipeline.reading.tables import TEXT, check_doubled
+from pipeline.reading.texts import MISSING, Read, has_decimal_comma, has_decimal_point, read, words
 from pipeline.reading.told import as_told, check_known, without
 
-DELIMITERS = (",", ";", "\t", "|")
 WHOLE_BYTES = 512 * 1024 * 1024
 """A file of less is read as one block, which is faster."""
-BLOCK_BYTES = 8 * 1024 * 1024
-"""Other files are read in blocks of this size; a row must fit into one, so longer rows make it larger."""
-MISSING = [  # what pandas reads as missing; in columns of words only where it is not quoted
-    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
-    *("<NA>", "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null", "\\N"),
-]
-LOOKED_AT = 50
-"""Rows that are looked at to find the delimiter."""
-LONGEST_LOOK = 1024 * 1024
 MOST_ROW_BYTES = 64 * 1024 * 1024
 """A longer row has no line ends, or a quote that is never closed."""
-QUOTED = re.compile(r'"(?:[^"]|"")*"')
 QUOTED_TEXT = 80
-SEP = re.compile(r'\ufeff?"?sep=([^\w\s"]|\t)"?', re.IGNORECASE)
-"""Excel's own line, which tells it the delimiter."""
 TRUTHS = {"true_values": ["true", "True", "TRUE"], "false_values": ["false", "False", "FALSE"]}
 SCANNED_BYTES = 512 * 1024
 """As much as the caches of a processor hold."""
 LARGEST_INT = 2.0**63
-
-
-@dataclass(frozen=True, slots=True)
-class _Dialect:
-    """How the file is to be parsed.
-
-    Attributes:
-        skipped: lines before the header, or before the rows if there is no header (`names`).
-        quoted: whether line ends may stand between quotation marks, so that blocks must not end there.
-        block: the size of blocks in bytes.
-    """
-
-    delimiter: str
-    skipped: int
-    names: list[str] | None
-    quoted: bool
-    block: int = BLOCK_BYTES
 
 
 def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], list[str], list[Note]]:
@@ -72,7 +41,7 @@ def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], 
 
     A file separated by blanks is rewritten to the file `into` first.  Raises RejectedError that says where it is wrong.
     """
-    path, dialect, notes = _dialect(path, options, into)
+    path, dialect, notes = dialect_of(path, options, into)
     table, bad, dialect = _parsed(path, dialect, options)
     if bad:
         notes.append(Note("", f"{len(bad):,} lines that begin with # are left out", bad[0].number or 0))
@@ -83,99 +52,7 @@ def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], 
     return [columns[place] for place in kept], [names[place] for place in kept], notes
 
 
-def _dialect(path: Path, options: ReadOptions, into: Path) -> tuple[Path, _Dialect, list[Note]]:
-    lines, notes = list(islice(_lines(path), LOOKED_AT)), list[Note]()
-    skipped, delimiter = 0, options.delimiter.strip(" ")
-    while skipped < len(lines) and not lines[skipped].strip():
-        skipped += 1
-    if skipped < len(lines) and (found := SEP.fullmatch(lines[skipped].strip("\r\n"))):
-        delimiter, skipped = delimiter or found[1], skipped + 1
-    first = skipped
-    while skipped + 1 < len(lines) and _is_comment(lines[skipped], lines[skipped + 1]):
-        skipped += 1
-    if skipped > first:
-        notes.append(Note("", f"{skipped - first:,} lines before the header that begin with # are left out"))
-    rest = lines[skipped:]
-    if not rest:
-        raise RejectedError("the file is empty")
-    if "\0" in rest[0]:
-        raise RejectedError("the header of the CSV file holds zero bytes, as UTF-16 does; save it as UTF-8")
-    by_blanks = not any(mark in rest[0] for mark in DELIMITERS) and _is_separated_by_blanks(rest)
-    if options.delimiter == " " or (by_blanks and not delimiter):
-        notes.append(Note("", "values are separated by blanks"))
-        path, delimiter = _with_tabs(path, into), "\t"
-        rest = ["\t".join(line.split()) for line in rest]
-    delimiter = delimiter or _delimiter(rest)
-    cells = _split(rest[0], delimiter)
-    check_column_count(_cells(rest[0], delimiter))
-    has_header = not _are_values(cells) if options.header is None else options.header
-    names = None if has_header else [f"column_{number}" for number in range(1, _cells(rest[0], delimiter) + 1)]
-    if not has_header and options.header is None:
-        notes.append(
-            Note("", "the first line is numbers, so there is no header; columns are named column_1, column_2, …")
-        )
-    return path, _Dialect(delimiter, skipped, names, _has_quotes(path)), notes
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
-        while line := file.readline(LONGEST_LOOK):
-            yield line.decode(errors="replace").rstrip("\r\n")
-
-
-def _is_comment(line: str, following: str) -> bool:
-    """Whether a line is a comment, and not a header such as `#id,name`."""
-    if not line.startswith("#"):
-        return False
-    return not any(line.count(mark) and line.count(mark) == following.count(mark) for mark in DELIMITERS)
-
-
-def _delimiter(lines: Sequence[str]) -> str:
-    """The one that cuts most of the first lines into as many cells as the first, or occurs most in the first."""
-
-    def score(mark: str) -> tuple[int, int]:
-        cells = [_cells(line, mark) for line in lines]
-        return (cells.count(cells[0]) if cells[0] > 1 else 0), cells[0]
-
-    return max(DELIMITERS, key=score)
-
-
-def _split(line: str, delimiter: str) -> list[str]:
-    """The cells of a line, without quotation marks around them."""
-    hidden = QUOTED.sub(lambda quoted: quoted[0][1:-1].replace(delimiter, "\0"), line)
-    return [cell.replace("\0", delimiter) for cell in hidden.split(delimiter)]
-
-
-def _cells(line: str, delimiter: str) -> int:
-    return QUOTED.sub("", line).count(delimiter) + 1
-
-
-def _is_separated_by_blanks(lines: Sequence[str]) -> bool:
-    counts = {len(line.split()) for line in lines if line.strip()}
-    return len(counts) == 1 and counts.pop() > 1 and len(lines) > 1 and '"' not in "".join(lines)
-
-
-def _with_tabs(path: Path, into: Path) -> Path:
-    with path.open("rb") as source, into.open("wb") as file:
-        file.writelines(b"\t".join(line.split()) + b"\n" for line in source)
-    return into
-
-
-def _are_values(cells: Sequence[str]) -> bool:
-    """Whether all cells are numbers, and not names that count the columns."""
-    given = [cell.strip() for cell in cells]
-    if not all(cell == "" or NumberNotation.of([cell]) for cell in given):
-        return False
-    counts = ([str(number) for number in range(start, start + len(given))] for start in (0, 1))
-    return any(given) and given not in counts
-
-
-def _has_quotes(path: Path) -> bool:
-    with path.open("rb") as file:
-        return any(b'"' in part for part in iter(lambda: file.read(LONGEST_LOOK), b""))
-
-
-def _parsed(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], _Dialect]:
+def _parsed(path: Path, dialect: Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], Dialect]:
     """The rows, the comments among them, and the dialect that read them."""
     if (size := path.stat().st_size) < WHOLE_BYTES:
         # Only at the end may one block end within a value, which is an error, and then the file is read again.
@@ -197,7 +74,7 @@ def _parsed(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Tab
             raise _bad_line(path, dialect) or _bad_csv(path, dialect, error) from error
 
 
-def _attempt(path: Path, dialect: _Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], _Dialect]:
+def _attempt(path: Path, dialect: Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], Dialect]:
     comments: list[Any] = []
 
     def note(row: csv.InvalidRow) -> Literal["skip", "error"]:
@@ -242,7 +119,7 @@ def _row_too_long() -> RejectedError:
     )
 
 
-def _arrow(path: Path, dialect: _Dialect, note: Any, **wanted: Any) -> pa.Table:
+def _arrow(path: Path, dialect: Dialect, note: Any, **wanted: Any) -> pa.Table:
     convert: dict[str, Any] = {"null_values": MISSING, "strings_can_be_null": False, **TRUTHS, **wanted}
     with pa.memory_map(str(path)) as source:
         mapped: Any = source
@@ -250,22 +127,22 @@ def _arrow(path: Path, dialect: _Dialect, note: Any, **wanted: Any) -> pa.Table:
         return csv.read_csv(mapped, reading, parsing, csv.ConvertOptions(**convert))
 
 
-def _names(path: Path, dialect: _Dialect, note: Any) -> list[str]:
+def _names(path: Path, dialect: Dialect, note: Any) -> list[str]:
     with pa.memory_map(str(path)) as source:
         mapped: Any = source
         reading, parsing = _read_options(dialect), _parse_options(dialect, note)
         return list(csv.open_csv(mapped, reading, parsing).schema.names)
 
 
-def _read_options(dialect: _Dialect) -> csv.ReadOptions:
+def _read_options(dialect: Dialect) -> csv.ReadOptions:
     return csv.ReadOptions(block_size=dialect.block, skip_rows=dialect.skipped, column_names=dialect.names)
 
 
-def _parse_options(dialect: _Dialect, note: Any) -> csv.ParseOptions:
+def _parse_options(dialect: Dialect, note: Any) -> csv.ParseOptions:
     return csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=dialect.quoted, invalid_row_handler=note)
 
 
-def _typed(path: Path, dialect: _Dialect, options: ReadOptions, table: pa.Table) -> list[Read]:
+def _typed(path: Path, dialect: Dialect, options: ReadOptions, table: pa.Table) -> list[Read]:
     names, kinds = table.column_names, table.schema.types
     columns = [
         _column(name, column, options, options.decimal or ".")
@@ -274,16 +151,23 @@ def _typed(path: Path, dialect: _Dialect, options: ReadOptions, table: pa.Table)
     once = {name for name, times in Counter(names).items() if times == 1}
     again = dict.fromkeys(_misread(path, dialect, table), options.decimal or ".")
     if options.decimal == "," or (not options.decimal and any(map(has_decimal_comma, columns))):
+        points = options.decimal or dialect.delimiter != ","  # between commas, an unquoted 1.234 has a decimal point
         again |= {  # in such a file 1.234 is more likely a thousand
             name: ","
             for name, kind in zip(names, kinds, strict=True)
-            if pa.types.is_string(kind) or pa.types.is_floating(kind)
+            if pa.types.is_string(kind) or (points and pa.types.is_floating(kind))
         }
     if wanted := [name for name in again if name in once]:
         texts = _texts(path, dialect, wanted)
+        found = {
+            name: _column(name, column, options, again[name])
+            for name, column in zip(texts.column_names, texts.columns, strict=True)
+        }
         places = {name: place for place, name in enumerate(names)}
-        for name, column in zip(texts.column_names, texts.columns, strict=True):
-            columns[places[name]] = _column(name, column, options, again[name])
+        is_mixed = not options.decimal and any(map(has_decimal_point, found.values()))
+        for name, column in found.items():
+            if not (is_mixed and again[name] == "," and pa.types.is_floating(kinds[places[name]])):
+                columns[places[name]] = column
     by_name = [name if name in once else "" for name in names]
     _quoted(path, dialect, columns, by_name)
     _zoned(path, dialect, columns, by_name)
@@ -297,12 +181,12 @@ def _column(name: str, column: Any, options: ReadOptions, decimal: str) -> Read:
     return found or read(name, column, decimal, certain=bool(options.decimal))
 
 
-def _texts(path: Path, dialect: _Dialect, names: list[str], **convert: Any) -> pa.Table:
+def _texts(path: Path, dialect: Dialect, names: list[str], **convert: Any) -> pa.Table:
     types = dict.fromkeys(names, pa.string())
     return _arrow(path, dialect, _skips, include_columns=names, column_types=types, **convert)
 
 
-def _misread(path: Path, dialect: _Dialect, table: pa.Table) -> list[str]:
+def _misread(path: Path, dialect: Dialect, table: pa.Table) -> list[str]:
     """Columns that are to be read from their texts: codes such as 007, integers beyond 64 bits, times of a day."""
     codes = _has_leading_zeros(path, dialect.delimiter)
     return [
@@ -341,7 +225,7 @@ def _has_leading_zeros(path: Path, delimiter: str) -> bool:
     return False
 
 
-def _quoted(path: Path, dialect: _Dialect, columns: list[Read], names: Sequence[str]) -> None:
+def _quoted(path: Path, dialect: Dialect, columns: list[Read], names: Sequence[str]) -> None:
     """Make NA and the like missing in columns of words, where they are not quoted, and say so."""
     marks = pa.array(MISSING[1:], TEXT)
     with_marks = [
@@ -372,7 +256,7 @@ def _quoted(path: Path, dialect: _Dialect, columns: list[Read], names: Sequence[
         columns[place] = replace(column, values=values, notes=(*column.notes, Note(names[place], text, row + 1, mark)))
 
 
-def _zoned(path: Path, dialect: _Dialect, columns: list[Read], names: Sequence[str]) -> None:
+def _zoned(path: Path, dialect: Dialect, columns: list[Read], names: Sequence[str]) -> None:
     """Say of columns that Arrow has read as times with zones that they are in UTC; looks at the first block."""
     places = {
         names[place]: place for place, column in enumerate(columns) if names[place] and _has_zones(column.values.type)
@@ -405,7 +289,7 @@ def _is_empty(column: Read) -> bool:
     return bool(pa.types.is_null(column.values.type))
 
 
-def _bad_line(path: Path, dialect: _Dialect) -> RejectedError | None:
+def _bad_line(path: Path, dialect: Dialect) -> RejectedError | None:
     """The error about the first row with too many or too few values.  One thread, since only then rows have numbers."""
     bad: list[csv.InvalidRow] = []
 
@@ -428,7 +312,7 @@ def _bad_line(path: Path, dialect: _Dialect) -> RejectedError | None:
     )
 
 
-def _bad_csv(path: Path, dialect: _Dialect, error: pa.ArrowInvalid) -> RejectedError:
+def _bad_csv(path: Path, dialect: Dialect, error: pa.ArrowInvalid) -> RejectedError:
     if sum(1 for _ in islice(_row_sizes(path, dialect.skipped), 2)) < 2 - (dialect.names is not None):
         return RejectedError("it has no rows")
     return RejectedError(f"the CSV file cannot be read: {said_by(error)}")

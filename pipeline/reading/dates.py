@@ -142,7 +142,7 @@ def _notations() -> dict[str, DateNotation]:
             add(second, f"{NUMBER}{mark}{DAY}{mark}{year}", first)
     add("d month y", rf"{DAY}[ \-]{MONTH},?[ \-]{YEAR}")
     add("d month yy", rf"{DAY}[ \-]{MONTH},?[ \-]{SHORT_YEAR}")
-    add("month d y", rf"{MONTH}[ \-]{DAY},? {YEAR}")
+    add("month d y", rf"{MONTH}[ \-]{DAY},?[ \-]{YEAR}")
     add("y month d", rf"{YEAR}[ \-]{MONTH}[ \-]{DAY}")
     add("month y", rf"{MONTH},?[ \-]{YEAR}")
     add("month-yy", rf"{MONTH}-{SHORT_YEAR}")

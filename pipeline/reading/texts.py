@@ -18,6 +18,10 @@ from pipeline.reading.numbers import LEADING_ZERO, NumberNotation, are_whole, ha
 from pipeline.reading.options import DATE, NUMBER, WORDS
 from pipeline.reading.tables import TEXT
 
+MISSING = [  # what pandas reads as missing; in columns of words only where it is not quoted
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null", "\\N"),
+]
 MARKS = frozenset(
     {
         *("", "-", "--", "---", ".", "..", "...", "?", "??", "n.a.", "n.a", "n/a", "na", "nan", "-nan", "nil", "none"),
@@ -66,6 +70,8 @@ FIRST_OF_BLANKS, LAST_OF_BLANKS = (
 )
 """By byte, whether it begins or ends a blank in UTF-8."""
 DIGIT = re.compile("[0-9]")
+INFINITE = re.compile("[+-]?inf(inity)?", re.IGNORECASE)
+"""It says nothing about how the numbers beside it are written."""
 SHOWN = 40
 TRUTHS = {"true": True, "false": False}
 
@@ -118,6 +124,11 @@ class _Distinct:
 
 def has_decimal_comma(column: Read) -> bool:
     return isinstance(column.notation, NumberNotation) and column.notation.decimal == ","
+
+
+def has_decimal_point(column: Read) -> bool:
+    """Whether texts are numbers with a decimal point, whatever the rest of the file has."""
+    return bool(pa.types.is_floating(column.values.type)) and (column.notation is None or not has_decimal_comma(column))
 
 
 def words(column: Any) -> Read:
@@ -208,9 +219,10 @@ def are_marks(texts: Any) -> Any:
 
 
 def _samples(whole: Any) -> list[str]:
-    """Values from all over the column that are no marks; of long ones the beginning."""
+    """Values from all over the column that are no marks and not infinite; of long ones the beginning."""
     some = whole.take(pa.array(np.arange(0, len(whole), max(1, len(whole) // SAMPLES)))).drop_null()
-    return [text.as_py()[: LONGEST + 1] for text in some.filter(pc.invert(are_marks(some)))]
+    texts = (text.as_py()[: LONGEST + 1] for text in some.filter(pc.invert(are_marks(some))))
+    return [text for text in texts if not INFINITE.fullmatch(text)]
 
 
 def _numbers(
@@ -293,9 +305,9 @@ def _zoned(found: _Distinct) -> tuple[Note, ...]:
 
 
 def _marked(found: _Distinct, what: str) -> tuple[Note, ...]:
-    """Names the marks among values, blanks not counted, since these are missing anywhere."""
+    """Names the marks among values, blanks not counted; none if all are missing anywhere, as NA is."""
     marks = found.is_mark & (np.asarray(pc.binary_length(found.texts)) > 0)
-    if not found.count(marks):
+    if not found.count(found.is_mark & ~np.asarray(pc.is_in(found.texts, pa.array(MISSING, TEXT)))):
         return ()
     row, example = found.first(marks)
     return (

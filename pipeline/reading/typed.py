@@ -35,7 +35,8 @@ def as_read(columns: Sequence[Read], names: Sequence[str], notes: Sequence[Note]
     kept, found = [], list(notes)
     for place, (name, column) in enumerate(zip(names, columns, strict=True)):
         if place == 0 and len(names) > 1 and _numbers_rows(name, column):
-            found.append(Note(name, "is left out: it is a nameless column of integers that differ in every row"))
+            which = "" if name else "the first column, which has no name, "
+            found.append(Note(name, f"{which}is left out: it holds integers that differ in every row, as row names do"))
             continue
         name = name or f"column_{place + 1}"
         kept.append((name, column))

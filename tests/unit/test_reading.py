@@ -17,7 +17,7 @@ from bson.datetime_ms import DatetimeMS
 from pipeline.datasets import Fetched, directory, reading
 from pipeline.datasets.directory import DirectorySource
 from pipeline.errors import RejectedError
-from pipeline.reading import csv_files
+from pipeline.reading import csv_files, dialects
 from pipeline.reading.tables import canonical
 from pipeline.reading.writers import parquet_of
 from tests.rows import table_from
@@ -111,7 +111,7 @@ def test_arrows_lack_of_memory_is_one_also_where_a_message_was_made_of_it(
 def test_odd_texts_are_rejected_in_words(
     read: Read, content: bytes, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_files, "MOST_ROW_BYTES", csv_files.BLOCK_BYTES)
+    monkeypatch.setattr(csv_files, "MOST_ROW_BYTES", dialects.BLOCK_BYTES)
     with pytest.raises(RejectedError, match=f"^dataset 'rows': .*{says}"):
         read(content, "rows")
 
@@ -133,7 +133,7 @@ def test_what_is_wrong_with_rows_is_found_in_the_file_and_not_in_arrows_words(
         raise pa.ArrowInvalid("a block of words")
 
     monkeypatch.setattr(pa.csv, "read_csv", fails)
-    monkeypatch.setattr(csv_files, "MOST_ROW_BYTES", csv_files.BLOCK_BYTES)
+    monkeypatch.setattr(csv_files, "MOST_ROW_BYTES", dialects.BLOCK_BYTES)
     with pytest.raises(RejectedError, match=f"^dataset 'rows': {says}"):
         read(content)
 
