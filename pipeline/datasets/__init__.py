@@ -134,6 +134,7 @@ class Content:
     Attributes:
         size_bytes: of the Arrow file.
         last_target: the target if nobody names a column (see `tables.last_target`).
+        key: names the file in the cache: equal rows that were read with other notes have another file.
     """
 
     fingerprint: str
@@ -141,6 +142,7 @@ class Content:
     rows: int
     columns: int
     last_target: str
+    key: str
 
 
 class LoadAbandoned(Exception):  # noqa: N818 - an order, not a malfunction

@@ -44,6 +44,7 @@ class _Known:
     revision: str
     fingerprint: str
     target_column: str
+    key: str = ""
     reading: int = 1
 
 
@@ -65,7 +66,7 @@ class _Fetch:
 
 
 class DatasetCache:
-    """Files `content/<fingerprint>.arrow` of at most `max_bytes` together, shared by the workers of a machine.
+    """Files `content/<key>.arrow` of at most `max_bytes` together, shared by the workers of a machine.
     Thread-safe.
 
     A file that `ensure` returned stays until `release`: each worker holds a shared lock on the files of its jobs.  The
@@ -144,17 +145,17 @@ class DatasetCache:
         """The job no longer needs the file; call it once for each call of `ensure`."""
         if dataset.path is None:
             return
-        self._let_go(dataset.fingerprint)
+        self._let_go(dataset.path.stem)
 
     def _dataset(self, name: str, known: _Known) -> Dataset:
-        return Dataset(name, known.fingerprint, self._path(known.fingerprint), known.target_column)
+        return Dataset(name, known.fingerprint, self._path(known.key), known.target_column)
 
-    def _let_go(self, fingerprint: str) -> None:
+    def _let_go(self, key: str) -> None:
         with self._lock:
-            hold = self._holds[fingerprint]
+            hold = self._holds[key]
             hold.jobs -= 1
             if not hold.jobs:
-                self._holds.pop(fingerprint).file.close()
+                self._holds.pop(key).file.close()
 
     def _known(self, name: str, revision: str | None, abandoned: Abandoned | None, came: int) -> _Known:
         with self._one_reader(name, abandoned):
@@ -192,7 +193,7 @@ class DatasetCache:
         """This revision, held, or None.  Raises RejectedError if it could not be read less than REFUSED_S ago."""
         known = self._remembered(name)
         is_it = known is not None and (known.revision, known.reading) == (revision, reading.VERSION)
-        if known is not None and is_it and self._hold(known.fingerprint):
+        if known is not None and is_it and self._hold(known.key):
             self.hits += 1
             return known
         with self._lock:
@@ -211,10 +212,10 @@ class DatasetCache:
                 raise
             fetched.path.unlink(missing_ok=True)
             target = fetched.target_column or content.last_target
-            known = _Known(fetched.revision, content.fingerprint, target, reading.VERSION)
-            if not self._hold(known.fingerprint):
-                self._store(file, path, known.fingerprint)
-                if not self._hold(known.fingerprint):
+            known = _Known(fetched.revision, content.fingerprint, target, content.key, reading.VERSION)
+            if not self._hold(known.key):
+                self._store(file, path, known.key)
+                if not self._hold(known.key):
                     raise TransientError(SERVICE, f"dataset {fetched.name!r} was removed as soon as it was stored")
         try:
             if known != (before := self._remembered(fetched.name)):
@@ -222,7 +223,7 @@ class DatasetCache:
                     _log_other_reading(fetched.name, before, known)
                 self._remember(fetched.name, known)
         except BaseException:
-            self._let_go(known.fingerprint)
+            self._let_go(known.key)
             raise
         return known
 
@@ -243,11 +244,11 @@ class DatasetCache:
             return _Known(**orjson.loads((self._names / f"{name}.json").read_bytes()))
         return None
 
-    def _hold(self, fingerprint: str) -> bool:
+    def _hold(self, key: str) -> bool:
         """Protect the file from removal for one more job; False if it does not exist."""
-        path = self._path(fingerprint)
+        path = self._path(key)
         with self._lock:
-            hold = self._holds.get(fingerprint)
+            hold = self._holds.get(key)
             if hold is None or not _is_at(hold.file, path):  # the directory may have been emptied by hand
                 file = _locked(path, fcntl.LOCK_SH)
                 if file is None:
@@ -256,18 +257,18 @@ class DatasetCache:
                 if hold is not None:
                     jobs = hold.jobs
                     hold.file.close()
-                hold = self._holds[fingerprint] = _Hold(file, jobs)
+                hold = self._holds[key] = _Hold(file, jobs)
             hold.jobs += 1
             now = self._wall_clock()  # all workers of the machine compare these times, and they survive a restart
             os.utime(hold.file.fileno(), (now, now))
         return True
 
-    def _store(self, file: BinaryIO, path: Path, fingerprint: str) -> None:
+    def _store(self, file: BinaryIO, path: Path, key: str) -> None:
         self._make_room()
         os.fsync(file.fileno())
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # so that others can hold the file as soon as it is linked
         with suppress(FileExistsError):  # another worker was faster, and has jobs that hold its file
-            self._path(fingerprint).hardlink_to(path)
+            self._path(key).hardlink_to(path)
 
     def _make_room(self) -> None:
         for path in self._incoming.iterdir():
@@ -329,8 +330,8 @@ class DatasetCache:
                 self._remove(self._max_bytes)
             raise TransientError(SERVICE, error.strerror or type(error).__name__) from error
 
-    def _path(self, fingerprint: str) -> Path:
-        return self._content / f"{fingerprint}.arrow"
+    def _path(self, key: str) -> Path:
+        return self._content / f"{key}.arrow"
 
 
 @contextmanager

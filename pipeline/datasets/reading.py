@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from pipeline.datasets import Abandoned, Content, Fetched, Loaded, Read
 from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, said_by
 from pipeline.reading.files import read_table
+from pipeline.reading.notes import NOTES
 from pipeline.reading.options import NOTHING_SAID
 from pipeline.reading.parts import read_parts
 from pipeline.reading.rows import decoded, table_of
@@ -46,7 +48,10 @@ def read(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandon
         columns, schema = _columns(fetched, max_bytes)
         table = pa.table(list(_each_whole(columns)), schema=schema)
         size_bytes = _size_bytes(table)
-        content = Content(fingerprint(table), size_bytes, table.num_rows, table.num_columns, last_target(table))
+        digest = fingerprint(table)
+        content = Content(
+            digest, size_bytes, table.num_rows, table.num_columns, last_target(table), _key(digest, table)
+        )
         if max_bytes is not None and size_bytes > max_bytes:
             raise RejectedError(f"it takes {size_bytes:,} bytes, more than the dataset cache of {max_bytes:,} bytes")
     with into.open("wb") as file:
@@ -145,6 +150,11 @@ def _guilty_column(table: pa.Table) -> str:
         except Exception:  # noqa: BLE001 - the same error as before
             return f" in column {name!r}"
     return ""
+
+
+def _key(fingerprint: str, table: pa.Table) -> str:
+    notes = (table.schema.metadata or {}).get(NOTES, b"[]")
+    return fingerprint if notes == b"[]" else hashlib.sha256(fingerprint.encode() + notes).hexdigest()
 
 
 def _each_whole(columns: list[Any]) -> Iterable[Any]:

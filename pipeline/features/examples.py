@@ -36,6 +36,7 @@ from pipeline.reading.tables import LARGEST_WHOLE
 MOST_INTEGER_CLASSES = 50
 ENOUGH_ROWS = 20
 """With fewer rows than this, values that are all different prove nothing."""
+NEARLY = 0.99
 LISTED = 20
 
 
@@ -105,7 +106,9 @@ def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str, alg
     columns, dropped = _columns(frame, features, named=request.features is not None)
     whole = _whole(columns, shapes)
     warnings += [f"column {name!r} {reason}; it is left out" for name, reason in dropped.items()]
-    warnings += [_like_an_identifier(one.name) for one in columns if _tells_rows_apart(frame[one.name], one)]
+    warnings += [
+        _like_an_identifier(one.name, frame[one.name]) for one in columns if _tells_rows_apart(frame[one.name], one)
+    ]
     warnings += _about_the_split(request, frame, columns)
     return Examples(
         rows=as_rows([_read(frame[column.name], column) for column in columns], columns),
@@ -155,12 +158,13 @@ def _features(request: TrainingRequest, names: Sequence[str], target: str, shape
 
 
 def _tells_rows_apart(values: pd.Series[Any], column: Column) -> bool:
-    """Whether each row has a different category; a model then learns nothing that helps with new rows."""
-    return column.role is Role.CATEGORICAL and len(values) >= ENOUGH_ROWS and values.nunique() == len(values)
+    """Whether (nearly) each row has a different category; a model then learns nothing that helps with new rows."""
+    return column.role is Role.CATEGORICAL and len(values) >= ENOUGH_ROWS and values.nunique() >= NEARLY * len(values)
 
 
-def _like_an_identifier(name: str) -> str:
-    return f"column {name!r} has a different value in each row: if it is an identifier, leave it out (features)"
+def _like_an_identifier(name: str, values: pd.Series[Any]) -> str:
+    each = "each row" if values.nunique() == len(values) else "nearly each row"
+    return f"column {name!r} has a different value in {each}: if it is an identifier, leave it out (features)"
 
 
 def _about_the_split(request: TrainingRequest, frame: pd.DataFrame, columns: Sequence[Column]) -> list[str]:

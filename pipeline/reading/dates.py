@@ -37,6 +37,7 @@ YEAR, SHORT_YEAR, DAY, NUMBER = (
 )
 FEW = 20
 """Samples that show which notations are worth a try."""
+QUARTER = r"q(?P<quarter>[1-4])"
 PIVOT = 69
 """As POSIX reads years of two digits: 69 to 99 are 1969 to 1999, the rest 2000 to 2068."""
 LAST_YEAR = 9999
@@ -63,7 +64,7 @@ class DateNotation:
         """The second of July 2023 in this notation."""
         if "%" in self.name:
             return datetime(2023, 7, 2, 15, 30, tzinfo=UTC).strftime(self.name)
-        parts = {"y": "2023", "yy": "23", "m": "07", "d": "02", "month": "July"}
+        parts = {"y": "2023", "yy": "23", "m": "07", "d": "02", "month": "July", "q": "3"}
         return re.sub("[a-z]+", lambda part: parts[part[0]], self.name)
 
     @property
@@ -88,6 +89,8 @@ class DateNotation:
         if SHORT_YEAR in self.date:
             year = np.where(year < PIVOT, year + 2000, year + 1900)
         month = _months(parts) if MONTH in self.date else _numbers(parts, "month")
+        if QUARTER in self.date:
+            month = 3 * _numbers(parts, "quarter") - 2
         day = _numbers(parts, "day") if has_day else np.ones(len(texts), np.int64)
         found &= (year >= 1) & (year <= LAST_YEAR) & (month >= 1) & (month <= len(MONTHS))
         first = np.where(found, (year - 1970) * 12 + month - 1, 0).astype("datetime64[M]")
@@ -147,6 +150,8 @@ def _notations() -> dict[str, DateNotation]:
     add("month y", rf"{MONTH},?[ \-]{YEAR}")
     add("month-yy", rf"{MONTH}-{SHORT_YEAR}")
     add("y month", rf"{YEAR}[ \-]{MONTH}")
+    add("yQq", rf"{YEAR}[ \-]?{QUARTER}")
+    add("Qq y", rf"{QUARTER}[ \-/]{YEAR}")
     add("y-m", rf"{YEAR}-{NUMBER}")
     add("y/m", rf"{YEAR}/{NUMBER}")
     return found

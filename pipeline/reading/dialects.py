@@ -27,6 +27,7 @@ BLANK_CELL = re.compile(r'"(?:[^"]|"")*"|\S+', re.ASCII)
 """A cell where blanks separate them."""
 UNQUOTED_BY_R = re.compile(f"{NumberNotation().pattern}|^(?:NA|NaN|TRUE|FALSE)$")
 """What R's write.table writes without quotation marks, which it puts around words."""
+OTHER_DELIMITERS = re.compile(r"[:^~!&]| (?= )")
 SEP = re.compile(r'\ufeff?"?sep=([^\w\s"]|\t)"?', re.IGNORECASE)
 """Excel's own line, which tells it the delimiter."""
 
@@ -86,6 +87,10 @@ def dialect_of(path: Path, options: ReadOptions, into: Path) -> tuple[Path, Dial
         notes.append(
             Note("", "the first line is numbers, so there is no header; columns are named column_1, column_2, …")
         )
+    if has_header and options.header is None and (fraction := next(filter(_is_fraction, cells), None)):
+        notes.append(Note("", f"a column is named {fraction}: if the file has no header, say --no-header"))
+    if len(cells) == 1 and options.delimiter == "" and (mark := OTHER_DELIMITERS.search(rest[0])):
+        notes.append(Note("", f"there is one column; if {mark[0]!r} stands between several, say --delimiter"))
     return path, Dialect(delimiter, skipped, names, _has_quotes(path)), notes
 
 
@@ -173,6 +178,10 @@ def _are_values(cells: list[str], following: Sequence[str]) -> bool:
         return False
     counts = ([str(number) for number in range(start, start + len(cells))] for start in (0, 1))
     return any(cells) and cells not in counts
+
+
+def _is_fraction(cell: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+\.\d+", cell) is not None
 
 
 def _has_quotes(path: Path) -> bool:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -29,9 +29,17 @@ from pipeline.reading.workbooks import is_workbook, read_sheet
 BOM = b"\xef\xbb\xbf"
 """Windows programs write it before UTF-8."""
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+OF_OTHERS = {
+    **{".dta": "Stata", ".sav": "SPSS", ".sas7bdat": "SAS", ".xpt": "SAS", ".arff": "Weka", ".rds": "R", ".rda": "R"},
+    **{".rdata": "R", ".pkl": "pickle", ".pickle": "pickle", ".h5": "HDF5", ".hdf5": "HDF5", ".npy": "NumPy"},
+    **{".npz": "NumPy", ".mat": "MATLAB", ".orc": "ORC", ".avro": "Avro"},
+}
+"""What else keeps rows, by the ending of the file's name."""
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 PART_BYTES = 1024 * 1024
 BATCH_ROWS = 262_144
+LARGEST_OBJECT_BYTES = 64 * 1024 * 1024
+"""A larger file that is no JSON lines is not tried as one object."""
 NAN = re.compile(rb"(?<=[:\[,\s])(NaN|-?Infinity)(?=[,\]}\s])")
 """What Python's json.dumps writes for numbers that JSON does not have."""
 _GUESS = {"cp1252": ", which is a guess: where letters are wrong, say --encoding"}
@@ -59,6 +67,8 @@ def read_table(
         if not beginning:
             raise RejectedError("the file is empty")
         name = file_name.lower()
+        if other := OF_OTHERS.get(PurePath(name).suffix):
+            raise RejectedError(f"the file is {other}'s; save it as CSV or Parquet")
         if beginning.startswith(b"PAR1"):
             table = _parquet(path, max_bytes)
             return table if is_typed else with_types(table, notes, options)
@@ -125,7 +135,21 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open("rb") as file:
         lines = enumerate((part.removeprefix(BOM) for line in file for part in line.splitlines()), 1)
         rows = (_parsed(line, f"line {number}") for number, line in lines if line.strip())
-        yield from _objects(rows, "object")
+        try:
+            yield from _objects(rows, "object")
+        except RejectedError as error:
+            if _is_one_object(path):
+                raise RejectedError("the file is one JSON object; a list of objects, or one a line, is read") from error
+            raise
+
+
+def _is_one_object(path: Path) -> bool:
+    if path.stat().st_size > LARGEST_OBJECT_BYTES:
+        return False
+    try:
+        return isinstance(orjson.loads(path.read_bytes().removeprefix(BOM)), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _list(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -18,7 +18,6 @@ TRUTHS = "truth"
 """The key of true and false."""
 CAST = {NumberNotation().key: pa.float64(), ISO.key: MOMENT}
 """The types that Arrow casts texts to by itself, by the key of their notation."""
-HOUR_ALONE = len("2024-01-31 14")
 
 
 def notation_of(key: str) -> NumberNotation | DateNotation:
@@ -56,7 +55,8 @@ def parsed(texts: Any, key: str, rows: Any) -> Any:
     wrong = np.flatnonzero(np.asarray(values.is_null()) & ~np.asarray(pc.fill_null(is_mark, True)))
     if len(wrong):
         text = texts[int(wrong[0])].as_py()[:SHOWN]
-        raise ValueError(f"row {rows[wrong[0]] + 1:,} has {text!r}, which is not {what}; write it like {example}")
+        more = f" (and {len(wrong) - 1:,} rows more)" if len(wrong) > 1 else ""
+        raise ValueError(f"row {rows[wrong[0]] + 1:,} has {text!r}, which is not {what}{more}; write it like {example}")
     return values
 
 
@@ -67,9 +67,8 @@ def _cast(texts: Any, key: str) -> Any:
     except (KeyError, pa.ArrowInvalid):
         return None
     odd: Any
-    if key == ISO.key:  # Arrow knows the year 0, and hours without minutes
-        microseconds, lengths = values.cast(pa.int64()), np.asarray(pc.fill_null(pc.binary_length(texts), 0))
-        odd = (np.asarray(pc.fill_null(microseconds, 0)) < FIRST_US) | (lengths == HOUR_ALONE)
+    if key == ISO.key:  # Arrow knows the year 0
+        odd = np.asarray(pc.fill_null(values.cast(pa.int64()), 0)) < FIRST_US
     else:  # such as nan(1)
         odd = np.asarray(pc.fill_null(pc.is_nan(values), False))
     return None if odd.any() else values

@@ -17,6 +17,7 @@ from pipeline.reading.tables import TEXT
 LIKE_AN_ID = "differs in every row: if it is an id, leave it out (features)"
 FEW_ROWS = 30
 """In so few rows integers may differ by chance."""
+FIRST_DATE, LAST_DATE = 19_000_101, 21_001_231
 ID_ENDINGS = ("id", "nr", "key", "code", "number")
 NO_IDS = ("paid", "bid", "covid")
 YEARS = (1500, 2200)
@@ -31,6 +32,9 @@ SHOWN = 40
 
 def suspicions(name: str, column: Any) -> Sequence[Note]:
     """What looks suspicious about a column that has its type."""
+    if pa.types.is_integer(column.type) and _are_like_dates(column):
+        first = column[0].as_py()
+        return (Note(name, f"looks like dates such as {first}; --type {name}=date:%Y%m%d reads them so"),)
     if pa.types.is_integer(column.type) and _is_like_an_id(name, column):
         return (Note(name, LIKE_AN_ID),)
     return _variants(name, column) if column.type == TEXT else ()
@@ -39,6 +43,17 @@ def suspicions(name: str, column: Any) -> Sequence[Note]:
 def concerns(note: Note, target: str) -> bool:
     """Whether a note says anything to those who predict `target`, which may differ in every row."""
     return note.column != target or note.text != LIKE_AN_ID
+
+
+def _are_like_dates(column: Any) -> bool:
+    """Whether all integers are dates of the years from 1900 to 2100, written as 20240131."""
+    if column.null_count or not FIRST_DATE <= column[0].as_py() <= LAST_DATE:  # ends here for most columns
+        return False
+    numbers = column.to_numpy()
+    if not ((numbers >= FIRST_DATE) & (numbers <= LAST_DATE)).all():
+        return False
+    days, months = numbers % 100, numbers // 100 % 100
+    return bool(((days >= 1) & (days <= 31) & (months >= 1) & (months <= 12)).all())
 
 
 def _is_like_an_id(name: str, column: Any) -> bool:

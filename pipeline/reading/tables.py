@@ -35,6 +35,7 @@ event.
 MOST_COLUMNS = 20_000
 """Most columns, for the same reason; a request's features may name them all."""
 MOST_DIMENSIONS = 16
+A_NUMBER = re.compile(r"[+-]?[\d.,]+")
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -78,7 +79,8 @@ def check_doubled(names: Sequence[str]) -> None:
     """Raises RejectedError if two columns have one name."""
     times = Counter(names)
     if doubled := sorted(name for name in times if times[name] > 1):
-        raise RejectedError(f"column {doubled[0]!r} comes {times[doubled[0]]} times; give each its own name")
+        hint = ", or say --no-header if the first row holds values" if A_NUMBER.fullmatch(doubled[0]) else ""
+        raise RejectedError(f"column {doubled[0]!r} comes {times[doubled[0]]} times; give each its own name{hint}")
 
 
 def check_column_count(columns: int) -> None:

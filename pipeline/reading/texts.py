@@ -58,6 +58,8 @@ MARKS = frozenset(
 """Values, in lower case, that stand for a missing one in a column of numbers or dates.  Among words they are words."""
 MOST_MISFITS = 0.05
 """The largest share of values that are neither numbers (or dates) nor MARKS in a column that is read as such."""
+FEW_ROWS = 10
+"""In fewer rows it says little that most values are numbers."""
 SAMPLES = 500
 LONGEST = 64
 """Characters of the longest number or date."""
@@ -156,7 +158,28 @@ def read(name: str, column: Any, decimal: str = ".", *, certain: bool = False) -
     if 2 * sum(1 for text in samples if DIGIT.search(text)) <= len(samples):
         return Read(_words(whole))
     decided = _numbers(name, whole, samples, decimal, certain=certain) or _dates(name, whole, samples)
-    return decided or Read(_words(whole))
+    return decided or Read(_words(whole), _almost(name, whole, samples))
+
+
+def _almost(name: str, whole: Any, samples: list[str]) -> tuple[Note, ...]:
+    """A note about words of which more than half are numbers or dates."""
+    found = _Distinct(name, whole)
+    is_one: Any
+    if found.rows < FEW_ROWS:
+        return ()
+    if number := NumberNotation.of(samples):
+        kind, is_one = NUMBER, pc.match_substring_regex(found.texts, number.pattern)
+    elif date := DateNotation.of(samples):
+        kind, is_one = DATE, date.read(found.texts).is_valid()
+    else:
+        return ()
+    misfits = ~np.asarray(is_one) & ~found.is_mark
+    fitting = found.rows - found.count(misfits)
+    text = (
+        f"is read as words: {fitting:,} of {found.rows:,} values are {kind}s, more than {MOST_MISFITS:.0%} are not; "
+        f"--type {name}={kind} makes these missing"
+    )
+    return (Note(name, text, *found.first(misfits)),)
 
 
 def read_as(name: str, column: Any, told: str, decimal: str = ".", *, certain: bool = False) -> Read:

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from pipeline.reading.dates import IN_UTC, UTC_NAMES
 from pipeline.reading.notations import notation_of as notation
 from pipeline.reading.notes import MISSING, NOTATION, NOTES, TOLD, Note
-from pipeline.reading.options import WORDS, ReadOptions
-from pipeline.reading.suspicions import suspicions
+from pipeline.reading.options import IDENTIFIER, WORDS, ReadOptions
+from pipeline.reading.suspicions import FEW_ROWS, suspicions
+from pipeline.reading.tables import TEXT
 from pipeline.reading.texts import Read, has_decimal_comma, read, words
 from pipeline.reading.told import as_told, check_known, is_text, without
 
@@ -38,6 +39,9 @@ def as_read(columns: Sequence[Read], names: Sequence[str], notes: Sequence[Note]
             which = "" if name else "the first column, which has no name, "
             found.append(Note(name, f"{which}is left out: it holds integers that differ in every row, as row names do"))
             continue
+        if place == 0 and len(names) > 1 and _names_rows(name, column):
+            text = "is nameless, and its words differ in every row: they are taken for names of rows, and no feature"
+            column = replace(column, told=IDENTIFIER, notes=(*column.notes, Note(name, text)))
         name = name or f"column_{place + 1}"
         kept.append((name, column))
         found += [replace(note, column=name) for note in column.notes]
@@ -138,6 +142,12 @@ def _is_read(table: pa.Table) -> bool:
 def _metadata(column: Read) -> dict[bytes, bytes]:
     said = {NOTATION: column.notation.key if column.notation else "", TOLD: column.told}
     return {key: text.encode() for key, text in said.items() if text}
+
+
+def _names_rows(name: str, column: Read) -> bool:
+    values = column.values
+    is_nameless = name.strip().lower() in ROW_NUMBERS and values.type == TEXT and len(values) >= FEW_ROWS
+    return is_nameless and not values.null_count and bool(pc.count_distinct(values).as_py() == len(values))
 
 
 def _numbers_rows(name: str, column: Read) -> bool:

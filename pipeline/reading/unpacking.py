@@ -1,18 +1,27 @@
-"""Unpacks what is compressed: gzip, or a zip archive of one file."""
+"""Unpacks what is compressed: gzip, bzip2, xz, or a zip archive of one file."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 from zipfile import BadZipFile, ZipFile
 
 from pipeline.errors import RejectedError, said_by
 from pipeline.reading.notes import Note
 from pipeline.reading.workbooks import is_workbook
 
-GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
+ZIP = b"PK\x03\x04"
+OF_ONE_FILE: Mapping[bytes, tuple[str, str, Callable[..., Any]]] = {
+    b"\x1f\x8b": ("gzip", ".gz", gzip.open),
+    b"BZh": ("bzip2", ".bz2", bz2.open),
+    b"\xfd7zX": ("xz", ".xz", lzma.open),
+}
+"""By their first bytes: name, ending of a file's name, and how it is opened."""
 PART_BYTES = 1024 * 1024
 RESOURCES = ("__MACOSX/",)
 """What programs add to an archive beside its files."""
@@ -26,11 +35,11 @@ def unpacked(path: Path, file_name: str, into: Path, max_bytes: int | None) -> t
     with path.open("rb") as file:
         magic = file.read(4)
     try:
-        if magic.startswith(GZIP):
-            with gzip.open(path) as packed:
-                _copy(packed, into, max_bytes)
-            inner = file_name.removesuffix(".gz")
-            return into, inner, [Note("", "the file is unpacked (gzip)")]
+        for beginning, (name, ending, opened) in OF_ONE_FILE.items():
+            if magic.startswith(beginning):
+                with opened(path) as packed:
+                    _copy(packed, into, max_bytes)
+                return into, file_name.removesuffix(ending), [Note("", f"the file is unpacked ({name})")]
         if magic == ZIP and not is_workbook(path):
             with ZipFile(path) as archive:
                 names = [one.filename for one in archive.infolist() if not one.is_dir()]
@@ -41,7 +50,11 @@ def unpacked(path: Path, file_name: str, into: Path, max_bytes: int | None) -> t
                 with archive.open(names[0]) as packed:
                     _copy(packed, into, max_bytes)
             return into, PurePosixPath(names[0]).name, [Note("", f"{names[0]} is unpacked (zip)")]
-    except (BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except OSError as error:
+        if error.errno is not None:  # the machine's error, not one about the data
+            raise
+        raise RejectedError(f"the compressed file cannot be unpacked: {said_by(error)}") from error
+    except (BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
         raise RejectedError(f"the compressed file cannot be unpacked: {said_by(error)}") from error
     return path, file_name, []
 
@@ -52,7 +65,7 @@ def check_size(size_bytes: int, max_bytes: int | None) -> None:
         raise RejectedError(f"unpacked it has more bytes than the dataset cache of {max_bytes:,} bytes")
 
 
-def _copy(packed: IO[bytes] | gzip.GzipFile, into: Path, max_bytes: int | None) -> None:
+def _copy(packed: IO[bytes], into: Path, max_bytes: int | None) -> None:
     size = 0
     with into.open("wb") as file:
         while part := packed.read(PART_BYTES):

@@ -121,7 +121,7 @@ def train(
 
 def _examples(request: TrainingRequest, dataset: Dataset, algorithm: Algorithm) -> Examples:
     asked = (request.target_column, request.features, request.evaluation.group_column, request.evaluation.time_column)
-    key = (dataset.fingerprint, dataset.target_column, algorithm.task, *asked)
+    key = (dataset.fingerprint, dataset.path, dataset.target_column, algorithm.task, *asked)
     if (known := _EXAMPLES.get(key)) is not None:
         return known
     data = examples(request, read_frame(dataset), dataset.target_column, algorithm)

@@ -26,7 +26,9 @@ from pipeline.datasets.cache import DatasetCache
 from pipeline.datasets.directory import DirectorySource
 from pipeline.datasets.sink import Sink
 from pipeline.errors import RejectedError, TransientError
+from pipeline.reading.notes import NOTES, Note
 from pipeline.reading.tables import canonical, fingerprint
+from pipeline.reading.typed import notes_of
 
 ROWS = 1_000
 ROWS_BYTES = 17_000  # of the file of a table below, at most
@@ -389,6 +391,23 @@ def test_that_another_release_reads_the_same_bytes_otherwise_is_logged(
         said = [one for one in caplog.records if "is read otherwise" in one.message]
         assert [(one.dataset, one.before) for one in said] == [("a", before)] * logged  # type: ignore[attr-defined]
     assert read.names == ["a", "a", "a"]
+
+
+def _rows(dataset: Dataset) -> pa.Table:
+    with pa.memory_map(str(dataset.path)) as source, pa.ipc.open_file(source) as reader:
+        return reader.read_all()
+
+
+def test_equal_rows_that_were_read_with_other_notes_keep_their_own(cache: DatasetCache, source: CountingSource) -> None:
+    notes = [Note("x", "is read as numbers"), Note("x", "is read as dates")]
+    for name, note in zip("pq", notes, strict=True):
+        about = {NOTES: orjson.dumps([note.to_document()])}
+        source.add(name, _table(1).replace_schema_metadata(about), None)
+    found = [cache.ensure(name) for name in "pq"]
+    assert found[0].fingerprint == found[1].fingerprint
+    assert [list(notes_of(_rows(one))) for one in found] == [[note] for note in notes]
+    for one in found:
+        cache.release(one)
 
 
 def test_those_who_wait_for_a_reading_that_is_refused_share_its_refusal(watched: DatasetCache, read: Reading) -> None:

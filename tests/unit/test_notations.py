@@ -158,7 +158,11 @@ def test_what_is_no_date_stays_words(texts: list[str]) -> None:
 def test_any_moment_in_any_notation_is_read_back(name: str, first: datetime, zone: str) -> None:
     first = first.replace(microsecond=0)
     day = first.replace(day=1) if "d" not in name else first
+    quarter = (first.month + 2) // 3
+    if "Q" in name:
+        day = day.replace(month=3 * quarter - 2)
     date = {"y": f"{day:%Y}", "m": f"{day.month}", "d": f"{day.day}", "month": f"{day:%B}", "yy": f"{day:%y}"}
+    date |= {"yQq": f"{day:%Y}Q{quarter}", "Qq": f"Q{quarter}"}
     marks = "".join(mark for mark in name if mark in "-/.") or " "
     text = marks[0].join(date[part] for part in name.replace(marks[0], " ").split())
     written = f"{text} {day:%H:%M:%S}{zone}"

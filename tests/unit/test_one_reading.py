@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +91,24 @@ def said(table: pa.Table) -> str:
             {"x": WHOLE, "y": WORD},
             ["30 of 31 values are numbers", "(row 31: 'Total')"],
         ),
-        (lines("x,y", "{n},a") + "Total,b\nNote,c\n", {"x": WORD, "y": WORD}, []),
+        (
+            lines("x,y", "{n},a") + "Total,b\nNote,c\n",
+            {"x": WORD, "y": WORD},
+            ["'x': is read as words: 30 of 32 values are numbers, more than 5% are not; --type x=number", "'Total')"],
+        ),
+        (lines("x,y", "{d}.1.2024,a") + "late,b\n" * 3, {"x": WORD, "y": WORD}, ["30 of 33 values are dates"]),
+        (lines("q,y", "19{dd}Q{n},a", 4).replace("Q0", "Q4"), {"q": DATE, "y": WORD}, ["dates yQq"]),
+        (lines("q,y", "Q3 20{dd},a"), {"q": DATE, "y": WORD}, ["dates Qq y"]),
+        (
+            lines("d,y", "2023{mm}{dd},a"),
+            {"d": WHOLE, "y": WORD},
+            ["looks like dates such as 20230101; --type d=date:"],
+        ),
+        (lines("d,y", "2023{dd}99,a"), {"d": WHOLE, "y": WORD}, []),
+        (lines(",x", "car {n},{d}"), {"column_1": WORD, "x": WHOLE}, ["taken for names of rows, and no feature"]),
+        (lines(",x", "car,{d}"), {"column_1": WORD, "x": WHOLE}, []),
+        (lines("18.0,8,ford", "{n}.5,{m},a"), {"18.0": NUMBER, "8": WHOLE, "ford": WORD}, ["say --no-header"]),
+        (lines("a:b", "{n}:x"), {"a:b": WORD}, ["if ':' stands between several, say --delimiter"]),
         (lines("x,y", "{n},a") + " ,a\n?,a\n-,a\n\\N,a\n#DIV/0!,a\n", {"x": WHOLE, "y": WORD}, ["4 times a mark"]),
         (lines("x,y", "{n},a") + "NA,a\nnull,a\n", {"x": WHOLE, "y": WORD}, []),
         (lines("x,y", "{n},00:{mm}") + "NA,00:01\n", {"x": WHOLE, "y": WORD}, []),
@@ -110,7 +129,11 @@ def said(table: pa.Table) -> str:
         (lines("18.0,8", "{n}.5,{m}"), {"column_1": NUMBER, "column_2": WHOLE}, ["there is no header"]),
         (lines("0,1", "{n}.5,{m}"), {"0": NUMBER, "1": WHOLE}, []),
         (lines(",0,1", "{n},0.5,{m}"), {"0": NUMBER, "1": WHOLE}, ["is left out"]),
-        (lines('"","1940","1945"', '"food {n}",{n}.5,2'), {"column_1": WORD, "1940": NUMBER, "1945": WHOLE}, []),
+        (
+            lines('"","1940","1945"', '"food {n}",{n}.5,2'),
+            {"column_1": WORD, "1940": NUMBER, "1945": WHOLE},
+            ["names of rows"],
+        ),
         (lines(",0,0", "{n}.5,{m},1"), {"column_1": NUMBER, "column_2": WHOLE, "column_3": WHOLE}, ["no header"]),
         (lines(",1,2", ",{n},1"), {"column_1": NOTHING, "column_2": WHOLE, "column_3": WHOLE}, ["no header"]),
         ("sep=;\n" + lines("x;y", "{n},5;a"), {"x": NUMBER, "y": WORD}, ["decimal comma"]),
@@ -303,6 +326,8 @@ TEXT = lines("größe,y", "{n},5 €;ä").replace("größe,y", "größe;y")
     ("content", "name", "note"),
     [
         (gzip.compress(TEXT.encode(), mtime=0), "a.csv.gz", "unpacked (gzip)"),
+        (bz2.compress(TEXT.encode()), "a.csv.bz2", "unpacked (bzip2)"),
+        (lzma.compress(TEXT.encode()), "a.csv.xz", "unpacked (xz)"),
         (packed("folder/a.csv", TEXT.encode()), "a.zip", "folder/a.csv is unpacked (zip)"),
         (TEXT.encode("utf-16"), "a.csv", "utf-16"),
         (TEXT.encode("utf-8-sig"), "a.csv", "decimal comma, €"),
@@ -327,6 +352,20 @@ def test_a_file_is_read_whatever_it_is_packed_or_encoded_in(content: bytes, name
 def test_what_is_no_file_of_rows_is_refused_in_words(content: bytes, says: str) -> None:
     with pytest.raises(RejectedError, match=says):
         table_from(content, "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.dta", b"x", "the file is Stata's; save it as CSV or Parquet"),
+        ("a.arff", b"@relation x", "the file is Weka's"),
+        ("a.json", b'{\n "a": [1, 2]\n}', "the file is one JSON object; a list of objects, or one a line, is read"),
+        ("a.csv", b"0.5,0,ford,0\n0.6,1,audi,2\n", "column '0' comes 2 times; give each its own name, or say --no-h"),
+    ],
+)
+def test_what_the_file_is_instead_is_said(name: str, content: bytes, says: str) -> None:
+    with pytest.raises(RejectedError, match=says):
+        table_from(content, name)
 
 
 def test_a_zip_archive_of_several_files_is_refused_and_a_bomb_ends_at_the_limit() -> None:

@@ -298,6 +298,9 @@ def test_words_that_no_two_rows_share_are_told_of(bench: Bench) -> None:
     assert [one for one in said if "a different value in each row" in one] == [
         "column 'order_id' has a different value in each row: if it is an identifier, leave it out (features)"
     ]
+    nearly = [f"A{max(1, number):05}" for number in range(200)]
+    said = bench.train(request(), rows(["a", "b"] * 100, order_id=nearly, town=["Ulm", "Graz"] * 100)).warnings
+    assert any("column 'order_id' has a different value in nearly each row" in one for one in said)
 
 
 # Rules about the split.
