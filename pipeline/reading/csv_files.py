@@ -204,24 +204,27 @@ def _is_beyond_64_bits(column: Any) -> bool:
 
 
 def _has_leading_zeros(path: Path, delimiter: str) -> bool:
-    """Whether a value may begin with 0 and another digit; looks at pairs of bytes, which is fast."""
+    """Whether a value may begin with 0 and another digit, after a blank or a sign too; looks at the bytes.
+
+    All that may stand before it, but for some delimiters, is below a point in ASCII, which is fast to see.
+    """
     content = np.memmap(path, np.uint8, "r")
-    begins = np.zeros(256, bool)
+    begins, may_follow = np.zeros(256, bool), np.zeros(256, bool)
     begins[[*f'"\n\r{delimiter}'.encode()]] = True
-    zeros = [ord("0") << 8 | int(before) for before in (*np.flatnonzero(begins), *b" -+")]
+    may_follow[[*b" -+"]] = True
     for start in range(0, len(content), SCANNED_BYTES):
         part = np.array(content[max(0, start - 3) : start + SCANNED_BYTES])
-        for first in (0, 1):
-            pairs = part[first : first + (len(part) - first) // 2 * 2].view("<u2")
-            found = pairs == zeros[0]
-            for pair in zeros[1:]:
-                found |= pairs == pair
-            places = 2 * np.flatnonzero(found) + first
-            places = places[places < len(part) - 2]
-            second = part[places + 2]
-            codes = places[(second - ord("0") < 10) | (second | 32 == ord("x"))]
-            if (begins[part[codes]] | begins[part[np.maximum(codes - 1, 0)]]).any():
-                return True
+        before = part[:-2]
+        found = before < ord(".")
+        if delimiter > ".":
+            found |= before == ord(delimiter)
+        found &= part[1:-1] == ord("0")
+        second = part[2:]
+        found &= (second - ord("0") < 10) | (second | 32 == ord("x"))
+        codes = np.flatnonzero(found)
+        marks = before[codes]
+        if (begins[marks] | (may_follow[marks] & begins[before[np.maximum(codes - 1, 0)]])).any():
+            return True
     return False
 
 
