@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from pandas.api.extensions import ExtensionArray
@@ -18,13 +19,15 @@ from sklearn.ensemble import RandomForestClassifier
 from pipeline.algorithms import catalogue
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.features.examples import Examples, examples
+from pipeline.features.frames import frame_of
 from pipeline.features.splitting import folds, split
 from pipeline.jobs import SplitSummary, TrainingRequest
+from pipeline.reading.options import ReadOptions
 from pipeline.reading.tables import canonical
 from pipeline.training import training
 from pipeline.training.trained import Trained
 from pipeline.training.training import Stage
-from tests.rows import table_from
+from tests.rows import FORMS, table_from
 from tests.training_data import QUICK, Bench, mixed_rows, request
 
 ALL = list(catalogue())
@@ -448,6 +451,24 @@ def test_what_reading_decided_is_among_the_warnings_and_rows_to_predict_are_read
         RejectedError, match=r"column 'x'.*: row 2 has '17.5', which is not a number; write it like 1234,5"
     ):
         model.predict([written[0], {"day": None, "x": "17.5"}])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_in_every_form_are_predicted_as_they_were_trained(bench: Bench, form: str) -> None:
+    texts = pa.table(
+        {
+            "day": [f"{n % 28 + 1}.{n % 12 + 1}.2012" for n in range(60)],
+            "price": [f"{n % 7 + 1}.234,5 €" for n in range(60)],
+            "code": [f"{n % 3:03}" for n in range(60)],
+            "paid": ["true", "false"] * 30,
+            "y": ["a", "b", "b"] * 20,
+        }
+    )
+    model = bench.load(bench.train(request("logistic_regression"), canonical(FORMS["csv"](texts))))
+    wanted = model.predict(frame_of(canonical(FORMS["csv"](texts)))).probabilities
+    read = FORMS[form](texts) if form == "collection" else FORMS[form](texts, options=ReadOptions(keep_texts=True))
+    for rows in (frame_of(read), texts.to_pylist(), pd.DataFrame(texts.to_pydict())):
+        assert np.array_equal(np.asarray(model.predict(rows).probabilities), np.asarray(wanted))
 
 
 def test_a_time_without_a_zone_is_taken_for_utc(bench: Bench) -> None:
