@@ -203,6 +203,8 @@ def _numbers(values: pd.Series[Any]) -> NDArray[Any]:
         return np.asarray(values.dt.total_seconds(), dtype=np.float64)
     numbers = values if values.dtype.kind in "iuf" else pd.to_numeric(values)
     found = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
+    if not len(found) or (-LARGEST <= found.min() and found.max() <= LARGEST):  # false where one is missing
+        return found
     large = np.abs(found) > LARGEST
     if not large.any():
         return found
