@@ -10,10 +10,19 @@ import typer
 from consumer.cli import context
 from consumer.cli.dataset_versions import as_written, document
 from consumer.cli.describing import described, show_described
+from consumer.cli.file_options import (
+    READING,
+    Decimal,
+    Delimiter,
+    Encoding,
+    Header,
+    Missing,
+    Sheet,
+    Types,
+    told,
+)
 from consumer.cli.output import Json, Stop, note, write_json
-from consumer.cli.values import WRONG_USE, column_type, user_name
-
-READING = "Reading, where the file does not tell"
+from consumer.cli.values import WRONG_USE, user_name
 
 
 def import_dataset(
@@ -27,36 +36,13 @@ def import_dataset(
     ],
     name: Annotated[str | None, typer.Option(help="[default: the file's name]")] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict.  [default: the last one]")] = None,
-    types: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--type",
-            metavar="COLUMN=TYPE",
-            help="number, category, text, date, date:FORMAT (d/m/y or %Y%m%d) or id; repeat it.",
-            rich_help_panel=READING,
-        ),
-    ] = None,
-    missing: Annotated[
-        list[str] | None,
-        typer.Option(metavar="VALUE", help="Counts as missing, such as -999; repeat it.", rich_help_panel=READING),
-    ] = None,
-    decimal: Annotated[
-        str | None, typer.Option(metavar="MARK", help="The decimal mark, . or ,", rich_help_panel=READING)
-    ] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(metavar="CHARACTER", help="Between the values of CSV; tab for a tab.", rich_help_panel=READING),
-    ] = None,
-    header: Annotated[
-        bool | None,
-        typer.Option("--header/--no-header", help="Whether the first row holds names.", rich_help_panel=READING),
-    ] = None,
-    encoding: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Such as latin-1 or cp1250.", rich_help_panel=READING)
-    ] = None,
-    sheet: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The sheet of a workbook.", rich_help_panel=READING)
-    ] = None,
+    types: Types = None,
+    missing: Missing = None,
+    decimal: Decimal = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
     forget: Annotated[
         bool,
         typer.Option(
@@ -73,26 +59,26 @@ def import_dataset(
     from pipeline.datasets.names import check_free
     from pipeline.datasets.s3 import SCHEME
     from pipeline.datasets.versions import told_before
-    from pipeline.reading.options import NOTHING_SAID, ReadOptions
+    from pipeline.reading.options import NOTHING_SAID
     from pipeline.reading.tables import about, check_target
 
     if name is None and file == "-":
         raise Stop("--name must be given for standard input", WRONG_USE)
     name = name or Path(file.removesuffix(".gz")).stem
     check_free(name)
-    told = ReadOptions(
-        encoding=encoding or "",
-        delimiter={"tab": "\t", "\\t": "\t", "space": " "}.get(delimiter or "", delimiter or ""),
-        decimal=decimal or "",
+    said = told(
+        types=types,
+        missing=missing,
+        decimal=decimal,
+        delimiter=delimiter,
         header=header,
-        missing=tuple(missing or ()),
-        sheet=sheet or "",
-        types=dict(map(column_type, types or ())),
+        encoding=encoding,
+        sheet=sheet,
     )
     source = context.stores().datasets
     before = NOTHING_SAID if forget else told_before(source, name)
-    options = before.but(told)
-    if options != told:
+    options = before.but(said)
+    if options != said:
         note(f"read as the import before it, with {as_written(before.to_document())}; --forget leaves that out")
     if file.startswith(SCHEME):
         added, table = source.point(name, file, target, Origin(user_name(), file), options)

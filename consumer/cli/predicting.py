@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumer.cli import context
+from consumer.cli.file_options import Delimiter, Encoding, Header, Sheet, told
 from consumer.cli.output import (
     Document,
     Json,
@@ -50,7 +51,7 @@ def predict(
         str, typer.Argument(metavar="MODEL", help="NAME (the newest version), NAME@v3, NAME@alias or PROJECT/NAME@v3.")
     ],
     file: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="CSV, JSON lines, Parquet or Feather; - is standard input.")
+        str, typer.Argument(metavar="[FILE]", help="CSV, JSON lines, Parquet, Feather or Excel; - is standard input.")
     ] = "-",
     ids: Annotated[
         list[str] | None,
@@ -65,6 +66,10 @@ def predict(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what each column adds to each prediction (trees and linear models).")
     ] = False,
+    delimiter: Delimiter = None,
+    header: Header = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
     project: Project = None,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +85,6 @@ def predict(
         _check_output(output, file)
     from pipeline.model_files.contributions import check_explainable
     from pipeline.model_files.model_file import fetch
-    from pipeline.reading.options import ReadOptions
 
     stores, registered = context.registered(model, project)
     loaded = fetch(stores.artifacts, registered)
@@ -89,7 +93,8 @@ def predict(
     ids = list(dict.fromkeys(ids or ()))
     as_table = output is None and not as_json and on_terminal()
     with _bar(shown=as_table or output is not None) as tell:
-        table = context.table_of(Path(file).name, file, ReadOptions(keep_texts=True))
+        options = told(delimiter=delimiter, header=header, encoding=encoding, sheet=sheet, keep_texts=True)
+        table = context.table_of(Path(file).name, file, options)
         scored = _Scored(loaded, table, ids, explain, tell)
         if output is not None:
             _save(scored, output)
@@ -97,7 +102,7 @@ def predict(
             documents = scored.first(MOST_SHOWN)
         else:
             _send(scored, as_json=as_json)
-    for warning in scored.warnings():
+    for warning in (*_about_the_file(table), *scored.warnings()):
         note(warning)
     if output is not None and as_json:
         write_json({"path": str(output), "rows": scored.rows, "version": registered.version})
@@ -155,6 +160,13 @@ class _Scored:
             yield self._ids.slice(done, count), predictions
             done += count
             self._tell(done, self.rows)
+
+
+def _about_the_file(table: pa.Table) -> list[str]:
+    """What reading has decided about the whole file; the columns are read by the model."""
+    from pipeline.reading.typed import notes_of
+
+    return [str(one) for one in notes_of(table) if not one.column]
 
 
 def _check_output(output: Path, file: str) -> None:

@@ -201,7 +201,7 @@ class DatasetSource(Protocol):
         """Store a dataset as the next version of the name and make it current, in one atomic step.
 
         `options` are those that the table was read with; they are kept for the next import.  If a version with this
-        content and target exists, it becomes current instead.
+        content, target and options exists, it becomes current instead.
         """
         ...
 

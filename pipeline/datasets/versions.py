@@ -125,11 +125,11 @@ _WRITTEN: Mapping[str, Callable[[Any], bool]] = {
 
 
 def equal(versions: Iterable[DatasetVersion], wanted: Mapping[str, Any]) -> DatasetVersion | None:
-    """The version with this description's target and content, which of a pointer is its url and options, or None."""
+    """The version with this description's target, options and content, which of a pointer is its url; or None."""
     s3_url, told = wanted.get("s3_url"), wanted.get("options", {})
     for one in versions:
-        same = one.fingerprint == wanted["fingerprint"] if s3_url is None else one.options.to_document() == told
-        if same and (one.target_column, one.s3_url) == (wanted["target_column"], s3_url):
+        is_same = one.s3_url == s3_url and (s3_url is not None or one.fingerprint == wanted["fingerprint"])
+        if is_same and one.target_column == wanted["target_column"] and one.options.to_document() == told:
             return one
     return None
 

@@ -20,6 +20,7 @@ from pipeline.reading.notations import TRUTHS, parsed
 from pipeline.reading.notes import Note
 from pipeline.reading.numbers import NumberNotation
 from pipeline.reading.tables import TEXT
+from pipeline.reading.told import texts_of, without
 
 IDENTIFIER = r"[0-9a-fA-F]{24}|[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
 """A MongoDB ObjectId, or a UUID with or without hyphens."""
@@ -129,30 +130,29 @@ def read(values: pd.Series[Any], column: Column) -> NDArray[Any]:
     counted from 1 in the values, or in the frame that they are a part of if they have a RangeIndex.
     """
     try:
-        values = _without(values, column.missing) if column.missing else values
+        if column.missing and values.dtype.kind == "O":
+            values = _without_texts(values, column.missing)
         if column.role in _PLAIN and values.dtype.kind == "O":
             values = _from_texts(values, column.notation or _PLAIN[column.role])
-        return _READERS[column.role](values)
+        found = _READERS[column.role](values)
+        return _without_values(found, column.missing) if column.missing else found
     except (ValueError, TypeError, OverflowError) as wrong:
         why = POSITION.sub(lambda found: f"in row {_rows(values)[int(found[1])] + 1:,}", str(wrong))
         raise ValueError(f"column {column.name!r} takes {column.role} values ({column.type}): {why}") from None
 
 
-def _without(values: pd.Series[Any], missing: Sequence[str]) -> pd.Series[Any]:
-    """The values without those that count as missing: equal texts, or equal numbers."""
-    if values.dtype.kind in "iuf":
-        return values.mask(values.isin([number for mark in missing if (number := _number(mark)) is not None]))
-    if values.dtype.kind != "O":
-        return values
-    marks = set(missing)
-    return values.mask(values.map(lambda value: str(value).strip() in marks))
+def _without_texts(values: pd.Series[Any], missing: Sequence[str]) -> pd.Series[Any]:
+    """The values without the texts that somebody said are missing, as `reading.told.without` does it."""
+    marks = {mark.strip() for mark in missing}
+    return values.mask(values.map(lambda value: isinstance(value, str) and value.strip() in marks).astype(bool))
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _without_values(found: NDArray[Any], missing: Sequence[str]) -> NDArray[Any]:
+    """What was read, without the numbers, dates or words that somebody said are missing."""
+    is_text = found.dtype.kind == "O"
+    kept = without(pa.array(found, TEXT if is_text else None, from_pandas=True), missing)
+    array = kept.to_numpy(zero_copy_only=False)
+    return np.where(pd.isna(array), np.nan, array) if is_text else array.astype(found.dtype)
 
 
 def _from_texts(values: pd.Series[Any], notation: str) -> pd.Series[Any]:
@@ -203,7 +203,7 @@ def _numbers(values: pd.Series[Any]) -> NDArray[Any]:
         return np.asarray(values.dt.total_seconds(), dtype=np.float64)
     numbers = values if values.dtype.kind in "iuf" else pd.to_numeric(values)
     found = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
-    if not len(found) or (-LARGEST <= found.min() and found.max() <= LARGEST):  # false where one is missing
+    if not len(found) or (found.min() >= -LARGEST and found.max() <= LARGEST):  # false where one is missing
         return found
     large = np.abs(found) > LARGEST
     if not large.any():
@@ -234,10 +234,17 @@ def _words(values: pd.Series[Any]) -> NDArray[Any]:
 
 
 def _as_text(values: pd.Series[Any]) -> pd.Series[Any]:
-    if values.dtype.kind == "f":  # a frame keeps integers with gaps as floats
-        whole = [int(value) if value.is_integer() else value for value in values]
-        values = pd.Series(whole, values.index, dtype=object)
-    return values.astype(str).where(values.notna(), None)
+    """Values that are no texts, as the words that reading makes of them."""
+    if values.dtype.kind != "O":
+        words = texts_of(str(values.name), pa.array(values, from_pandas=True)).to_pandas()
+        return pd.Series(words.to_numpy(dtype=object), values.index)
+    return values.map(_word, na_action="ignore").where(values.notna(), None)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool | int | float):
+        return str(texts_of("", pa.array([value]))[0].as_py())
+    return str(value)
 
 
 _PLAIN = {Role.NUMERIC: NumberNotation().key, Role.BOOLEAN: TRUTHS, Role.DATE: ISO.key}

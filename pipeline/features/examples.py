@@ -172,7 +172,11 @@ def _about_the_split(request: TrainingRequest, frame: pd.DataFrame, columns: Seq
     group, time = request.evaluation.group_column, request.evaluation.time_column
     if group is not None:
         kept = request.features is None and any(column.name == group for column in columns)
-        return [_unknown_in_the_test(group)] if kept else []
+        missing = int(frame[group].isna().sum())
+        return [
+            *([_unknown_in_the_test(group)] if kept else []),
+            *([f"{missing:,} rows have no {group!r}, and count as one group"] if missing else []),
+        ]
     series = [str(name) for name in frame.columns if _in_order_of_time(frame[name])] if time is None else []
     return [_split_at_random(series[0])] if series else []
 

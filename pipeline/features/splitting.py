@@ -105,11 +105,15 @@ def folds(examples: Examples, evaluation: Evaluation, train: Places, seed: int) 
 
 
 def _by_time(times: NDArray[Any], test_size: float, gap: int) -> Split:
+    """The latest rows are the test; those of one moment are in one part."""
     order = np.argsort(times, kind="stable")
     cut = len(order) - math.ceil(len(order) * test_size)
+    cut = int(np.searchsorted(times[order], times[order[cut]]))
     if cut - gap < 1:
         sizes = f"a test_size of {test_size}" + (f" and a time_gap of {gap:,} rows" if gap else "")
-        raise RejectedError(f"{sizes} leaves none of {len(order)} rows for training")
+        raise RejectedError(
+            f"{sizes} leaves none of {len(order)} rows for training; rows of one moment are in one part"
+        )
     return Split(order[: cut - gap], order[cut:])
 
 

@@ -22,8 +22,9 @@ from pipeline.reading.dialects import Dialect, dialect_of
 from pipeline.reading.notes import Note
 from pipeline.reading.options import ReadOptions
 from pipeline.reading.tables import TEXT, check_doubled
-from pipeline.reading.texts import MISSING, Read, has_decimal_comma, has_decimal_point, read, words
-from pipeline.reading.told import as_told, check_known, without
+from pipeline.reading.texts import MISSING, Read, has_decimal_comma, has_decimal_point, words
+from pipeline.reading.told import check_known, read_column
+from pipeline.reading.typed import named
 
 WHOLE_BYTES = 512 * 1024 * 1024
 """A file of less is read as one block, which is faster."""
@@ -33,6 +34,8 @@ QUOTED_TEXT = 80
 TRUTHS = {"true_values": ["true", "True", "TRUE"], "false_values": ["false", "False", "FALSE"]}
 SCANNED_BYTES = 512 * 1024
 """As much as the caches of a processor hold."""
+LONGEST_BLANK = 8
+"""Blanks and signs that may stand before a code that begins with 0."""
 LARGEST_INT = 2.0**63
 
 
@@ -84,9 +87,11 @@ def _attempt(path: Path, dialect: Dialect, options: ReadOptions) -> tuple[pa.Tab
         return "skip"
 
     try:
-        names = _names(path, dialect, note) if options.keep_texts or options.types else []
-        check_known(options.types, map(str.strip, names))
-        as_texts = [name for name in names if options.keep_texts or name.strip() in options.types]
+        names = _names(path, dialect) if options.keep_texts or options.types else []
+        final = [named(name.strip(), place) for place, name in enumerate(names)]
+        check_known(options.types, final)
+        told = zip(names, final, strict=True)
+        as_texts = [name for name, later in told if options.keep_texts or later in options.types]
         types = dict.fromkeys(as_texts, pa.string())
         marks = [*MISSING, *options.missing]
         return _arrow(path, dialect, note, column_types=types, null_values=marks), comments, dialect
@@ -127,10 +132,10 @@ def _arrow(path: Path, dialect: Dialect, note: Any, **wanted: Any) -> pa.Table:
         return csv.read_csv(mapped, reading, parsing, csv.ConvertOptions(**convert))
 
 
-def _names(path: Path, dialect: Dialect, note: Any) -> list[str]:
+def _names(path: Path, dialect: Dialect) -> list[str]:
     with pa.memory_map(str(path)) as source:
         mapped: Any = source
-        reading, parsing = _read_options(dialect), _parse_options(dialect, note)
+        reading, parsing = _read_options(dialect), _parse_options(dialect, _skips)
         return list(csv.open_csv(mapped, reading, parsing).schema.names)
 
 
@@ -144,8 +149,9 @@ def _parse_options(dialect: Dialect, note: Any) -> csv.ParseOptions:
 
 def _typed(path: Path, dialect: Dialect, options: ReadOptions, table: pa.Table) -> list[Read]:
     names, kinds = table.column_names, table.schema.types
+    final = {name: named(name.strip(), place) for place, name in enumerate(names)}
     columns = [
-        _column(name, column, options, options.decimal or ".")
+        read_column(final[name], column, options, options.decimal or ".")
         for name, column in zip(names, table.columns, strict=True)
     ]
     once = {name for name, times in Counter(names).items() if times == 1}
@@ -160,7 +166,7 @@ def _typed(path: Path, dialect: Dialect, options: ReadOptions, table: pa.Table) 
     if wanted := [name for name in again if name in once]:
         texts = _texts(path, dialect, wanted)
         found = {
-            name: _column(name, column, options, again[name])
+            name: read_column(final[name], column, options, again[name])
             for name, column in zip(texts.column_names, texts.columns, strict=True)
         }
         places = {name: place for place, name in enumerate(names)}
@@ -169,16 +175,10 @@ def _typed(path: Path, dialect: Dialect, options: ReadOptions, table: pa.Table) 
             if not (is_mixed and again[name] == "," and pa.types.is_floating(kinds[places[name]])):
                 columns[places[name]] = column
     by_name = [name if name in once else "" for name in names]
-    _quoted(path, dialect, columns, by_name)
+    untold = [name if final.get(name) not in options.types else "" for name in by_name]
+    _quoted(path, dialect, columns, untold)
     _zoned(path, dialect, columns, by_name)
     return columns
-
-
-def _column(name: str, column: Any, options: ReadOptions, decimal: str) -> Read:
-    """A column as Arrow has read it, or as its texts."""
-    column = without(column, options.missing)
-    found = as_told(name.strip(), column, options, decimal)
-    return found or read(name, column, decimal, certain=bool(options.decimal))
 
 
 def _texts(path: Path, dialect: Dialect, names: list[str], **convert: Any) -> pa.Table:
@@ -211,9 +211,12 @@ def _has_leading_zeros(path: Path, delimiter: str) -> bool:
     content = np.memmap(path, np.uint8, "r")
     begins, may_follow = np.zeros(256, bool), np.zeros(256, bool)
     begins[[*f'"\n\r{delimiter}'.encode()]] = True
-    may_follow[[*b" -+"]] = True
+    may_follow[[*b" -+\t"]] = True
+    may_follow &= ~begins
     for start in range(0, len(content), SCANNED_BYTES):
-        part = np.array(content[max(0, start - 3) : start + SCANNED_BYTES])
+        part = np.array(content[max(0, start - LONGEST_BLANK - 2) : start + SCANNED_BYTES])
+        if start == 0:
+            part = np.insert(part, 0, ord("\n"))
         before = part[:-2]
         found = before < ord(".")
         if delimiter > ".":
@@ -221,9 +224,12 @@ def _has_leading_zeros(path: Path, delimiter: str) -> bool:
         found &= part[1:-1] == ord("0")
         second = part[2:]
         found &= (second - ord("0") < 10) | (second | 32 == ord("x"))
-        codes = np.flatnonzero(found)
-        marks = before[codes]
-        if (begins[marks] | (may_follow[marks] & begins[before[np.maximum(codes - 1, 0)]])).any():
+        places = np.flatnonzero(found)
+        for _ in range(LONGEST_BLANK):
+            if not (is_blank := may_follow[part[places]]).any():
+                break
+            places = np.maximum(places - is_blank, 0)
+        if begins[part[places]].any():
             return True
     return False
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.reading.tables import check_column_count
 BLOCK_BYTES = 8 * 1024 * 1024
 """CSV is read in blocks of this size; a row must fit into one, so longer rows make it larger."""
 DELIMITERS = (",", ";", "\t", "|")
+NO_HEADER = "the first line is numbers, so there is no header; columns are named column_1, column_2, …"
 LOOKED_AT = 50
 """Rows that are looked at to find the delimiter."""
 LONGEST_LOOK = 1024 * 1024
@@ -61,7 +63,7 @@ def dialect_of(path: Path, options: ReadOptions, into: Path) -> tuple[Path, Dial
     if skipped < len(lines) and (found := SEP.fullmatch(lines[skipped].strip("\r\n"))):
         delimiter, skipped = delimiter or found[1], skipped + 1
     first = skipped
-    while skipped + 1 < len(lines) and _is_comment(lines[skipped], lines[skipped + 1]):
+    while skipped + 1 < len(lines) and _is_comment(lines[skipped], lines[skipped + 1], delimiter):
         skipped += 1
     if skipped > first:
         notes.append(Note("", f"{skipped - first:,} lines before the header that begin with # are left out"))
@@ -75,18 +77,17 @@ def dialect_of(path: Path, options: ReadOptions, into: Path) -> tuple[Path, Dial
         begin = "\t" * _has_row_names(rest)
         path, delimiter = _rewritten(path, into, lambda line: f"{_tabbed(line)}\n", skipped, begin), "\t"
         rest = [begin + _tabbed(rest[0]), *map(_tabbed, rest[1:])]
+    _check_delimiter(options.delimiter.strip(" "), rest[0])
     delimiter = delimiter or _delimiter(rest)
     tight = partial(_blank_before_quotes(delimiter).sub, lambda found: found[1] or "")
-    if any(tight(line) != line for line in rest):
+    if any(tight(line) != line for line in rest) or _has_blank_before_quotes(path, delimiter):
         path = _rewritten(path, into, tight)
     cells = _split(rest[0], delimiter)
     check_column_count(_cells(rest[0], delimiter))
-    has_header = not _are_values(cells, rest[1:2]) if options.header is None else options.header
+    has_header = not are_values(cells, rest[1:2]) if options.header is None else options.header
     names = None if has_header else [f"column_{number}" for number in range(1, _cells(rest[0], delimiter) + 1)]
     if not has_header and options.header is None:
-        notes.append(
-            Note("", "the first line is numbers, so there is no header; columns are named column_1, column_2, …")
-        )
+        notes.append(Note("", NO_HEADER))
     if has_header and options.header is None and (fraction := next(filter(_is_fraction, cells), None)):
         notes.append(Note("", f"a column is named {fraction}: if the file has no header, say --no-header"))
     if len(cells) == 1 and options.delimiter == "" and (mark := OTHER_DELIMITERS.search(rest[0])):
@@ -100,11 +101,12 @@ def _lines(path: Path) -> Iterator[str]:
             yield line.decode(errors="replace").rstrip("\r\n")
 
 
-def _is_comment(line: str, following: str) -> bool:
+def _is_comment(line: str, following: str, delimiter: str) -> bool:
     """Whether a line is a comment, and not a header such as `#id,name`."""
     if not line.startswith("#"):
         return False
-    return not any(line.count(mark) and line.count(mark) == following.count(mark) for mark in DELIMITERS)
+    marks = (delimiter,) if delimiter else DELIMITERS
+    return not any(line.count(mark) and line.count(mark) == following.count(mark) for mark in marks)
 
 
 def _delimiter(lines: Sequence[str]) -> str:
@@ -158,6 +160,23 @@ def _blank_before_quotes(delimiter: str) -> re.Pattern[str]:
     return re.compile(rf'({QUOTED.pattern})|(?<={re.escape(delimiter)}) +(?=")')
 
 
+def _has_blank_before_quotes(path: Path, delimiter: str) -> bool:
+    """Whether one may be anywhere in the file; looks for bytes, which is fast."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(f'{delimiter} "'.encode()) >= 0
+
+
+def _check_delimiter(told: str, header: str) -> None:
+    """Raises RejectedError if the header does not have the delimiter that was told, but another one."""
+    if told and told not in header and (others := [mark for mark in DELIMITERS if mark in header]):
+        raise RejectedError(
+            f"the header has no {told!r}, which was told to be the delimiter, but {others[0]!r}; say --delimiter, or "
+            "--forget to leave out what an earlier import was told"
+        )
+
+
 def _rewritten(path: Path, into: Path, change: Callable[[str], str], skipped: int = 0, begin: str = "") -> Path:
     """The file with each line changed, and `begin` before the line after the skipped ones."""
     as_it_is: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
@@ -166,13 +185,13 @@ def _rewritten(path: Path, into: Path, change: Callable[[str], str], skipped: in
     return into
 
 
-def _are_values(cells: list[str], following: Sequence[str]) -> bool:
+def are_values(cells: list[str], following: Sequence[str]) -> bool:
     """Whether all cells are numbers, and not names: of columns that are counted, or beside a column of row names.
 
     Row names have no name; `following` is the line in which they begin.
     """
     are_different = len(set(cells)) == len(cells)
-    if not cells[0] and are_different and following and not following[0].startswith(DELIMITERS):
+    if cells and not cells[0] and are_different and following and not following[0].startswith(DELIMITERS):
         return False
     if not all(cell == "" or NumberNotation.of([cell]) for cell in cells):
         return False

@@ -67,14 +67,19 @@ def in_utf8(path: Path, encoding: str, into: Path) -> Path:
             try:
                 text = decoder.decode(part, is_last)
             except UnicodeDecodeError as error:
-                line = lines + part[: error.start].count(b"\n")
-                byte = f"0x{part[error.start]:02x}"
+                line = lines + error.object[: error.start].count(b"\n")
+                byte = f"0x{error.object[error.start]:02x}"
                 raise RejectedError(
                     f"line {line:,} is not {encoding} (byte {byte}); say --encoding, or save it as UTF-8"
                 ) from error
             lines += text.count("\n")
             file.write(text)
     return into
+
+
+def is_utf8_beyond_ascii(path: Path) -> bool:
+    """Whether the text is UTF-8, and would be another one in other encodings."""
+    return _is_utf8(path) and not all(part.isascii() for part, _ in _parts(path))
 
 
 def _is_utf8(path: Path) -> bool:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import RejectedError, said_by
 from pipeline.reading.csv_files import read_csv
-from pipeline.reading.encodings import encoding_of, in_utf8
+from pipeline.reading.encodings import encoding_of, in_utf8, is_utf8_beyond_ascii
 from pipeline.reading.notes import Note
 from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.rows import table_of
@@ -77,6 +77,10 @@ def read_table(
         encoding = options.encoding or encoding_of(path)
         if not options.encoding and encoding not in ("utf-8", "utf-8-sig"):
             notes.append(Note("", f"the file is read as {encoding}{_GUESS.get(encoding, '')}"))
+        if options.encoding and is_utf8_beyond_ascii(path) and not options.encoding.lower().startswith("utf"):
+            notes.append(
+                Note("", f"the file is read as {encoding}, as told, and could be UTF-8; --forget, or --encoding")
+            )
         if options.encoding or encoding != "utf-8":
             path = in_utf8(path, encoding, Path(folder, "utf-8"))
         beginning = _beginning(path)
@@ -84,7 +88,7 @@ def read_table(
             objects = _list(path) if beginning.startswith(b"[") else _lines(path)
             return with_types(table_of(objects, max_bytes), notes, options)
         columns, names, more = read_csv(path, options, Path(folder, "tabs"))
-        return as_read(columns, names, [*notes, *more], options.missing)
+        return as_read(columns, names, [*notes, *more], options)
 
 
 def _beginning(path: Path) -> bytes:

@@ -45,7 +45,7 @@ def parsed(texts: Any, key: str, rows: Any) -> Any:
         values, example, what = pc.bit_wise_and(place, 1).cast(pa.float64()), "true", "true or false"
     elif isinstance(notation := notation_of(key), DateNotation):
         values = notation.read(wanted)
-        if notation != ISO and values.null_count > wanted.null_count:
+        if not notation.name.startswith(("y", "%Y")) and values.null_count > wanted.null_count:
             values = pc.coalesce(values, ISO.read(wanted))
         example, what = notation.example, "a date"
     else:

@@ -79,7 +79,10 @@ class ReadOptions:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """Raises RejectedError or TypeError for a document of another kind."""
-        found = cls(**{**document, "missing": tuple(document.get("missing", ()))})
+        missing = document.get("missing", ())
+        if isinstance(missing, str):
+            raise RejectedError(f"missing takes a list of values, not the text {missing!r}")
+        found = cls(**{**document, "missing": tuple(missing)})
         texts = (found.encoding, found.delimiter, found.decimal, found.sheet, *found.missing, *found.types)
         if not all(isinstance(text, str) for text in texts) or not isinstance(found.header, bool | None):
             raise TypeError("no options of ours")

@@ -86,12 +86,14 @@ class Read:
         values: int64, float64, bool, timestamp[us], large_string, or null if there is no value at all.
         notation: how its values are written, if they are numbers or dates in another than the plain notation.
         told: what the column was said to be, if its type does not show it: a category, text, or identifiers.
+        is_known: it was read before, and its notes are known.
     """
 
     values: Any
     notes: tuple[Note, ...] = ()
     notation: NumberNotation | DateNotation | None = None
     told: str = ""
+    is_known: bool = False
 
 
 class _Distinct:
@@ -158,16 +160,16 @@ def read(name: str, column: Any, decimal: str = ".", *, certain: bool = False) -
     if 2 * sum(1 for text in samples if DIGIT.search(text)) <= len(samples):
         return Read(_words(whole))
     decided = _numbers(name, whole, samples, decimal, certain=certain) or _dates(name, whole, samples)
-    return decided or Read(_words(whole), _almost(name, whole, samples))
+    return decided or Read(_words(whole), _almost(name, whole, samples, decimal, certain=certain))
 
 
-def _almost(name: str, whole: Any, samples: list[str]) -> tuple[Note, ...]:
+def _almost(name: str, whole: Any, samples: list[str], decimal: str, *, certain: bool) -> tuple[Note, ...]:
     """A note about words of which more than half are numbers or dates."""
     found = _Distinct(name, whole)
     is_one: Any
     if found.rows < FEW_ROWS:
         return ()
-    if number := NumberNotation.of(samples):
+    if number := NumberNotation.of(samples, decimal, certain=certain):
         kind, is_one = NUMBER, pc.match_substring_regex(found.texts, number.pattern)
     elif date := DateNotation.of(samples):
         kind, is_one = DATE, date.read(found.texts).is_valid()
@@ -175,6 +177,8 @@ def _almost(name: str, whole: Any, samples: list[str]) -> tuple[Note, ...]:
         return ()
     misfits = ~np.asarray(is_one) & ~found.is_mark
     fitting = found.rows - found.count(misfits)
+    if 2 * fitting <= found.rows or fitting == found.rows:
+        return ()
     text = (
         f"is read as words: {fitting:,} of {found.rows:,} values are {kind}s, more than {MOST_MISFITS:.0%} are not; "
         f"--type {name}={kind} makes these missing"

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RejectedError, did_you_mean
+from pipeline.reading.dates import IN_UTC, ISO, UTC_NAMES
+from pipeline.reading.notes import Note
 from pipeline.reading.options import CATEGORY, DATE, NUMBER, ReadOptions
 from pipeline.reading.tables import TEXT
-from pipeline.reading.texts import Read, read_as
+from pipeline.reading.texts import TRUTHS, Read, read, read_as
+
+MOST_DIGITS = 300
+"""What a float can hold."""
 
 
 def check_known(types: Mapping[str, str], names: Iterable[str]) -> None:
@@ -26,39 +33,70 @@ def check_known(types: Mapping[str, str], names: Iterable[str]) -> None:
             )
 
 
-def as_told(name: str, column: Any, options: ReadOptions, decimal: str = ".") -> Read | None:
-    """A column of any type, as its type was told; None if none was.  Raises RejectedError as `texts.read_as`."""
+def read_column(name: str, column: Any, options: ReadOptions, decimal: str = ".") -> Read:
+    """Read a column of any type, by what was told about it; `decimal` is what the rest of the file uses."""
+    column = without(column, options.missing)
+    found = _as_told(name, column, options, decimal)
+    found = found or read(name, column, decimal, certain=bool(options.decimal))
+    return replace(found, values=without(found.values, options.missing)) if options.missing else found
+
+
+def _as_told(name: str, column: Any, options: ReadOptions, decimal: str = ".") -> Read | None:
+    """A column of any type, as its type was told; None if it is to be read from its texts.
+
+    Raises RejectedError as `texts.read_as`.
+    """
     told = options.types.get(name, "")
-    if not told and is_text(column.type):
-        return None
     kind, types = told.partition(":")[0], pa.types
     is_number = types.is_integer(column.type) or types.is_floating(column.type) or types.is_decimal(column.type)
     is_date = types.is_timestamp(column.type) or types.is_date(column.type)
     if (kind == NUMBER and is_number) or (kind == DATE and is_date):
-        return Read(column)
-    if not told:
-        return read_as(name, texts_of(name, column), CATEGORY) if types.is_dictionary(column.type) else Read(column)
-    return read_as(name, texts_of(name, column), told, options.decimal or decimal, certain=bool(options.decimal))
+        return as_it_is(column)
+    if told:
+        return read_as(name, texts_of(name, column), told, options.decimal or decimal, certain=bool(options.decimal))
+    if is_text(column.type):
+        return None
+    return read_as(name, texts_of(name, column), CATEGORY) if types.is_dictionary(column.type) else as_it_is(column)
+
+
+def as_it_is(column: Any) -> Read:
+    """A column that has its type; that its zone is left out is noted."""
+    zone = getattr(column.type, "tz", None)
+    return Read(column, () if zone is None or zone in UTC_NAMES else (Note("", f"{IN_UTC} (its zone is {zone})"),))
 
 
 def without(column: Any, missing: Sequence[str]) -> Any:
-    """The column without the values that count as missing: equal texts, or equal numbers."""
+    """The column without the values that somebody said are missing: equal texts, numbers, dates or truths."""
     if not missing:
         return column
-    values: Any = None
-    if is_text(column.type):
-        column = column.cast(TEXT)
-        values = pa.array(missing, TEXT)
-        column = pc.if_else(pc.is_in(pc.utf8_trim_whitespace(column), values), pa.scalar(None, TEXT), column)
-    elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        numbers = []
-        for mark in missing:
-            with suppress(ValueError, OverflowError):
-                numbers.append(pa.scalar(float(mark)).cast(column.type))
-        if numbers:
-            values = pa.array([number.as_py() for number in numbers], column.type)
-            column = pc.if_else(pc.is_in(column, values), pa.scalar(None, column.type), column)
+    kind, marks = column.type, [mark.strip() for mark in missing]
+    values: Any
+    if is_text(kind):
+        column, kind = column.cast(TEXT), TEXT
+        return pc.if_else(
+            pc.is_in(pc.utf8_trim_whitespace(column), pa.array(marks, TEXT)), pa.scalar(None, TEXT), column
+        )
+    if pa.types.is_integer(kind):
+        values = [int(number) for mark in marks if (number := _number(mark)) is not None and number == int(number)]
+    elif pa.types.is_floating(kind):
+        values = [float(number) for mark in marks if (number := _number(mark)) is not None]
+    elif pa.types.is_boolean(kind):
+        values = [TRUTHS[mark.lower()] for mark in marks if mark.lower() in TRUTHS]
+    elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        values = ISO.read(pa.array(marks, TEXT)).drop_null().cast(kind).to_pylist()
+    else:
+        return column
+    with suppress(pa.ArrowInvalid, OverflowError):  # beyond what the column can hold
+        column = pc.if_else(pc.is_in(column, pa.array(values, kind)), pa.scalar(None, kind), column)
     return column
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() and abs(number.adjusted()) < MOST_DIGITS else None
 
 
 def is_text(kind: pa.DataType) -> bool:

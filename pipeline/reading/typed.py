@@ -13,14 +13,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.reading.dates import IN_UTC, UTC_NAMES
 from pipeline.reading.notations import notation_of as notation
 from pipeline.reading.notes import MISSING, NOTATION, NOTES, TOLD, Note
 from pipeline.reading.options import IDENTIFIER, WORDS, ReadOptions
 from pipeline.reading.suspicions import FEW_ROWS, suspicions
 from pipeline.reading.tables import TEXT
-from pipeline.reading.texts import Read, has_decimal_comma, read, words
-from pipeline.reading.told import as_told, check_known, is_text, without
+from pipeline.reading.texts import Read, has_decimal_comma, words
+from pipeline.reading.told import as_it_is, check_known, is_text, read_column, without
 
 MOST_NOTES = 100
 """They go with the dataset and with every model that is trained on it."""
@@ -28,30 +27,28 @@ ROW_NUMBERS = ("", "unnamed: 0", "rownames", "rowname")
 """Names of a column in which R and pandas write the names of rows."""
 
 
-def as_read(columns: Sequence[Read], names: Sequence[str], notes: Sequence[Note], missing: Sequence[str]) -> pa.Table:
-    """The table of these columns; a nameless one gets a name, one that only counts the rows is left out.
-
-    `missing` are the values of which somebody said that they count as missing.
-    """
+def as_read(columns: Sequence[Read], names: Sequence[str], notes: Sequence[Note], options: ReadOptions) -> pa.Table:
+    """The table of these columns; a nameless one gets a name, one that only counts the rows is left out unless told."""
     kept, found = [], list(notes)
     for place, (name, column) in enumerate(zip(names, columns, strict=True)):
-        if place == 0 and len(names) > 1 and _numbers_rows(name, column):
+        may_name_rows = place == 0 and len(names) > 1 and not {name, named(name, place)} & options.types.keys()
+        if may_name_rows and _numbers_rows(name, column):
             which = "" if name else "the first column, which has no name, "
             found.append(Note(name, f"{which}is left out: it holds integers that differ in every row, as row names do"))
             continue
-        if place == 0 and len(names) > 1 and _names_rows(name, column):
+        if may_name_rows and _names_rows(name, column):
             text = "is nameless, and its words differ in every row: they are taken for names of rows, and no feature"
             column = replace(column, told=IDENTIFIER, notes=(*column.notes, Note(name, text)))
-        name = name or f"column_{place + 1}"
+        name = named(name, place)
         kept.append((name, column))
         found += [replace(note, column=name) for note in column.notes]
-        found += () if column.told else suspicions(name, column.values)
+        found += () if column.told or column.is_known else suspicions(name, column.values)
     if len(found) > MOST_NOTES:
         found[MOST_NOTES:] = [Note("", f"there are {len(found) - MOST_NOTES:,} notes more")]
     fields = [pa.field(name, column.values.type, metadata=_metadata(column)) for name, column in kept]
     about: dict[bytes | str, bytes | str] = {NOTES: orjson.dumps([note.to_document() for note in found])}
-    if missing:
-        about[MISSING] = orjson.dumps(list(missing))
+    if options.missing:
+        about[MISSING] = orjson.dumps(options.missing)
     return pa.table([column.values for _, column in kept], schema=pa.schema(fields, metadata=about))
 
 
@@ -60,41 +57,42 @@ def with_types(table: pa.Table, notes: Sequence[Note], options: ReadOptions) -> 
     is_read = _is_read(table)
     if is_read and not options.types and not options.missing:
         return table
-    check_known(options.types, table.column_names)
+    names = [named(name, place) for place, name in enumerate(table.column_names)]
+    check_known(options.types, names)
     known = [*notes, *(notes_of(table) if is_read else ())]
+    options = replace(options, missing=tuple(dict.fromkeys((*missing_of(table), *options.missing))))
     fields: Sequence[Any] = list(table.schema) if is_read else [None] * table.num_columns
     table = table.replace_schema_metadata(None)
-    columns = _read(table, fields, options, options.decimal or ".")
+    columns = _read(table, names, fields, options, options.decimal or ".")
     if not options.decimal and any(map(has_decimal_comma, columns)):
-        columns = _read(table, fields, options, ",")
+        columns = _read(table, names, fields, options, ",")
     known = [note for note in known if note.column not in options.types]
-    return as_read(columns, table.column_names, known, options.missing)
+    return as_read(columns, table.column_names, known, options)
 
 
-def _read(table: pa.Table, fields: Sequence[Any], options: ReadOptions, decimal: str) -> list[Read]:
+def named(name: str, place: int) -> str:
+    """The name of a column, counted from 0, which may have none."""
+    return name or f"column_{place + 1}"
+
+
+def _read(
+    table: pa.Table, names: Sequence[str], fields: Sequence[Any], options: ReadOptions, decimal: str
+) -> list[Read]:
     return [
-        _column(name, without(column, options.missing), field, options, decimal)
-        for name, column, field in zip(table.column_names, table.columns, fields, strict=True)
+        _column(name, column, field, options, decimal)
+        for name, column, field in zip(names, table.columns, fields, strict=True)
     ]
 
 
 def _column(name: str, column: Any, field: Any, options: ReadOptions, decimal: str) -> Read:
     """`field` is what is known of a column that was read before."""
     if options.keep_texts:
-        return words(column) if is_text(column.type) else _read_already(column)
+        return words(column) if is_text(column.type) else as_it_is(column)
     if field is not None and name not in options.types:
         key = notation_of(field)
-        return Read(column, (), notation(key) if key else None, told_of(field))
-    if name not in options.types and not is_text(column.type) and not pa.types.is_dictionary(column.type):
-        return _read_already(column)
-    found = as_told(name, column, options, decimal)
-    return found or read(name, column, decimal, certain=bool(options.decimal))
-
-
-def _read_already(column: Any) -> Read:
-    """A column that has its type."""
-    zone = getattr(column.type, "tz", None)
-    return Read(column, () if zone is None or zone in UTC_NAMES else (Note("", f"{IN_UTC} (its zone is {zone})"),))
+        known = Read(without(column, options.missing), (), notation(key) if key else None, told_of(field))
+        return replace(known, is_known=True)
+    return read_column(name, column, options, decimal)
 
 
 def notes_of(table: pa.Table) -> list[Note]:

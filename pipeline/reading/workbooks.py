@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import time, timedelta
@@ -22,9 +21,10 @@ from python_calamine import (
 )
 
 from pipeline.errors import RejectedError, did_you_mean, said_by
+from pipeline.reading.dialects import NO_HEADER, are_values
 from pipeline.reading.notes import Note
 from pipeline.reading.options import ReadOptions
-from pipeline.reading.tables import check_column_count
+from pipeline.reading.tables import check_column_count, check_doubled
 
 OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 PARTS = ("xl/workbook.xml", "xl/workbook.bin", "content.xml")
@@ -58,13 +58,17 @@ def read_sheet(path: Path, options: ReadOptions) -> tuple[Iterator[Mapping[str, 
         rows = sheet.iter_rows()
         first = list(islice(rows, LOOKED_AT))
     notes = [] if options.sheet or len(book.sheet_names) == 1 else [_note(sheet, book.sheet_names)]
-    start = _start(first)
-    if any(any(cell != "" for cell in row) for row in first[:start]):
+    blank = next((place for place, row in enumerate(first) if any(cell != "" for cell in row)), 0)
+    start = blank if options.header is False else _start(first)
+    if start > blank:
         notes.append(Note("", f"{start:,} rows before the names of the columns are left out"))
-    names = [f"column_{place}" for place in range(1, sheet.width + 1)]
-    if options.header is not False and start < len(first):
-        names = _names(first[start])
-        start += 1
+    cells = _cells(first[start]) if start < len(first) else []
+    if options.header is None and are_values(cells, []):
+        notes.append(Note("", NO_HEADER))
+    if options.header is False or (options.header is None and are_values(cells, [])):
+        names = [f"column_{place}" for place in range(1, sheet.width + 1)]
+    else:
+        names, start = _names(cells), start + 1
     check_column_count(len(names))
     return _rows(chain(first[start:], rows), names), notes
 
@@ -74,7 +78,7 @@ def _sheet(book: CalamineWorkbook, name: str) -> CalamineSheet:
         if name not in book.sheet_names:
             raise RejectedError(
                 f"the workbook has no sheet {name!r}{did_you_mean(name, book.sheet_names)}; its sheets are "
-                f"{', '.join(book.sheet_names)}"
+                f"{', '.join(book.sheet_names)} (--sheet; --forget leaves out what an earlier import was told)"
             )
         return book.get_sheet_by_name(name)
     for one in book.sheets_metadata:
@@ -97,12 +101,13 @@ def _start(rows: Sequence[Sequence[Any]]) -> int:
     return next((place for place, count in enumerate(counts) if 2 * count >= most and count), 0)
 
 
-def _names(row: Sequence[Any]) -> list[str]:
-    names = [str(_value(cell) if cell != "" else "").strip() for cell in row]
-    names = [name or ("" if place == 0 else f"column_{place + 1}") for place, name in enumerate(names)]
-    for name, times in Counter(names).items():
-        if times > 1:
-            raise RejectedError(f"column {name!r} comes {times} times; give each its own name")
+def _cells(row: Sequence[Any]) -> list[str]:
+    return [str(_value(cell) if cell != "" else "").strip() for cell in row]
+
+
+def _names(cells: Sequence[str]) -> list[str]:
+    names = [name or ("" if place == 0 else f"column_{place + 1}") for place, name in enumerate(cells)]
+    check_doubled(names)
     return names
 
 

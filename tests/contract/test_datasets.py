@@ -379,6 +379,9 @@ def test_what_an_import_was_told_about_its_file_stays_with_the_version(source: D
     source.add("people", pa.table(OTHER), None)
     assert [one.options for one in source.versions("people")] == [told, ReadOptions()]
     assert source.restore("people", 1).options == told_before(source, "people") == told
+    forgotten = source.add("people", pa.table(ROWS), "tall")
+    assert (forgotten.is_new, forgotten.version.number, told_before(source, "people")) == (True, 3, ReadOptions())
+    assert source.add("people", pa.table(ROWS), "tall", options=told).version.number == 1
 
 
 def test_every_version_is_a_dataset_by_its_own_name(source: DatasetStore) -> None:
@@ -575,7 +578,8 @@ def test_a_csv_column_has_the_type_that_all_its_values_have(text: str, expected:
 def test_the_type_of_a_csv_column_is_found_from_all_of_a_large_file() -> None:
     table = canonical(table_from(b"a,b,c\n" + b"1,2,3\n" * 1_000_000 + b"x,2.5,3\n" + b"1,2,y\n" * 60_000, "x.csv"))
     assert [str(field.type) for field in table.schema] == ["int64", "double", "large_string"]
-    assert [(note.column, note.row, note.example) for note in notes_of(table)] == [("a", 1_000_001, "x")]
+    found = [(note.column, note.row, note.example) for note in notes_of(table)]
+    assert found == [("a", 1_000_001, "x"), ("c", 1_000_002, "y")]
 
 
 def test_a_parquet_file_that_unpacks_to_more_than_the_limit_is_not_unpacked() -> None:

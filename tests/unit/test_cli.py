@@ -437,6 +437,22 @@ def test_predict_scores_raw_rows_whatever_the_order_of_their_columns(run: Run, s
     assert "the rows lack 3 of the model's columns" in lacking.error
 
 
+def test_predict_says_what_reading_decided_about_the_file_and_can_be_told_how_it_is_written(
+    run: Run, stores: Stores, artifact: Path, tmp_path: Path
+) -> None:
+    model(stores, artifact)
+    header, *rows = ROWS.splitlines()
+    noted = run("models", "predict", "flowers", "--json", stdin="\n".join([header, "# a remark", *rows]))
+    assert len(noted.objects) == 2
+    assert "1 lines that begin with # are left out" in noted.error
+    names = ["petal width", "petal length", "sepal width", "sepal length"]
+    text = "|".join(names) + "\n0.2|1.4|3.5|5.1\n"
+    (tmp_path / "rows.csv").write_bytes(text.encode("utf-16-le"))
+    told = ("--encoding", "utf-16-le", "--delimiter", "|")
+    assert run("models", "predict", "flowers", "rows.csv", *told, "--json").objects[0]["prediction"] == "setosa"
+    assert run("models", "predict", "flowers", "rows.csv", "--encoding", "latin-99").code == 2
+
+
 PEOPLE = (
     'code,who,sepal length,sepal width,petal length,petal width\n007,"Ann, ""A""",5.1,3.5,1.4,0.2\n008,,6.7,3,5.2,2.3\n'
 )

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.errors import RejectedError
 from pipeline.features.columns import Column, Role, UnusableColumnError, describe, read
+from pipeline.features.frames import frame_of
 from pipeline.reading.dates import date_notation
 from pipeline.reading.notes import NOTATION, TOLD
 from pipeline.reading.options import MOST_BYTES, ReadOptions
@@ -49,6 +50,57 @@ def test_the_type_that_is_told_is_the_column_s_and_what_does_not_fit_is_missing_
     assert [told_of(field) for field in table.schema] == ["category", "", "", "id", ""]
     assert "column 'n': 2 of 3 values are numbers; the rest count as missing (row 3: 'x')" in said(table)
     assert missing_of(table) == ("-999",)
+
+
+@pytest.mark.parametrize(
+    ("content", "missing", "expected"),
+    [
+        (b"b\n-999\n-999.0\n2.5\n?\n", ("-999",), [None, None, 2.5, None]),
+        (b"a;b\nx;-999\ny;-999,0\nz;2,5\n", ("-999",), [None, None, 2.5]),
+        (b"b\n9007199254740993\n9007199254740992\n", ("9007199254740993",), [None, 2**53]),
+        (b"b\nx\n y \n", (" y",), ["x", None]),
+        (b"b\ntrue\nfalse\n", ("false",), [True, None]),
+        (b'b\n"1/2/2023"\n"31/12/1999"\n', ("1999-12-31",), ["2023-02-01", None]),
+    ],
+)
+def test_what_counts_as_missing_does_so_however_it_is_written(
+    content: bytes, missing: tuple[str, ...], expected: list[Any]
+) -> None:
+    values = told(content, missing=missing)["b"].to_pylist()
+    assert [str(value)[:10] if isinstance(value, datetime.datetime) else value for value in values] == expected
+
+
+def test_values_that_have_types_are_missing_too() -> None:
+    table = pa.table(
+        {
+            "day": pa.array([datetime.date(1900, 1, 1), datetime.date(2026, 1, 2)]),
+            "flag": [False, True],
+            "x": [-9.0, 1.5],
+            "n": [-9, 1],
+        }
+    )
+    found = told(parquet_of(table), "a.parquet", missing=("1900-01-01", "false", "-9"))
+    assert [column.is_valid().to_pylist() for column in found.columns] == [[False, True]] * 4
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (pa.array([True, False, None]), "category"),
+        (pa.array([1e16, 1.5, 1e-5]), "text"),
+        (pa.array([10, 20, None]), "id"),
+        (pa.array([datetime.datetime(2020, 1, 1, 5), None]), "category"),  # noqa: DTZ001
+    ],
+    ids=["boolean", "double", "integer", "timestamp"],
+)
+def test_the_words_of_values_that_have_types_are_the_same_in_training_and_prediction(
+    values: pa.Array[Any], kind: str
+) -> None:
+    content = parquet_of(pa.table({"c": values, "y": range(len(values))}))
+    trained = told(content, "a.parquet", types={"c": kind})
+    frame = frame_of(canonical(table_from(content, "a.parquet", options=ReadOptions(keep_texts=True))))
+    predicted = read(frame["c"], Column("c", Role.CATEGORICAL, "string"))
+    assert [None if pd.isna(word) else word for word in predicted] == trained["c"].to_pylist()
 
 
 @pytest.mark.parametrize("form", ["a.csv", "a.jsonl", "a.parquet", "a.feather", "a.xlsx"])
@@ -138,6 +190,13 @@ def test_a_format_of_dates_is_read(written: str, text: str, moment: str | None) 
         (b"a b\n1 2\n", {"delimiter": ","}, {"a b": ["1 2"]}),
         (b"a;b,c\n1;2,5\n", {"delimiter": ";"}, {"a": [1], "b,c": [2.5]}),
         (b"a!b\n1!2\n", {"delimiter": "!"}, {"a": [1], "b": [2]}),
+        (b"a,b\n1,  007\n2,  8\n", {}, {"a": [1, 2], "b": ["007", "8"]}),
+        (b"007,1\n8,2\n", {"header": False}, {"column_1": ["007", "8"], "column_2": [1, 2]}),
+        (b"#id:name\n1:a\n2:b\n", {"delimiter": ":"}, {"#id": [1, 2], "name": ["a", "b"]}),
+        (b"a,,b\n1,2,3\n", {"types": {"column_2": "id"}}, {"a": [1], "column_2": ["2"], "b": [3]}),
+        (b"rownames,x\n1,a\n2,b\n", {"types": {"rownames": "number"}}, {"rownames": [1, 2], "x": ["a", "b"]}),
+        (b"c,x\nNA,1\nDE,2\n", {"types": {"c": "category"}}, {"c": ["NA", "DE"], "x": [1, 2]}),
+        (b"a,b\n" + b'1,"w"\n' * 60 + b'2, "w"\n', {}, {"a": [1] * 60 + [2], "b": ["w"] * 61}),
         (b"1,2\n3,4\n", {"header": True}, {"1": [3], "2": [4]}),
         (b"a,2\n3,4\n", {"header": False}, {"column_1": ["a", "3"], "column_2": [2, 4]}),
         (b'"x,y",2\n"3",4\n', {"header": False}, {"column_1": ["x,y", "3"], "column_2": [2, 4]}),
@@ -164,6 +223,43 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], says: str) -> None:
         ReadOptions(**options)
 
 
+def test_a_told_delimiter_that_the_header_lacks_is_refused_and_a_doubtful_encoding_noted() -> None:
+    with pytest.raises(RejectedError, match=r"the header has no ';', which was told .* but ','; .* --forget"):
+        told(b"a,b\n1,2\n", delimiter=";")
+    assert "is read as latin-1, as told, and could be UTF-8" in said(told("ä\nö\n".encode(), encoding="latin-1"))
+    with pytest.raises(RejectedError, match="missing takes a list of values, not the text '-999'"):
+        ReadOptions.from_document({"missing": "-999"})
+
+
+def test_a_character_cut_by_the_end_of_a_part_is_no_error_before_the_wrong_byte() -> None:
+    content = b"a,b\n" + b"x" * (2**20 - 5) + "é".encode() + b",1\ny,\xff"
+    with pytest.raises(RejectedError, match=r"line 3 is not utf-8 \(byte 0xff\)"):
+        told(content, encoding="utf-8")
+
+
+def test_comments_are_counted_once() -> None:
+    table = told(b"a,b\n1,2\n# c\n3,4\n", types={"a": "id"})
+    assert "1 lines that begin with #" in said(table)
+
+
+def test_a_zone_is_noted_of_a_told_date_too() -> None:
+    column = pa.array([datetime.datetime(2026, 1, 2)]).cast(pa.timestamp("us", "Europe/Berlin"))  # noqa: DTZ001
+    assert "has zones" in said(told(parquet_of(pa.table({"d": column})), "a.parquet", types={"d": "date"}))
+
+
+def test_what_was_told_before_stays_where_more_is_told() -> None:
+    ids = "".join(f"{n},{n % 3}\n" for n in range(60))
+    table = told(f"id,x\n{ids}".encode(), missing=("-999",))
+    again = told(parquet_of(table), "a.parquet", types={"x": "category"})
+    assert missing_of(again) == ("-999",)
+    assert said(again).count("differs in every row") == 1
+
+
+def test_numbers_with_the_other_mark_are_not_called_numbers() -> None:
+    texts = "".join(f'"{n}.5";a\n' for n in range(20))
+    assert "values are numbers" not in said(told(f"b;c\n{texts}".encode(), decimal=","))
+
+
 def test_a_byte_that_is_not_of_the_encoding_is_named_with_its_line() -> None:
     with pytest.raises(RejectedError, match=r"line 2 is not utf-8 \(byte 0xe4\); say --encoding"):
         told("a,b\nä,2\n".encode("latin-1"), encoding="utf-8")
@@ -180,7 +276,12 @@ def test_roles_that_are_told_are_those_of_training() -> None:
 
 def test_values_that_count_as_missing_do_so_in_rows_to_predict() -> None:
     number = Column("x", Role.NUMERIC, "double", missing=("-999", "none"))
-    for values in (pd.Series([1.0, -999.0]), pd.Series(["1", "-999"]), pd.Series([1, "none"], dtype=object)):
+    for values in (
+        pd.Series(["1", "-999.0"]),
+        pd.Series([1.0, -999.0]),
+        pd.Series(["1", "-999"]),
+        pd.Series([1, "none"], dtype=object),
+    ):
         assert pd.isna(read(values, number)).tolist() == [False, True]
     word = Column("x", Role.CATEGORICAL, "string", missing=("-999", "none"))
     assert pd.isna(read(pd.Series(["a", "none"]), word)).tolist() == [False, True]
@@ -246,6 +347,19 @@ def test_one_sheet_of_several_is_read_and_said() -> None:
         RejectedError, match=r"no sheet 'sales'; did you mean Sales\?; its sheets are Secret, Sales, More"
     ):
         told(content, "a.xlsx", sheet="sales")
+
+
+def test_a_sheet_without_a_header_has_none() -> None:
+    book = openpyxl.Workbook()
+    sheet: Any = book.active
+    for row in ([5.1, 3.5], [4.9, 3.0]):
+        sheet.append(row)
+    table = told(saved(book), "a.xlsx")
+    assert table.to_pydict() == {"column_1": [5.1, 4.9], "column_2": [3.5, 3.0]}
+    assert "there is no header" in said(table)
+    sheet.insert_rows(1)
+    sheet.cell(1, 1, 7)
+    assert told(saved(book), "a.xlsx", header=False)["column_1"].to_pylist() == [7, 5.1, 4.9]
 
 
 @pytest.mark.parametrize(

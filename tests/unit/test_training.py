@@ -400,6 +400,21 @@ def test_a_series_that_is_split_at_random_has_a_warning(bench: Bench) -> None:
     assert not warned(series.assign(day=days.where(days > days[0])))
 
 
+def test_rows_of_one_moment_are_in_one_part(bench: Bench) -> None:
+    days = [f"2026-01-{n // 10 + 1:02}" for n in range(95)]
+    text = "\n".join(["day,x,y", *(f"{day},{n % 7},{'ab'[n % 2]}" for n, day in enumerate(days))])
+    trained = bench.train(request(time_column="day"), canonical(table_from(text.encode())))
+    parts = trained.split_summary
+    assert (parts.train_rows, parts.test_rows) == (70, 25)
+    assert (parts.train_until, parts.test_from) == ("2026-01-07", "2026-01-08")
+
+
+def test_rows_without_a_group_are_told_of(bench: Bench) -> None:
+    frame = rows(["a", "b"] * 20, x=range(40), group=[None, "u", "v", "w"] * 10)
+    said = bench.train(request(group_column="group", features=("x",)), frame).warnings
+    assert "10 rows have no 'group', and count as one group" in said
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
