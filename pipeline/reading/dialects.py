@@ -24,6 +24,8 @@ NO_HEADER = "the first line is numbers, so there is no header; columns are named
 LOOKED_AT = 50
 """Rows that are looked at to find the delimiter."""
 LONGEST_LOOK = 1024 * 1024
+MOST_LOOKS = 100_000
+"""Blanks before quotation marks that are looked at: texts have them too."""
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 BLANK_CELL = re.compile(r'"(?:[^"]|"")*"|\S+', re.ASCII)
 """A cell where blanks separate them."""
@@ -165,7 +167,14 @@ def _has_blank_before_quotes(path: Path, delimiter: str) -> bool:
     if not path.stat().st_size:
         return False
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        return content.find(f'{delimiter} "'.encode()) >= 0
+        place, before = content.find(b' "'), f"{delimiter} ".encode()
+        for _ in range(MOST_LOOKS):
+            if place < 1:
+                return False
+            if content[place - 1] in before:
+                return True
+            place = content.find(b' "', place + 1)
+    return False
 
 
 def _check_delimiter(told: str, header: str) -> None:
