@@ -80,7 +80,7 @@ def summary(examples: Examples, evaluation: Evaluation, parts: Split) -> SplitSu
 def folds(examples: Examples, evaluation: Evaluation, train: Places, seed: int) -> Iterator[tuple[Places, Places]]:
     """`evaluation.cv` folds of the training part, made by the split's rule.  Raises RejectedError if too small.
 
-    By time, each fold is fitted on the rows before those that it scores, less the time_gap.
+    By time, each fold is fitted on the rows of moments before those that it scores, less the time_gap.
     """
     folds = evaluation.cv or 0
     codes = examples.codes[train] if len(examples.classes) else None
@@ -97,6 +97,11 @@ def folds(examples: Examples, evaluation: Evaluation, train: Places, seed: int) 
         maker = KFold(folds, shuffle=True, random_state=seed)
     try:
         for fit, score in maker.split(train, codes, groups):
+            if examples.times is not None:
+                times = examples.times[train]
+                fit = fit[times[fit] < times[score].min()]
+                if not len(fit):
+                    raise RejectedError(f"one of {folds} folds has no moment to be fitted on; ask for fewer")
             if codes is not None and np.ptp(codes[fit]) == 0:
                 raise RejectedError(f"one of {folds} folds would be fitted on a single class; ask for fewer")
             yield train[fit], train[score]

@@ -407,6 +407,16 @@ def test_rows_of_one_moment_are_in_one_part(bench: Bench) -> None:
     parts = trained.split_summary
     assert (parts.train_rows, parts.test_rows) == (70, 25)
     assert (parts.train_until, parts.test_from) == ("2026-01-07", "2026-01-08")
+    asked = request(time_column="day", cv=3)
+    frame = frame_of(canonical(table_from(text.encode())))
+    data = examples(asked, frame, "y", catalogue()[asked.algorithm])
+    train = split(data, asked.evaluation, 1).train
+    assert data.times is not None
+    moments = [
+        (data.times[fit].max(), data.times[score].min()) for fit, score in folds(data, asked.evaluation, train, 1)
+    ]
+    assert all(last < first for last, first in moments)
+    assert len(moments) == 3
 
 
 def test_rows_without_a_group_are_told_of(bench: Bench) -> None:
