@@ -37,7 +37,7 @@ PARTS = (
 )
 OWN_WORKERS = ("limits", "fairness", "memory", "endurance", "recovery")
 """Parts that start workers of their own; one serves all others."""
-ALONE = ("overhead", "reading")
+ALONE = ("overhead", "reading", "predicting")
 """Parts that need no worker."""
 
 

@@ -285,8 +285,9 @@ class Client:
 
         `s3://BUCKET/KEY.parquet` and `s3://BUCKET/PREFIX/` are not copied: every training reads what is there then.
 
-        The default target is the last column.  An index with a name becomes columns, another is not stored.  What is
-        `told` about the rows (docs/data-rules.md) is kept for the next import of the name, unless that says `forget`.
+        The default target is that of the version before, else the last column.  An index with a name becomes columns,
+        another is not stored.  What is `told` about the rows (docs/data-rules.md) is kept for the next import of the
+        name, unless that says `forget`.
         If a version with the same rows and target exists, it becomes current again instead.  Writes to the settings'
         MONGODB_URL, else to the stores of a `tensorfleet dev`.  Raises RejectedError, naming the column, for values
         other than numbers, text, booleans, dates and lists of numbers; SettingsError if no stores are named;
@@ -304,9 +305,11 @@ class Client:
         if self._stores is None:
             self._stores = open_stores(settings)
         source = self._stores.datasets
-        options = (NOTHING_SAID if forget else told_before(source, name)).but(ReadOptions.from_document(told))
+        before, its_target = (NOTHING_SAID, None) if forget else told_before(source, name)
+        options = before.but(ReadOptions.from_document(told))
+        target = str(target_column) if target_column is not None else its_target
         if isinstance(rows, str) and rows.startswith(SCHEME):
-            return source.point(name, rows, target_column, Origin(user, rows), options)[0].version
+            return source.point(name, rows, target, Origin(user, rows), options)[0].version
         if isinstance(rows, str | Path):
             file = Path(rows)
             if not file.is_file():
@@ -316,7 +319,9 @@ class Client:
         else:
             with about(name):
                 file, table = Path(), table_of(rows, options)
-        return source.add(name, table, target_column, Origin(user, file.name), options).version
+        if target_column is None and target not in table.column_names:
+            target = None
+        return source.add(name, table, target, Origin(user, file.name), options).version
 
     def send(self, messages: Sequence[Message]) -> None:
         """Produce these and wait for their acknowledgement; raises as `submit`."""

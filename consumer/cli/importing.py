@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -29,13 +30,15 @@ def import_dataset(
     file: Annotated[
         str,
         typer.Argument(
-            help="CSV, JSON lines, Parquet, Feather or Excel, also in gzip or zip; `-` is standard input. "
+            help="CSV, JSON lines, Parquet, Feather or Excel, also in gzip, bzip2, xz or zip; `-` is standard input. "
             "s3://BUCKET/KEY.parquet, or s3://BUCKET/PREFIX/ for all *.parquet below it, is not copied: "
             "every training reads what is there then."
         ),
     ],
     name: Annotated[str | None, typer.Option(help="[default: the file's name]")] = None,
-    target: Annotated[str | None, typer.Option(help="The column to predict.  [default: the last one]")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The column to predict.  [default: as before, else the last one]")
+    ] = None,
     types: Types = None,
     missing: Missing = None,
     decimal: Decimal = None,
@@ -46,14 +49,16 @@ def import_dataset(
     forget: Annotated[
         bool,
         typer.Option(
-            "--forget", help="Leave out what earlier imports of this name were told.", rich_help_panel=READING
+            "--forget",
+            help="Leave out what earlier imports of this name were told, the target too.",
+            rich_help_panel=READING,
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Store a dataset under a name, and show the types it was read with; what the name had stays as a version.
 
-    What is told about reading is kept, and holds for the next import of the name too.
+    What is told about reading, and the target, are kept and hold for the next import of the name too.
     """
     from pipeline.datasets import Origin
     from pipeline.datasets.names import check_free
@@ -64,7 +69,9 @@ def import_dataset(
 
     if name is None and file == "-":
         raise Stop("--name must be given for standard input", WRONG_USE)
-    name = name or Path(file.removesuffix(".gz")).stem
+    if "://" in file and not file.startswith(SCHEME):
+        raise Stop(f"{file} is not fetched; download it, and import the file", WRONG_USE)
+    name = name or Path(re.sub(r"\.(gz|bz2|xz)$", "", file)).stem
     check_free(name)
     said = told(
         types=types,
@@ -76,14 +83,16 @@ def import_dataset(
         sheet=sheet,
     )
     source = context.stores().datasets
-    before = NOTHING_SAID if forget else told_before(source, name)
+    before, its_target = (NOTHING_SAID, None) if forget else told_before(source, name)
     options = before.but(said)
     if options != said:
         note(f"read as the import before it, with {as_written(before.to_document())}; --forget leaves that out")
     if file.startswith(SCHEME):
+        target = target or its_target
         added, table = source.point(name, file, target, Origin(user_name(), file), options)
     else:
         table = context.table_of(name, file, options)
+        target = target or (its_target if its_target in table.column_names else None)
         with about(name):
             check_target(table, target)
         added = source.add(name, table, target, Origin(user_name(), "" if file == "-" else Path(file).name), options)

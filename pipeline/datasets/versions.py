@@ -56,13 +56,13 @@ def described(number: int, kept: Mapping[str, Any], *, current: bool) -> Dataset
     )
 
 
-def told_before(source: DatasetSource, name: str) -> ReadOptions:
-    """What the import of the name's current version was told about its file; nothing if there is none."""
+def told_before(source: DatasetSource, name: str) -> tuple[ReadOptions, str | None]:
+    """What the import of the name's current version was told: about its file, and its target; nothing without one."""
     try:
         versions = source.versions(name)
     except RejectedError:
-        return NOTHING_SAID
-    return next((one.options for one in versions if one.current), NOTHING_SAID)
+        return NOTHING_SAID, None
+    return next(((one.options, one.target_column) for one in versions if one.current), (NOTHING_SAID, None))
 
 
 def is_description(kept: Any) -> bool:

@@ -112,7 +112,7 @@ def describe(values: pd.Series[Any], name: str, *, wanted: bool = False, told: s
     if values.isna().all():
         raise UnusableColumnError("has no value")
     if told == options.IDENTIFIER and not wanted:
-        raise UnusableColumnError("holds identifiers, as its import was told; name it in features to use it")
+        raise UnusableColumnError("holds identifiers, or names of rows; name it in features to use it")
     if told:
         return Column(name, Role.TEXT if told == options.TEXT else Role.CATEGORICAL, "string")
     if kind == "b":

@@ -77,6 +77,7 @@ FORMER_TYPES = {
 }
 """By format: type names of ours that only its files hold.  Later names are in `tensorfleet.model_types`."""
 
+MOST_LISTED = 20
 PREPARED_AT_ONCE = 4_000_000
 """The most prepared values of a part of the rows to predict: 32 MB, and as much again for each copy that steps make."""
 FEWEST_AT_ONCE, MOST_AT_ONCE = 1_000, 50_000
@@ -240,7 +241,10 @@ class LoadedModel:
         names = [column.name for column in self.columns]
         missing = [name for name in names if name not in frame.columns]
         if missing:
-            raise RejectedError(f"the rows lack {len(missing)} of the model's columns: {_listed(missing, shapes)}")
+            there = ", ".join(map(str, frame.columns[:MOST_LISTED])) or "none"
+            raise RejectedError(
+                f"the rows lack {len(missing)} of the model's columns: {_listed(missing, shapes)}; they have {there}"
+            )
         extra = tuple(str(name) for name in frame.columns if name not in names)
         classes = getattr(self.pipeline, "classes_", np.array([])).tolist()
         if frame.empty:

@@ -156,6 +156,8 @@ def _typed(path: Path, dialect: Dialect, options: ReadOptions, table: pa.Table) 
     ]
     once = {name for name, times in Counter(names).items() if times == 1}
     again = dict.fromkeys(_misread(path, dialect, table), options.decimal or ".")
+    if dialect.delimiter == ";" and not options.decimal:
+        again |= {name: "." for name, column in zip(names, table.columns, strict=True) if _may_be_thousands(column)}
     if options.decimal == "," or (not options.decimal and any(map(has_decimal_comma, columns))):
         points = options.decimal or dialect.delimiter != ","  # between commas, an unquoted 1.234 has a decimal point
         again |= {  # in such a file 1.234 is more likely a thousand
@@ -196,6 +198,15 @@ def _misread(path: Path, dialect: Dialect, table: pa.Table) -> list[str]:
         or pa.types.is_time(column.type)
         or (pa.types.is_floating(column.type) and _is_beyond_64_bits(column))
     ]
+
+
+def _may_be_thousands(column: Any) -> bool:
+    """Whether all numbers have three digits behind the point, or none, as 1.250 of those who write a decimal comma."""
+    if not pa.types.is_floating(column.type) or not len(column):
+        return False
+    numbers = column.drop_null().to_numpy()
+    thousandths = numbers * 1_000
+    return bool(np.allclose(thousandths, np.round(thousandths), rtol=1e-9) and (numbers != np.round(numbers)).any())
 
 
 def _is_beyond_64_bits(column: Any) -> bool:

@@ -118,8 +118,9 @@ class DateNotation:
         notation = NOTATIONS[best]
         if 2 * read[best] <= len(samples):
             return None
-        if notation.twin and read.get(notation.twin) == read[best]:
-            raise AmbiguousDatesError(best, notation.twin)
+        for twin in (notation.twin, SHORT_YEAR_FIRST.get(best, "")):
+            if read.get(twin) == read[best]:
+                raise AmbiguousDatesError(best, twin)
         return notation
 
 
@@ -143,6 +144,7 @@ def _notations() -> dict[str, DateNotation]:
             first, second = f"d{mark}m{mark}{shown}", f"m{mark}d{mark}{shown}"
             add(first, f"{DAY}{mark}{NUMBER}{mark}{year}", second)
             add(second, f"{NUMBER}{mark}{DAY}{mark}{year}", first)
+    add("yy-m-d", rf"{SHORT_YEAR}-{NUMBER}-{DAY}")
     add("d month y", rf"{DAY}[ \-]{MONTH},?[ \-]{YEAR}")
     add("d month yy", rf"{DAY}[ \-]{MONTH},?[ \-]{SHORT_YEAR}")
     add("month d y", rf"{MONTH}[ \-]{DAY},?[ \-]{YEAR}")
@@ -161,6 +163,8 @@ NOTATIONS = _notations()
 """By name; the first of those that read equally many samples is taken."""
 
 
+SHORT_YEAR_FIRST = {"d-m-yy": "yy-m-d", "m-d-yy": "yy-m-d"}
+"""Also with hyphens the year may come first, as in 23-01-05."""
 PATTERNS = {name: re.compile(notation.pattern) for name, notation in NOTATIONS.items()}
 ISO = NOTATIONS["y-m-d"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,10 @@ def parsed(texts: Any, key: str, rows: Any) -> Any:
     else:
         plain = pc.if_else(pc.match_substring_regex(wanted, notation.pattern), wanted, pa.scalar(None, TEXT))
         values = notation.plain(plain).cast(pa.float64())
+        if notation.unit not in ("", "%", "\u2030"):  # a price is one without its currency too
+            bare = replace(notation, unit="")
+            plain = pc.if_else(pc.match_substring_regex(wanted, bare.pattern), wanted, pa.scalar(None, TEXT))
+            values = pc.coalesce(values, bare.plain(plain).cast(pa.float64()))
         example, what = notation.example, "a number"
     wrong = np.flatnonzero(np.asarray(values.is_null()) & ~np.asarray(pc.fill_null(is_mark, True)))
     if len(wrong):

@@ -79,6 +79,10 @@ class ReadOptions:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """Raises RejectedError or TypeError for a document of another kind."""
+        known = [one.name for one in fields(cls)]
+        for name in document:
+            if name not in known:
+                raise RejectedError(f"reading takes no {name!r}{did_you_mean(name, known)}")
         missing = document.get("missing", ())
         if isinstance(missing, str):
             raise RejectedError(f"missing takes a list of values, not the text {missing!r}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.reading.notes import Note
 from pipeline.reading.tables import TEXT
 
-LIKE_AN_ID = "differs in every row: if it is an id, leave it out (features)"
+LIKE_AN_ID = "differs in every row: if it is an id, leave it out (--type NAME=id at import, or features)"
 FEW_ROWS = 30
 """In so few rows integers may differ by chance."""
 FIRST_DATE, LAST_DATE = 19_000_101, 21_001_231

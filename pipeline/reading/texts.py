@@ -167,6 +167,9 @@ def _almost(name: str, whole: Any, samples: list[str], decimal: str, *, certain:
     """A note about words of which more than half are numbers or dates."""
     found = _Distinct(name, whole)
     is_one: Any
+    if certain and (other := NumberNotation.of(samples)) and other.decimal != decimal:
+        text = f"is read as words: its numbers do not have the decimal mark {decimal!r}, which was told"
+        return (Note(name, text, *found.first(~found.is_mark)),)
     if found.rows < FEW_ROWS:
         return ()
     if number := NumberNotation.of(samples, decimal, certain=certain):
@@ -262,6 +265,8 @@ def _numbers(
     found = _Distinct(name, whole)
     matched = np.asarray(pc.match_substring_regex(found.texts, notation.pattern)) & ~found.is_mark
     misfits = ~matched & ~found.is_mark
+    if not matched.any():
+        return None
     if not told and found.count(misfits) > MOST_MISFITS * found.rows:
         return None
     plain = notation.plain(found.texts.filter(pa.array(matched)))
@@ -285,9 +290,10 @@ def _numbers(
     if str(notation):
         notes.append(Note(found.name, f"is read as numbers with {notation}", *found.first(matched)))
     if not notation.is_certain:
-        notes.append(
-            Note(found.name, f"could have the other decimal mark; {str(notation) or 'decimal point'} is taken")
-        )
+        mark = "comma" if notation.decimal == "," else "point"
+        with_mark = np.asarray(pc.match_substring_regex(found.texts, "[.,]")) & matched
+        text = f"could have the other decimal mark; decimal {mark} is taken (--decimal)"
+        notes.append(Note(found.name, text, *found.first(with_mark)))
     notes += [*_marked(found, "numbers"), *_misfits(found, misfits, NUMBER)]
     return Read(found.spread(values), tuple(notes), None if notation.is_plain else notation)
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipeline.errors import RejectedError, did_you_mean
 from pipeline.reading.dates import IN_UTC, ISO, UTC_NAMES
 from pipeline.reading.notes import Note
-from pipeline.reading.options import CATEGORY, DATE, NUMBER, ReadOptions
+from pipeline.reading.options import DATE, NUMBER, ReadOptions
 from pipeline.reading.tables import TEXT
 from pipeline.reading.texts import TRUTHS, Read, read, read_as
 
@@ -56,7 +56,7 @@ def _as_told(name: str, column: Any, options: ReadOptions, decimal: str = ".") -
         return read_as(name, texts_of(name, column), told, options.decimal or decimal, certain=bool(options.decimal))
     if is_text(column.type):
         return None
-    return read_as(name, texts_of(name, column), CATEGORY) if types.is_dictionary(column.type) else as_it_is(column)
+    return as_it_is(column.cast(column.type.value_type) if types.is_dictionary(column.type) else column)
 
 
 def as_it_is(column: Any) -> Read:

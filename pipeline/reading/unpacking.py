@@ -46,7 +46,7 @@ def unpacked(path: Path, file_name: str, into: Path, max_bytes: int | None) -> t
                 names = [name for name in names if not name.startswith(RESOURCES)]
                 if len(names) != 1:
                     shown = ", ".join(names[:3]) or "none"
-                    raise RejectedError(f"the zip archive holds {len(names):,} files ({shown}); one is read")
+                    raise RejectedError(f"the zip archive holds {len(names):,} files ({shown}); it must hold one")
                 with archive.open(names[0]) as packed:
                     _copy(packed, into, max_bytes)
             return into, PurePosixPath(names[0]).name, [Note("", f"{names[0]} is unpacked (zip)")]

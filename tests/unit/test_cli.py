@@ -732,6 +732,10 @@ def test_what_an_import_is_told_about_its_file_holds_for_the_next_one_too(
     assert "zip\tstring (id)\t" in shown
     forgotten = run("datasets", "import", "shop.csv", "--json", "--forget")
     assert types(forgotten) == {"day": "string", "zip": "int64", "price": "double"}
+    run("datasets", "import", "shop.csv", "--target", "zip")
+    assert run("datasets", "import", "shop.csv", "--json").objects[0]["target"] == "zip"
+    assert run("datasets", "import", "shop.csv", "--json", "--forget").objects[0]["target"] == "price"
+    assert "is not fetched; download it" in run("datasets", "import", "https://a.example/x.csv").error
     refused = {"zip": "--type takes COLUMN=TYPE", "zipp=id": "did you mean zip?", "a=b": "types are"}
     for wrong, says in refused.items():
         answer = run("datasets", "import", "shop.csv", "--type", wrong)
@@ -1129,7 +1133,8 @@ def test_a_dry_run_says_how_a_request_would_be_read_and_sends_nothing(run: Run, 
     stores.datasets.add("ids", ids, "y")
     told = run("submit", "-a", "decision_tree", "-d", "ids", "--dry-run").out.splitlines()
     assert [line for line in told if line.startswith("warnings")] == [
-        "warnings.1: column 'id': differs in every row: if it is an id, leave it out (features)",
+        "warnings.1: column 'id': differs in every row: if it is an id, leave it out (--type NAME=id at import, or "
+        "features)",
         "warnings.2: column 'y': holds words that differ in case or blanks only, and count as different: 'b' and 'B' "
         "(row 3: 'B')",
     ]

@@ -93,6 +93,14 @@ def said(table: pa.Table) -> str:
             ["'x': is read as words: 30 of 32 values are numbers, more than 5% are not; --type x=number", "'Total')"],
         ),
         (lines("x,y", "{d}.1.2024,a") + "late,b\n" * 3, {"x": WORD, "y": WORD}, ["30 of 33 values are dates"]),
+        (
+            lines("d,y", "23-{mm}-{dd},a", 12) + "24-01-05,a\n",
+            {"d": WORD, "y": WORD},
+            ["could be dates d-m-yy or yy-m-d, which no value decides"],
+        ),
+        (lines("d,y", "99-{mm}-{dd},a"), {"d": DATE, "y": WORD}, ["dates yy-m-d"]),
+        (lines("p;y", "{m}.250;a"), {"p": NUMBER, "y": WORD}, ["could have the other decimal mark; decimal point is"]),
+        (lines("p;y", "{m}.25;a"), {"p": NUMBER, "y": WORD}, []),
         (lines("q,y", "19{dd}Q{n},a", 4).replace("Q0", "Q4"), {"q": DATE, "y": WORD}, ["dates yQq"]),
         (lines("q,y", "Q3 20{dd},a"), {"q": DATE, "y": WORD}, ["dates Qq y"]),
         (
@@ -197,7 +205,7 @@ def test_what_a_second_look_found(text: str, expected: dict[str, Any], note: str
     assert note or not said(table)
 
 
-LIKE_AN_ID = "differs in every row: if it is an id, leave it out (features)"
+LIKE_AN_ID = "differs in every row: if it is an id, leave it out (--type NAME=id at import, or features)"
 
 
 @pytest.mark.parametrize(
@@ -369,7 +377,7 @@ def test_a_zip_archive_of_several_files_is_refused_and_a_bomb_ends_at_the_limit(
     with zipfile.ZipFile(file, "w") as archive:
         for name in ("a.csv", "b.csv"):
             archive.writestr(name, "x\n1\n")
-    with pytest.raises(RejectedError, match=r"holds 2 files \(a.csv, b.csv\); one is read"):
+    with pytest.raises(RejectedError, match=r"holds 2 files \(a.csv, b.csv\); it must hold one"):
         table_from(file.getvalue(), "a.zip")
     for bomb in (gzip.compress(b"1\n" * 1_000_000), packed("a.csv", b"1\n" * 1_000_000)):
         with pytest.raises(RejectedError, match="more bytes than the dataset cache of 100,000 bytes"):

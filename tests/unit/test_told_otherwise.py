@@ -255,6 +255,24 @@ def test_what_was_told_before_stays_where_more_is_told() -> None:
     assert said(again).count("differs in every row") == 1
 
 
+def test_numbers_that_do_not_have_the_told_mark_are_words_with_a_note_or_refused() -> None:
+    texts = b"a;b\n1.25;x\n2.5;y\n"
+    assert "'a': is read as words: its numbers do not have the decimal mark ',', which was told" in said(
+        told(texts, decimal=",")
+    )
+    with pytest.raises(RejectedError, match=r"'a' has no value that is a number such as 1\.234,5; the first is"):
+        told(texts, decimal=",", types={"a": "number"})
+    with pytest.raises(RejectedError, match=r"reading takes no 'typs'; did you mean types\?"):
+        ReadOptions.from_document({"typs": {}})
+
+
+def test_a_price_without_its_currency_is_one_to_predict_but_a_share_without_its_sign_is_none() -> None:
+    price = Column("x", Role.NUMERIC, "double", notation="number|,|.|€")
+    assert read(pd.Series(["1.234,5 €", "1.234,5", "5"]), price).tolist() == [1234.5, 1234.5, 5]
+    with pytest.raises(ValueError, match="row 1 has '0,1', which is not a number"):
+        read(pd.Series(["0,1"]), Column("x", Role.NUMERIC, "double", notation="number|,||%"))
+
+
 def test_numbers_with_the_other_mark_are_not_called_numbers() -> None:
     texts = "".join(f'"{n}.5";a\n' for n in range(20))
     assert "values are numbers" not in said(told(f"b;c\n{texts}".encode(), decimal=","))
@@ -270,7 +288,7 @@ def test_roles_that_are_told_are_those_of_training() -> None:
     assert describe(words, "w", told="category").role is Role.CATEGORICAL
     assert describe(words, "w", told="text").role is Role.TEXT
     assert describe(words, "w", told="id", wanted=True).role is Role.CATEGORICAL
-    with pytest.raises(UnusableColumnError, match="holds identifiers, as its import was told"):
+    with pytest.raises(UnusableColumnError, match="holds identifiers, or names of rows"):
         describe(words, "w", told="id")
 
 

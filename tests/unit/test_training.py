@@ -312,7 +312,7 @@ def test_words_that_no_two_rows_share_are_told_of(bench: Bench) -> None:
 def test_integers_that_differ_in_every_row_are_told_of_where_they_are_learned_from(bench: Bench) -> None:
     text = "\n".join(["id,x,y", *(f"{n},{n % 7},{n % 2}" for n in range(60))])
     table = canonical(table_from(text.encode()))
-    said = "column 'id': differs in every row: if it is an id, leave it out (features)"
+    said = "column 'id': differs in every row: if it is an id, leave it out (--type NAME=id at import, or features)"
     assert said in bench.train(request(), table).warnings
     assert said not in bench.train(request(features=("x",)), table).warnings
     assert said not in bench.train(request("linear_regression", target_column="id"), table).warnings
