@@ -20,6 +20,9 @@ FEW_ROWS = 30
 FIRST_DATE, LAST_DATE = 19_000_101, 21_001_231
 ID_ENDINGS = ("id", "nr", "key", "code", "number")
 NO_IDS = ("paid", "bid", "covid")
+STAND_INS = (-9, -99, -999, -9_999, -99_999)
+"""Negative numbers that often stand for a missing one."""
+TOTALS = ("total", "totals", "grand total", "sum", "subtotal", "summe", "gesamt", "somme", "totale", "suma")
 YEARS = (1500, 2200)
 """Rising integers in this range are years, not ids."""
 PART_ROWS, PARTS = 10_000, 10
@@ -32,17 +35,43 @@ SHOWN = 40
 
 def suspicions(name: str, column: Any) -> Sequence[Note]:
     """What looks suspicious about a column that has its type."""
+    if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and (note := _stand_in(name, column)):
+        return (note,)
     if pa.types.is_integer(column.type) and _are_like_dates(column):
         first = column[0].as_py()
         return (Note(name, f"looks like dates such as {first}; --type {name}=date:%Y%m%d reads them so"),)
     if pa.types.is_integer(column.type) and _is_like_an_id(name, column):
         return (Note(name, LIKE_AN_ID),)
-    return _variants(name, column) if column.type == TEXT else ()
+    return (*_variants(name, column), *_total(name, column)) if column.type == TEXT else ()
 
 
 def concerns(note: Note, target: str) -> bool:
     """Whether a note says anything to those who predict `target`, which may differ in every row."""
     return note.column != target or note.text != LIKE_AN_ID
+
+
+def _stand_in(name: str, column: Any) -> Note | None:
+    """A note about a number such as -999 that comes several times, and is the only negative one."""
+    low: Any = pc.min(column).as_py()
+    if low not in STAND_INS:
+        return None
+    is_low: Any = pc.equal(column, low)
+    count, next_low = pc.sum(is_low).as_py(), pc.min(column.filter(pc.invert(is_low))).as_py()
+    if count < 2 or next_low is None or next_low < 0:
+        return None
+    text = (
+        f"holds {low:g} in {count:,} rows, and no other negative number: where it stands for a missing value, say "
+        f"--missing {low:g}"
+    )
+    return Note(name, text, pc.index(is_low, True).as_py() + 1, f"{low:g}")
+
+
+def _total(name: str, column: Any) -> Sequence[Note]:
+    """A note about a last row that calls itself a total."""
+    last = column[len(column) - 1].as_py() if len(column) else None
+    if last is None or last.strip().rstrip(":").lower() not in TOTALS:
+        return ()
+    return (Note(name, "the last row calls itself a total: leave it out if it sums the others", len(column), last),)
 
 
 def _are_like_dates(column: Any) -> bool:

@@ -101,6 +101,13 @@ def said(table: pa.Table) -> str:
         (lines("d,y", "99-{mm}-{dd},a"), {"d": DATE, "y": WORD}, ["dates yy-m-d"]),
         (lines("p;y", "{m}.250;a"), {"p": NUMBER, "y": WORD}, ["could have the other decimal mark; decimal point is"]),
         (lines("p;y", "{m}.25;a"), {"p": NUMBER, "y": WORD}, []),
+        (
+            lines("x,y", "{n},a") + "-999,b\n-999,b\n",
+            {"x": WHOLE, "y": WORD},
+            ["'x': holds -999 in 2 rows, and no other negative number: where it stands", "(row 31: '-999')"],
+        ),
+        (lines("x,y", "{n}.5,a") + "-999,b\n-1,b\n-999,b\n", {"x": NUMBER, "y": WORD}, []),
+        (lines("x,y", "{n},a") + "435,Total\n", {"x": WHOLE, "y": WORD}, ["last row calls itself a total", "row 31"]),
         (lines("q,y", "19{dd}Q{n},a", 4).replace("Q0", "Q4"), {"q": DATE, "y": WORD}, ["dates yQq"]),
         (lines("q,y", "Q3 20{dd},a"), {"q": DATE, "y": WORD}, ["dates Qq y"]),
         (
