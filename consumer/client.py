@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -287,7 +287,7 @@ class Client:
 
         The default target is that of the version before, else the last column.  An index with a name becomes columns,
         another is not stored.  What is `told` about the rows (docs/data-rules.md) is kept for the next import of the
-        name, unless that says `forget`.
+        name, unless that says `forget`; what reading has decided is in the version's `notes`.
         If a version with the same rows and target exists, it becomes current again instead.  Writes to the settings'
         MONGODB_URL, else to the stores of a `tensorfleet dev`.  Raises RejectedError, naming the column, for values
         other than numbers, text, booleans, dates and lists of numbers; SettingsError if no stores are named;
@@ -300,6 +300,7 @@ class Client:
         from pipeline.features.frames import table_of
         from pipeline.reading.options import NOTHING_SAID, ReadOptions
         from pipeline.reading.tables import about
+        from pipeline.reading.typed import notes_of
 
         settings = with_stores(self._settings)
         if self._stores is None:
@@ -309,7 +310,8 @@ class Client:
         options = before.but(ReadOptions.from_document(told))
         target = str(target_column) if target_column is not None else its_target
         if isinstance(rows, str) and rows.startswith(SCHEME):
-            return source.point(name, rows, target, Origin(user, rows), options)[0].version
+            added, table = source.point(name, rows, target, Origin(user, rows), options)
+            return replace(added.version, notes=tuple(map(str, notes_of(table))))
         if isinstance(rows, str | Path):
             file = Path(rows)
             if not file.is_file():
@@ -321,7 +323,8 @@ class Client:
                 file, table = Path(), table_of(rows, options)
         if target_column is None and target not in table.column_names:
             target = None
-        return source.add(name, table, target, Origin(user, file.name), options).version
+        version = source.add(name, table, target, Origin(user, file.name), options).version
+        return replace(version, notes=tuple(map(str, notes_of(table))))
 
     def send(self, messages: Sequence[Message]) -> None:
         """Produce these and wait for their acknowledgement; raises as `submit`."""

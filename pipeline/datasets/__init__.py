@@ -74,6 +74,7 @@ class DatasetVersion:
         current: whether the bare name means this version.
         options: what the import was told about its file.
         s3_url: where the bytes are, if it is a pointer; the other attributes are those of its last import then.
+        notes: what reading has decided; only an import knows it.
     """
 
     number: int
@@ -86,6 +87,7 @@ class DatasetVersion:
     current: bool
     options: ReadOptions = NOTHING_SAID
     s3_url: str | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,7 @@ def test_a_file_is_imported_with_what_is_told_which_the_next_import_remembers(
     file.write_bytes("größe;shop;when\n1.500;7;01/02/2026\n2.500;8;02/02/2026\n-;9;03/02/2026\n".encode("cp1250"))
     types = {"shop": "category", "when": "date:d/m/y"}
     first = fleet.import_dataset("sales", file, "größe", encoding="cp1250", decimal=",", types=types)
+    assert "column 'when': is read as dates d/m/y" in first.notes
     assert first.options.to_document() == {"encoding": "cp1250", "decimal": ",", "types": types}
     found, _ = _read(settings, "sales")
     assert found["größe"].tolist() == [1500, 2500, pd.NA]
