@@ -47,7 +47,7 @@ from pipeline.model_files.mlflow_files import mlmodel, python_env
 from pipeline.model_files.skops_reader import loads
 from pipeline.model_files.skops_writer import dumps
 from pipeline.model_files.zip_files import archive, packed, unpack, unpacked
-from pipeline.reading.texts import MISSING
+from pipeline.reading.texts import NA_WORDS
 
 FORMAT = 2
 """Raise it with every change that an older reader would misread; readers of older formats are kept and tested."""
@@ -306,7 +306,7 @@ class LoadedModel:
         for name, seen in known_categories(self.pipeline).items():
             places, words = pd.factorize(values[name])
             is_unknown = np.array([word not in seen for word in words], dtype=bool)
-            is_mark = is_unknown & np.isin(words, MISSING)
+            is_mark = is_unknown & np.isin(words, NA_WORDS)
             if is_mark.any():
                 values[name] = np.where(np.append(is_mark, False)[places], np.nan, values[name])
             if count := int(np.append(is_unknown & ~is_mark, False)[places].sum()):

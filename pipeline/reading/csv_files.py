@@ -21,10 +21,9 @@ from pipeline.reading.dates import IN_UTC, OFFSET
 from pipeline.reading.dialects import Dialect, dialect_of
 from pipeline.reading.notes import Note
 from pipeline.reading.options import ReadOptions
-from pipeline.reading.tables import TEXT, check_doubled
-from pipeline.reading.texts import MISSING, Read, has_decimal_comma, has_decimal_point, words
+from pipeline.reading.tables import TEXT, check_doubled, named
+from pipeline.reading.texts import NA_WORDS, Read, has_decimal_comma, has_decimal_point, words
 from pipeline.reading.told import check_known, read_column
-from pipeline.reading.typed import named
 
 WHOLE_BYTES = 512 * 1024 * 1024
 """A file of less is read as one block, which is faster."""
@@ -81,10 +80,9 @@ def _attempt(path: Path, dialect: Dialect, options: ReadOptions) -> tuple[pa.Tab
     comments: list[Any] = []
 
     def note(row: csv.InvalidRow) -> Literal["skip", "error"]:
-        if not row.text.startswith("#"):
-            return "error"
-        comments.append(row)
-        return "skip"
+        if _is_comment(row):
+            comments.append(row)
+        return _skips(row)
 
     try:
         names = _names(path, dialect) if options.keep_texts or options.types else []
@@ -93,7 +91,7 @@ def _attempt(path: Path, dialect: Dialect, options: ReadOptions) -> tuple[pa.Tab
         told = zip(names, final, strict=True)
         as_texts = [name for name, later in told if options.keep_texts or later in options.types]
         types = dict.fromkeys(as_texts, pa.string())
-        marks = [*MISSING, *options.missing]
+        marks = [*NA_WORDS, *options.missing]
         return _arrow(path, dialect, note, column_types=types, null_values=marks), comments, dialect
     except UnicodeDecodeError:
         raise RejectedError("the CSV file holds values that are not text") from None
@@ -125,7 +123,7 @@ def _row_too_long() -> RejectedError:
 
 
 def _arrow(path: Path, dialect: Dialect, note: Any, **wanted: Any) -> pa.Table:
-    convert: dict[str, Any] = {"null_values": MISSING, "strings_can_be_null": False, **TRUTHS, **wanted}
+    convert: dict[str, Any] = {"null_values": NA_WORDS, "strings_can_be_null": False, **TRUTHS, **wanted}
     with pa.memory_map(str(path)) as source:
         mapped: Any = source
         reading, parsing = _read_options(dialect), _parse_options(dialect, note)
@@ -247,7 +245,7 @@ def _has_leading_zeros(path: Path, delimiter: str) -> bool:
 
 def _quoted(path: Path, dialect: Dialect, columns: list[Read], names: Sequence[str]) -> None:
     """Make NA and the like missing in columns of words, where they are not quoted, and say so."""
-    marks = pa.array(MISSING[1:], TEXT)
+    marks = pa.array(NA_WORDS[1:], TEXT)
     with_marks = [
         place
         for place, column in enumerate(columns)
@@ -255,11 +253,11 @@ def _quoted(path: Path, dialect: Dialect, columns: list[Read], names: Sequence[s
     ]
     if not with_marks:
         return
-    blank_before = [f" {mark}" for mark in MISSING]
+    blank_before = [f" {mark}" for mark in NA_WORDS]
     unquoted_only = {
         "strings_can_be_null": True,
         "quoted_strings_can_be_null": False,
-        "null_values": [*MISSING, *blank_before],
+        "null_values": [*NA_WORDS, *blank_before],
     }
     given = _texts(path, dialect, [names[place] for place in with_marks], **unquoted_only)
     for place in with_marks:
@@ -302,7 +300,11 @@ def _has_zones(kind: pa.DataType) -> bool:
 
 def _skips(row: csv.InvalidRow) -> Literal["skip", "error"]:
     """What was skipped before is skipped again."""
-    return "skip" if row.text.startswith("#") else "error"
+    return "skip" if _is_comment(row) else "error"
+
+
+def _is_comment(row: csv.InvalidRow) -> bool:
+    return row.text.startswith("#")
 
 
 def _is_empty(column: Read) -> bool:
@@ -314,7 +316,7 @@ def _bad_line(path: Path, dialect: Dialect) -> RejectedError | None:
     bad: list[csv.InvalidRow] = []
 
     def note(row: csv.InvalidRow) -> Literal["skip", "error"]:
-        if row.text.startswith("#"):
+        if _is_comment(row):
             return "skip"
         bad.append(row)
         return "skip" if len(bad) == 1 else "error"

@@ -14,7 +14,7 @@ from pipeline.errors import RejectedError
 from pipeline.reading.notes import Note
 from pipeline.reading.numbers import NumberNotation
 from pipeline.reading.options import ReadOptions
-from pipeline.reading.tables import check_column_count
+from pipeline.reading.tables import check_column_count, named
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """CSV is read in blocks of this size; a row must fit into one, so longer rows make it larger."""
@@ -85,7 +85,7 @@ def dialect_of(path: Path, options: ReadOptions, into: Path) -> tuple[Path, Dial
     cells = _split(rest[0], delimiter)
     check_column_count(_cells(rest[0], delimiter))
     has_header = not are_values(cells, rest[1:2]) if options.header is None else options.header
-    names = None if has_header else [f"column_{number}" for number in range(1, _cells(rest[0], delimiter) + 1)]
+    names = None if has_header else [named("", place) for place in range(_cells(rest[0], delimiter))]
     if not has_header and options.header is None:
         notes.append(Note("", NO_HEADER))
     if has_header and options.header is None and (fraction := next(filter(_is_fraction, cells), None)):

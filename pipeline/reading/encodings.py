@@ -58,10 +58,8 @@ def in_utf8(path: Path, encoding: str, into: Path) -> Path:
 
     Raises RejectedError, naming the line, if a byte is none of this encoding.
     """
-    decoder, lines = (
-        codecs.getincrementaldecoder("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)(),
-        1,
-    )
+    is_utf8 = codecs.lookup(encoding).name == "utf-8"
+    decoder, lines = codecs.getincrementaldecoder("utf-8-sig" if is_utf8 else encoding)(), 1
     with into.open("w", encoding="utf-8", newline="") as file:
         for part, is_last in _parts(path):
             try:

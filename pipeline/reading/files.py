@@ -77,7 +77,7 @@ def read_table(
         encoding = options.encoding or encoding_of(path)
         if not options.encoding and encoding not in ("utf-8", "utf-8-sig"):
             notes.append(Note("", f"the file is read as {encoding}{_GUESS.get(encoding, '')}"))
-        if options.encoding and is_utf8_beyond_ascii(path) and not options.encoding.lower().startswith("utf"):
+        if options.encoding and not options.encoding.lower().startswith("utf") and is_utf8_beyond_ascii(path):
             notes.append(
                 Note("", f"the file is read as {encoding}, as told, and could be UTF-8; --forget, or --encoding")
             )

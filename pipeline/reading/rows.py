@@ -24,12 +24,11 @@ from bson.errors import BSONError
 
 from pipeline.errors import RejectedError, said_by
 from pipeline.reading.moments import MOMENT, no_date
-from pipeline.reading.tables import TEXT, UUID_BYTES, Chunk, Column, check_column_count, chunked
+from pipeline.reading.tables import LARGEST_WHOLE, TEXT, UUID_BYTES, Chunk, Column, check_column_count, chunked
 
 BATCH_ROWS = 5_000
 SPARSE_SHARE = 0.25
 """A column with fewer values than this share of a batch's rows is read value by value, not row by row."""
-EXACT_INT = 2**53
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     uuid_representation=UuidRepresentation.UNSPECIFIED,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
@@ -283,7 +282,7 @@ def _text(name: str, value: Any) -> str | None:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT_INT:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_WHOLE:
         return str(int(value))
     if isinstance(value, float) and value != value:  # NaN is a missing value
         return None

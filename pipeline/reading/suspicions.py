@@ -76,9 +76,9 @@ def _total(name: str, column: Any) -> Sequence[Note]:
 
 def _are_like_dates(column: Any) -> bool:
     """Whether all integers are dates of the years from 1900 to 2100, written as 20240131."""
-    if (
-        not len(column) or column.null_count or not FIRST_DATE <= column[0].as_py() <= LAST_DATE
-    ):  # ends here for most columns
+    if not len(column) or column.null_count:
+        return False
+    if not FIRST_DATE <= column[0].as_py() <= LAST_DATE:  # ends here for most columns
         return False
     numbers = column.to_numpy()
     if not ((numbers >= FIRST_DATE) & (numbers <= LAST_DATE)).all():

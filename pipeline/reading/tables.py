@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.errors import RejectedError, did_you_mean, said_by
 from pipeline.reading.moments import moments
 from pipeline.reading.notes import MISSING, NOTATION, NOTES, TOLD
+from pipeline.reading.options import IDENTIFIER
 
 Column: TypeAlias = Any  # a ChunkedArray or an Array; pyarrow's stubs lack some of their methods
 Chunk: TypeAlias = Any
@@ -73,6 +74,11 @@ def canonical(table: pa.Table) -> pa.Table:
 
 def _only(metadata: Mapping[bytes, bytes] | None, *keys: bytes) -> dict[bytes | str, bytes | str] | None:
     return {key: metadata[key] for key in keys if key in metadata} or None if metadata else None
+
+
+def named(name: str, place: int) -> str:
+    """The name of the column at this place, counted from 0, which may have none of its own."""
+    return name or f"column_{place + 1}"
 
 
 def check_doubled(names: Sequence[str]) -> None:
@@ -145,7 +151,7 @@ def last_target(table: pa.Table) -> str:
 
 
 def _may_be_target(field: Any) -> bool:
-    is_id = (field.metadata or {}).get(TOLD) == b"id"
+    is_id = (field.metadata or {}).get(TOLD) == IDENTIFIER.encode()
     return not is_tensor(field.type) and not is_id
 
 

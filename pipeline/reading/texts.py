@@ -18,7 +18,7 @@ from pipeline.reading.numbers import LEADING_ZERO, NumberNotation, are_whole, ha
 from pipeline.reading.options import DATE, NUMBER, WORDS
 from pipeline.reading.tables import TEXT
 
-MISSING = [  # what pandas reads as missing; in columns of words only where it is not quoted
+NA_WORDS = [  # what pandas reads as missing; in columns of words only where it is not quoted
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null", "\\N"),
 ]
@@ -340,7 +340,7 @@ def _zoned(found: _Distinct) -> tuple[Note, ...]:
 def _marked(found: _Distinct, what: str) -> tuple[Note, ...]:
     """Names the marks among values, blanks not counted; none if all are missing anywhere, as NA is."""
     marks = found.is_mark & (np.asarray(pc.binary_length(found.texts)) > 0)
-    if not found.count(found.is_mark & ~np.asarray(pc.is_in(found.texts, pa.array(MISSING, TEXT)))):
+    if not found.count(found.is_mark & ~np.asarray(pc.is_in(found.texts, pa.array(NA_WORDS, TEXT)))):
         return ()
     row, example = found.first(marks)
     return (

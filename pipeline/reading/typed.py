@@ -17,7 +17,7 @@ from pipeline.reading.notations import notation_of as notation
 from pipeline.reading.notes import MISSING, NOTATION, NOTES, TOLD, Note
 from pipeline.reading.options import IDENTIFIER, WORDS, ReadOptions
 from pipeline.reading.suspicions import FEW_ROWS, suspicions
-from pipeline.reading.tables import TEXT
+from pipeline.reading.tables import TEXT, named
 from pipeline.reading.texts import Read, has_decimal_comma, words
 from pipeline.reading.told import as_it_is, check_known, is_text, read_column, without
 
@@ -68,11 +68,6 @@ def with_types(table: pa.Table, notes: Sequence[Note], options: ReadOptions) -> 
         columns = _read(table, names, fields, options, ",")
     known = [note for note in known if note.column not in options.types]
     return as_read(columns, table.column_names, known, options)
-
-
-def named(name: str, place: int) -> str:
-    """The name of a column, counted from 0, which may have none."""
-    return name or f"column_{place + 1}"
 
 
 def _read(

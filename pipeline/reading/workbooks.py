@@ -24,14 +24,13 @@ from pipeline.errors import RejectedError, did_you_mean, said_by
 from pipeline.reading.dialects import NO_HEADER, are_values
 from pipeline.reading.notes import Note
 from pipeline.reading.options import ReadOptions
-from pipeline.reading.tables import check_column_count, check_doubled
+from pipeline.reading.tables import LARGEST_WHOLE, check_column_count, check_doubled, named
 
 OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 PARTS = ("xl/workbook.xml", "xl/workbook.bin", "content.xml")
 """A zip archive with one of these is a workbook."""
 LOOKED_AT = 50
 """Rows that are looked at to find the one with the names."""
-EXACT_INT = 2**53
 
 
 def is_workbook(path: Path) -> bool:
@@ -66,7 +65,7 @@ def read_sheet(path: Path, options: ReadOptions) -> tuple[Iterator[Mapping[str, 
     if options.header is None and are_values(cells, []):
         notes.append(Note("", NO_HEADER))
     if options.header is False or (options.header is None and are_values(cells, [])):
-        names = [f"column_{place}" for place in range(1, sheet.width + 1)]
+        names = [named("", place) for place in range(sheet.width)]
     else:
         names, start = _names(cells), start + 1
     check_column_count(len(names))
@@ -106,7 +105,7 @@ def _cells(row: Sequence[Any]) -> list[str]:
 
 
 def _names(cells: Sequence[str]) -> list[str]:
-    names = [name or ("" if place == 0 else f"column_{place + 1}") for place, name in enumerate(cells)]
+    names = [named(name, place) if place else name for place, name in enumerate(cells)]
     check_doubled(names)
     return names
 
@@ -124,7 +123,7 @@ def _rows(rows: Iterator[Sequence[Any]], names: Sequence[str]) -> Iterator[Mappi
 
 def _value(cell: Any) -> Any:
     """A cell as a value of a table; Excel keeps integers as floats."""
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) <= EXACT_INT:
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) <= LARGEST_WHOLE:
         return int(cell)
     if isinstance(cell, time):
         return cell.isoformat()
