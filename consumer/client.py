@@ -296,7 +296,7 @@ class Client:
         from consumer.stores import loader, open_stores
         from pipeline.datasets import Fetched, Origin, reading
         from pipeline.datasets.s3 import SCHEME
-        from pipeline.datasets.versions import told_before
+        from pipeline.datasets.versions import target_of, told_before
         from pipeline.features.frames import table_of
         from pipeline.reading.options import NOTHING_SAID, ReadOptions
         from pipeline.reading.tables import about
@@ -308,9 +308,9 @@ class Client:
         source = self._stores.datasets
         before, its_target = (NOTHING_SAID, None) if forget else told_before(source, name)
         options = before.but(ReadOptions.from_document(told))
-        target = str(target_column) if target_column is not None else its_target
+        asked = None if target_column is None else str(target_column)
         if isinstance(rows, str) and rows.startswith(SCHEME):
-            added, table = source.point(name, rows, target, Origin(user, rows), options)
+            added, table = source.point(name, rows, asked or its_target, Origin(user, rows), options)
             return replace(added.version, notes=tuple(map(str, notes_of(table))))
         if isinstance(rows, str | Path):
             file = Path(rows)
@@ -321,8 +321,7 @@ class Client:
         else:
             with about(name):
                 file, table = Path(), table_of(rows, options)
-        if target_column is None and target not in table.column_names:
-            target = None
+        target = target_of(asked, its_target, table)
         version = source.add(name, table, target, Origin(user, file.name), options).version
         return replace(version, notes=tuple(map(str, notes_of(table))))
 

@@ -63,7 +63,7 @@ def import_dataset(
     from pipeline.datasets import Origin
     from pipeline.datasets.names import check_free
     from pipeline.datasets.s3 import SCHEME
-    from pipeline.datasets.versions import told_before
+    from pipeline.datasets.versions import target_of, told_before
     from pipeline.reading.options import NOTHING_SAID
     from pipeline.reading.tables import about, check_target
 
@@ -92,7 +92,7 @@ def import_dataset(
         added, table = source.point(name, file, target, Origin(user_name(), file), options)
     else:
         table = context.table_of(name, file, options)
-        target = target or (its_target if its_target in table.column_names else None)
+        target = target_of(target, its_target, table)
         with about(name):
             check_target(table, target)
         added = source.add(name, table, target, Origin(user_name(), "" if file == "-" else Path(file).name), options)

@@ -65,6 +65,11 @@ def told_before(source: DatasetSource, name: str) -> tuple[ReadOptions, str | No
     return next(((one.options, one.target_column) for one in versions if one.current), (NOTHING_SAID, None))
 
 
+def target_of(asked: str | None, before: str | None, table: pa.Table) -> str | None:
+    """The column to predict: the one that is asked for, else that of the version before if it is still there."""
+    return asked or (before if before in table.column_names else None)
+
+
 def is_description(kept: Any) -> bool:
     """Whether this JSON value has all fields of `description` and a version number; anybody may have written it."""
     return isinstance(kept, dict) and all(test(kept.get(field)) for field, test in _WRITTEN.items())

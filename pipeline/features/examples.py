@@ -106,9 +106,7 @@ def examples(request: TrainingRequest, frame: pd.DataFrame, own_target: str, alg
     columns, dropped = _columns(frame, features, named=request.features is not None)
     whole = _whole(columns, shapes)
     warnings += [f"column {name!r} {reason}; it is left out" for name, reason in dropped.items()]
-    warnings += [
-        _like_an_identifier(one.name, frame[one.name]) for one in columns if _tells_rows_apart(frame[one.name], one)
-    ]
+    warnings += [said for one in columns if (said := _like_an_identifier(frame[one.name], one))]
     warnings += _about_the_split(request, frame, columns)
     return Examples(
         rows=as_rows([_read(frame[column.name], column) for column in columns], columns),
@@ -157,14 +155,15 @@ def _features(request: TrainingRequest, names: Sequence[str], target: str, shape
     return list(dict.fromkeys(wanted)) if shapes else wanted
 
 
-def _tells_rows_apart(values: pd.Series[Any], column: Column) -> bool:
-    """Whether (nearly) each row has a different category; a model then learns nothing that helps with new rows."""
-    return column.role is Role.CATEGORICAL and len(values) >= ENOUGH_ROWS and values.nunique() >= NEARLY * len(values)
-
-
-def _like_an_identifier(name: str, values: pd.Series[Any]) -> str:
-    each = "each row" if values.nunique() == len(values) else "nearly each row"
-    return f"column {name!r} has a different value in {each}: if it is an identifier, leave it out (features)"
+def _like_an_identifier(values: pd.Series[Any], column: Column) -> str:
+    """A warning if (nearly) each row has a different category, from which a model learns nothing about new rows."""
+    if column.role is not Role.CATEGORICAL or len(values) < ENOUGH_ROWS:
+        return ""
+    different = values.nunique()
+    if different < NEARLY * len(values):
+        return ""
+    each = "each row" if different == len(values) else "nearly each row"
+    return f"column {column.name!r} has a different value in {each}: if it is an identifier, leave it out (features)"
 
 
 def _about_the_split(request: TrainingRequest, frame: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
