@@ -68,6 +68,10 @@ def table_of(frame: pd.DataFrame, options: ReadOptions = NOTHING_SAID) -> pa.Tab
         raise RejectedError(f"a dataset is made of a DataFrame, not of a {type(frame).__name__}")
     notes = []
     if any(name is not None for name in frame.index.names):
+        if both := [name for name in frame.index.names if name in frame.columns]:
+            raise RejectedError(
+                f"the index and a column are both named {both[0]!r}; rename one, or reset_index(drop=True)"
+            )
         frame = frame.reset_index()
     elif not isinstance(frame.index, pd.RangeIndex):
         notes.append(Note("", "the frame's index has no name and is left out; frame.reset_index() makes it a column"))

@@ -111,6 +111,7 @@ def test_the_example_frame_is_stored_with_the_roles_that_its_columns_play(fleet:
         (pd.DataFrame([[1, 2]], columns=["x", "x"]), "dataset 'bad': column 'x' comes 2 times"),
         (pd.DataFrame({"x": [{"a": 1}]}), "dataset 'bad': column 'x' holds values of type struct"),
         (pd.DataFrame({"x": []}), "dataset 'bad': it has no rows"),
+        (pd.DataFrame({"x": [1]}, index=pd.Index([2], name="x")), "the index and a column are both named 'x'; rename"),
     ],
 )
 def test_a_frame_that_is_no_table_is_rejected_by_its_column(fleet: Client, frame: pd.DataFrame, says: str) -> None:
