@@ -317,12 +317,13 @@ class Client:
             if not file.is_file():
                 raise RejectedError(f"dataset {name!r}: there is no file {file}")
             fetched = Fetched(name, file.absolute(), file.name, target_column=None, revision="", options=options)
-            table = reading.table_from(fetched, loader(settings), max_bytes=None)
+            loaded = reading.loaded(fetched, loader(settings), max_bytes=None)
+            table, fingerprint = loaded.table, loaded.fingerprint
         else:
             with about(name):
-                file, table = Path(), table_of(rows, options)
+                file, table, fingerprint = Path(), table_of(rows, options), None
         target = target_of(asked, its_target, table)
-        version = source.add(name, table, target, Origin(user, file.name), options).version
+        version = source.add(name, table, target, Origin(user, file.name), options, fingerprint).version
         return replace(version, notes=tuple(map(str, notes_of(table))))
 
     def send(self, messages: Sequence[Message]) -> None:

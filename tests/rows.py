@@ -64,7 +64,7 @@ def as_collection(texts: pa.Table) -> pa.Table:
     with TemporaryDirectory() as folder:
         path = Path(folder, "rows")
         path.write_bytes(b"".join(bson.encode(row) for row in texts.to_pylist()))
-        return reading.table_from(Fetched("rows", path, None, None, ""), reading.read, None)
+        return reading.loaded(Fetched("rows", path, None, None, ""), reading.read, None).table
 
 
 FORMS: Mapping[str, Callable[..., pa.Table]] = {

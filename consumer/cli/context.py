@@ -8,11 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from consumer.client import Client
     from consumer.settings import Settings
     from consumer.stores import Stores
+    from pipeline.datasets import Loaded
     from pipeline.jobs import RegisteredModel
     from pipeline.reading.options import ReadOptions
 
@@ -74,8 +73,8 @@ def registered(model: str, project: str | None) -> tuple[Stores, RegisteredModel
     return opened, find_model(opened.registry, opened.aliases, reference)
 
 
-def table_of(name: str, file: str, options: ReadOptions) -> pa.Table:
-    """The rows of a file (`-`: standard input), read by a loader as a dataset of this name.
+def loaded(name: str, file: str, options: ReadOptions) -> Loaded:
+    """A file (`-`: standard input), read by a loader as a dataset of this name.
 
     Raises RejectedError, which says what is wrong with the file.
     """
@@ -89,7 +88,7 @@ def table_of(name: str, file: str, options: ReadOptions) -> pa.Table:
             path = Path(folder, "input")
             path.write_bytes(content_of(file))
         fetched = Fetched(name, path, "" if file == "-" else file, target_column=None, revision="", options=options)
-        return reading.table_from(fetched, loader(any_settings()), max_bytes=None)
+        return reading.loaded(fetched, loader(any_settings()), max_bytes=None)
 
 
 def any_settings() -> Settings:

@@ -91,11 +91,13 @@ def import_dataset(
         target = target or its_target
         added, table = source.point(name, file, target, Origin(user_name(), file), options)
     else:
-        table = context.table_of(name, file, options)
+        loaded = context.loaded(name, file, options)
+        table = loaded.table
         target = target_of(target, its_target, table)
         with about(name):
             check_target(table, target)
-        added = source.add(name, table, target, Origin(user_name(), "" if file == "-" else Path(file).name), options)
+        origin = Origin(user_name(), "" if file == "-" else Path(file).name)
+        added = source.add(name, table, target, origin, options, loaded.fingerprint)
     found = described(name, table, target)
     if as_json:
         write_json({**found, "versions": [document(one) for one in source.versions(name)]})

@@ -94,7 +94,7 @@ def predict(
     as_table = output is None and not as_json and on_terminal()
     with _bar(shown=as_table or output is not None) as tell:
         options = told(delimiter=delimiter, header=header, encoding=encoding, sheet=sheet, keep_texts=True)
-        table = context.table_of(Path(file).name, file, options)
+        table = context.loaded(Path(file).name, file, options).table
         scored = _Scored(loaded, table, ids, explain, tell)
         if output is not None:
             _save(scored, output)

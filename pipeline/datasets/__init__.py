@@ -100,11 +100,18 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The rows that a source read, the dataset's own target if it has one, and their revision."""
+    """The rows that were read, in canonical form.
+
+    Attributes:
+        target_column: the dataset's own target, if it has one.
+        revision: of the bytes that were read, as their source tells it.
+        fingerprint: as `Dataset.fingerprint`.
+    """
 
     table: pa.Table
     target_column: str | None
     revision: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +206,13 @@ class DatasetSource(Protocol):
         target_column: str | None,
         origin: Origin = UNKNOWN_ORIGIN,
         options: ReadOptions = NOTHING_SAID,
+        fingerprint: str | None = None,
     ) -> Added:
         """Store a dataset as the next version of the name and make it current, in one atomic step.
 
-        `options` are those that the table was read with; they are kept for the next import.  If a version with this
-        content, target and options exists, it becomes current instead.
+        `options` are those that the table was read with; they are kept for the next import.  `fingerprint` is that of
+        `Loaded`, if the table was loaded.  If a version with this content, target and options exists, it becomes
+        current instead.
         """
         ...
 

@@ -73,7 +73,7 @@ class BuiltinSource:
 
     def load(self, name: str) -> Loaded:
         table = canonical(pa.Table.from_pandas(load_frame(name), preserve_index=False))
-        return Loaded(table, TARGETS[name], fingerprint(name))
+        return Loaded(table, TARGETS[name], fingerprint(name), fingerprint(name))
 
     def list(self) -> Sequence[DatasetSummary]:
         return [_summary(name) for name in BUILTINS]
@@ -85,6 +85,7 @@ class BuiltinSource:
         target_column: str | None,
         origin: Origin = UNKNOWN_ORIGIN,
         options: ReadOptions = NOTHING_SAID,
+        fingerprint: str | None = None,
     ) -> Added:
         """Raises RejectedError: the built-ins cannot be added to."""
         raise _fixed()

@@ -34,6 +34,7 @@ from pipeline.errors import RejectedError, TransientError
 from pipeline.jobs import NAME
 from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.tables import about, canonical, check_target, profile
+from pipeline.reading.tables import fingerprint as fingerprint_of
 from pipeline.reading.writers import parquet_of
 
 POINTER = ".pointer"
@@ -105,12 +106,13 @@ class DirectorySource:
         target_column: str | None,
         origin: Origin = UNKNOWN_ORIGIN,
         options: ReadOptions = NOTHING_SAID,
+        fingerprint: str | None = None,
     ) -> Added:
         check_free(name)
         with about(name):
-            table = canonical(table)
+            table = canonical(table) if fingerprint is None else table
             check_target(table, target_column)
-        new = description(table, target_column, origin, now(), options)
+        new = description(table, fingerprint or fingerprint_of(table), target_column, origin, now(), options)
         with _disk(), self._alone():
             there = self._versions(name)
             if one := equal(there, new):
@@ -130,10 +132,10 @@ class DirectorySource:
     ) -> tuple[Added, pa.Table]:
         check_free(name)
         pointer = Pointer(s3_url, target_column, options)
-        table = self._loaded(lambda sink: self._objects.fetch(name, pointer, sink)).table
+        loaded = self._loaded(lambda sink: self._objects.fetch(name, pointer, sink))
         with about(name):
-            check_target(table, target_column)
-        new = description(table, target_column, origin, now(), options, s3_url)
+            check_target(loaded.table, target_column)
+        new = description(loaded.table, loaded.fingerprint, target_column, origin, now(), options, s3_url)
         with _disk(), self._alone():
             there = self._versions(name)
             before = equal(there, new)
@@ -142,7 +144,7 @@ class DirectorySource:
             self._keep_current(name, [one for one in there if one.number != number])
             self._put(name, POINTER, orjson.dumps({"version": number, **new}))
             self._kept(name, number).unlink(missing_ok=True)  # with the former description
-        return Added(described(number, new, current=True), is_new=before is None), table
+        return Added(described(number, new, current=True), is_new=before is None), loaded.table
 
     def versions(self, name: str) -> Sequence[DatasetVersion]:
         with _disk():
@@ -174,8 +176,8 @@ class DirectorySource:
     def _loaded(self, fetch: Callable[[Sink], Fetched]) -> Loaded:
         return reading.load(fetch, self._read, self._max_bytes)
 
-    def _table(self, file: Path) -> pa.Table:
-        return self._loaded(lambda sink: self._copy(file.stem, file, "", sink)).table
+    def _load(self, file: Path) -> Loaded:
+        return self._loaded(lambda sink: self._copy(file.stem, file, "", sink))
 
     def _copy(self, name: str, file: Path, revision: str, sink: Sink) -> Fetched:
         with _disk():
@@ -218,7 +220,8 @@ class DirectorySource:
             own = _described(file)
             if "version" in own:
                 return described(own["version"], own, current=True)
-            own = description(self._table(file), own.get("target_column"), UNKNOWN_ORIGIN, None)
+            read = self._load(file)
+            own = description(read.table, read.fingerprint, own.get("target_column"), UNKNOWN_ORIGIN, None)
             if there := equal(kept, own):  # left by an import that was killed before it replaced the current file
                 return replace(there, current=True)
         return described(
@@ -241,9 +244,9 @@ class DirectorySource:
         """The Parquet file of a version; a file that did not come from `add` is converted."""
         if "version" in _described(file):
             return file.read_bytes()
-        table = self._table(file)
-        own = description(table, version.target_column, version.origin, version.imported_at, version.options)
-        return _with_description(table, {"version": version.number, **own})
+        read, one = self._load(file), version
+        own = description(read.table, read.fingerprint, one.target_column, one.origin, one.imported_at, one.options)
+        return _with_description(read.table, {"version": one.number, **own})
 
     def _make_current(self, name: str, version: DatasetVersion) -> DatasetVersion:
         if not version.current:

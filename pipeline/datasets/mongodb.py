@@ -50,6 +50,7 @@ from pipeline.errors import RejectedError
 from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.rows import BATCH_ROWS, CODEC
 from pipeline.reading.tables import about, canonical, check_target, profile
+from pipeline.reading.tables import fingerprint as fingerprint_of
 from pipeline.reading.writers import parquet_of
 
 OWN_COLLECTIONS = frozenset(
@@ -138,13 +139,14 @@ class MongoSource:
         target_column: str | None,
         origin: Origin = UNKNOWN_ORIGIN,
         options: ReadOptions = NOTHING_SAID,
+        fingerprint: str | None = None,
     ) -> Added:
         check_free(name)
         with about(name):
-            table = canonical(table)
+            table = canonical(table) if fingerprint is None else table
             check_target(table, target_column)
         self._ensure_index()  # fails at once if the server is away, before the upload
-        new = description(table, target_column, origin, now(), options)
+        new = description(table, fingerprint or fingerprint_of(table), target_column, origin, now(), options)
         if there := equal(self._versions(self._whole(name)), new):
             return Added(self._make_current(name, there.number), is_new=False)
         with pymongo.timeout(UPLOAD_TIMEOUT_S):
@@ -173,11 +175,11 @@ class MongoSource:
     ) -> tuple[Added, pa.Table]:
         check_free(name)
         pointer = Pointer(s3_url, target_column, options)
-        table = self._loaded(lambda sink: self._objects.fetch(name, pointer, sink)).table
+        loaded = self._loaded(lambda sink: self._objects.fetch(name, pointer, sink))
         with about(name):
-            check_target(table, target_column)
+            check_target(loaded.table, target_column)
         self._ensure_index()
-        new = description(table, target_column, origin, now(), options, s3_url)
+        new = description(loaded.table, loaded.fingerprint, target_column, origin, now(), options, s3_url)
 
         def repointed(before: Document | None) -> Document:
             kept = [self._filled(one) for one in self._entries(before)]
@@ -190,7 +192,7 @@ class MongoSource:
 
         is_new: builtins.list[bool] = []
         added = self._change(name, repointed)
-        return Added(described(added["version"], new, current=True), is_new=is_new[-1]), table
+        return Added(described(added["version"], new, current=True), is_new=is_new[-1]), loaded.table
 
     @transient("looking up versions of a dataset")
     def versions(self, name: str) -> Sequence[DatasetVersion]:
@@ -270,7 +272,8 @@ class MongoSource:
         if "fingerprint" not in entry and _url(entry) is None:
             with suppress(RejectedError, NoFile, CorruptGridFile):
                 loaded = self._loaded(lambda sink: self._fetch_file("", entry, sink))
-                return {**description(loaded.table, loaded.target_column, UNKNOWN_ORIGIN, None), **entry}
+                own = description(loaded.table, loaded.fingerprint, loaded.target_column, UNKNOWN_ORIGIN, None)
+                return {**own, **entry}
         return entry
 
     def _make_current(self, name: str, number: int) -> DatasetVersion:

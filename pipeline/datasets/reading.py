@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,7 @@ from pipeline.reading.notes import NOTES
 from pipeline.reading.options import NOTHING_SAID
 from pipeline.reading.parts import read_parts
 from pipeline.reading.rows import decoded, table_of
-from pipeline.reading.tables import about, canonical, fingerprint, last_target
+from pipeline.reading.tables import about, canonical, fingerprint, last_target, whole
 from pipeline.reading.typed import with_types
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,7 @@ def read(fetched: Fetched, into: Path, max_bytes: int | None, abandoned: Abandon
     Raises MemoryError if memory does not suffice.
     """
     with about(fetched.name), _only_rejections(shown(fetched)):
-        columns, schema = _columns(fetched, max_bytes)
-        table = pa.table(list(_each_whole(columns)), schema=schema)
+        table = whole(*_columns(fetched, max_bytes))
         size_bytes = _size_bytes(table)
         digest = fingerprint(table)
         content = Content(
@@ -65,16 +64,16 @@ def load(fetch: Callable[[Sink], Fetched], read: Read, max_bytes: int | None) ->
     with TemporaryDirectory(prefix="tensorfleet-") as folder:
         with Sink(Path(folder, "fetched"), max_bytes) as sink:
             fetched = fetch(sink)
-        return Loaded(table_from(fetched, read, max_bytes), fetched.target_column, fetched.revision)
+        return loaded(fetched, read, max_bytes)
 
 
-def table_from(fetched: Fetched, read: Read, max_bytes: int | None) -> pa.Table:
-    """The rows of fetched bytes, mapped from a file whose folder is already deleted."""
+def loaded(fetched: Fetched, read: Read, max_bytes: int | None) -> Loaded:
+    """Read fetched bytes; the table is mapped from a file whose folder is already deleted."""
     with TemporaryDirectory(prefix="tensorfleet-") as folder:
         into = Path(folder, "rows.arrow")
-        read(fetched, into, max_bytes)
+        content = read(fetched, into, max_bytes)
         with pa.memory_map(str(into)) as source, pa.ipc.open_file(source) as reader:
-            return reader.read_all()
+            return Loaded(reader.read_all(), fetched.target_column, fetched.revision, content.fingerprint)
 
 
 def shown(fetched: Fetched) -> str:
@@ -155,14 +154,6 @@ def _guilty_column(table: pa.Table) -> str:
 def _key(fingerprint: str, table: pa.Table) -> str:
     notes = (table.schema.metadata or {}).get(NOTES, b"[]")
     return fingerprint if notes == b"[]" else hashlib.sha256(fingerprint.encode() + notes).hexdigest()
-
-
-def _each_whole(columns: list[Any]) -> Iterable[Any]:
-    """Each column as one chunk; each is released before the next, so that no two copies of the table exist."""
-    columns.reverse()
-    while columns:
-        column = columns.pop()
-        yield pa.chunked_array([column.combine_chunks()], type=column.type)
 
 
 def _size_bytes(table: pa.Table) -> int:

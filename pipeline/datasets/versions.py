@@ -13,11 +13,12 @@ from pipeline.datasets import DatasetSource, DatasetVersion, Origin
 from pipeline.datasets.names import version_name
 from pipeline.errors import RejectedError
 from pipeline.reading.options import NOTHING_SAID, ReadOptions
-from pipeline.reading.tables import fingerprint, profile
+from pipeline.reading.tables import profile
 
 
 def description(
     table: pa.Table,
+    fingerprint: str,
     target_column: str | None,
     origin: Origin,
     now: datetime | None,
@@ -32,7 +33,7 @@ def description(
         **({} if s3_url is None else {"s3_url": s3_url}),
         "target_column": target_column,
         "profile": asdict(profile(table, target_column)),
-        "fingerprint": fingerprint(table),
+        "fingerprint": fingerprint,
         "imported_at": now,
         **asdict(origin),
         **({"options": told} if told else {}),

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,21 +17,21 @@ import pyarrow.csv as csv
 
 from pipeline.errors import RejectedError, said_by
 from pipeline.reading.dates import IN_UTC, OFFSET
-from pipeline.reading.dialects import Dialect, dialect_of
+from pipeline.reading.dialects import BLOCK_BYTES, Dialect, dialect_of
 from pipeline.reading.notes import Note
 from pipeline.reading.options import ReadOptions
-from pipeline.reading.tables import TEXT, check_doubled, named
+from pipeline.reading.tables import TEXT, check_doubled, ends_of, named, whole
 from pipeline.reading.texts import NA_WORDS, Read, has_decimal_comma, has_decimal_point, words
 from pipeline.reading.told import check_known, read_column
 
-WHOLE_BYTES = 512 * 1024 * 1024
-"""A file of less is read as one block, which is faster."""
 MOST_ROW_BYTES = 64 * 1024 * 1024
 """A longer row has no line ends, or a quote that is never closed."""
 QUOTED_TEXT = 80
 TRUTHS = {"true_values": ["true", "True", "TRUE"], "false_values": ["false", "False", "FALSE"]}
-SCANNED_BYTES = 512 * 1024
+SCANNED_BYTES = 256 * 1024
 """As much as the caches of a processor hold."""
+IS_DIGIT_OR_X = np.isin(np.arange(256), [*b"0123456789xX"])
+"""By byte, whether it makes a code of a 0 before it."""
 LONGEST_BLANK = 8
 """Blanks and signs that may stand before a code that begins with 0."""
 LARGEST_INT = 2.0**63
@@ -56,20 +55,19 @@ def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], 
 
 def _parsed(path: Path, dialect: Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], Dialect]:
     """The rows, the comments among them, and the dialect that read them."""
-    if (size := path.stat().st_size) < WHOLE_BYTES:
-        # Only at the end may one block end within a value, which is an error, and then the file is read again.
-        with suppress(pa.ArrowInvalid):
-            table, comments, whole = _attempt(path, replace(dialect, quoted=False, block=size + 1), options)
-            if size > MOST_ROW_BYTES and (_lacks_line_ends(path) or _longest(table) > MOST_ROW_BYTES):
-                raise _row_too_long()
-            return table, comments, whole
+    with suppress(pa.ArrowInvalid):  # raised too if a block ends at a line end within a value, and none is lost
+        return _attempt(path, dialect, options)
+    dialect = replace(dialect, quoted=_has_quotes(path))
     while True:
         try:
             return _attempt(path, dialect, options)
         except pa.ArrowInvalid as error:
             longest = max(_row_sizes(path), default=0)
             if longest > MOST_ROW_BYTES:
-                raise _row_too_long() from None
+                raise RejectedError(
+                    f"the CSV file has a row of more than {MOST_ROW_BYTES:,} bytes; are line ends missing, or is a "
+                    "quote never closed?"
+                ) from None
             if longest > dialect.block:
                 dialect = replace(dialect, block=2 * longest)
                 continue
@@ -97,37 +95,15 @@ def _attempt(path: Path, dialect: Dialect, options: ReadOptions) -> tuple[pa.Tab
         raise RejectedError("the CSV file holds values that are not text") from None
 
 
-def _lacks_line_ends(path: Path) -> bool:
-    """Whether there are MOST_ROW_BYTES without one."""
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        start, size = 0, len(content)
-        while size - start > MOST_ROW_BYTES:
-            end = max(content.rfind(mark, start, start + MOST_ROW_BYTES) for mark in (b"\n", b"\r"))
-            if end < start:
-                return True
-            start = end + 1
-    return False
-
-
-def _longest(table: pa.Table) -> int:
-    """The bytes of the longest text."""
-    texts = [column for column in table.columns if pa.types.is_string(column.type)]
-    return max((pc.max(pc.binary_length(column)).as_py() or 0 for column in texts), default=0)
-
-
-def _row_too_long() -> RejectedError:
-    return RejectedError(
-        f"the CSV file has a row of more than {MOST_ROW_BYTES:,} bytes; are line ends missing, or is a quote never "
-        "closed?"
-    )
-
-
 def _arrow(path: Path, dialect: Dialect, note: Any, **wanted: Any) -> pa.Table:
     convert: dict[str, Any] = {"null_values": NA_WORDS, "strings_can_be_null": False, **TRUTHS, **wanted}
     with pa.memory_map(str(path)) as source:
         mapped: Any = source
         reading, parsing = _read_options(dialect), _parse_options(dialect, note)
-        return csv.read_csv(mapped, reading, parsing, csv.ConvertOptions(**convert))
+        table = csv.read_csv(mapped, reading, parsing, csv.ConvertOptions(**convert))
+    columns, schema = table.columns, table.schema
+    del table
+    return whole(columns, schema)
 
 
 def _names(path: Path, dialect: Dialect) -> list[str]:
@@ -188,7 +164,7 @@ def _texts(path: Path, dialect: Dialect, names: list[str], **convert: Any) -> pa
 
 def _misread(path: Path, dialect: Dialect, table: pa.Table) -> list[str]:
     """Columns that are to be read from their texts: codes such as 007, integers beyond 64 bits, times of a day."""
-    codes = _has_leading_zeros(path, dialect.delimiter)
+    codes = any(map(pa.types.is_integer, table.schema.types)) and _has_leading_zeros(path, dialect.delimiter)
     return [
         name
         for name, column in zip(table.column_names, table.columns, strict=True)
@@ -208,8 +184,8 @@ def _may_be_thousands(column: Any) -> bool:
 
 
 def _is_beyond_64_bits(column: Any) -> bool:
-    ends: Any = pc.min_max(column).as_py()
-    return ends["max"] is not None and max(ends["max"], -ends["min"]) >= LARGEST_INT
+    least, greatest = ends_of(column)
+    return least is not None and max(greatest, -least) >= LARGEST_INT
 
 
 def _has_leading_zeros(path: Path, delimiter: str) -> bool:
@@ -217,23 +193,23 @@ def _has_leading_zeros(path: Path, delimiter: str) -> bool:
 
     All that may stand before it, but for some delimiters, is below a point in ASCII, which is fast to see.
     """
-    content = np.memmap(path, np.uint8, "r")
+    content = np.asarray(np.memmap(path, np.uint8, "r"))
     begins, may_follow = np.zeros(256, bool), np.zeros(256, bool)
     begins[[*f'"\n\r{delimiter}'.encode()]] = True
     may_follow[[*b" -+\t"]] = True
     may_follow &= ~begins
     for start in range(0, len(content), SCANNED_BYTES):
-        part = np.array(content[max(0, start - LONGEST_BLANK - 2) : start + SCANNED_BYTES])
+        part = content[max(0, start - LONGEST_BLANK - 2) : start + SCANNED_BYTES]
         if start == 0:
             part = np.insert(part, 0, ord("\n"))
-        before = part[:-2]
+        before, second = part[:-2], part[2:]
         found = before < ord(".")
         if delimiter > ".":
             found |= before == ord(delimiter)
         found &= part[1:-1] == ord("0")
-        second = part[2:]
-        found &= (second - ord("0") < 10) | (second | 32 == ord("x"))
+        found &= second >= ord("0")
         places = np.flatnonzero(found)
+        places = places[IS_DIGIT_OR_X[second[places]]]
         for _ in range(LONGEST_BLANK):
             if not (is_blank := may_follow[part[places]]).any():
                 break
@@ -338,6 +314,11 @@ def _bad_csv(path: Path, dialect: Dialect, error: pa.ArrowInvalid) -> RejectedEr
     if sum(1 for _ in islice(_row_sizes(path, dialect.skipped), 2)) < 2 - (dialect.names is not None):
         return RejectedError("it has no rows")
     return RejectedError(f"the CSV file cannot be read: {said_by(error)}")
+
+
+def _has_quotes(path: Path) -> bool:
+    with path.open("rb") as file:
+        return any(b'"' in part for part in iter(lambda: file.read(BLOCK_BYTES), b""))
 
 
 def _row_sizes(path: Path, skipped: int = 0) -> Iterator[int]:

@@ -40,14 +40,14 @@ class Dialect:
 
     Attributes:
         skipped: lines before the header, or before the rows if there is no header (`names`).
-        quoted: whether line ends may stand between quotation marks, so that blocks must not end there.
+        quoted: whether no block may end at a line end between quotation marks, which is slower to see to.
         block: the size of blocks in bytes.
     """
 
     delimiter: str
     skipped: int
     names: list[str] | None
-    quoted: bool
+    quoted: bool = False
     block: int = BLOCK_BYTES
 
 
@@ -92,7 +92,7 @@ def dialect_of(path: Path, options: ReadOptions, into: Path) -> tuple[Path, Dial
         notes.append(Note("", f"a column is named {fraction}: if the file has no header, say --no-header"))
     if len(cells) == 1 and options.delimiter == "" and (mark := OTHER_DELIMITERS.search(rest[0])):
         notes.append(Note("", f"there is one column; if {mark[0]!r} stands between several, say --delimiter"))
-    return path, Dialect(delimiter, skipped, names, _has_quotes(path)), notes
+    return path, Dialect(delimiter, skipped, names), notes
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -200,8 +200,3 @@ def are_values(cells: list[str], following: Sequence[str]) -> bool:
 
 def _is_fraction(cell: str) -> bool:
     return re.fullmatch(r"[+-]?\d+\.\d+", cell) is not None
-
-
-def _has_quotes(path: Path) -> bool:
-    with path.open("rb") as file:
-        return any(b'"' in part for part in iter(lambda: file.read(LONGEST_LOOK), b""))

@@ -84,7 +84,9 @@ def _is_utf8(path: Path) -> bool:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for part, is_last in _parts(path):
-            decoder.decode(part, is_last)
+            is_between_characters = not decoder.getstate()[0]
+            if not (is_between_characters and part.isascii()):  # which is seen much faster
+                decoder.decode(part, is_last)
     except UnicodeDecodeError:
         return False
     return True

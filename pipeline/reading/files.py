@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
@@ -21,7 +22,8 @@ from pipeline.reading.encodings import encoding_of, in_utf8, is_utf8_beyond_asci
 from pipeline.reading.notes import Note
 from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.rows import table_of
-from pipeline.reading.tables import check_column_count
+from pipeline.reading.tables import Chunk, check_column_count, whole
+from pipeline.reading.told import is_text
 from pipeline.reading.typed import as_read, with_types
 from pipeline.reading.unpacking import check_size, unpacked
 from pipeline.reading.workbooks import is_workbook, read_sheet
@@ -37,7 +39,9 @@ OF_OTHERS = {
 """What else keeps rows, by the ending of the file's name."""
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 PART_BYTES = 1024 * 1024
-BATCH_ROWS = 262_144
+BATCH_ROWS = 1_000_000
+LENGTH_BYTES = 4
+"""What Parquet writes before each text that it does not keep once."""
 LARGEST_OBJECT_BYTES = 64 * 1024 * 1024
 """A larger file that is no JSON lines is not tried as one object."""
 NAN = re.compile(rb"(?<=[:\[,\s])(NaN|-?Infinity)(?=[,\]}\s])")
@@ -107,12 +111,37 @@ def _parquet(path: Path, max_bytes: int | None) -> pa.Table:
         check_column_count(len(file.schema_arrow))
         if not len(file.schema_arrow):
             raise RejectedError("it has no columns")
+        file = pq.ParquetFile(source, metadata=file.metadata, read_dictionary=_repeating(file))
         batches, size = [], 0
         for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
             batches.append(batch)
-            size += batch.nbytes
+            size += batch.nbytes + sum(map(_spread_bytes, batch.columns))
             check_size(size, max_bytes)
-        return pa.Table.from_batches(batches, file.schema_arrow)
+        table = pa.Table.from_batches(batches, file.schema_arrow)
+        columns, schema = table.columns, table.schema
+        del batches, batch, table
+        return whole(columns, schema)
+
+
+def _repeating(file: pq.ParquetFile) -> list[str]:
+    """The columns of text of which the file keeps each different value once; to read them so is much faster."""
+    if not file.metadata.num_row_groups:
+        return []
+    first, found = file.metadata.row_group(0), []
+    texts = {field.name for field in file.schema_arrow if is_text(field.type)}
+    for place in range(first.num_columns):
+        column = first.column(place)
+        if column.path_in_schema in texts and column.total_uncompressed_size < LENGTH_BYTES * first.num_rows:
+            found.append(column.path_in_schema)
+    return found
+
+
+def _spread_bytes(column: Chunk) -> int:
+    """How much a column takes whose different values are kept once, when each row has its own."""
+    if not pa.types.is_dictionary(column.type) or not is_text(column.type):
+        return 0
+    lengths: Any = pc.binary_length(column.dictionary)
+    return pc.sum(lengths.take(column.indices)).as_py() or 0
 
 
 def _feather(path: Path, max_bytes: int | None) -> pa.Table:

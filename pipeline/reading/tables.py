@@ -14,6 +14,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.errors import RejectedError, did_you_mean, said_by
 from pipeline.reading.moments import moments
@@ -119,6 +120,41 @@ def fingerprint(table: pa.Table) -> str:
         for part in _digests(column):
             digest.update(part)
     return digest.hexdigest()
+
+
+def whole(columns: list[Column], schema: pa.Schema) -> pa.Table:
+    """A table of these columns, each in one chunk.
+
+    Empties the list, so that each column's old chunks are released before the next is joined.
+    """
+    columns.reverse()
+    joined = []
+    while columns:
+        column = columns.pop()
+        joined.append(chunked([in_one(column)], column.type))
+    return pa.table(joined, schema=schema)
+
+
+def in_one(column: Column) -> Chunk:
+    """The column as one array; Arrow would copy a single chunk too."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def numbers_of(column: Column) -> NDArray[Any] | None:
+    """The numbers without a copy; None if some are missing, or if they are in several chunks."""
+    chunks = getattr(column, "chunks", [column])
+    return None if column.null_count or len(chunks) != 1 else chunks[0].to_numpy()
+
+
+def ends_of(column: Column) -> tuple[Any, Any]:
+    """The least and the greatest number, None if there is none; NaN does not count."""
+    numbers = numbers_of(column)
+    if numbers is not None and len(numbers) and not np.isnan(numbers.min()):  # twice as fast as Arrow
+        return numbers.min().item(), numbers.max().item()
+    ends: Any = pc.min_max(column).as_py()
+    return ends["min"], ends["max"]
 
 
 def chunked(chunks: Sequence[Chunk], kind: Any) -> Column:
@@ -235,6 +271,9 @@ def _uuids(chunk: Chunk) -> Chunk:
 
 
 def _without_nan(column: Column) -> Column:
+    numbers = numbers_of(column)
+    if numbers is not None and not np.isnan(numbers.min(initial=0.0)):  # which is NaN if one is, and much faster
+        return column
     missing = pc.is_nan(column)
     return pc.if_else(missing, pa.scalar(None, column.type), column) if pc.any(missing).as_py() else column
 

@@ -16,7 +16,7 @@ from pipeline.reading.dates import IN_UTC, ISO, NOTATIONS, OFFSET, AmbiguousDate
 from pipeline.reading.notes import Note
 from pipeline.reading.numbers import LEADING_ZERO, NumberNotation, are_whole, has_leading_zero
 from pipeline.reading.options import DATE, NUMBER, WORDS
-from pipeline.reading.tables import TEXT
+from pipeline.reading.tables import TEXT, in_one
 
 NA_WORDS = [  # what pandas reads as missing; in columns of words only where it is not quoted
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
@@ -165,16 +165,24 @@ def read(name: str, column: Any, decimal: str = ".", *, certain: bool = False) -
 
 def _almost(name: str, whole: Any, samples: list[str], decimal: str, *, certain: bool) -> tuple[Note, ...]:
     """A note about words of which more than half are numbers or dates."""
+    number = NumberNotation.of(samples, decimal, certain=certain)
+    try:
+        date = None if number else DateNotation.of(samples)
+    except AmbiguousDatesError as error:
+        date = NOTATIONS[error.args[0]]
+    other = NumberNotation.of(samples) if certain else None
+    if not (number or date or other):
+        return ()
     found = _Distinct(name, whole)
-    is_one: Any
-    if certain and (other := NumberNotation.of(samples)) and other.decimal != decimal:
+    if other and other.decimal != decimal:
         text = f"is read as words: its numbers do not have the decimal mark {decimal!r}, which was told"
         return (Note(name, text, *found.first(~found.is_mark)),)
     if found.rows < FEW_ROWS:
         return ()
-    if number := NumberNotation.of(samples, decimal, certain=certain):
+    is_one: Any
+    if number:
         kind, is_one = NUMBER, pc.match_substring_regex(found.texts, number.pattern)
-    elif date := DateNotation.of(samples):
+    elif date:
         kind, is_one = DATE, date.read(found.texts).is_valid()
     else:
         return ()
@@ -217,8 +225,10 @@ def read_as(name: str, column: Any, told: str, decimal: str = ".", *, certain: b
 
 def _trimmed(column: Any) -> Any:
     """An array of the texts without blanks around them."""
-    column = column.cast(TEXT)
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(column.type):
+        column = in_one(column)
+        return _trimmed(column.dictionary).take(column.indices)
+    whole = in_one(column.cast(TEXT))
     return pc.utf8_trim_whitespace(whole) if _may_have_blanks_around(whole) else whole
 
 
@@ -230,9 +240,11 @@ def _may_have_blanks_around(texts: Any) -> bool:
     ends = np.frombuffer(offsets, np.int64, len(texts) + 1, texts.offset * 8)
     begins, ends = ends[:-1], ends[1:]
     some = begins < ends
+    if not some.all():
+        begins, ends = begins[some], ends[some]
     found = np.frombuffer(characters, np.uint8)
-    first, last = found[begins[some]], found[ends[some] - 1]
-    return bool(FIRST_OF_BLANKS[first].any() or LAST_OF_BLANKS[last].any())
+    first, last = found.take(begins), found.take(ends - 1)
+    return bool(FIRST_OF_BLANKS.take(first).any() or LAST_OF_BLANKS.take(last).any())
 
 
 def _words(whole: Any) -> Any:

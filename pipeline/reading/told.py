@@ -69,6 +69,8 @@ def without(column: Any, missing: Sequence[str]) -> Any:
     """The column without the values that somebody said are missing: equal texts, numbers, dates or truths."""
     if not missing:
         return column
+    if pa.types.is_float16(column.type):  # Arrow compares no such numbers
+        column = column.cast(pa.float32())
     kind, marks = column.type, [mark.strip() for mark in missing]
     values: Any
     if is_text(kind):

@@ -108,6 +108,12 @@ def test_a_loader_reads_what_reading_here_reads(start: Start, put: Put, tmp_path
     assert (tmp_path / "people.arrow").read_bytes() == (tmp_path / "here.arrow").read_bytes()
 
 
+def test_a_loader_does_without_pandas() -> None:
+    first_array = "import pyarrow as pa; pa.array(['a']); print('pandas' in sys.modules)"
+    code = f"import sys; from consumer.loaders.child import forgo_pandas; forgo_pandas(); {first_array}"
+    assert subprocess.check_output([sys.executable, "-c", code]) == b"False\n"
+
+
 def test_a_loader_lives_on_from_load_to_load(start: Start, put: Put) -> None:
     loaders, before = start(), set(children(os.getpid()))
     _load(loaders, put("people"))

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather as feather
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import RejectedError
@@ -293,6 +294,36 @@ def test_texts_are_read_however_parquet_and_feather_keep_them(kind: pa.DataType)
     file = io.BytesIO()
     feather.write_feather(pa.table({"x": column}), file)
     assert table_from(file.getvalue(), "a.feather")["x"].to_pylist() == [1.5, 2.5, 3.7]
+
+
+def test_texts_that_parquet_keeps_once_are_read_as_those_that_it_repeats() -> None:
+    names: dict[str, list[str | None]] = {
+        "word": ["a ", " b", None, ""],
+        "number": ["1,5", " 2,5", None, "x"],
+        "date": ["1.2.2023", "", "13.2.2023"],
+    }
+    columns = {name: [values[n % len(values)] for n in range(600)] for name, values in names.items()}
+    found = []
+    for once in (False, True):
+        file = io.BytesIO()
+        pq.write_table(pa.table(columns), file, use_dictionary=once, row_group_size=250)
+        found.append(table_from(file.getvalue(), "a.parquet"))
+    assert types(found[0]) == {"word": WORD, "number": WORD, "date": DATE}
+    assert found[0].equals(found[1], check_metadata=True)
+    assert fingerprint(canonical(found[0])) == fingerprint(canonical(found[1]))
+
+
+def test_words_among_which_dates_are_that_a_value_elsewhere_tells_apart_stay_words() -> None:
+    days = ["01/02/2023" if n % 5 < 3 else f"word {n % 7}" for n in range(2_000)]
+    days[1_001] = "13/02/2023"  # no sample
+    table = table_from(("d,y\n" + "\n".join(f"{day},1" for day in days)).encode())
+    assert types(table)["d"] == WORD
+    assert "1,200 of 2,000 values are dates" in said(table)
+
+
+def test_a_stand_in_is_seen_beside_nan() -> None:
+    values = pa.array(np.array([1.0, np.nan, -999.0, -999.0, 4.0]))
+    assert "holds -999 in 2 rows" in said(table_from(parquet_of(pa.table({"x": values})), "a.parquet"))
 
 
 @pytest.mark.parametrize(

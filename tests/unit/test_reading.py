@@ -31,7 +31,7 @@ def read(tmp_path: Path) -> Read:
         path = tmp_path / "secret" / "fetched"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        return reading.table_from(Fetched("rows", path, file_name, None, ""), reading.read, None)
+        return reading.loaded(Fetched("rows", path, file_name, None, ""), reading.read, None).table
 
     return make
 

@@ -6,6 +6,7 @@ import datetime
 import io
 from typing import Any
 
+import numpy as np
 import openpyxl
 import pandas as pd
 import pyarrow as pa
@@ -68,6 +69,12 @@ def test_what_counts_as_missing_does_so_however_it_is_written(
 ) -> None:
     values = told(content, missing=missing)["b"].to_pylist()
     assert [str(value)[:10] if isinstance(value, datetime.datetime) else value for value in values] == expected
+
+
+def test_half_floats_and_nan_take_missing_values_too() -> None:
+    kept = pa.table({"h": pa.array(np.array([1, 2, -9], np.float16)), "f": [np.nan, 2.0, -9.0]})
+    found = told(parquet_of(kept), "a.parquet", missing=("-9",))
+    assert found.to_pydict() == {"h": [1, 2, None], "f": [None, 2, None]}
 
 
 def test_values_that_have_types_are_missing_too() -> None:

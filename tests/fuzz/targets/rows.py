@@ -28,7 +28,6 @@ from bson.son import SON
 from bson.timestamp import Timestamp
 
 from pipeline.datasets import Fetched, reading
-from pipeline.datasets.reading import table_from
 from pipeline.errors import RejectedError
 from pipeline.features.columns import UnusableColumnError, describe, read
 from pipeline.features.frames import frame_of
@@ -58,7 +57,7 @@ def loaded(content: bytes, file_name: str | None, max_bytes: int = MAX_BYTES) ->
         path = Path(folder, "fetched")
         path.write_bytes(content)
         try:
-            return table_from(Fetched("rows", path, file_name, None, ""), reading.read, max_bytes)
+            return reading.loaded(Fetched("rows", path, file_name, None, ""), reading.read, max_bytes).table
         except RejectedError as error:
             check_message(str(error))
             raise
