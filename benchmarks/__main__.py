@@ -97,7 +97,7 @@ def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
             for workload in WORKLOADS:
                 yield overhead.measure(workload, folder, least_s=2.0 if quick else 20.0)
         if "reading" in parts:
-            yield reading.measure(folder, *((100_000, 1) if quick else (1_000_000, 5)))
+            yield reading.measure(folder, *((100_000, 1) if quick else (1_000_000, 9)))
         if "predicting" in parts:
             for columns, algorithm in product(predicting.COLUMNS, predicting.ALGORITHMS):
                 yield predicting.measure(columns, algorithm, folder, 20_000 if quick else 200_000)

@@ -124,6 +124,7 @@ def _import(file: Path) -> None:
     from pipeline.datasets.directory import DirectorySource
 
     loaded = reading.loaded(Fetched("rows", file, file.name, None, ""), reading.read, None)
+    pa.default_memory_pool().release_unused()  # as a loader does
     source = DirectorySource(file.with_suffix(""))
     source.add(f"rows-{time.time_ns()}", loaded.table, None, fingerprint=loaded.fingerprint)
 

@@ -21,7 +21,7 @@ from pipeline.reading.dialects import BLOCK_BYTES, Dialect, dialect_of
 from pipeline.reading.notes import Note
 from pipeline.reading.options import ReadOptions
 from pipeline.reading.tables import TEXT, check_doubled, ends_of, named, whole
-from pipeline.reading.texts import NA_WORDS, Read, has_decimal_comma, has_decimal_point, words
+from pipeline.reading.texts import NA_WORDS, Read, has_decimal_comma, has_decimal_point, may_hold, words
 from pipeline.reading.told import check_known, read_column
 
 MOST_ROW_BYTES = 64 * 1024 * 1024
@@ -210,12 +210,11 @@ def _has_leading_zeros(path: Path, delimiter: str) -> bool:
         found &= second >= ord("0")
         places = np.flatnonzero(found)
         places = places[IS_DIGIT_OR_X[second[places]]]
-        for _ in range(LONGEST_BLANK):
-            if not (is_blank := may_follow[part[places]]).any():
-                break
-            places = np.maximum(places - is_blank, 0)
-        if begins[part[places]].any():
-            return True
+        for _ in range(LONGEST_BLANK + 1):
+            stands_before = part[places]
+            if begins[stands_before].any():
+                return True
+            places = places[may_follow[stands_before] & (places > 0)] - 1
     return False
 
 
@@ -225,7 +224,10 @@ def _quoted(path: Path, dialect: Dialect, columns: list[Read], names: Sequence[s
     with_marks = [
         place
         for place, column in enumerate(columns)
-        if names[place] and column.values.type == TEXT and pc.any(pc.is_in(column.values, marks)).as_py()
+        if names[place]
+        and column.values.type == TEXT
+        and may_hold(column.values, NA_WORDS[1:])
+        and pc.any(pc.is_in(column.values, marks)).as_py()
     ]
     if not with_marks:
         return

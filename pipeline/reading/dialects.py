@@ -23,7 +23,7 @@ NO_HEADER = "the first line is numbers, so there is no header; columns are named
 LOOKED_AT = 50
 """Rows that are looked at to find the delimiter."""
 LONGEST_LOOK = 1024 * 1024
-SCANNED_BYTES = 16 * 1024 * 1024
+SCANNED_BYTES = 4 * 1024 * 1024
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 BLANK_CELL = re.compile(r'"(?:[^"]|"")*"|\S+', re.ASCII)
 """A cell where blanks separate them."""
