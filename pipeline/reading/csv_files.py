@@ -55,7 +55,7 @@ def read_csv(path: Path, options: ReadOptions, into: Path) -> tuple[list[Read], 
 
 def _parsed(path: Path, dialect: Dialect, options: ReadOptions) -> tuple[pa.Table, list[Any], Dialect]:
     """The rows, the comments among them, and the dialect that read them."""
-    with suppress(pa.ArrowInvalid):  # raised too if a block ends at a line end within a value, and none is lost
+    with suppress(pa.ArrowInvalid):  # raised too if a block ends at a line end within a value
         return _attempt(path, dialect, options)
     dialect = replace(dialect, quoted=_has_quotes(path))
     while True:
@@ -114,7 +114,10 @@ def _names(path: Path, dialect: Dialect) -> list[str]:
 
 
 def _read_options(dialect: Dialect) -> csv.ReadOptions:
-    return csv.ReadOptions(block_size=dialect.block, skip_rows=dialect.skipped, column_names=dialect.names)
+    """With more threads, Arrow would drop a block that lies within one value, and give rows no numbers."""
+    return csv.ReadOptions(
+        use_threads=False, block_size=dialect.block, skip_rows=dialect.skipped, column_names=dialect.names
+    )
 
 
 def _parse_options(dialect: Dialect, note: Any) -> csv.ParseOptions:
@@ -290,7 +293,7 @@ def _is_empty(column: Read) -> bool:
 
 
 def _bad_line(path: Path, dialect: Dialect) -> RejectedError | None:
-    """The error about the first row with too many or too few values.  One thread, since only then rows have numbers."""
+    """The error about the first row with too many or too few values."""
     bad: list[csv.InvalidRow] = []
 
     def note(row: csv.InvalidRow) -> Literal["skip", "error"]:
@@ -299,7 +302,7 @@ def _bad_line(path: Path, dialect: Dialect) -> RejectedError | None:
         bad.append(row)
         return "skip" if len(bad) == 1 else "error"
 
-    reading = csv.ReadOptions(use_threads=False, block_size=dialect.block, skip_rows=dialect.skipped)
+    reading = _read_options(replace(dialect, names=None))
     with suppress(pa.ArrowInvalid, UnicodeDecodeError), pa.memory_map(str(path)) as source:
         mapped: Any = source
         csv.read_csv(mapped, reading, _parse_options(dialect, note))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import bson
 import pyarrow as pa
 import pytest
 from bson.datetime_ms import DatetimeMS
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from pipeline.datasets import Fetched, directory, reading
 from pipeline.datasets.directory import DirectorySource
@@ -141,6 +144,33 @@ def test_what_is_wrong_with_rows_is_found_in_the_file_and_not_in_arrows_words(
 def test_a_cell_may_have_megabytes(read: Read) -> None:
     for size in (5_000_000, 25_000_000):
         assert len(read(b"a,b\n" + b"x" * size + b",1\n")["a"][0].as_py()) == size
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    pieces=st.lists(
+        st.sampled_from(['"', '""', "\n", "\r\n", ",", "a", "12", ' "', "words and words", "#"]), max_size=60
+    ),
+    block=st.integers(16, 64),
+)
+@example(pieces=['"', *["w,1\n"] * 40], block=32)  # Arrow's threads would lose all rows of the first block
+@example(pieces=["a,1\n", '"', *["w,1\n"] * 40, '",2\n'], block=32)
+def test_blocks_change_nothing_of_what_is_read(pieces: list[str], block: int) -> None:
+    text = "t,y\n" + "".join(pieces)
+    read: list[Any] = []
+    for size in (block, 2**20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(csv_files, "dialect_of", lambda *given, size=size: _in_blocks(size, *given))
+            try:
+                read.append(table_from(text.encode()).to_pydict())
+            except RejectedError as error:
+                read.append(type(error))
+    assert read[0] == read[1]
+
+
+def _in_blocks(size: int, *given: Any) -> Any:
+    path, dialect, notes = dialects.dialect_of(*given)
+    return path, replace(dialect, block=size), notes
 
 
 def test_lines_of_json_may_end_as_on_any_system(read: Read) -> None:
