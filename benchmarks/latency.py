@@ -76,13 +76,10 @@ def _stages(
     before: Mapping[str, float],
     after: Mapping[str, float],
 ) -> Mapping[str, float]:
-    """The first three from the events' timestamps, the next two from /metrics; the rest is on the way between them."""
-    claimed, taken, trained, total = [], [], [], []
+    """The first from the events' timestamps, the next three from /metrics; the rest is on the way between them."""
+    started, total = [], []
     for request_id, (begun, seen_at, wall) in times.items():
-        states = progress[request_id]
-        claimed.append(states["ACCEPTED"] - wall)
-        taken.append(states["STARTED"] - states["ACCEPTED"])
-        trained.append(states["REGISTERING"] - states["STARTED"])
+        started.append(progress[request_id]["STARTED"] - wall)
         total.append(seen_at - begun)
 
     def mean_of(name: str) -> float:
@@ -95,9 +92,8 @@ def _stages(
         return (after.get(sums, 0) - before.get(sums, 0)) / count if count else 0.0
 
     parts = {
-        "produced, polled, claimed": statistics.mean(claimed),
-        "to a trainer": statistics.mean(taken),
-        "trained": statistics.mean(trained),
+        "produced, polled, claimed, to a trainer": statistics.mean(started),
+        "trained": mean_of("training_duration_seconds"),
         "stored": stage("REGISTERING"),
         "transaction": mean_of("transaction_duration_seconds"),
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from consumer.jobs.claims import Asked
+from consumer.jobs.event_numbers import EventNumbers
 from consumer.jobs.places import RUNNING, Place
 from consumer.partitions.records import Record
 from consumer.system import disk
@@ -29,7 +30,8 @@ class Job:
         record: the request's home; None once its partition is lost: then this worker does not announce it.
         place: where it is; `moves` counts how often it has moved.
         claim: as last read from the ledger; None while the ledger is to be asked.
-        events: how many progress events this worker has published about it.
+        numbers: of the progress events that this worker publishes about it.
+        told: the last state that was published.
         dataset: held in the cache for this job while it runs.
         spool: the folder that the trainer writes to.
         checkpoint: a folder from an earlier attempt, from which the next one goes on.
@@ -46,7 +48,8 @@ class Job:
     place: Place = Place.PARKED
     moves: int = 0
     claim: Claim | None = None
-    events: int = 0
+    numbers: EventNumbers = field(default_factory=EventNumbers)
+    told: str = ""
     dataset: Dataset | None = None
     spool: Path | None = None
     checkpoint: Path | None = None
@@ -98,11 +101,6 @@ class Job:
     def ids(self) -> dict[str, str]:
         """The ids that every log line of the job carries."""
         return {"request_id": self.request_id, "correlation_id": self.request.correlation_id}
-
-    def next_event(self) -> int:
-        """Count a progress event; returns its sequence, from 1."""
-        self.events += 1
-        return self.events
 
     def keep_checkpoint(self) -> None:
         """Move the checkpoint files out of the spool folder, if the disk has room, and delete the folder."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from consumer.jobs.event_numbers import EventNumbers
 from pipeline.jobs import (
     Failure,
     Model,
@@ -22,12 +23,12 @@ from pipeline.training.trained import Trained
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """When and where a request ended. `sequence` numbers its terminal event after its progress events."""
+    """When and where a request ended, and the numbers of its events, of which the terminal one gets the last."""
 
     at: datetime
     worker_id: str
     attempt: int
-    sequence: int
+    numbers: EventNumbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def _outcome(
         model_name=request.model_name,
         worker_id=ending.worker_id,
         attempt=ending.attempt,
-        sequence=ending.sequence,
+        sequence=ending.numbers.last(),
         error=failure,
         model=model,
         traceparent=request.traceparent,

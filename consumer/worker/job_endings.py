@@ -86,11 +86,14 @@ class JobEndings:
         self._storing.add(item)
 
     def ending(self, job: Job) -> Ending:
-        return Ending(milliseconds(self._shared.clock()), self._shared.me.worker_id, job.attempt, job.next_event())
+        return Ending(milliseconds(self._shared.clock()), self._shared.me.worker_id, job.attempt, job.numbers)
 
     def send(self, now: float) -> None:
         """Submit results to the registrar: at once while a lane is free, else batched."""
         if results := self._storing.next_group(now, self._lanes.saturated):
+            for result in results:
+                if isinstance(result, Result) and (job := self._jobs.get(result.request.request_id)) is not None:
+                    self._job_events.registering(job)
             self._shared.neighbours.registrar.submit(results)
 
     def wait_s(self, now: float) -> float:
@@ -131,6 +134,7 @@ class JobEndings:
             return
         if unstored.again is None:
             self._job_events.taken_over(job)
+            job.numbers.reopen()
             self.park(job)
         elif self._handover.draining:
             self.release(job)

@@ -1,9 +1,14 @@
-"""Publishes each job's progress events, log lines and metrics; decides nothing."""
+"""Publishes each job's progress events, log lines and metrics; decides nothing.
+
+STARTED and RETRYING are published at once.  Another state is *held*, and published once it has lasted WORTH_SAYING_S:
+a job of 10 ms is not worth six events.  Such a job has one line in the log, a longer one has two.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +16,7 @@ import structlog
 
 from consumer.events.outgoing import ProgressState, progress_event
 from consumer.jobs.job import Job
+from consumer.jobs.places import ENDS, Place
 from consumer.jobs.registrar import Stored
 from consumer.partitions.announcements import Announcement
 from consumer.partitions.standstills import Standstill
@@ -21,12 +27,26 @@ from pipeline.jobs import ErrorKind, Failure, Outcome
 
 log = structlog.get_logger(__name__)
 
+WORTH_SAYING_S = 0.05
+"""A state that lasts less is not published."""
+
 _CAUSES = {
     End.TIMED_OUT: "timed_out",
     End.OUT_OF_MEMORY: "memory",
     End.CANCELLED: "cancelled",
     End.CRASHED: "crashed",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A state of a job, since when it is, and when it is to be published (monotonic seconds)."""
+
+    job: Job
+    state: ProgressState
+    due: float
+    at: datetime
+    more: Mapping[str, Any]
 
 
 class JobEvents:
@@ -43,24 +63,25 @@ class JobEvents:
         self._progress = progress
         self._metrics = metrics
         self._clock = clock
+        self._held: dict[str, _Said] = {}
+        """By request, in the order in which they are due."""
         self.trained = 0
         """How many models were trained here and are stored."""
 
     def accepted(self, job: Job) -> None:
-        self._say(job, ProgressState.ACCEPTED, message="taken over from a worker that died" if job.orphaned else "")
-        log.info("request accepted", model=job.request.model_key, algorithm=job.request.algorithm, **job.ids)
+        self._hold(job, ProgressState.ACCEPTED, message="taken over from a worker that died" if job.orphaned else "")
+        log.debug("request accepted", model=job.request.model_key, algorithm=job.request.algorithm, **job.ids)
 
     def started(self, job: Job) -> None:
         job.taken_at = time.monotonic()
         waited_s = (self._clock() - job.request.requested_at).total_seconds()
         self._metrics.queue_wait_s.observe(max(0.0, waited_s))
         self._say(job, ProgressState.STARTED)
-        log.info("training started", attempt=job.attempt, **job.ids)
 
     def reported(self, job: Job, event: Reported) -> None:
         self._enter_stage(job, event.stage)
         usage = {"cpu_s": event.cpu_s, "rss_bytes": event.rss_bytes}
-        self._say(job, ProgressState(event.stage), fraction=event.fraction, message=event.message, **usage)
+        self._hold(job, ProgressState(event.stage), fraction=event.fraction, message=event.message, **usage)
 
     def logged(self, job: Job, event: Logged) -> None:
         """Log a line of the trainer with the job's ids."""
@@ -71,10 +92,13 @@ class JobEvents:
         job.finished_at = time.monotonic()
         self._metrics.training_duration_s.observe(job.finished_at - job.taken_at)
         self._enter_stage(job, "" if kind else ProgressState.REGISTERING)
-        if not kind:
-            self._say(job, ProgressState.REGISTERING)
-        elif kind == ErrorKind.OUT_OF_MEMORY:
+        self._held.pop(job.request_id, None)
+        if kind == ErrorKind.OUT_OF_MEMORY:
             self._metrics.trainers_replaced.labels(_CAUSES[End.OUT_OF_MEMORY]).inc()
+
+    def registering(self, job: Job) -> None:
+        """The registrar stores the result now."""
+        self._hold(job, ProgressState.REGISTERING)
 
     def killed(self, end: End) -> None:
         self._metrics.trainers_replaced.labels(_CAUSES[end]).inc()
@@ -128,6 +152,7 @@ class JobEvents:
 
     def stored(self, job: Job, stored: Stored) -> None:
         self._enter_stage(job, "")
+        self._held.pop(job.request_id, None)
         outcome, registered = stored.outcome, stored.registered
         self._count(job, outcome)
         if registered is not None:
@@ -155,14 +180,49 @@ class JobEvents:
         if stage != job.stage:
             job.stage, job.stage_at = stage, now
 
+    # Progress -----------------------------------------------------------------------------------------------------
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until a held state is to be published; infinite if none is held."""
+        first = next(iter(self._held.values()), None)
+        return float("inf") if first is None else max(0.0, first.due - now)
+
+    def say_held(self, now: float) -> None:
+        """Publish the states that have lasted long enough."""
+        while (first := next(iter(self._held.values()), None)) is not None and first.due <= now:
+            del self._held[first.job.request_id]
+            if first.job.place not in ENDS and first.job.place is not Place.PARKED:
+                self._publish(first)
+
+    def _hold(self, job: Job, state: ProgressState, **more: Any) -> None:
+        held = self._held.get(job.request_id)
+        said = _Said(job, state, time.monotonic() + WORTH_SAYING_S, self._clock(), more)
+        if held is not None and held.state == state:
+            self._held[job.request_id] = replace(said, due=held.due)
+        elif job.told == state:
+            self._publish(said)
+        else:
+            self._held.pop(job.request_id, None)  # it goes to the end: the first is always the next that is due
+            self._held[job.request_id] = said
+
     def _say(self, job: Job, state: ProgressState, **more: Any) -> None:
+        self._held.pop(job.request_id, None)
+        self._publish(_Said(job, state, 0.0, self._clock(), more))
+
+    def _publish(self, said: _Said) -> None:
+        job = said.job
+        if (sequence := job.numbers.following()) is None:
+            return
+        if job.told == ProgressState.STARTED:
+            log.info("training started", attempt=job.attempt, **job.ids)
+        job.told = said.state
         event = progress_event(
             job.request,
-            state,
+            said.state,
             attempt=job.attempt,
-            sequence=job.next_event(),
+            sequence=sequence,
             worker_id=self._worker_id,
-            occurred_at=self._clock(),
-            **more,
+            occurred_at=said.at,
+            **said.more,
         )
         self._progress.publish(event, job.request.traceparent)

@@ -63,6 +63,8 @@ TURNS_WITHIN_S = 30.0
 """The loop never blocks: a turn that takes longer is reported as stuck."""
 TURN_S = 0.05
 """After this long, messages wait for the next turn, so that the lanes are polled in between."""
+GATHER_S = 0.003
+"""While no lane is free, what arrives in this time is handled in one turn; each lane has its next job already."""
 ANNOUNCE_PACE_S = 0.25
 SWEEP_S = 3.0
 POLLS_WITHIN_S = 60.0
@@ -160,6 +162,8 @@ class Worker:
                 turn.rest()
                 watching = _select_on(selector, watching, set(self._lanes.descriptors()))
                 selector.select(self._pause_s())
+                if self._lanes.saturated:
+                    time.sleep(GATHER_S)
                 turn.begin()
                 self._turn()
 
@@ -174,6 +178,7 @@ class Worker:
         self._trainings.start()
         self._throttle()
         self._endings.send(now)
+        self._job_events.say_held(now)
         self._announce(now)
         self._gauges.observe(now, self._jobs)
         self._check_intake(now)
@@ -181,7 +186,7 @@ class Worker:
     def _pause_s(self) -> float:
         now = time.monotonic()
         announcing_s = self._announcing.wait_s(now, self._lanes.saturated) if self._assignment.pending else TICK_S
-        return min(TICK_S, self._endings.wait_s(now), announcing_s)
+        return min(TICK_S, self._endings.wait_s(now), self._job_events.wait_s(now), announcing_s)
 
     # Records come in ----------------------------------------------------------------------------------------------
 

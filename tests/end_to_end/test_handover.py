@@ -81,7 +81,7 @@ def test_a_drained_workers_running_training_is_finished_by_it_and_announced_by_t
     fleet.submit(trouble("runs", "until", path=str(tmp_path / "flag")))
     fleet.await_log(["training started", '"runs"'])
     fleet.submit(*(request(f"waits-{n}", f"m{n}", "decision_tree", "iris") for n in range(10)))
-    fleet.await_log(["request accepted", '"waits-9"'])
+    fleet.until(lambda: "ACCEPTED" in states(fleet, "waits-9"), 60)
     fleet.until(fleet.start("w1").partitions)
     first.process.terminate()
     fleet.until(lambda: fleet.members() == 1)

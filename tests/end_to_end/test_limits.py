@@ -157,7 +157,7 @@ def test_a_full_disk_costs_waiting_and_one_that_a_training_fills_by_itself_costs
         fleet.submit(*(request(f"r-{n}", f"m-{n}", "decision_tree", "iris") for n in range(6)))
         fleet.submit(trouble("stopped", "none"))
         fleet.await_log(['"service away"', '"disk"'])
-        fleet.await_log(['"request accepted"', '"stopped"'])
+        fleet.until(lambda: "ACCEPTED" in states(fleet, "stopped"), 60)
         assert gauge(port, 'ml_worker_breaker_open{service="disk"}') == 1
         for request_id in ("r-0", "stopped"):  # one waits for room, one for its turn
             fleet.cancel(request_id)

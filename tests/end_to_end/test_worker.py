@@ -136,10 +136,13 @@ def test_health_metrics_and_the_log_tell_what_happened_to_a_request(fleet: Fleet
         assert line in metrics, line
     fleet.until(lambda: "ml_worker_active_training_jobs 0.0" in get("/metrics")[1].decode(), 60)
     story = [entry["event"] for entry in map(orjson.loads, worker.lines()) if entry.get("correlation_id") == "order-66"]
-    assert story == ["request accepted", "training started", "model registered"]
-    assert [event["state"] for event in progress(fleet, "r")] == [
-        "ACCEPTED", "STARTED", "LOADING", "TRAINING", "EVALUATING", "REGISTERING", "REGISTERED",
-    ]  # fmt: skip
+    assert story == ["model registered"]
+    said = progress(fleet, "r")
+    states = [event["state"] for event in said]
+    every = ["ACCEPTED", "STARTED", "LOADING", "TRAINING", "EVALUATING", "REGISTERING", "REGISTERED"]
+    assert states == [state for state in every if state in states]  # those that lasted long enough, in order
+    assert {"STARTED", "REGISTERED"} <= set(states)
+    assert [event["sequence"] for event in said] == [*range(1, len(said) + 1)]
 
 
 @pytest.mark.timeout(240)

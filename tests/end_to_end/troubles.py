@@ -24,11 +24,13 @@ def outcome(database: Database[dict[str, Any]], request_id: str) -> dict[str, An
     return database["training_outcomes"].find_one({"request_id": request_id})
 
 
+def all_progress(fleet: Fleet) -> list[dict[str, Any]]:
+    records = read_topic(fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], fleet.topics.training_progress)
+    return [decode(record.value(), RecordType.TRAINING_PROGRESS) for record in records]
+
+
 def progress(fleet: Fleet, request_id: str) -> list[dict[str, Any]]:
-    topic = fleet.topics.training_progress
-    records = read_topic(fleet.environment["KAFKA_BOOTSTRAP_SERVERS"], topic)
-    events = [decode(record.value(), RecordType.TRAINING_PROGRESS) for record in records]
-    return [event for event in events if event["request_id"] == request_id]
+    return [event for event in all_progress(fleet) if event["request_id"] == request_id]
 
 
 def states(fleet: Fleet, request_id: str) -> list[str]:

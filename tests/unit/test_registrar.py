@@ -12,6 +12,7 @@ import pytest
 
 from consumer.events.codec import Codec
 from consumer.events.topics import Topics
+from consumer.jobs.event_numbers import EventNumbers
 from consumer.jobs.lease import Steady
 from consumer.jobs.outcomes import Ending, Result
 from consumer.jobs.registrar import EVENT_LIMIT_BYTES, GroupStored, Recorded, Registrar, Stored, Unstored
@@ -58,7 +59,7 @@ class Desk:
         spool = self.folder / "spool" / request_id
         spool.mkdir(parents=True)
         (spool / "result.json").write_bytes((trained or self.trained).to_json())
-        return Result(request(request_id=request_id), Ending(NOW, "w", 1, 7), spool)
+        return Result(request(request_id=request_id), Ending(NOW, "w", 1, EventNumbers(6)), spool)
 
     def store(self, *items: Any) -> dict[str, Stored | Unstored]:
         """The answers, by request."""

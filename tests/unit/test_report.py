@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from consumer.jobs.event_numbers import EventNumbers
 from consumer.jobs.outcomes import Ending, Result, registered_outcome
 from pipeline.algorithms import catalogue
 from pipeline.jobs import RegisteredModel, Search, SearchDimension, StoredArtifact, TrainingRequest
@@ -34,7 +35,7 @@ def bench(tmp_path: Path) -> Bench:
 def made(bench: Bench, asked: TrainingRequest, frame: object = None) -> tuple[RegisteredModel, LoadedModel]:
     trained = bench.train(asked, frame)  # type: ignore[arg-type]
     stored = StoredArtifact("file://x", trained.sha256, trained.size_bytes)
-    outcome = registered_outcome(Result(asked, Ending(NOW, "w", 1, 7), bench.directory), trained, stored)
+    outcome = registered_outcome(Result(asked, Ending(NOW, "w", 1, EventNumbers(6)), bench.directory), trained, stored)
     return RegisteredModel.of(outcome, 3), bench.load(trained)
 
 

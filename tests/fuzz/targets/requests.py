@@ -15,6 +15,7 @@ from consumer.events.errors import UNREADABLE, UndecodableError
 from consumer.events.outgoing import outcome_messages
 from consumer.events.requests import Malformed, content_sha256, read_request, to_avro
 from consumer.events.topics import Topics
+from consumer.jobs.event_numbers import EventNumbers
 from consumer.jobs.outcomes import Ending, Result, registered_outcome
 from consumer.jobs.registrar import EVENT_LIMIT_BYTES
 from consumer.partitions.records import Partition
@@ -83,7 +84,9 @@ def accepted(request: TrainingRequest, trained: Trained, sha256: str) -> None:
     content_sha256(to_avro(back.request))
     semantic_name(request, NOON)
     outcome = registered_outcome(
-        Result(request, Ending(NOON, "w", 1, 2), Path("spool")), trained, StoredArtifact("s3://b/k", "0" * 64, 1)
+        Result(request, Ending(NOON, "w", 1, EventNumbers(1)), Path("spool")),
+        trained,
+        StoredArtifact("s3://b/k", "0" * 64, 1),
     )
     registered = RegisteredModel.of(outcome, 1)
     stored(outcome.to_document())
