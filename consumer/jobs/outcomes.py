@@ -33,12 +33,18 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A training that made a model, with its files in `spool`; equal trainings have an equal `reuse_key`."""
+    """A training that made a model, with its files in `spool`.
+
+    Attributes:
+        reuse_key: equal for equal trainings.
+        trained: a `Trained` as JSON; empty if it is a file in the spool.
+    """
 
     request: TrainingRequest
     ending: Ending
     spool: Path
     reuse_key: str = ""
+    trained: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from consumer.jobs.outcomes import Result, Reused, negative_outcome, registered_
 from consumer.system import disk
 from consumer.threads.containment import PASSED_ON, contain, halved
 from consumer.threads.neighbour import TRANSFER_LIMIT_S, Ordered, Surroundings
+from consumer.trainers.protocol import RESULT
 from pipeline.artifacts import ArtifactStore, NewArtifact
 from pipeline.jobs import ErrorKind, Failure, Outcome, OutcomeKind, RegisteredModel
 from pipeline.ledger import Ledger, Owner
@@ -155,7 +156,7 @@ class Registrar(Ordered):
         if not results:
             return ()
         try:
-            trained = [Trained.from_json((result.spool / "result.json").read_bytes()) for result in results]
+            trained = [Trained.from_json(one.trained or (one.spool / RESULT).read_bytes()) for one in results]
             files = [_artifact(result, one) for result, one in zip(results, trained, strict=True)]
             stored = self._answered(lambda: failpoints.after("after_artifact", "artifacts", self._artifacts.put(files)))
         except FileNotFoundError:  # a newer life of us clears our spool: then this raises SupersededError

@@ -18,7 +18,7 @@ import orjson
 
 from consumer import failpoints
 from consumer.system.processes import adopt_orphans, children, die_with_parent, memory_limit
-from consumer.trainers.protocol import JOB_LIMIT_BYTES, Work
+from consumer.trainers.protocol import JOB_LIMIT_BYTES, RESULT, RESULT_LIMIT_BYTES, Work
 from pipeline.datasets.cache import FULL
 from pipeline.deep import frameworks
 from pipeline.errors import RejectedError, TrainingFailed, said_by
@@ -27,6 +27,7 @@ from pipeline.training import training
 
 MESSAGE_LIMIT = 4_000
 """The most characters of an error or log message: enough to read, and always fits a datagram."""
+STATM, STATM_BYTES, PAGE_BYTES = Path("/proc/self/statm"), 256, resource.getpagesize()
 MOST_LEFT_OPEN = 64
 """The most descriptors that trainings may leave open before their trainer is replaced."""
 
@@ -81,7 +82,7 @@ class Leftovers:
 
 
 def _descriptors() -> int:
-    return len([*Path("/proc/self/fd").iterdir()])
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - after each job, and half as fast with paths
 
 
 def _train(job: dict[str, Any], reporter: Reporter, leftovers: Leftovers) -> bool:
@@ -90,19 +91,22 @@ def _train(job: dict[str, Any], reporter: Reporter, leftovers: Leftovers) -> boo
     failpoints.reach("in_trainer")
     report = _how_it_went(job, reporter)
     last = report.get("kind") == ErrorKind.OUT_OF_MEMORY or leftovers.are_many()
-    reporter.send(**report, last=last)
+    reporter.send(report.pop("result", b""), **report, last=last)
     return not last
 
 
-def _how_it_went(job: dict[str, Any], reporter: Reporter) -> dict[str, object]:
-    """Train; returns the message that reports how it went."""
+def _how_it_went(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Train; returns the message that reports how it went, and the result."""
     try:
         request, dataset, spool, max_memory_bytes, dask_scheduler = Work.from_message(job)
         spool.mkdir(parents=True, exist_ok=True)
         os.environ["TMPDIR"] = tempfile.tempdir = str(spool)  # temporary files are deleted with it
         with memory_limit(max_memory_bytes):
             trained = training.train(request, dataset, spool, reporter.progress, dask_scheduler)
-        (spool / "result.json").write_bytes(trained.to_json())
+        result = trained.to_json()
+        if len(result) > RESULT_LIMIT_BYTES:
+            (spool / RESULT).write_bytes(result)
+            result = b""
     except RejectedError as error:
         return {"rejected": job["id"], "message": str(error)[:MESSAGE_LIMIT]}
     except MemoryError as error:
@@ -112,7 +116,7 @@ def _how_it_went(job: dict[str, Any], reporter: Reporter) -> dict[str, object]:
         if _comes_of_a_full_disk(error):
             return {"full": job["id"], "message": said[:MESSAGE_LIMIT]}
         return {"failed": job["id"], "kind": ErrorKind.TRAINING_ERROR, "message": said[:MESSAGE_LIMIT]}
-    return {"trained": job["id"], **_usage()}
+    return {"trained": job["id"], "result": result, **_usage()}
 
 
 def _comes_of_a_full_disk(error: BaseException | None) -> bool:
@@ -133,9 +137,9 @@ def _out_of_memory(job: dict[str, Any], error: MemoryError) -> str:
 def _usage() -> dict[str, float | int]:
     """CPU seconds of this process so far, and its resident bytes now."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    with Path("/proc/self/statm").open("rb") as statm:
-        pages = int(statm.read().split()[1])
-    return {"cpu_s": used.ru_utime + used.ru_stime, "rss_bytes": pages * resource.getpagesize()}
+    with STATM.open("rb", buffering=0) as statm:
+        pages = int(statm.read(STATM_BYTES).split()[1])
+    return {"cpu_s": used.ru_utime + used.ru_stime, "rss_bytes": pages * PAGE_BYTES}
 
 
 class Reporter(logging.Handler):
@@ -162,8 +166,9 @@ class Reporter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.send(log=self._job, level=record.levelname.lower(), message=self.format(record)[:MESSAGE_LIMIT])
 
-    def send(self, **message: object) -> None:
+    def send(self, behind: bytes = b"", /, **message: object) -> None:
+        """Send a message, and what stands behind it in its datagram."""
         try:
-            self._outbox.send(orjson.dumps(message))
+            self._outbox.send(orjson.dumps(message) + b"\n" + behind)
         except (BrokenPipeError, ConnectionResetError):
             sys.exit(0)

@@ -112,6 +112,7 @@ class Lanes:
     _lanes: dict[int, _Lane] = field(default_factory=dict)
     _held: list[Spec] = field(default_factory=list)
     """Jobs fed that no lane can take yet."""
+    _datagram: bytearray = field(default_factory=lambda: bytearray(JOB_LIMIT_BYTES))
     _next_number: int = 0
     _watch_at: float = 0.0
 
@@ -257,19 +258,20 @@ class Lanes:
     def _listen(self, lane: _Lane, events: list[LaneEvent]) -> None:
         while True:
             try:
-                datagram = lane.outbox.recv(JOB_LIMIT_BYTES)
+                size = lane.outbox.recv_into(self._datagram)
             except (BlockingIOError, ConnectionResetError):
                 return
             _pass_on_output(lane, events)
             try:
-                events.append(self._understand(lane, orjson.loads(datagram)))
+                said, _, result = bytes(self._datagram[:size]).partition(b"\n")
+                events.append(self._understand(lane, orjson.loads(said), result))
             except (ValueError, KeyError, TypeError, AttributeError):
                 # The outbox has ended, or a training has closed or written to it: stop reading, replace the trainer.
                 lane.mute = True
                 self._servers.tell(lane.framework, {"kill": lane.number})
                 return
 
-    def _understand(self, lane: _Lane, message: dict[str, Any]) -> LaneEvent:
+    def _understand(self, lane: _Lane, message: dict[str, Any], result: bytes) -> LaneEvent:
         """Apply a message. Raises various errors if no trainer can have sent it: trainings can use the socket too."""
         if not all(isinstance(message[key], str) for key in SAYS & message.keys()):
             raise ValueError("a trainer names its job by no text")
@@ -293,7 +295,7 @@ class Lanes:
                 lane.rss_bytes = message.get("rss_bytes", lane.rss_bytes)
                 lane.running, lane.ahead, lane.deadline = lane.ahead, None, float("inf")
                 lane.retiring = message.pop("last") or lane.retiring
-                return Done(job_id, how, **message)
+                return Done(job_id, how, result=result, **message)
         raise ValueError(f"a trainer sent {sorted(message)}")
 
     def _obey(self, framework: str, message: dict[str, Any], events: list[LaneEvent]) -> None:

@@ -4,8 +4,8 @@ The worker sends one datagram per job: `{"id", "request", "dataset", "spool", "m
 The trainer answers with `{"taken": id}`, `{"progress": id, "stage", "fraction", "message", "cpu_s", "rss_bytes"}`,
 `{"log": id, "level", "message"}`, and one of `{"trained": id, …}`, `{"rejected": id, …}`, `{"failed": id, …}`,
 `{"full": id, …}` (the disk). The last has `"last"`: whether the trainer ends now and is to be replaced. A trainer that
-is stopped while it sends never blocks the worker, since a datagram arrives whole or not at all. The result itself is a
-file in the job's spool folder.
+is stopped while it sends never blocks the worker, since a datagram arrives whole or not at all. A line end and the
+result itself stand behind `trained`; one of more than RESULT_LIMIT_BYTES is the file RESULT in the job's spool folder.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from pipeline.jobs import TrainingRequest
 
 JOB_LIMIT_BYTES = 131_072
 """The largest datagram; well under the kernel's default send buffer of 212,992 bytes."""
+
+RESULT_LIMIT_BYTES = 98_304
+RESULT = "result.json"
 
 
 class Work(NamedTuple):
@@ -107,8 +110,10 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The trainer's own report: trained (the result is in the spool), rejected, failed with a kind, or full (no space
-    on the disk)."""
+    """The trainer's own report: trained, rejected, failed with a kind, or full (no space on the disk).
+
+    `result` is a `Trained` as JSON, empty if it is a file in the spool.
+    """
 
     job_id: str
     how: str
@@ -116,6 +121,7 @@ class Done:
     message: str = ""
     cpu_s: float = 0.0
     rss_bytes: int = 0
+    result: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

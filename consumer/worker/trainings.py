@@ -132,7 +132,8 @@ class Trainings:
         if event.how == "trained":
             self._job_events.finished(job, "")
             assert job.spool is not None
-            self._endings.store(job, Result(job.request, self._endings.ending(job), job.spool, job.reuse_key))
+            ending = self._endings.ending(job)
+            self._endings.store(job, Result(job.request, ending, job.spool, job.reuse_key, event.result))
         elif event.how == "full":
             self._lacks_space(job, event.message)
         else:

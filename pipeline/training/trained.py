@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,7 +54,7 @@ class Trained:
     split_summary: SplitSummary
 
     def to_json(self) -> bytes:
-        return orjson.dumps(asdict(self), default=str)
+        return orjson.dumps(self, default=str)
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:

@@ -120,7 +120,7 @@ def test_a_training_reports_its_stages_and_leaves_a_result(bench: Bench) -> None
     assert event.how == "trained"
     stages = [e.stage for e in bench.events if isinstance(e, Reported)]
     assert stages == ["LOADING", "TRAINING", "EVALUATING"]
-    result = orjson.loads((bench.spool / "a" / "result.json").read_bytes())
+    result = orjson.loads(event.result)
     assert Path(result["model_file"]).stat().st_size == result["size_bytes"]
     assert BuiltinSource().list()
 
@@ -308,8 +308,9 @@ def test_what_was_not_taken_can_be_had_back(bench: Bench) -> None:
 
 def test_warnings_of_libraries_reach_the_worker(bench: Bench) -> None:
     bench.feed("w", mode="warn")
-    bench.ended("w")
-    result = orjson.loads((bench.spool / "w" / "result.json").read_bytes())
+    ended = bench.ended("w")
+    assert isinstance(ended, Done)
+    result = orjson.loads(ended.result)
     assert "the data is strange" in result["warnings"]
 
 

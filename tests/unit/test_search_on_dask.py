@@ -254,7 +254,7 @@ def test_a_trainer_is_told_of_the_scheduler_and_uses_it(dask: LocalCluster, tmp_
     assert ended is not None
     assert ended.how == "trained", ended.message
     assert any(name.startswith("Client-tensorfleet-") for name in met)
-    found = Bench(tmp_path).load(Trained.from_json((tmp_path / "result.json").read_bytes()))
+    found = Bench(tmp_path).load(Trained.from_json(ended.result))
     assert not any("Dask" in warning for warning in found.manifest["warnings"])
 
 
