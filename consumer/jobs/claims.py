@@ -20,7 +20,7 @@ import structlog
 from consumer import failpoints
 from consumer.events.codec import Codec
 from consumer.events.errors import UndecodableError
-from consumer.events.requests import Malformed, read_request
+from consumer.events.requests import Malformed, Received, read_request
 from consumer.jobs.lease import Steady
 from consumer.partitions.records import Record
 from consumer.threads.containment import PASSED_ON, contain, halved
@@ -193,9 +193,13 @@ class Claims(Ordered):
         return self._answered(lambda: failpoints.after("after_claim", "mongodb", self._ledger.claim(self._me, new)))
 
     def _read(self, record: Record) -> Asked:
-        found = self.answered(
-            lambda: read_request(self._codec, record.value, headers=record.headers, timestamp_ms=record.timestamp_ms)
-        )
+        def read() -> Received | Malformed:
+            return read_request(self._codec, record.value, headers=record.headers, timestamp_ms=record.timestamp_ms)
+
+        try:
+            found = read()
+        except TransientError:  # the registry is needed, and away
+            found = self.answered(read)
         if isinstance(found, Malformed):
             return Asked(record, found.request, found.sha256, Failure(ErrorKind.INVALID_REQUEST, found.message))
         return Asked(record, found.request, found.sha256, self._problem(found.request))
