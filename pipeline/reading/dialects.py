@@ -56,7 +56,7 @@ def dialect_of(path: Path, options: ReadOptions, into: Path) -> tuple[Path, Dial
 
     A file that Arrow would not read as it is meant is rewritten to the file `into`.
     """
-    lines, notes = list(islice(_lines(path), LOOKED_AT)), list[Note]()
+    lines, notes = _first_lines(path), list[Note]()
     skipped, delimiter = 0, options.delimiter.strip(" ")
     while skipped < len(lines) and not lines[skipped].strip():
         skipped += 1
@@ -93,6 +93,17 @@ def dialect_of(path: Path, options: ReadOptions, into: Path) -> tuple[Path, Dial
     if len(cells) == 1 and options.delimiter == "" and (mark := OTHER_DELIMITERS.search(rest[0])):
         notes.append(Note("", f"there is one column; if {mark[0]!r} stands between several, say --delimiter"))
     return path, Dialect(delimiter, skipped, names), notes
+
+
+def _first_lines(path: Path) -> list[str]:
+    """At most LOOKED_AT, and fewer if they are long."""
+    lines, size = [], 0
+    for line in islice(_lines(path), LOOKED_AT):
+        lines.append(line)
+        size += len(line)
+        if size > LONGEST_LOOK and len(lines) > 1:
+            break
+    return lines
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -14,7 +14,19 @@ import pytest
 
 from consumer.trainers import lanes as lanes_module
 from consumer.trainers.lanes import Lanes
-from consumer.trainers.protocol import Done, End, Killed, LaneEvent, Logged, Reported, Returned, Spec, Taken
+from consumer.trainers.protocol import (
+    RESULT,
+    RESULT_LIMIT_BYTES,
+    Done,
+    End,
+    Killed,
+    LaneEvent,
+    Logged,
+    Reported,
+    Returned,
+    Spec,
+    Taken,
+)
 from pipeline.datasets.builtin import BuiltinSource
 from pipeline.jobs import HyperparameterValue, TrainingRequest
 from tests.disks import fill, small_disk
@@ -123,6 +135,16 @@ def test_a_training_reports_its_stages_and_leaves_a_result(bench: Bench) -> None
     result = orjson.loads(event.result)
     assert Path(result["model_file"]).stat().st_size == result["size_bytes"]
     assert BuiltinSource().list()
+
+
+def test_a_result_that_no_datagram_holds_is_a_file(bench: Bench) -> None:
+    path = "/" * RESULT_LIMIT_BYTES + "dev/null"  # a path like any other, and long
+    bench.feed("wide", mode="none", path=path)
+    event = bench.ended("wide")
+    assert isinstance(event, Done)
+    assert (event.how, event.result) == ("trained", b"")
+    result = orjson.loads((bench.spool / "wide" / RESULT).read_bytes())
+    assert result["hyperparameters"]["path"] == path
 
 
 def test_an_exception_is_reported_and_the_trainer_goes_on(bench: Bench) -> None:
