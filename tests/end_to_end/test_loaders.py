@@ -31,7 +31,7 @@ def _store(database: Database[dict[str, Any]], name: str, content: bytes, file_n
 
 def _bomb() -> bytes:
     file = io.BytesIO()
-    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * 2**20]))
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 4_000, pa.int32()), pa.array(["x" * 2**20]))
     pq.write_table(pa.table({"x": texts}), file, compression="zstd")
     return file.getvalue()
 
