@@ -213,7 +213,7 @@ class JobEvents:
         job = said.job
         if (sequence := job.numbers.following()) is None:
             return
-        if job.told == ProgressState.STARTED:
+        if job.told == ProgressState.STARTED and job.place is Place.TRAINING:
             log.info("training started", attempt=job.attempt, **job.ids)
         job.told = said.state
         event = progress_event(
