@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pipeline.training import training
 MESSAGE_LIMIT = 4_000
 """The most characters of an error or log message: enough to read, and always fits a datagram."""
 STATM, STATM_BYTES, PAGE_BYTES = Path("/proc/self/statm"), 256, resource.getpagesize()
+MEASURED_EVERY_S = 0.05
 MOST_LEFT_OPEN = 64
 """The most descriptors that trainings may leave open before their trainer is replaced."""
 
@@ -116,7 +118,7 @@ def _how_it_went(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         if _comes_of_a_full_disk(error):
             return {"full": job["id"], "message": said[:MESSAGE_LIMIT]}
         return {"failed": job["id"], "kind": ErrorKind.TRAINING_ERROR, "message": said[:MESSAGE_LIMIT]}
-    return {"trained": job["id"], "result": result, **_usage()}
+    return {"trained": job["id"], "result": result, **reporter.usage()}
 
 
 def _comes_of_a_full_disk(error: BaseException | None) -> bool:
@@ -151,6 +153,8 @@ class Reporter(logging.Handler):
         self._job = ""
         self._stage = ""
         self._said_at = 0.0
+        self._measured_at = float("-inf")
+        self._usage: Mapping[str, float | int] = {}
 
     def take(self, job_id: str) -> None:
         self._job, self._stage = job_id, ""
@@ -161,7 +165,14 @@ class Reporter(logging.Handler):
         if stage == self._stage and now - self._said_at < 1.0:
             return
         self._stage, self._said_at = stage, now
-        self.send(progress=self._job, stage=stage, fraction=fraction, message=message[:MESSAGE_LIMIT], **_usage())
+        self.send(progress=self._job, stage=stage, fraction=fraction, message=message[:MESSAGE_LIMIT], **self.usage())
+
+    def usage(self) -> Mapping[str, float | int]:
+        """What `_usage` says, at most MEASURED_EVERY_S old: a training may take less time than a few looks."""
+        now = time.monotonic()
+        if now - self._measured_at > MEASURED_EVERY_S:
+            self._measured_at, self._usage = now, _usage()
+        return self._usage
 
     def emit(self, record: logging.LogRecord) -> None:
         self.send(log=self._job, level=record.levelname.lower(), message=self.format(record)[:MESSAGE_LIMIT])
