@@ -28,7 +28,6 @@ from pipeline.training import training
 
 MESSAGE_LIMIT = 4_000
 """The most characters of an error or log message: enough to read, and always fits a datagram."""
-STATM, STATM_BYTES, PAGE_BYTES = Path("/proc/self/statm"), 256, resource.getpagesize()
 MEASURED_EVERY_S = 0.05
 MOST_LEFT_OPEN = 64
 """The most descriptors that trainings may leave open before their trainer is replaced."""
@@ -84,7 +83,7 @@ class Leftovers:
 
 
 def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - after each job, and half as fast with paths
+    return len([*Path("/proc/self/fd").iterdir()])
 
 
 def _train(job: dict[str, Any], reporter: Reporter, leftovers: Leftovers) -> bool:
@@ -139,9 +138,9 @@ def _out_of_memory(job: dict[str, Any], error: MemoryError) -> str:
 def _usage() -> dict[str, float | int]:
     """CPU seconds of this process so far, and its resident bytes now."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    with STATM.open("rb", buffering=0) as statm:
-        pages = int(statm.read(STATM_BYTES).split()[1])
-    return {"cpu_s": used.ru_utime + used.ru_stime, "rss_bytes": pages * PAGE_BYTES}
+    with Path("/proc/self/statm").open("rb") as statm:
+        pages = int(statm.read().split()[1])
+    return {"cpu_s": used.ru_utime + used.ru_stime, "rss_bytes": pages * resource.getpagesize()}
 
 
 class Reporter(logging.Handler):

@@ -92,7 +92,7 @@ class JobEndings:
         """Submit results to the registrar: at once while a lane is free, else batched."""
         if results := self._storing.next_group(now, self._lanes.saturated):
             for result in results:
-                if isinstance(result, Result) and (job := self._jobs.get(result.request.request_id)) is not None:
+                if isinstance(result, Result) and (job := self._jobs.get(request_id_of(result))) is not None:
                     self._job_events.registering(job)
             self._shared.neighbours.registrar.submit(results)
 

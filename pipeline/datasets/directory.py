@@ -34,7 +34,6 @@ from pipeline.errors import RejectedError, TransientError
 from pipeline.jobs import NAME
 from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.tables import about, canonical, check_target, profile
-from pipeline.reading.tables import fingerprint as fingerprint_of
 from pipeline.reading.writers import parquet_of
 
 POINTER = ".pointer"
@@ -112,7 +111,7 @@ class DirectorySource:
         with about(name):
             table = canonical(table) if fingerprint is None else table
             check_target(table, target_column)
-        new = description(table, fingerprint or fingerprint_of(table), target_column, origin, now(), options)
+        new = description(table, fingerprint, target_column, origin, now(), options)
         with _disk(), self._alone():
             there = self._versions(name)
             if one := equal(there, new):

@@ -50,7 +50,6 @@ from pipeline.errors import RejectedError
 from pipeline.reading.options import NOTHING_SAID, ReadOptions
 from pipeline.reading.rows import BATCH_ROWS, CODEC
 from pipeline.reading.tables import about, canonical, check_target, profile
-from pipeline.reading.tables import fingerprint as fingerprint_of
 from pipeline.reading.writers import parquet_of
 
 OWN_COLLECTIONS = frozenset(
@@ -146,7 +145,7 @@ class MongoSource:
             table = canonical(table) if fingerprint is None else table
             check_target(table, target_column)
         self._ensure_index()  # fails at once if the server is away, before the upload
-        new = description(table, fingerprint or fingerprint_of(table), target_column, origin, now(), options)
+        new = description(table, fingerprint, target_column, origin, now(), options)
         if there := equal(self._versions(self._whole(name)), new):
             return Added(self._make_current(name, there.number), is_new=False)
         with pymongo.timeout(UPLOAD_TIMEOUT_S):

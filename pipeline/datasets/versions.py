@@ -13,12 +13,13 @@ from pipeline.datasets import DatasetSource, DatasetVersion, Origin
 from pipeline.datasets.names import version_name
 from pipeline.errors import RejectedError
 from pipeline.reading.options import NOTHING_SAID, ReadOptions
+from pipeline.reading.tables import fingerprint as fingerprint_of
 from pipeline.reading.tables import profile
 
 
 def description(
     table: pa.Table,
-    fingerprint: str,
+    fingerprint: str | None,
     target_column: str | None,
     origin: Origin,
     now: datetime | None,
@@ -26,14 +27,14 @@ def description(
     s3_url: str | None = None,
 ) -> dict[str, Any]:
     """The description that is stored beside a canonical table, so that listing it does not read the rows; of a pointer
-    it is all that is stored.
+    it is all that is stored.  Without a fingerprint it is computed.
     """
     told = options.to_document()
     return {
         **({} if s3_url is None else {"s3_url": s3_url}),
         "target_column": target_column,
         "profile": asdict(profile(table, target_column)),
-        "fingerprint": fingerprint,
+        "fingerprint": fingerprint or fingerprint_of(table),
         "imported_at": now,
         **asdict(origin),
         **({"options": told} if told else {}),

@@ -151,8 +151,8 @@ def numbers_of(column: Column) -> NDArray[Any] | None:
 def ends_of(column: Column) -> tuple[Any, Any]:
     """The least and the greatest number, None if there is none; NaN does not count."""
     numbers = numbers_of(column)
-    if numbers is not None and len(numbers) and not np.isnan(numbers.min()):  # twice as fast as Arrow
-        return numbers.min().item(), numbers.max().item()
+    if numbers is not None and len(numbers) and not np.isnan(least := numbers.min()):  # several times as fast as Arrow
+        return least.item(), numbers.max().item()
     ends: Any = pc.min_max(column).as_py()
     return ends["min"], ends["max"]
 
