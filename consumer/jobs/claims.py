@@ -196,10 +196,7 @@ class Claims(Ordered):
         def read() -> Received | Malformed:
             return read_request(self._codec, record.value, headers=record.headers, timestamp_ms=record.timestamp_ms)
 
-        try:
-            found = read()
-        except TransientError:  # the registry is needed, and away
-            found = self.answered(read)
+        found = self.answered(read)  # bytes of a schema registry need it
         if isinstance(found, Malformed):
             return Asked(record, found.request, found.sha256, Failure(ErrorKind.INVALID_REQUEST, found.message))
         return Asked(record, found.request, found.sha256, self._problem(found.request))

@@ -107,7 +107,15 @@ class Registrar(Ordered):
 
     def submit(self, group: Sequence[Item]) -> None:
         """Store these, at most GROUP_LIMIT; answered with a GroupStored."""
-        self.order(lambda: self._deliver(GroupStored(halved(group, self._store, self._fail))))
+        self.order(lambda: self._answer(group))
+
+    def _answer(self, group: Sequence[Item]) -> None:
+        answers = halved(group, self._store, self._fail)
+        self._deliver(GroupStored(answers))
+        again = {answer.request_id for answer in answers if isinstance(answer, Unstored) and answer.again is not None}
+        for item in group:  # nobody waits for the disk
+            if isinstance(item, Result) and request_id_of(item) not in again:
+                disk.remove(item.spool)
 
     def _store(self, group: Sequence[Item]) -> Sequence[Stored | Unstored]:
         results = [item for item in group if isinstance(item, Result)]
@@ -123,8 +131,6 @@ class Registrar(Ordered):
         standing = dict(self._insert(new)) if new else {}
         standing |= {item.outcome.request_id: item.outcome for item in group if isinstance(item, Recorded)}
         documents = self._register(list(standing.values()))
-        for result in results:
-            disk.remove(result.spool)
         return [
             *(Stored(outcome, documents.get(request_id)) for request_id, outcome in standing.items()),
             *(Unstored(outcome.request_id) for outcome in negatives if outcome.request_id not in accepted),

@@ -62,10 +62,17 @@ def until_answered(
     Raises:
         Stopped: `stop` was set before the service answered.
     """
-    unanswered = service
+    try:
+        return breakers.call(operation, service)
+    except TransientError as error:
+        first: TransientError | None = error
+        unanswered = error.service
 
     def attempt() -> T:
-        nonlocal unanswered
+        nonlocal first, unanswered
+        if first is not None:  # the call above
+            error, first = first, None
+            raise error
         try:
             return breakers.call(operation, unanswered)
         except TransientError as error:

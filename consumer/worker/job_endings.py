@@ -82,6 +82,7 @@ class JobEndings:
 
     def store(self, job: Job, item: Item) -> None:
         """Queue a result or outcome for the registrar."""
+        self._job_events.ending(job)
         self._jobs.move(job, Place.STORING, keeps_spool=isinstance(item, Result))
         self._storing.add(item)
 
@@ -123,7 +124,7 @@ class JobEndings:
         record = job.record
         self._jobs.move(job, Place.STORED)
         if record is not None:
-            self._shared.assignment.announce(Announcement(record, outcome, stored.registered))
+            self._shared.assignment.announce(Announcement(record, outcome, stored.registered, started=job.started))
         if job.keeps_checkpoints:
             self._shared.neighbours.checkpoints.drop(job.request_id)
         self._job_events.stored(job, stored)

@@ -1,7 +1,8 @@
 """Publishes each job's progress events, log lines and metrics; decides nothing.
 
-STARTED and RETRYING are published at once.  Another state is *held*, and published once it has lasted WORTH_SAYING_S:
-a job of 10 ms is not worth six events.  Such a job has one line in the log, a longer one has two.
+RETRYING is published at once.  Another state is *held*, and published once it has lasted WORTH_SAYING_S: a job of 10 ms
+is not worth six events.  STARTED is never left out: if the training is over before that, it is announced with the
+terminal event.  Such a job has one line in the log, a longer one has two.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class JobEvents:
         self._clock = clock
         self._held: dict[str, _Said] = {}
         """By request, in the order in which they are due."""
+        self._starts: dict[str, _Said] = {}
+        """The same for STARTED, which later states do not replace."""
         self.trained = 0
         """How many models were trained here and are stored."""
 
@@ -76,7 +79,8 @@ class JobEvents:
         job.taken_at = time.monotonic()
         waited_s = (self._clock() - job.request.requested_at).total_seconds()
         self._metrics.queue_wait_s.observe(max(0.0, waited_s))
-        self._say(job, ProgressState.STARTED)
+        self._held.pop(job.request_id, None)
+        self._starts[job.request_id] = self._said(job, ProgressState.STARTED)
 
     def reported(self, job: Job, event: Reported) -> None:
         self._enter_stage(job, event.stage)
@@ -100,6 +104,11 @@ class JobEvents:
         """The registrar stores the result now."""
         self._hold(job, ProgressState.REGISTERING)
 
+    def ending(self, job: Job) -> None:
+        """The job's outcome is known and will be stored: it has all its events but the terminal one."""
+        if (start := self._starts.pop(job.request_id, None)) is not None:
+            job.started = self._numbered(start)
+
     def killed(self, end: End) -> None:
         self._metrics.trainers_replaced.labels(_CAUSES[end]).inc()
 
@@ -111,7 +120,7 @@ class JobEvents:
         log.info("a training lacked space on the disk", why=why, **job.ids)
 
     def retrying(self, job: Job, why: str) -> None:
-        self._say(job, ProgressState.RETRYING, error=Failure(ErrorKind.TRAINER_CRASHED, why))
+        self._publish(self._said(job, ProgressState.RETRYING, error=Failure(ErrorKind.TRAINER_CRASHED, why)))
 
     def cancelled(self, job: Job, how: str) -> None:
         """`how` is waiting, stopped or late; late means that the training's result counts."""
@@ -148,6 +157,7 @@ class JobEvents:
         )
 
     def taken_over(self, job: Job) -> None:
+        job.started = None
         log.warning("another worker has taken this request over; its result counts", **job.ids)
 
     def stored(self, job: Job, stored: Stored) -> None:
@@ -184,19 +194,19 @@ class JobEvents:
 
     def wait_s(self, now: float) -> float:
         """Seconds until a held state is to be published; infinite if none is held."""
-        first = next(iter(self._held.values()), None)
-        return float("inf") if first is None else max(0.0, first.due - now)
+        return max(0.0, min((first.due for first in self._firsts()), default=float("inf")) - now)
 
     def say_held(self, now: float) -> None:
         """Publish the states that have lasted long enough."""
-        while (first := next(iter(self._held.values()), None)) is not None and first.due <= now:
-            del self._held[first.job.request_id]
-            if first.job.place not in ENDS and first.job.place is not Place.PARKED:
-                self._publish(first)
+        while due := [first for first in self._firsts() if first.due <= now]:
+            self._publish(due[0])
+
+    def _firsts(self) -> list[_Said]:
+        return [next(iter(held.values())) for held in (self._starts, self._held) if held]
 
     def _hold(self, job: Job, state: ProgressState, **more: Any) -> None:
         held = self._held.get(job.request_id)
-        said = _Said(job, state, time.monotonic() + WORTH_SAYING_S, self._clock(), more)
+        said = self._said(job, state, **more)
         if held is not None and held.state == state:
             self._held[job.request_id] = replace(said, due=held.due)
         elif job.told == state:
@@ -205,18 +215,33 @@ class JobEvents:
             self._held.pop(job.request_id, None)  # it goes to the end: the first is always the next that is due
             self._held[job.request_id] = said
 
-    def _say(self, job: Job, state: ProgressState, **more: Any) -> None:
-        self._held.pop(job.request_id, None)
-        self._publish(_Said(job, state, 0.0, self._clock(), more))
+    def _said(self, job: Job, state: ProgressState, **more: Any) -> _Said:
+        return _Said(job, state, time.monotonic() + WORTH_SAYING_S, self._clock(), more)
 
     def _publish(self, said: _Said) -> None:
+        """Publish a state, and before it STARTED if that is held."""
+        request_id = said.job.request_id
+        if (start := self._starts.pop(request_id, said)) is not said:
+            self._send(start)
+        if said.state is not ProgressState.STARTED:
+            self._held.pop(request_id, None)
+        self._send(said)
+
+    def _send(self, said: _Said) -> None:
+        job = said.job
+        if job.place in ENDS or job.place is Place.PARKED or (event := self._numbered(said)) is None:
+            return
+        if said.state is ProgressState.STARTED and job.place is Place.TRAINING:
+            log.info("training started", attempt=job.attempt, **job.ids)
+        self._progress.publish(event, job.request.traceparent)
+
+    def _numbered(self, said: _Said) -> dict[str, Any] | None:
+        """The event, with the next number; None once the terminal event has the last one."""
         job = said.job
         if (sequence := job.numbers.following()) is None:
-            return
-        if job.told == ProgressState.STARTED and job.place is Place.TRAINING:
-            log.info("training started", attempt=job.attempt, **job.ids)
+            return None
         job.told = said.state
-        event = progress_event(
+        return progress_event(
             job.request,
             said.state,
             attempt=job.attempt,
@@ -225,4 +250,3 @@ class JobEvents:
             occurred_at=said.at,
             **said.more,
         )
-        self._progress.publish(event, job.request.traceparent)

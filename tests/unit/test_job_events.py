@@ -57,7 +57,7 @@ def test_what_lasts_less_is_not_said_and_leaves_no_gap(events: JobEvents, publis
     began = time.time()
     events.reported(job, _reported("TRAINING"))
     events.say_held(time.monotonic())
-    assert published.states == ["STARTED"]
+    assert not published
     assert 0 < events.wait_s(time.monotonic()) <= WORTH_SAYING_S
     events.say_held(time.monotonic() + LATER_S)
     assert published.states == ["STARTED", "TRAINING"]
@@ -84,15 +84,44 @@ def test_nothing_is_said_of_a_job_that_is_over_or_not_ours(
     assert not published
 
 
+def test_a_training_that_is_over_at_once_has_its_start_announced_with_its_end(
+    events: JobEvents, published: Published, job: Job
+) -> None:
+    events.started(job)
+    events.reported(job, _reported("LOADING"))
+    events.ending(job)
+    events.registering(job)
+    assert job.started is not None
+    assert (job.started["state"], job.started["sequence"], job.numbers.last()) == ("STARTED", 1, 2)
+    events.say_held(time.monotonic() + LATER_S)
+    assert not published
+
+
+def test_a_start_is_published_once_and_before_what_follows_it(
+    events: JobEvents, published: Published, job: Job
+) -> None:
+    events.started(job)
+    events.retrying(job, "again")
+    assert published.states == ["STARTED", "RETRYING"]
+    events.started(job)
+    events.say_held(time.monotonic() + LATER_S)
+    events.ending(job)
+    assert published.states == ["STARTED", "RETRYING", "STARTED"]
+    assert job.started is None
+
+
 def test_nothing_follows_the_terminal_event(events: JobEvents, published: Published, job: Job) -> None:
     events.started(job)
+    events.ending(job)
     events.registering(job)
     assert job.numbers.last() == 2
     events.say_held(time.monotonic() + LATER_S)
-    assert published.states == ["STARTED"]
+    assert not published
     job.numbers.reopen()  # the outcome is void
+    events.taken_over(job)
+    assert job.started is None
     events.retrying(job, "again")
-    assert [event["sequence"] for event in published] == [1, 2]
+    assert [event["sequence"] for event in published] == [2]
 
 
 def test_the_last_number_is_the_last_whichever_thread_is_first() -> None:
