@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata  # type: ignore[import-untyped]
 from sklearn.ensemble._forest import ForestClassifier
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
@@ -223,10 +222,20 @@ def _roc_auc(actual: Codes, scored: Scored) -> float | None:
     negatives = len(actual) - positives
     if not (positives.all() and negatives.all() and positives.sum() == len(actual)):
         return None
-    ranks = rankdata(scored.scores, axis=0)
-    wins = (ranks * is_class).sum(axis=0) - positives * (positives + 1) / 2
+    rank_sums = np.array([_rank_sum(*column) for column in zip(scored.scores.T, is_class.T, strict=True)])
+    wins = rank_sums - positives * (positives + 1) / 2
     areas = wins / (positives * negatives)
     return float(areas[1] if len(areas) == 2 else areas.mean())
+
+
+def _rank_sum(scores: NDArray[np.float64], wanted: NDArray[np.bool_]) -> float:
+    """The sum of the ranks, from 1, of the wanted scores; equal scores share the mean of their ranks."""
+    order = scores.argsort()
+    ordered = scores[order]
+    first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    ranks = (first + np.append(first[1:], len(scores)) + 1) / 2
+    found = np.add.reduceat(wanted[order].astype(np.intp), first)
+    return float(ranks @ found)
 
 
 def _of_probabilities(actual: Codes, scored: Scored, n_classes: int) -> dict[str, float | None]:

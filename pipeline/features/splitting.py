@@ -36,6 +36,10 @@ class Split:
     test: Places
     warnings: tuple[str, ...] = ()
 
+    @property
+    def size_bytes(self) -> int:
+        return self.train.nbytes + self.test.nbytes
+
     def fingerprint(self, target_column: str) -> str:
         """A hexadecimal sha256 over the target and the test rows: where it is equal, metrics on one dataset compare."""
         places = np.asarray(self.test, dtype="<i8")

@@ -68,10 +68,15 @@ with _without_estimators():
     from skops.io import _general
     from skops.io._audit import NODE_TYPE_MAPPING
     from skops.io._protocol import PROTOCOL
-    from skops.io._sklearn import TreeNode
-    from skops.io._utils import SaveContext, get_state, get_type_name
+    from skops.io._sklearn import Tree, TreeNode
+    from skops.io._utils import SaveContext, _get_state, get_module, get_state, get_type_name
 
 if not _general.SKLEARN_ESTIMATOR_TYPE_NAMES:
     _general.SKLEARN_ESTIMATOR_TYPE_NAMES = _Estimators()
 
-__all__ = ["NODE_TYPE_MAPPING", "PROTOCOL", "SaveContext", "TreeNode", "get_state", "skops"]
+collector = _get_state.dispatch
+"""The function with which skops collects the state of a type."""
+
+__all__ = [
+    "NODE_TYPE_MAPPING", "PROTOCOL", "SaveContext", "Tree", "TreeNode", "collector", "get_module", "get_state", "skops",
+]  # fmt: skip

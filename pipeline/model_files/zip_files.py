@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zlib import crc32
 
 from pipeline.errors import CorruptArtifactError
 
@@ -19,15 +21,48 @@ MADE = (1980, 1, 1, 0, 0, 0)
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,100}")
 UTF8 = 0x800
 """The flag that marks an entry's name as UTF-8."""
+VERSION = 20
+OWNER_READS_AND_WRITES = 0o600 << 16
+MOST_SMALL, SMALL_BYTES = 60_000, 2**31 - 2**26
+"""Entries and bytes up to which an archive needs none of zip's extensions; the rest is for headers."""
+
+_ABOUT = struct.Struct("<HHHHHLLLHH")
+"""Version, flags, compression, time, date, CRC, compressed size, size, length of the name and of nothing else."""
+_CREATOR = struct.pack("<BB", VERSION, 3)  # on Unix
+_PLACE = struct.Struct("<HHHLL")
+_END = struct.Struct("<HHHHLLH")
+_MADE = (0, 1 << 5 | 1)  # MADE as a time and a date of MS-DOS
 
 
 def archive(members: Mapping[str, Any]) -> bytes:
     """A zip file of stored (uncompressed) entries; equal entries give equal bytes."""
+    entries = [(name, one.encode() if isinstance(one, str) else one) for name, one in members.items()]
+    if len(entries) <= MOST_SMALL and sum(len(data) for _, data in entries) <= SMALL_BYTES:
+        return _small(entries)
     buffer = io.BytesIO()
     with ZipFile(buffer, "w", ZIP_STORED) as target:
-        for name, content in members.items():
-            target.writestr(ZipInfo(name, MADE), content)
+        for name, data in entries:
+            target.writestr(ZipInfo(name, MADE), data)
     return buffer.getvalue()
+
+
+def _small(entries: Sequence[tuple[str, Any]]) -> bytes:
+    """What ZipFile writes where sizes and places fit 32 bits.
+
+    ZipFile takes 12 us an entry, and a forest has thousands.
+    """
+    parts: list[Any] = []
+    directory: list[bytes] = []
+    at = 0
+    for text, data in entries:
+        name = text.encode()
+        flags = 0 if text.isascii() else UTF8
+        about = _ABOUT.pack(VERSION, flags, ZIP_STORED, *_MADE, crc32(data), len(data), len(data), len(name), 0)
+        directory += (b"PK\1\2", _CREATOR, about, _PLACE.pack(0, 0, 0, OWNER_READS_AND_WRITES, at), name)
+        parts += (b"PK\3\4", about, name, data)
+        at += 4 + len(about) + len(name) + len(data)
+    listed = b"".join(directory)
+    return b"".join((*parts, listed, b"PK\5\6", _END.pack(0, 0, len(entries), len(entries), len(listed), at, 0)))
 
 
 def uncompressed(data: bytes) -> bytes:

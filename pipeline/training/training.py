@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -38,6 +38,8 @@ from pipeline.reports import diagnostics
 from pipeline.search.fitting import fit_algorithm, only_the_users, score_on
 from pipeline.training.trained import EPOCH_STATE, MOST_WARNINGS, SEARCH_NOTES, Trained
 
+T = TypeVar("T")
+
 SUSPICIOUS_SCORE = 0.99
 SLICES = 20
 """A large forest is fitted in this many slices, to report progress."""
@@ -48,6 +50,8 @@ SEARCH_SHARE = 0.95
 
 _EXAMPLES: LRUCache[Hashable, Examples] = LRUCache(32 * 1024 * 1024, getsizeof=lambda data: data.size_bytes)
 """One cache per trainer process: successive requests often use the same small dataset."""
+_SPLITS: LRUCache[Hashable, Split] = LRUCache(4 * 1024 * 1024, getsizeof=lambda parts: parts.size_bytes)
+"""The same for how it was split: requests that leave the seed out have the same one."""
 
 
 class Stage(StrEnum):
@@ -75,10 +79,12 @@ def train(
     algorithm = algorithms.find(request.algorithm)
     algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
     report(Stage.LOADING, None, f"reading dataset {dataset.name}")
-    data = _examples(request, dataset, algorithm)
+    key = _key(request, dataset, algorithm)
+    data = _kept(_EXAMPLES, key, lambda: examples(request, read_frame(dataset), dataset.target_column, algorithm))
     request = replace(request, hyperparameters=algorithm.with_shape(request.hyperparameters, data.shape))
     hyperparameters = algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
-    parts = split(data, request.evaluation, request.seed)
+    asked = (request.evaluation, request.seed)
+    parts = _kept(_SPLITS, (key, *asked), lambda: split(data, *asked))
     algorithm.check_columns(hyperparameters, len(data.columns), data.not_numeric)
     job = _Job(request, dataset, algorithm, hyperparameters, data, parts, report, spool, dask_scheduler)
     with python_warnings.catch_warnings(record=True) as caught, sklearn.config_context(skip_parameter_validation=True):
@@ -119,15 +125,20 @@ def train(
     )
 
 
-def _examples(request: TrainingRequest, dataset: Dataset, algorithm: Algorithm) -> Examples:
+def _key(request: TrainingRequest, dataset: Dataset, algorithm: Algorithm) -> Hashable:
+    """What the examples depend on."""
     asked = (request.target_column, request.features, request.evaluation.group_column, request.evaluation.time_column)
-    key = (dataset.fingerprint, dataset.path, dataset.target_column, algorithm.task, *asked)
-    if (known := _EXAMPLES.get(key)) is not None:
+    return dataset.fingerprint, dataset.path, dataset.target_column, algorithm.task, *asked
+
+
+def _kept(cache: LRUCache[Hashable, T], key: Hashable, make: Callable[[], T]) -> T:
+    """The value with this key from the cache; a new one is kept if it has room."""
+    if (known := cache.get(key)) is not None:
         return known
-    data = examples(request, read_frame(dataset), dataset.target_column, algorithm)
-    if data.size_bytes <= _EXAMPLES.maxsize:
-        _EXAMPLES[key] = data
-    return data
+    made = make()
+    if cache.getsizeof(made) <= cache.maxsize:
+        cache[key] = made
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 import orjson
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.sparse import coo_matrix, csc_matrix, csr_array, csr_matrix, save_npz  # type: ignore[import-untyped]
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
@@ -37,7 +39,7 @@ from sklearn.tree._tree import Tree
 from pipeline.algorithms import catalogue
 from pipeline.datasets.builtin import load_frame
 from pipeline.errors import CorruptArtifactError, RejectedError
-from pipeline.model_files import checks, model_file, skops_writer, zip_files
+from pipeline.model_files import checks, model_file, skops_import, skops_writer, zip_files
 from pipeline.model_files.model_file import LoadedModel, load
 from pipeline.model_files.skops_import import skops
 from pipeline.training.trained import Trained
@@ -275,6 +277,27 @@ def test_our_skops_archive_holds_what_skops_itself_would_write() -> None:
     assert (ours.predict_proba(frame.iloc[:, :4]) == theirs.predict_proba(frame.iloc[:, :4])).all()
     assert ours.get_params()["decisiontreeclassifier"].get_params() == model[-1].get_params()
     assert skops_writer.dumps(model) == skops_writer.dumps(model)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, one in catalogue().items() if not one.framework))
+def test_every_algorithm_has_the_bytes_that_skops_own_walk_gives(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    trained = bench.train(request(name), mixed_rows() if name == "random_forest" else natural(catalogue()[name]))
+    pipeline: Any = bench.load(trained).pipeline
+    pipeline.note = {1: [None, True, 1, 1.5, -0.0, float("nan"), "ä"], "a": (np.int64(3), np.asfortranarray(np.eye(3)))}
+    ours = skops_writer.dumps(pipeline)
+    monkeypatch.setattr(skops_writer, "get_state", skops_import.get_state)
+    assert skops_writer.dumps(pipeline) == ours
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.binary()))
+def test_an_archive_has_the_bytes_of_zipfile(members: dict[str, bytes]) -> None:
+    members = {name: data for name, data in members.items() if ZipInfo(name).filename == name}
+    with pytest.MonkeyPatch.context() as patch:
+        ours = zip_files.archive(members)
+        patch.setattr(zip_files, "SMALL_BYTES", -1)
+        assert zip_files.archive(members) == ours
 
 
 def test_time_does_not_change_the_bytes_of_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
