@@ -61,8 +61,6 @@ class Job:
     failure: Failure | None = None
     abandoned: threading.Event | None = None
     suspect: bool = False
-    stage: str = ""
-    stage_at: float = 0.0
     taken_at: float = 0.0
     finished_at: float = 0.0
     look_at: float = 0.0

@@ -92,7 +92,7 @@ def _train(job: dict[str, Any], reporter: Reporter, leftovers: Leftovers) -> boo
     failpoints.reach("in_trainer")
     report = _how_it_went(job, reporter)
     last = report.get("kind") == ErrorKind.OUT_OF_MEMORY or leftovers.are_many()
-    reporter.send(report.pop("result", b""), **report, last=last)
+    reporter.send(report.pop("result", b""), **report, stages=reporter.stages(), last=last)
     return not last
 
 
@@ -151,20 +151,34 @@ class Reporter(logging.Handler):
         self._outbox = outbox
         self._job = ""
         self._stage = ""
+        self._stage_at = 0.0
+        self._stages: dict[str, float] = {}
         self._said_at = 0.0
         self._measured_at = float("-inf")
         self._usage: Mapping[str, float | int] = {}
 
     def take(self, job_id: str) -> None:
-        self._job, self._stage = job_id, ""
+        self._job, self._stage, self._stages = job_id, "", {}
         self.send(taken=job_id)
 
     def progress(self, stage: training.Stage, fraction: float | None, message: str) -> None:
         now = time.monotonic()
         if stage == self._stage and now - self._said_at < 1.0:
             return
-        self._stage, self._said_at = stage, now
+        self._enter(stage.value, now)
+        self._said_at = now
         self.send(progress=self._job, stage=stage, fraction=fraction, message=message[:MESSAGE_LIMIT], **self.usage())
+
+    def stages(self) -> Mapping[str, float]:
+        """How long each stage of the job took, in seconds; the last one ends now."""
+        self._enter("", time.monotonic())
+        return self._stages
+
+    def _enter(self, stage: str, now: float) -> None:
+        if self._stage and stage != self._stage:
+            self._stages[self._stage] = self._stages.get(self._stage, 0.0) + now - self._stage_at
+        if stage != self._stage:
+            self._stage, self._stage_at = stage, now
 
     def usage(self) -> Mapping[str, float | int]:
         """What `_usage` says, at most MEASURED_EVERY_S old: a training may take less time than a few looks."""

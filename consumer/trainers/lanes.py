@@ -39,6 +39,7 @@ GROWTH_BYTES = 270 * 2**20
 """A trainer that has grown by this since its first job is replaced once it is idle."""
 MOST_WAITING = 100
 """So many held jobs, which wait for a GPU or for their framework's imports, do not count against `room`."""
+PROGRESS, LOG = b'{"progress"', b'{"log"'
 SAYS = frozenset({"taken", "progress", "log", "trained", "rejected", "failed", "full"})
 """The messages of a trainer about a job, each with the job's id."""
 WATCH_S = 0.1
@@ -68,7 +69,7 @@ class _Lane:
     """When its CPU time was last checked; minus infinity before a training's first check."""
     rss_bytes: int = 0
     fresh_bytes: int = 0
-    """Its resident bytes in its first progress report."""
+    """Its resident bytes as it first told them."""
     retiring: bool = False
     """Its trainer ends by itself; the lane is not fed any more."""
     yields: bool = False
@@ -256,20 +257,33 @@ class Lanes:
         return events
 
     def _listen(self, lane: _Lane, events: list[LaneEvent]) -> None:
-        while True:
+        """Handle what has come from a trainer; of its progress only the last report, if nothing has followed it."""
+        progress = b""
+        while not lane.mute:
             try:
                 size = lane.outbox.recv_into(self._datagram)
             except (BlockingIOError, ConnectionResetError):
-                return
+                break
+            datagram = bytes(self._datagram[:size])
+            if datagram.startswith(PROGRESS):
+                progress = datagram
+                continue
+            if progress and datagram.startswith(LOG):
+                self._hear(lane, progress, events)
+            progress = b""
             _pass_on_output(lane, events)
-            try:
-                said, _, result = bytes(self._datagram[:size]).partition(b"\n")
-                events.append(self._understand(lane, orjson.loads(said), result))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                # The outbox has ended, or a training has closed or written to it: stop reading, replace the trainer.
-                lane.mute = True
-                self._servers.tell(lane.framework, {"kill": lane.number})
-                return
+            self._hear(lane, datagram, events)
+        if progress:
+            self._hear(lane, progress, events)
+
+    def _hear(self, lane: _Lane, datagram: bytes, events: list[LaneEvent]) -> None:
+        said, _, result = datagram.partition(b"\n")
+        try:
+            events.append(self._understand(lane, orjson.loads(said), result))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # The outbox has ended, or a training has closed or written to it: stop reading, replace the trainer.
+            lane.mute = True
+            self._servers.tell(lane.framework, {"kill": lane.number})
 
     def _understand(self, lane: _Lane, message: dict[str, Any], result: bytes) -> LaneEvent:
         """Apply a message. Raises various errors if no trainer can have sent it: trainings can use the socket too."""
@@ -293,6 +307,7 @@ class Lanes:
         for how in ("trained", "rejected", "failed", "full"):
             if (job_id := message.pop(how, None)) is not None:
                 lane.rss_bytes = message.get("rss_bytes", lane.rss_bytes)
+                lane.fresh_bytes = lane.fresh_bytes or lane.rss_bytes
                 lane.running, lane.ahead, lane.deadline = lane.ahead, None, float("inf")
                 lane.retiring = message.pop("last") or lane.retiring
                 return Done(job_id, how, result=result, **message)

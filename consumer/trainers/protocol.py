@@ -3,14 +3,16 @@
 The worker sends one datagram per job: `{"id", "request", "dataset", "spool", "max_memory_bytes", "dask_scheduler"}`.
 The trainer answers with `{"taken": id}`, `{"progress": id, "stage", "fraction", "message", "cpu_s", "rss_bytes"}`,
 `{"log": id, "level", "message"}`, and one of `{"trained": id, …}`, `{"rejected": id, …}`, `{"failed": id, …}`,
-`{"full": id, …}` (the disk). The last has `"last"`: whether the trainer ends now and is to be replaced. A trainer that
-is stopped while it sends never blocks the worker, since a datagram arrives whole or not at all. A line end and the
+`{"full": id, …}` (the disk). These have `"last"`: whether the trainer ends now and is to be replaced, and `"stages"`:
+how long each stage took. A progress report that another message has followed may not be looked at. A trainer that is
+stopped while it sends never blocks the worker, since a datagram arrives whole or not at all. A line end and the
 result itself stand behind `trained`; one of more than RESULT_LIMIT_BYTES is the file RESULT in the job's spool folder.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -112,7 +114,7 @@ class Logged:
 class Done:
     """The trainer's own report: trained, rejected, failed with a kind, or full (no space on the disk).
 
-    `result` is a `Trained` as JSON, empty if it is a file in the spool.
+    `stages` are seconds by stage. `result` is a `Trained` as JSON, empty if it is a file in the spool.
     """
 
     job_id: str
@@ -121,6 +123,7 @@ class Done:
     message: str = ""
     cpu_s: float = 0.0
     rss_bytes: int = 0
+    stages: Mapping[str, float] = field(default_factory=dict)
     result: bytes = b""
 
 

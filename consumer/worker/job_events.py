@@ -83,7 +83,6 @@ class JobEvents:
         self._starts[job.request_id] = self._said(job, ProgressState.STARTED)
 
     def reported(self, job: Job, event: Reported) -> None:
-        self._enter_stage(job, event.stage)
         usage = {"cpu_s": event.cpu_s, "rss_bytes": event.rss_bytes}
         self._hold(job, ProgressState(event.stage), fraction=event.fraction, message=event.message, **usage)
 
@@ -91,11 +90,12 @@ class JobEvents:
         """Log a line of the trainer with the job's ids."""
         getattr(log, event.level, log.warning)(event.message, source="trainer", **job.ids)
 
-    def finished(self, job: Job, kind: str) -> None:
-        """The trainer has reported its result. `kind` is an ErrorKind, empty if there is a model."""
+    def finished(self, job: Job, kind: str, stages: Mapping[str, float]) -> None:
+        """The trainer has reported its result, and its stages in seconds; `kind` is an ErrorKind, empty for a model."""
         job.finished_at = time.monotonic()
         self._metrics.training_duration_s.observe(job.finished_at - job.taken_at)
-        self._enter_stage(job, "" if kind else ProgressState.REGISTERING)
+        for stage, seconds in stages.items():
+            self._metrics.stage_duration_s.labels(ProgressState(stage).value).observe(seconds)
         self._held.pop(job.request_id, None)
         if kind == ErrorKind.OUT_OF_MEMORY:
             self._metrics.trainers_replaced.labels(_CAUSES[End.OUT_OF_MEMORY]).inc()
@@ -116,7 +116,6 @@ class JobEvents:
         log.warning("trainer crashed", crashes=crashes, why=why, **job.ids)
 
     def lacks_space(self, job: Job, why: str) -> None:
-        self._enter_stage(job, "")
         log.info("a training lacked space on the disk", why=why, **job.ids)
 
     def retrying(self, job: Job, why: str) -> None:
@@ -161,7 +160,6 @@ class JobEvents:
         log.warning("another worker has taken this request over; its result counts", **job.ids)
 
     def stored(self, job: Job, stored: Stored) -> None:
-        self._enter_stage(job, "")
         self._held.pop(job.request_id, None)
         outcome, registered = stored.outcome, stored.registered
         self._count(job, outcome)
@@ -177,18 +175,12 @@ class JobEvents:
             metrics.dead_letters.labels(outcome.error.kind).inc()
         if model is not None and job.finished_at:
             self.trained += 1
+            stored_s = time.monotonic() - job.finished_at
+            metrics.stage_duration_s.labels(ProgressState.REGISTERING.value).observe(stored_s)
             metrics.models_trained.labels(model.algorithm).inc()
             if (accuracy := model.metrics.get("test_accuracy")) is not None:
                 metrics.model_accuracy.labels(model.model_type).set(accuracy)
                 metrics.model_accuracy_distribution.labels(model.model_type).observe(accuracy)
-
-    def _enter_stage(self, job: Job, stage: str) -> None:
-        """Measure how long the job's last stage took; an empty stage only ends it."""
-        now = time.monotonic()
-        if job.stage and stage != job.stage:
-            self._metrics.stage_duration_s.labels(job.stage).observe(now - job.stage_at)
-        if stage != job.stage:
-            job.stage, job.stage_at = stage, now
 
     # Progress -----------------------------------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ class Trainings:
 
     def _done(self, job: Job, event: Done) -> None:
         if event.how == "trained":
-            self._job_events.finished(job, "")
+            self._job_events.finished(job, "", event.stages)
             assert job.spool is not None
             ending = self._endings.ending(job)
             self._endings.store(job, Result(job.request, ending, job.spool, job.reuse_key, event.result))
@@ -139,7 +139,7 @@ class Trainings:
         else:
             rejected = event.how == "rejected"
             error = ErrorKind.INVALID_REQUEST if rejected else ErrorKind(event.kind)
-            self._job_events.finished(job, error)
+            self._job_events.finished(job, error, event.stages)
             kind = OutcomeKind.REJECTED if rejected else OutcomeKind.FAILED
             self._endings.end(job, kind, Failure(error, event.message))
 

@@ -78,9 +78,13 @@ def train(
     started = time.perf_counter()
     algorithm = algorithms.find(request.algorithm)
     algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
-    report(Stage.LOADING, None, f"reading dataset {dataset.name}")
+
+    def read() -> Examples:
+        report(Stage.LOADING, None, f"reading dataset {dataset.name}")
+        return examples(request, read_frame(dataset), dataset.target_column, algorithm)
+
     key = _key(request, dataset, algorithm)
-    data = _kept(_EXAMPLES, key, lambda: examples(request, read_frame(dataset), dataset.target_column, algorithm))
+    data = _kept(_EXAMPLES, key, read)
     request = replace(request, hyperparameters=algorithm.with_shape(request.hyperparameters, data.shape))
     hyperparameters = algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
     asked = (request.evaluation, request.seed)

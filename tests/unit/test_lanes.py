@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
+from consumer.system.child_output import Output
 from consumer.trainers import lanes as lanes_module
 from consumer.trainers.lanes import Lanes
 from consumer.trainers.protocol import (
@@ -130,11 +133,41 @@ def test_a_training_reports_its_stages_and_leaves_a_result(bench: Bench) -> None
     event = bench.ended("a")
     assert isinstance(event, Done)
     assert event.how == "trained"
-    stages = [e.stage for e in bench.events if isinstance(e, Reported)]
-    assert stages == ["LOADING", "TRAINING", "EVALUATING"]
+    assert [*event.stages] == ["LOADING", "TRAINING", "EVALUATING"]
+    assert all(0 < seconds < 60 for seconds in event.stages.values())
     result = orjson.loads(event.result)
     assert Path(result["model_file"]).stat().st_size == result["size_bytes"]
     assert BuiltinSource().list()
+
+
+def test_of_reports_of_progress_only_the_last_is_told_if_nothing_has_followed_it() -> None:
+    feed, reading_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    outbox, trainer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    outbox.setblocking(False)
+    lane = lanes_module._Lane(0, "", "", feed, reading_end, outbox, Output(), running=Spec("a", b"", 60.0, 2**40))
+
+    def told(*messages: dict[str, Any]) -> list[LaneEvent]:
+        for message in messages:
+            trainer.send(orjson.dumps(message))
+        events: list[LaneEvent] = []
+        Lanes(1)._listen(lane, events)
+        return events
+
+    def at(stage: str, fraction: float | None = None) -> dict[str, Any]:
+        usage = {"cpu_s": 0.1, "rss_bytes": 1}
+        return {"progress": "a", "stage": stage, "fraction": fraction, "message": "", **usage}
+
+    warning = {"log": "a", "level": "warning", "message": "hot"}
+    events = told({"taken": "a"}, at("LOADING"), at("TRAINING"), warning, at("EVALUATING", 0.1), at("EVALUATING", 0.5))
+    assert events == [
+        Taken("a"),
+        Reported("a", "TRAINING", None, "", 0.1, 1),
+        Logged("a", "warning", "hot"),
+        Reported("a", "EVALUATING", 0.5, "", 0.1, 1),
+    ]
+    assert told(at("EVALUATING", 0.9), {"trained": "a", "last": False}) == [Done("a", "trained")]
+    lane.close()
+    trainer.close()
 
 
 def test_a_result_that_no_datagram_holds_is_a_file(bench: Bench) -> None:
