@@ -290,6 +290,7 @@ class Outcome:
     Attributes:
         attempt: 1 for the first training of the request.
         sequence: the place of the terminal event among the request's progress events.
+        started_at: when the training started, if its STARTED event is announced just before the terminal one.
         error: present unless the kind is REGISTERED.
         model: present only if the kind is REGISTERED.
     """
@@ -306,6 +307,7 @@ class Outcome:
     error: Failure | None = None
     model: Model | None = None
     traceparent: str | None = None
+    started_at: datetime | None = None
 
     @property
     def dead_lettered(self) -> bool:
@@ -322,7 +324,8 @@ class Outcome:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        values = {f.name: document[f.name] for f in fields(cls)}
+        values = {"started_at": None, **document}  # documents of earlier versions have none
+        values = {f.name: values[f.name] for f in fields(cls)}
         values["kind"] = OutcomeKind(values["kind"])
         values["error"] = None if values["error"] is None else Failure(**values["error"])
         values["model"] = None if values["model"] is None else Model.from_document(values["model"])

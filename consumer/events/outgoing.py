@@ -71,6 +71,19 @@ def registered_event(registered: RegisteredModel) -> dict[str, Any]:
     }
 
 
+def started_progress(outcome: Outcome) -> dict[str, Any]:
+    """The STARTED event of a training that was over so soon that it is announced with the terminal event."""
+    assert outcome.started_at is not None
+    return progress_event(
+        outcome,
+        ProgressState.STARTED,
+        attempt=outcome.attempt,
+        sequence=outcome.sequence - 1,
+        worker_id=outcome.worker_id,
+        occurred_at=outcome.started_at,
+    )
+
+
 def terminal_progress(outcome: Outcome, registered: RegisteredModel | None = None) -> dict[str, Any]:
     """The only terminal TrainingProgress of a request; a REGISTERED outcome needs its registry document."""
     if outcome.kind is OutcomeKind.REGISTERED:
@@ -104,7 +117,7 @@ def terminal_progress(outcome: Outcome, registered: RegisteredModel | None = Non
 
 
 def progress_event(
-    request: TrainingRequest,
+    request: TrainingRequest | Outcome,
     state: ProgressState,
     *,
     attempt: int,
@@ -184,7 +197,9 @@ def _json(value: Any) -> str:
 def outcome_messages(
     codec: Codec, topics: Topics, outcome: Outcome, registered: RegisteredModel | None
 ) -> Iterator[Message]:
-    """The terminal progress event of an outcome, and the model-registered event if it has a model."""
+    """The progress events of an outcome, of which the last is terminal, and model-registered if it has a model."""
+    if outcome.started_at is not None:
+        yield message(codec, topics, RecordType.TRAINING_PROGRESS, started_progress(outcome), outcome.traceparent)
     terminal = terminal_progress(outcome, registered)
     yield message(codec, topics, RecordType.TRAINING_PROGRESS, terminal, outcome.traceparent)
     if registered is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ class Job:
         claim: as last read from the ledger; None while the ledger is to be asked.
         numbers: of the progress events that this worker publishes about it.
         told: the last state that was published.
-        started: the STARTED event that goes out with the terminal one, as the training was over so soon.
         dataset: held in the cache for this job while it runs.
         spool: the folder that the trainer writes to.
         checkpoint: a folder from an earlier attempt, from which the next one goes on.
@@ -52,7 +50,6 @@ class Job:
     claim: Claim | None = None
     numbers: EventNumbers = field(default_factory=EventNumbers)
     told: str = ""
-    started: Mapping[str, Any] | None = None
     dataset: Dataset | None = None
     spool: Path | None = None
     checkpoint: Path | None = None

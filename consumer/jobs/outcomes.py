@@ -125,6 +125,7 @@ def _outcome(
     model: Model | None = None,
     failure: Failure | None = None,
 ) -> Outcome:
+    last = ending.numbers.last()
     return Outcome(
         request_id=request.request_id,
         kind=kind,
@@ -134,8 +135,9 @@ def _outcome(
         model_name=request.model_name,
         worker_id=ending.worker_id,
         attempt=ending.attempt,
-        sequence=ending.numbers.last(),
+        sequence=last.sequence,
         error=failure,
         model=model,
         traceparent=request.traceparent,
+        started_at=last.started_at,
     )

@@ -9,9 +9,8 @@ dead-letter topic that takes nothing costs one refused transaction per pause.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from consumer.partitions.records import Record
 from pipeline.jobs import Outcome, RegisteredModel
@@ -26,15 +25,13 @@ class Announcement:
     """A finished record, and what to announce about it.
 
     For a duplicate of a finished request that is nothing. `dead_letter` is (reason, message) for a record that has no
-    outcome of its own. `started` is the event of a training that was over before its start was worth an event of its
-    own: it goes out just before the terminal one.
+    outcome of its own.
     """
 
     record: Record
     outcome: Outcome | None = None
     registered: RegisteredModel | None = None
     dead_letter: tuple[str, str] | None = None
-    started: Mapping[str, Any] | None = None
 
     @property
     def request_id(self) -> str | None:

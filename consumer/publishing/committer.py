@@ -1,7 +1,6 @@
 """Announces groups, one at a time; while one is on its way, the worker gathers the next.
 
-Every message but STARTED is built from stored documents alone, so another worker that announces a group again sends the
-same messages.
+Every message is built from stored documents alone, so a group that is announced again has the same messages.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 from consumer import failpoints
 from consumer.events.codec import Codec
-from consumer.events.messages import Message, message
+from consumer.events.messages import Message
 from consumer.events.outgoing import outcome_messages
 from consumer.events.topics import Topics
 from consumer.partitions.announcements import Announcement
@@ -22,7 +21,6 @@ from consumer.publishing.progress import Progress
 from consumer.publishing.transactions import Announcer, UnsendableError
 from consumer.threads.containment import contain
 from consumer.threads.neighbour import Ordered, Surroundings
-from schemas import RecordType
 
 ANNOUNCING_LIMIT_S = 120.0
 """A new producer, a read of the committed offsets, and a transaction may each use up their time-outs."""
@@ -90,9 +88,6 @@ class Committer(Ordered):
             yield dead_letter(self._topics.dead_letters, record, *announcement.dead_letter)
         if outcome is None:
             return
-        if announcement.started is not None:
-            started = announcement.started
-            yield message(self._codec, self._topics, RecordType.TRAINING_PROGRESS, started, outcome.traceparent)
         yield from outcome_messages(self._codec, self._topics, outcome, announcement.registered)
         if outcome.dead_lettered and outcome.error is not None:
             yield dead_letter(self._topics.dead_letters, record, outcome.error.kind, outcome.error.message)

@@ -124,7 +124,7 @@ class JobEndings:
         record = job.record
         self._jobs.move(job, Place.STORED)
         if record is not None:
-            self._shared.assignment.announce(Announcement(record, outcome, stored.registered, started=job.started))
+            self._shared.assignment.announce(Announcement(record, outcome, stored.registered))
         if job.keeps_checkpoints:
             self._shared.neighbours.checkpoints.drop(job.request_id)
         self._job_events.stored(job, stored)

@@ -24,12 +24,13 @@ from consumer.partitions.standstills import Standstill
 from consumer.publishing.progress import Progress
 from consumer.telemetry.metrics import Metrics
 from consumer.trainers.protocol import End, Logged, Reported
-from pipeline.jobs import ErrorKind, Failure, Outcome
+from pipeline.jobs import ErrorKind, Failure, Outcome, milliseconds
 
 log = structlog.get_logger(__name__)
 
 WORTH_SAYING_S = 0.05
 """A state that lasts less is not published."""
+NO_MORE: Mapping[str, Any] = {}
 
 _CAUSES = {
     End.TIMED_OUT: "timed_out",
@@ -80,7 +81,8 @@ class JobEvents:
         waited_s = (self._clock() - job.request.requested_at).total_seconds()
         self._metrics.queue_wait_s.observe(max(0.0, waited_s))
         self._held.pop(job.request_id, None)
-        self._starts[job.request_id] = self._said(job, ProgressState.STARTED)
+        self._starts[job.request_id] = start = self._said(job, ProgressState.STARTED)
+        job.numbers.hold_start(milliseconds(start.at))
 
     def reported(self, job: Job, event: Reported) -> None:
         usage = {"cpu_s": event.cpu_s, "rss_bytes": event.rss_bytes}
@@ -105,17 +107,18 @@ class JobEvents:
         self._hold(job, ProgressState.REGISTERING)
 
     def ending(self, job: Job) -> None:
-        """The job's outcome is known and will be stored: it has all its events but the terminal one."""
-        if (start := self._starts.pop(job.request_id, None)) is not None:
-            job.started = self._numbered(start)
+        """The job's outcome will be stored. STARTED, if it is held, goes out before its next event."""
+        self._starts.pop(job.request_id, None)
 
-    def killed(self, end: End) -> None:
+    def killed(self, job: Job, end: End) -> None:
+        self._say_start(job)
         self._metrics.trainers_replaced.labels(_CAUSES[end]).inc()
 
     def crashed(self, job: Job, crashes: int, why: str) -> None:
         log.warning("trainer crashed", crashes=crashes, why=why, **job.ids)
 
     def lacks_space(self, job: Job, why: str) -> None:
+        self._say_start(job)
         log.info("a training lacked space on the disk", why=why, **job.ids)
 
     def retrying(self, job: Job, why: str) -> None:
@@ -156,7 +159,6 @@ class JobEvents:
         )
 
     def taken_over(self, job: Job) -> None:
-        job.started = None
         log.warning("another worker has taken this request over; its result counts", **job.ids)
 
     def stored(self, job: Job, stored: Stored) -> None:
@@ -186,15 +188,14 @@ class JobEvents:
 
     def wait_s(self, now: float) -> float:
         """Seconds until a held state is to be published; infinite if none is held."""
-        return max(0.0, min((first.due for first in self._firsts()), default=float("inf")) - now)
+        return max(0.0, min(_due(self._starts), _due(self._held)) - now)
 
     def say_held(self, now: float) -> None:
         """Publish the states that have lasted long enough."""
-        while due := [first for first in self._firsts() if first.due <= now]:
-            self._publish(due[0])
-
-    def _firsts(self) -> list[_Said]:
-        return [next(iter(held.values())) for held in (self._starts, self._held) if held]
+        while _due(self._starts) <= now:
+            self._say_start(next(iter(self._starts.values())).job)
+        while _due(self._held) <= now:
+            self._publish(next(iter(self._held.values())))
 
     def _hold(self, job: Job, state: ProgressState, **more: Any) -> None:
         held = self._held.get(job.request_id)
@@ -211,34 +212,37 @@ class JobEvents:
         return _Said(job, state, time.monotonic() + WORTH_SAYING_S, self._clock(), more)
 
     def _publish(self, said: _Said) -> None:
-        """Publish a state, and before it STARTED if that is held."""
-        request_id = said.job.request_id
-        if (start := self._starts.pop(request_id, said)) is not said:
-            self._send(start)
-        if said.state is not ProgressState.STARTED:
-            self._held.pop(request_id, None)
-        self._send(said)
-
-    def _send(self, said: _Said) -> None:
+        """Publish a state, and before it STARTED if that is held; nothing about a job that is over or not ours."""
         job = said.job
-        if job.place in ENDS or job.place is Place.PARKED or (event := self._numbered(said)) is None:
+        self._held.pop(job.request_id, None)
+        if job.place in ENDS or job.place is Place.PARKED:
+            self._starts.pop(job.request_id, None)
             return
-        if said.state is ProgressState.STARTED and job.place is Place.TRAINING:
-            log.info("training started", attempt=job.attempt, **job.ids)
-        self._progress.publish(event, job.request.traceparent)
+        self._say_start(job)
+        if (sequence := job.numbers.following()) is not None:
+            self._send(job, said.state, sequence, said.at, said.more)
 
-    def _numbered(self, said: _Said) -> dict[str, Any] | None:
-        """The event, with the next number; None once the terminal event has the last one."""
-        job = said.job
-        if (sequence := job.numbers.following()) is None:
-            return None
-        job.told = said.state
-        return progress_event(
-            job.request,
-            said.state,
-            attempt=job.attempt,
-            sequence=sequence,
-            worker_id=self._worker_id,
-            occurred_at=said.at,
-            **said.more,
-        )
+    def _say_start(self, job: Job) -> None:
+        """Publish STARTED if that is held, and not announced with the terminal event."""
+        self._starts.pop(job.request_id, None)
+        if (start := job.numbers.start()) is not None:
+            if job.place is Place.TRAINING:
+                log.info("training started", attempt=job.attempt, **job.ids)
+            self._send(job, ProgressState.STARTED, *start)
+
+    def _send(
+        self, job: Job, state: ProgressState, sequence: int, at: datetime, more: Mapping[str, Any] = NO_MORE
+    ) -> None:
+        job.told = state
+        place: dict[str, Any] = {
+            "attempt": job.attempt,
+            "sequence": sequence,
+            "worker_id": self._worker_id,
+            "occurred_at": at,
+        }
+        self._progress.publish(progress_event(job.request, state, **place, **more), job.request.traceparent)
+
+
+def _due(held: Mapping[str, _Said]) -> float:
+    """When the first of these is to be published; infinite if there is none."""
+    return next((said.due for said in held.values()), float("inf"))

@@ -162,7 +162,7 @@ class Trainings:
             self._readiness.prepare(job, wanted_bytes)
 
     def _killed(self, job: Job, event: Killed) -> None:
-        self._job_events.killed(event.end)
+        self._job_events.killed(job, event.end)
         if event.end is End.CRASHED:
             self._jobs.move(job, Place.PREPARING)
             self._readiness.count_crash(job, event.message)

@@ -280,6 +280,7 @@ def _datetime(milliseconds: int) -> datetime:
 def _write_outcome(outcome: Outcome) -> str:
     document = outcome.to_document()
     document["at"] = _milliseconds(outcome.at)
+    document["started_at"] = None if outcome.started_at is None else _milliseconds(outcome.started_at)
     if outcome.model is not None:
         document["model"]["created_at"] = _milliseconds(outcome.model.created_at)
     return orjson.dumps(document).decode()
@@ -288,6 +289,8 @@ def _write_outcome(outcome: Outcome) -> str:
 def _read_outcome(text: str) -> Outcome:
     document = orjson.loads(text)
     document["at"] = _datetime(document["at"])
+    if (started_at := document.get("started_at")) is not None:
+        document["started_at"] = _datetime(started_at)
     if document["model"] is not None:
         document["model"]["created_at"] = _datetime(document["model"]["created_at"])
     return Outcome.from_document(document)

@@ -118,6 +118,7 @@ def registered(request_id: str, model_name: str = "churn", project: str = "defau
         model_name=model_name,
         worker_id="w-1",
         sequence=7,
+        started_at=AT,
         model=replace(MODEL, project=project, model_name=model_name, **model),
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     )

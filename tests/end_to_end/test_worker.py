@@ -136,7 +136,7 @@ def test_health_metrics_and_the_log_tell_what_happened_to_a_request(fleet: Fleet
         assert line in metrics, line
     fleet.until(lambda: "ml_worker_active_training_jobs 0.0" in get("/metrics")[1].decode(), 60)
     story = [entry["event"] for entry in map(orjson.loads, worker.lines()) if entry.get("correlation_id") == "order-66"]
-    assert story == ["model registered"]
+    assert story in (["model registered"], ["training started", "model registered"])  # the second on a slow machine
     said = progress(fleet, "r")
     states = [event["state"] for event in said]
     every = ["ACCEPTED", "STARTED", "LOADING", "TRAINING", "EVALUATING", "REGISTERING", "REGISTERED"]

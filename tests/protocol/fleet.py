@@ -375,14 +375,16 @@ class Fleet:
     def said(self) -> dict[str, int]:
         """Terminal events by request; each says what ledger and registry say."""
         entries, documents = self.entries(), self.registry.find(self.requests)
-        right = {}
+        right, early = {}, set()
         for request_id, entry in entries.items():
             if entry.outcome is not None and (entry.outcome.model is None) == (request_id not in documents):
-                terminal, *_ = outcome_messages(self.codec, self.topics, entry.outcome, documents.get(request_id))
+                messages = outcome_messages(self.codec, self.topics, entry.outcome, documents.get(request_id))
+                *started, terminal = (one for one in messages if one.topic == self.topics.training_progress)
+                early |= {(one.key, one.value) for one in started}
                 right[terminal.key, terminal.value] = request_id
         said = dict.fromkeys(self.requests, 0)
         for message in self.broker.visible:
-            if message.topic == self.topics.training_progress:
+            if message.topic == self.topics.training_progress and (message.key, message.value) not in early:
                 said[right[message.key, message.value]] += 1
         return said
 

@@ -18,6 +18,7 @@ from consumer.events.outgoing import (
     LONGEST_WARNING,
     ProgressState,
     alias_changed,
+    outcome_messages,
     progress_event,
     registered_event,
     terminal_progress,
@@ -100,8 +101,9 @@ negatives = st.builds(
     model_name=texts,
     worker_id=texts,
     attempt=st.integers(1, 10),
-    sequence=st.integers(0, 10_000),
+    sequence=st.integers(2, 10_000),
     error=failures,
+    started_at=st.none() | st.integers(0, 4_000_000_000_000).map(moment),
 )
 
 
@@ -132,10 +134,8 @@ def test_announcing_a_model_again_sends_the_same_bytes(model: Model, version: in
 @given(negatives, st.integers())
 def test_announcing_a_negative_outcome_again_sends_the_same_bytes(outcome: Outcome, seed: int) -> None:
     again = Outcome.from_document(reordered(outcome.to_document(), seed))
-    event = terminal_progress(outcome)
-    assert CODEC.encode(RecordType.TRAINING_PROGRESS, event) == Codec().encode(
-        RecordType.TRAINING_PROGRESS, terminal_progress(again)
-    )
+    event, topics = terminal_progress(outcome), Topics("t.")
+    assert [*outcome_messages(CODEC, topics, outcome, None)] == [*outcome_messages(Codec(), topics, again, None)]
     assert CODEC.decode(CODEC.encode(RecordType.TRAINING_PROGRESS, event), RecordType.TRAINING_PROGRESS) == event
 
 
@@ -186,6 +186,21 @@ def test_a_terminal_event_of_a_failure_carries_its_error() -> None:
     assert event["error"] == {"kind": "TRAINING_ERROR", "message": "singular matrix"}
     assert event["message"] == "singular matrix"
     assert event["metrics"] == {}
+
+
+def test_the_start_of_a_training_that_was_over_at_once_is_announced_before_its_end() -> None:
+    short = replace(OUTCOME, started_at=AT)
+    *progress, model = outcome_messages(CODEC, Topics("t."), short, REGISTERED)
+    events = [CODEC.decode(one.value or b"", RecordType.TRAINING_PROGRESS) for one in progress]
+    assert [(event["state"], event["sequence"], event["occurred_at"]) for event in events] == [
+        ("STARTED", 6, AT),
+        ("REGISTERED", 7, AT),
+    ]
+    assert {one.key for one in progress} == {b"r-1"}
+    assert model.topic == "t.model-registered"
+    document = short.to_document()
+    del document["started_at"]  # written by an earlier version
+    assert Outcome.from_document(document) == OUTCOME
 
 
 def test_a_model_is_not_announced_without_its_document() -> None:

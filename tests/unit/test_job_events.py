@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 
 from consumer.jobs.claims import Asked
-from consumer.jobs.event_numbers import EventNumbers
+from consumer.jobs.event_numbers import EventNumbers, Last
 from consumer.jobs.job import Job
 from consumer.jobs.places import Place
 from consumer.publishing.progress import Progress
 from consumer.telemetry.metrics import Metrics
-from consumer.trainers.protocol import Reported
+from consumer.trainers.protocol import End, Reported
 from consumer.worker.job_events import WORTH_SAYING_S, JobEvents
 from tests.training_data import request
 
@@ -87,39 +87,52 @@ def test_nothing_is_said_of_a_job_that_is_over_or_not_ours(
 def test_a_training_that_is_over_at_once_has_its_start_announced_with_its_end(
     events: JobEvents, published: Published, job: Job
 ) -> None:
+    began = time.time()
     events.started(job)
     events.reported(job, _reported("LOADING"))
     events.ending(job)
     events.registering(job)
-    assert job.started is not None
-    assert (job.started["state"], job.started["sequence"], job.numbers.last()) == ("STARTED", 1, 2)
+    last = job.numbers.last()
+    assert last == job.numbers.last()
+    assert last.sequence == 2
+    assert last.started_at is not None
+    assert abs(last.started_at.timestamp() - began) < WORTH_SAYING_S
     events.say_held(time.monotonic() + LATER_S)
     assert not published
 
 
+def test_a_start_is_published_before_a_storing_that_lasts(events: JobEvents, published: Published, job: Job) -> None:
+    events.started(job)
+    events.ending(job)
+    events.registering(job)
+    events.say_held(time.monotonic() + LATER_S)
+    assert [(event["state"], event["sequence"]) for event in published] == [("STARTED", 1), ("REGISTERING", 2)]
+    assert job.numbers.last() == Last(3)
+
+
+@pytest.mark.parametrize("end", [End.CRASHED, End.TIMED_OUT])
 def test_a_start_is_published_once_and_before_what_follows_it(
-    events: JobEvents, published: Published, job: Job
+    events: JobEvents, published: Published, job: Job, end: End
 ) -> None:
     events.started(job)
+    events.killed(job, end)
+    assert published.states == ["STARTED"]
     events.retrying(job, "again")
-    assert published.states == ["STARTED", "RETRYING"]
     events.started(job)
     events.say_held(time.monotonic() + LATER_S)
     events.ending(job)
     assert published.states == ["STARTED", "RETRYING", "STARTED"]
-    assert job.started is None
+    assert job.numbers.last() == Last(4)
 
 
 def test_nothing_follows_the_terminal_event(events: JobEvents, published: Published, job: Job) -> None:
     events.started(job)
     events.ending(job)
     events.registering(job)
-    assert job.numbers.last() == 2
+    assert job.numbers.last().sequence == 2
     events.say_held(time.monotonic() + LATER_S)
     assert not published
     job.numbers.reopen()  # the outcome is void
-    events.taken_over(job)
-    assert job.started is None
     events.retrying(job, "again")
     assert [event["sequence"] for event in published] == [2]
 
@@ -136,5 +149,5 @@ def test_the_last_number_is_the_last_whichever_thread_is_first() -> None:
             given = thread.submit(taken)
             begin.wait()
             last = numbers.last()
-        assert given.result() == [*range(1, last)]
+        assert given.result() == [*range(1, last.sequence)]
         assert numbers.last() == last
