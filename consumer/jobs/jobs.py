@@ -94,8 +94,8 @@ class Jobs:
             self.move(job, Place.PREPARING)
         return job
 
-    def move(self, job: Job, place: Place, *, keeps_spool: bool = False) -> None:
-        """Move a job to another place. With `keeps_spool` its files stay, since the registrar reads them.
+    def move(self, job: Job, place: Place, *, hands_spool_over: bool = False) -> None:
+        """Move a job to another place. With `hands_spool_over` its files are the registrar's, which removes them.
 
         Raises IllegalMoveError if there is no such move, or the job is over.
         """
@@ -104,7 +104,7 @@ class Jobs:
         self._leave_place(job)
         job.place = place
         job.moves += 1
-        self._arrive(job, keeps_spool)
+        self._arrive(job, hands_spool_over)
 
     def put_down(self, job: Job) -> None:
         """Return the job's dataset to the cache."""
@@ -126,7 +126,7 @@ class Jobs:
             job.abandoned.set()
             job.abandoned = None
 
-    def _arrive(self, job: Job, keeps_spool: bool) -> None:
+    def _arrive(self, job: Job, hands_spool_over: bool) -> None:
         place = job.place
         if place is Place.PREPARING:
             job.abandoned = threading.Event()
@@ -141,15 +141,17 @@ class Jobs:
             if place is Place.WAITING:
                 self._dispatch.wait(job)
         try:
-            self._let_go_of(job, keeps_spool)
+            self._let_go_of(job, hands_spool_over)
         except Exception:  # the move counts, even if something was not given back
             log.exception("what a request held could not be given back", **job.ids)
 
-    def _let_go_of(self, job: Job, keeps_spool: bool) -> None:
+    def _let_go_of(self, job: Job, hands_spool_over: bool) -> None:
         """Give back what the job does not need at its new place."""
         if job.place is Place.READY:
             job.keep_checkpoint()
         elif job.place not in RUNNING:
             self.put_down(job)
-            if not keeps_spool:
+            if hands_spool_over:
+                job.spool = None
+            else:
                 job.remove_files()

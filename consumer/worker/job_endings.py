@@ -13,6 +13,7 @@ from consumer.jobs.outcomes import Ending, Result, negative_outcome
 from consumer.jobs.places import Place
 from consumer.jobs.registrar import GROUP_LIMIT, GroupStored, Item, Stored, Unstored, request_id_of
 from consumer.partitions.announcements import Announcement
+from consumer.system import disk
 from consumer.threads.batching import Batching, Pace
 from consumer.threads.containment import PASSED_ON, UncontainedError, contain, contained
 from consumer.trainers.protocol import End
@@ -83,7 +84,7 @@ class JobEndings:
     def store(self, job: Job, item: Item) -> None:
         """Queue a result or outcome for the registrar."""
         self._job_events.ending(job)
-        self._jobs.move(job, Place.STORING, keeps_spool=isinstance(item, Result))
+        self._jobs.move(job, Place.STORING, hands_spool_over=isinstance(item, Result))
         self._storing.add(item)
 
     def ending(self, job: Job) -> Ending:
@@ -170,7 +171,10 @@ class JobEndings:
     def release_unstored(self) -> None:
         """While draining, release jobs whose storing failed; the partitions' next owners take them."""
         while self._again:
-            job = self._jobs.get(request_id_of(self._again.popleft()[1]))
+            _, item = self._again.popleft()
+            if isinstance(item, Result):
+                disk.remove(item.spool)
+            job = self._jobs.get(request_id_of(item))
             if job is not None and job.place is Place.STORING:
                 self.release(job)
 

@@ -81,8 +81,8 @@ class JobsAgainstTheirTable(RuleBasedStateMachine):
             with pytest.raises(IllegalMoveError):
                 self.jobs.move(job, place)
 
-    @rule(number=numbers, which=st.integers(0, 4), keeps_spool=st.booleans())
-    def move_on(self, number: int, which: int, keeps_spool: bool) -> None:
+    @rule(number=numbers, which=st.integers(0, 4), hands_spool_over=st.booleans())
+    def move_on(self, number: int, which: int, hands_spool_over: bool) -> None:
         """As the worker does: only `take` makes a waiting job one that is prepared, and none waits without a record."""
         job = self.known.get(f"r{number}")
         if job is None or job.request_id not in self.model:
@@ -96,7 +96,7 @@ class JobsAgainstTheirTable(RuleBasedStateMachine):
             and (job.record is not None or place not in (Place.WAITING, Place.PARKED))
         ]
         place = further[which % len(further)]
-        self.jobs.move(job, place, keeps_spool=keeps_spool and place is Place.STORING)
+        self.jobs.move(job, place, hands_spool_over=hands_spool_over and place is Place.STORING)
         if place in ENDS:
             del self.model[job.request_id]
         else:

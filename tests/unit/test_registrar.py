@@ -91,6 +91,8 @@ def test_a_worker_whose_spool_was_cleared_is_superseded(desk: Desk) -> None:
 def test_a_group_becomes_models_with_their_versions_and_leaves_no_spool(desk: Desk) -> None:
     answers = desk.store(desk.result("a"), desk.result("bb"))
     assert sorted(registered(one).version for one in answers.values()) == ["v1", "v2"]
+    desk.registrar.finish()
+    desk.registrar.join(10)
     assert not (desk.folder / "spool" / "a").exists()
 
 
