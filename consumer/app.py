@@ -28,6 +28,7 @@ from consumer.jobs.claims import Claims
 from consumer.jobs.lease import LEASE_S, Heartbeat, Steady, begin_life
 from consumer.jobs.readiness import Readiness
 from consumer.jobs.registrar import Registrar
+from consumer.jobs.spools import Spools
 from consumer.kafka import config as kafka_config
 from consumer.loaders.loaders import Loaders
 from consumer.partitions.intake import Intake
@@ -205,7 +206,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     wait_for(stores.prepare)
     wait_for(codec.prepare)
     me = until_answered(lambda: begin_life(settings.worker_id, stores.ledger), breakers=breakers, stop=stop)
-    spool = _own_spool(settings.spool_dir, me)
+    spools = Spools(_own_spool(settings.spool_dir, me))
 
     inbox, watch, limits = Inbox(), Watch(me.worker_id), _limits(settings)
     around = Surroundings(inbox.put, breakers, metrics, watch)
@@ -213,7 +214,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
     progress = Progress(Producer(kafka_config.progress_producer_config(settings)), codec, topics)
     claims = Claims(me, stores.ledger, codec, steady=steady, around=around)
     quotas = Quotas.of(settings.project_quotas)
-    checkpoints = Checkpoints(stores.artifacts, spool, around=around)
+    checkpoints = Checkpoints(stores.artifacts, spools.root, around=around)
     loaders = open_loaders(settings)
     readiness = Readiness(
         me,
@@ -224,13 +225,13 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         registry=stores.registry,
         machine={"threads": str(settings.cpus_per_training), "gpu": "yes" if gpus() else "no"},
         training_memory_bytes=settings.max_training_memory,
-        spool=spool,
+        spool=spools.root,
         is_alone=lambda: is_alone(admin, settings.kafka_group_id, settings.kafka_group_protocol),
         steady=steady,
         around=around,
     )
     registrar = Registrar(
-        me, stores.ledger, stores.registry, stores.artifacts, codec, topics, steady=steady, around=around
+        me, stores.ledger, stores.registry, stores.artifacts, codec, topics, spools=spools, steady=steady, around=around
     )
     announcer = _announcer(settings, intake, lambda: stores.ledger.heartbeat(me, LEASE_S, ()))
     committer = Committer(announcer, progress, codec, topics, around=around)
@@ -254,7 +255,7 @@ def _build(settings: Settings, lanes: Lanes, stop: threading.Event) -> _Parts:
         limits=limits,
         quotas=quotas,
         watch=watch,
-        spool=spool,
+        spools=spools,
         dask_scheduler=settings.dask_scheduler if settings.search_backend == "dask" else None,
     )
     heartbeat = Heartbeat(me, stores.ledger, watched=worker.watched, steady=steady, around=around)

@@ -21,7 +21,7 @@ from consumer.events.outgoing import outcome_messages
 from consumer.events.topics import Topics
 from consumer.jobs.lease import LEASE_S, Steady
 from consumer.jobs.outcomes import Result, Reused, negative_outcome, registered_outcome, reused_outcome
-from consumer.system import disk
+from consumer.jobs.spools import Spools
 from consumer.threads.containment import PASSED_ON, contain, halved
 from consumer.threads.neighbour import TRANSFER_LIMIT_S, Ordered, Surroundings
 from consumer.trainers.protocol import RESULT
@@ -93,6 +93,7 @@ class Registrar(Ordered):
         codec: Codec,
         topics: Topics,
         *,
+        spools: Spools,
         steady: Steady,
         around: Surroundings,
     ) -> None:
@@ -103,6 +104,7 @@ class Registrar(Ordered):
         self._artifacts = artifacts
         self._codec = codec
         self._topics = topics
+        self._spools = spools
         self._steady = steady
 
     def submit(self, group: Sequence[Item]) -> None:
@@ -115,7 +117,7 @@ class Registrar(Ordered):
         again = {answer.request_id for answer in answers if isinstance(answer, Unstored) and answer.again is not None}
         for item in group:  # nobody waits for the disk
             if isinstance(item, Result) and request_id_of(item) not in again:
-                disk.remove(item.spool)
+                self._spools.give_back(item.spool)
 
     def _store(self, group: Sequence[Item]) -> Sequence[Stored | Unstored]:
         results = [item for item in group if isinstance(item, Result)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from consumer.jobs.checkpoints import Checkpoints
 from consumer.jobs.claims import Claims
 from consumer.jobs.jobs import Jobs
 from consumer.jobs.readiness import Readiness
 from consumer.jobs.registrar import Registrar
+from consumer.jobs.spools import Spools
 from consumer.partitions.assignment import Assignment
 from consumer.partitions.intake import Intake
 from consumer.publishing.committer import Committer
@@ -48,5 +48,5 @@ class Shared:
     breakers: Breakers
     metrics: Metrics
     limits: Limits
-    spool: Path
+    spools: Spools
     clock: Callable[[], datetime]

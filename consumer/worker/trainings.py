@@ -31,7 +31,6 @@ class Trainings:
         self._job_events = shared.job_events
         self._endings = endings
         self._dask_scheduler = dask_scheduler
-        self._fed = 0
 
     # Before -------------------------------------------------------------------------------------------------------
 
@@ -78,9 +77,9 @@ class Trainings:
             self._jobs.move(job, Place.READY)
 
     def _feed(self, job: Job) -> None:
-        self._fed += 1
+        spool = self._shared.spools.take(watched=job.keeps_checkpoints)
         try:
-            spec = spec_of(job, self._shared.spool / str(self._fed), self._shared.limits, self._dask_scheduler)
+            spec = spec_of(job, spool, self._shared.limits, self._dask_scheduler)
         except RejectedError as error:
             self._endings.refuse(job, Failure(ErrorKind.INVALID_REQUEST, str(error)))
             return
@@ -155,7 +154,7 @@ class Trainings:
         if self._endings.ended_instead(job):
             return
         self._jobs.move(job, Place.PREPARING)
-        if disk.has_room(self._shared.spool, wanted_bytes):
+        if disk.has_room(self._shared.spools.root, wanted_bytes):
             self._readiness.count_crash(job, message)
         else:
             self._jobs.put_down(job)

@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -34,6 +33,7 @@ from consumer.jobs.lease import Beat
 from consumer.jobs.places import Place
 from consumer.jobs.readiness import Crashed, Prepared
 from consumer.jobs.registrar import GroupStored
+from consumer.jobs.spools import Spools
 from consumer.partitions.assignment import Assignment, Verdict
 from consumer.partitions.read_ahead import ReadAhead
 from consumer.partitions.records import Membership, PassedOver, Polled, Record
@@ -86,7 +86,7 @@ class Worker:
         limits: Limits,
         quotas: Quotas,
         watch: Watch,
-        spool: Path,
+        spools: Spools,
         dask_scheduler: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -108,7 +108,7 @@ class Worker:
             breakers=breakers,
             metrics=metrics,
             limits=limits,
-            spool=spool,
+            spools=spools,
             clock=clock,
         )
         self._handover = Handover(self._jobs, self._assignment, neighbours, limits.drain_timeout_s)

@@ -29,6 +29,7 @@ from consumer.jobs.claims import Claims
 from consumer.jobs.lease import INTERVAL_S, LEASE_S, Heartbeat, Steady, begin_life
 from consumer.jobs.readiness import Readiness
 from consumer.jobs.registrar import Registrar
+from consumer.jobs.spools import Spools
 from consumer.partitions.records import Membership, Partition, Polled, Record
 from consumer.publishing.committer import Committer
 from consumer.publishing.transactions import ExactlyOnce
@@ -167,9 +168,10 @@ class Process:
         kafka = {"broker": fleet.broker, "transactional.id": name}
         announcer = ExactlyOnce(kafka, kafka, lambda: ledger.heartbeat(self.me, LEASE_S, ()))
         announcer.prepare()
+        spools = Spools(folder)
         self.claims = Claims(self.me, ledger, codec, steady=steady, around=around)
         self.registrar = Registrar(
-            self.me, ledger, registry, fleet.artifacts, codec, topics, steady=steady, around=around  # type: ignore[arg-type]
+            self.me, ledger, registry, fleet.artifacts, codec, topics, spools=spools, steady=steady, around=around  # type: ignore[arg-type]
         )  # fmt: skip
         self.committer = Committer(announcer, progress, codec, topics, around=around)
         self.committer._given_up.set()  # what is in doubt is tried again when it is told to
@@ -194,7 +196,7 @@ class Process:
         self.worker = Worker(
             self.me, self.inbox, neighbours,  # type: ignore[arg-type]
             job_events=JobEvents(name, progress, metrics), breakers=breakers, metrics=metrics, limits=LIMITS,
-            quotas=Quotas(), watch=Watch(), spool=folder, clock=fleet.now,
+            quotas=Quotas(), watch=Watch(), spools=spools, clock=fleet.now,
         )  # fmt: skip
         self.heart = Heartbeat(self.me, ledger, watched=self.worker.watched, steady=steady, around=around)
         self._announcing: Callable[[], None] | None = None
@@ -391,7 +393,7 @@ class Fleet:
 
 def _trained(spec: Spec) -> Done:
     spool = Path(orjson.loads(spec.payload)["spool"])
-    spool.mkdir()
+    spool.mkdir(exist_ok=True)
     sha256 = hashlib.sha256(str(spool).encode()).hexdigest()
     (spool / "result.json").write_bytes(replace(A_MODEL, sha256=sha256).to_json())
     return Done(spec.job_id, "trained")

@@ -16,6 +16,7 @@ from consumer.jobs.event_numbers import EventNumbers
 from consumer.jobs.lease import Steady
 from consumer.jobs.outcomes import Ending, Result
 from consumer.jobs.registrar import EVENT_LIMIT_BYTES, GroupStored, Recorded, Registrar, Stored, Unstored
+from consumer.jobs.spools import Spools
 from consumer.settings import load_settings
 from consumer.stores import Stores, open_stores
 from consumer.threads.neighbour import Surroundings, ThreadFailed
@@ -38,6 +39,7 @@ class Desk:
         self.me: Owner = self.stores.ledger.boot("w")
         self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.trained: Trained = Bench(folder).train(request())
+        self.spools = Spools(folder / "spool")
         self.registrar = Registrar(
             self.me,
             self.stores.ledger,
@@ -45,6 +47,7 @@ class Desk:
             self.stores.artifacts,
             Codec(),
             Topics(),
+            spools=self.spools,
             steady=Steady(),
             around=Surroundings(self.answers.put),
         )
@@ -56,8 +59,8 @@ class Desk:
 
     def result(self, request_id: str, trained: Trained | None = None) -> Result:
         self.claim(request_id)
-        spool = self.folder / "spool" / request_id
-        spool.mkdir(parents=True)
+        spool = self.spools.take(watched=False)
+        spool.mkdir(parents=True, exist_ok=True)
         (spool / "result.json").write_bytes((trained or self.trained).to_json())
         return Result(request(request_id=request_id), Ending(NOW, "w", 1, EventNumbers(6)), spool)
 
@@ -89,11 +92,13 @@ def test_a_worker_whose_spool_was_cleared_is_superseded(desk: Desk) -> None:
 
 
 def test_a_group_becomes_models_with_their_versions_and_leaves_no_spool(desk: Desk) -> None:
-    answers = desk.store(desk.result("a"), desk.result("bb"))
+    results = [desk.result("a"), desk.result("bb")]
+    answers = desk.store(*results)
     assert sorted(registered(one).version for one in answers.values()) == ["v1", "v2"]
     desk.registrar.finish()
     desk.registrar.join(10)
-    assert not (desk.folder / "spool" / "a").exists()
+    assert {desk.spools.take(watched=False) for _ in results} == {result.spool for result in results}
+    assert not [*desk.spools.root.rglob("*.json")]
 
 
 def test_a_result_that_no_event_can_hold_is_failed_with_its_size_and_gets_no_version(desk: Desk) -> None:
