@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from benchmarks.processes import cpu_s
 from benchmarks.workloads import Workload
-from pipeline.datasets import Dataset, builtin
+from pipeline.datasets import builtin
 
 START_WITHIN_S = 120.0
 
@@ -100,7 +100,7 @@ def _serve(orders: Connection[Any, Any], counter: Synchronized[int], folder: Pat
         while (number := _take(counter)) < order.jobs:
             begun = time.monotonic()
             request = order.workload.request(order.series, number)
-            trained = training.train(request, _dataset(request.dataset_name), spool, lambda *_: None)
+            trained = training.train(request, builtin.dataset(request.dataset_name), spool, lambda *_: None)
             _keep(trained.model_file, kept / f"{request.request_id}.zip", synced=order.synced)
             done.append(Done(begun, time.monotonic()))
         orders.send(done)
@@ -111,10 +111,6 @@ def _take(counter: Synchronized[int]) -> int:
         number = counter.value
         counter.value += 1
     return number
-
-
-def _dataset(name: str) -> Dataset:
-    return Dataset(name, builtin.fingerprint(name), None, builtin.TARGETS[name])
 
 
 def _keep(file: Path, target: Path, *, synced: bool) -> None:

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.workloads import Kind, Workload
 from pipeline.algorithms import find
-from pipeline.datasets import Dataset, builtin
+from pipeline.datasets import builtin
 from pipeline.training import training
 
 TARGETS = {"tiny": 2.0, "small": 1.35, "medium": 1.10}
@@ -89,7 +89,7 @@ def _pipeline(workload: Workload, folder: Path, turn: int) -> tuple[float, dict[
     for number, kind in enumerate(workload.kinds):
         marks: list[tuple[str, float]] = []
         request = workload.request(f"t{turn}", number)
-        dataset = Dataset(kind.dataset, builtin.fingerprint(kind.dataset), None, builtin.TARGETS[kind.dataset])
+        dataset = builtin.dataset(kind.dataset)
         trained = training.train(request, dataset, folder, lambda stage, *_: marks.append((stage, time.perf_counter())))  # noqa: B023 - called before the next turn
         ended = time.perf_counter()
         trained.model_file.unlink()

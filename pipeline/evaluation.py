@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 Metrics = dict[str, float]
 Codes = NDArray[np.intp]
 
-LOWER_IS_BETTER = frozenset({"brier", "calibration_error", "log_loss", "mae", "rmse"})
-METRICS = {
-    "classification": (
-        "accuracy", "balanced_accuracy", "brier", "calibration_error", "f1", "f1_macro", "log_loss", "precision",
-        "precision_macro", "recall", "recall_macro", "roc_auc",
-    ),
-    "regression": ("mae", "r2", "rmse"),
-}  # fmt: skip
-"""The metrics measured on the test rows, by task: searches optimise them and versions are compared by them."""
-MAIN = {"classification": "accuracy", "regression": "r2"}
 MOST_PREDICTIONS = 10_000
 """The most test predictions that a model file keeps: the first ones."""
 BINS = 10

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from pipeline import algorithms, search
+from pipeline import algorithms
 from pipeline.algorithms import Algorithm
 from pipeline.algorithms.hyperparameters import shown
 from pipeline.deep.frameworks import FRAMEWORKS
 from pipeline.errors import RejectedError, said_by
 from pipeline.jobs import NAME, Evaluation, TrainingRequest
+from pipeline.search import checks
 
 LONGEST_REQUEST_ID = 120
 LONGEST_TAG = 1_000
@@ -43,7 +44,7 @@ def check(request: TrainingRequest) -> None:
         algorithm = algorithms.find(request.algorithm)
         wrong += _framework(algorithm)
         if request.search is not None:
-            wrong += search.check(request.search, algorithm, request.hyperparameters)
+            wrong += checks.check(request.search, algorithm, request.hyperparameters)
         algorithm.resolve(request.hyperparameters, request.seed, alone=request.search is not None)
     except RejectedError as rejected:
         wrong.append(str(rejected))

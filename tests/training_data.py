@@ -12,8 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.algorithms import Algorithm, framework_of
-from pipeline.datasets import Dataset
-from pipeline.datasets.builtin import BUILTINS, TARGETS, fingerprint
+from pipeline.datasets import Dataset, builtin
 from pipeline.jobs import Evaluation, TrainingRequest
 from pipeline.model_files import model_file
 from pipeline.reading.tables import last_target
@@ -69,8 +68,7 @@ class Bench:
     ) -> Trained:
         """What a training of a deep network reports cannot be heard here: see `told_while_training`."""
         if data is None:
-            assert asked.dataset_name in BUILTINS
-            data = Dataset(asked.dataset_name, fingerprint(asked.dataset_name), None, TARGETS[asked.dataset_name])
+            data = builtin.dataset(asked.dataset_name)
         dataset = data if isinstance(data, Dataset) else self.dataset(data)
         if framework := framework_of(asked.algorithm):
             return within(framework, told_while_training, asked, dataset, self.directory)[0]

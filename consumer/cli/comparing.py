@@ -59,7 +59,7 @@ def leaderboard(
     as_json: Json = False,
 ) -> None:
     """Show the best versions on a dataset; only those measured on the same test rows are ranked together."""
-    from pipeline.evaluation import LOWER_IS_BETTER, METRICS
+    from pipeline.metrics import LOWER_IS_BETTER, METRICS
 
     found = context.stores().registry.list(project=context.scope(project), dataset_name=dataset, limit=100_000)
     found = [one for one in found if target in (None, one.model.target_column)]

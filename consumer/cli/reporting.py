@@ -93,6 +93,6 @@ def _dataset(stores: Stores, name: str) -> tuple[pd.DataFrame, str]:
     from pipeline.reading.tables import fingerprint
 
     if name in builtin.BUILTINS:
-        return builtin.load_frame(name), builtin.fingerprint(name)
+        return builtin.load_frame(name), builtin.BUILTINS[name].fingerprint
     table = stores.datasets.load(name).table
     return frame_of(table), fingerprint(table)

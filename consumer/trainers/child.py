@@ -20,6 +20,8 @@ import orjson
 from consumer import failpoints
 from consumer.system.processes import adopt_orphans, children, die_with_parent, memory_limit
 from consumer.trainers.protocol import JOB_LIMIT_BYTES, RESULT, RESULT_LIMIT_BYTES, Work
+from pipeline.algorithms.classifiers import CLASSIFIERS
+from pipeline.algorithms.regressors import REGRESSORS
 from pipeline.datasets.cache import FULL
 from pipeline.deep import frameworks
 from pipeline.errors import RejectedError, TrainingFailed, said_by
@@ -40,9 +42,10 @@ def warm_up(framework: str) -> None:
         "pipeline.evaluation",
         "pipeline.model_files.model_file",
         "sklearn.datasets",
-        "sklearn.ensemble",
     ):
         __import__(name)
+    for algorithm in (*CLASSIFIERS, *REGRESSORS):
+        algorithm.estimator()
     frameworks.warm_up(framework)
 
 

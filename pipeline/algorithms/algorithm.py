@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal
 
+from pipeline.algorithms.declared import DECLARED
 from pipeline.algorithms.hyperparameters import Hyperparameter, Integer, Kind, derive, shown
 from pipeline.deep.shapes import row_shape
 from pipeline.errors import RejectedError, did_you_mean
@@ -24,6 +26,17 @@ NOT_THE_USERS = {
     "memory": "the worker decides what is cached",
 }
 """Refused for every algorithm; the value is the reason in the error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """An estimator class that is imported only when it is needed: a worker and most commands make no estimator."""
+
+    module: str
+    name: str
+
+    def __call__(self, **given: Any) -> Any:
+        return getattr(import_module(self.module), self.name)(**given)
 
 
 @dataclass(frozen=True)
@@ -73,11 +86,19 @@ class Algorithm:
         caps: Mapping[str, int] | None = None,
         **rest: Any,
     ) -> Algorithm:
-        """An entry whose hyperparameters are derived from a scikit-learn estimator class."""
+        """An entry whose hyperparameters are derived from what a scikit-learn estimator class declares.
+
+        For ours the module `declared` has that; for others an estimator is made and asked.
+        """
         refusals = {**NOT_THE_USERS, **(refused or {})}
-        example = estimator()
-        hyperparameters = derive(example, refusals, overrides or {}, caps or {})
-        rest.setdefault("seeded", "random_state" in example.get_params(deep=False))
+        overrides = overrides or {}
+        declared = DECLARED.get(name)
+        if declared is None:
+            from pipeline.algorithms.scikit_learn import declared_by
+
+            declared = declared_by(estimator(), {"random_state", *refusals, *overrides})
+        hyperparameters = derive(declared, refusals, overrides, caps or {})
+        rest.setdefault("seeded", any(one.name == "random_state" for one in declared))
         return cls(name, description, task, estimator, hyperparameters, refusals, **rest)
 
     def resolve(self, hyperparameters: Resolved, seed: int, *, alone: bool = False) -> dict[str, HyperparameterValue]:

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPClassifier
-from sklearn.svm import SVC
-from sklearn.tree import DecisionTreeClassifier
-
-from pipeline.algorithms.algorithm import Algorithm, Resolved
+from pipeline.algorithms.algorithm import Algorithm, Late, Resolved
 from pipeline.algorithms.hyperparameters import Choice, Integer, Integers, Number
 
 PREPARED = "it would speak of columns as they are after preparation, which a request cannot know"
@@ -73,6 +64,8 @@ def _solver_fits(resolved: Resolved) -> None:
 
 def _one_vs_rest(estimator: Any, n_classes: int) -> Any:
     """liblinear only separates two classes."""
+    from sklearn.multiclass import OneVsRestClassifier
+
     return OneVsRestClassifier(estimator) if estimator.solver == "liblinear" and n_classes > 2 else estimator
 
 
@@ -95,7 +88,9 @@ def _ties_break(resolved: Resolved) -> None:
         raise ValueError("break_ties needs decision_function_shape ovr")
 
 
-def _nearest(**given: Any) -> KNeighborsClassifier:
+def _nearest(**given: Any) -> Any:
+    from sklearn.neighbors import KNeighborsClassifier
+
     return KNeighborsClassifier(algorithm="brute", **given)
 
 
@@ -104,7 +99,7 @@ CLASSIFIERS = (
         "random_forest",
         "Many decision trees on random parts of the rows and columns, which vote; a good first choice.",
         "classification",
-        RandomForestClassifier,
+        Late("sklearn.ensemble", "RandomForestClassifier"),
         check=forest_fits,
         **FOREST,
     ),
@@ -112,14 +107,14 @@ CLASSIFIERS = (
         "gradient_boosting",
         "Trees that correct each other one after another, on binned columns; often the best on tables.",
         "classification",
-        HistGradientBoostingClassifier,
+        Late("sklearn.ensemble", "HistGradientBoostingClassifier"),
         **BOOSTING,
     ),
     Algorithm.of(
         "logistic_regression",
         "A linear model of the log-odds of each class; quick, and its weights can be read.",
         "classification",
-        LogisticRegression,
+        Late("sklearn.linear_model", "LogisticRegression"),
         refused={
             "penalty": "it is deprecated; l1_ratio 0 is the l2 penalty and l1_ratio 1 the l1 penalty",
             "intercept_scaling": "columns are scaled in preparation",
@@ -132,7 +127,7 @@ CLASSIFIERS = (
         "svm",
         "A support vector machine: the widest margin between classes, with a kernel; for up to some ten thousand rows.",
         "classification",
-        SVC,
+        Late("sklearn.svm", "SVC"),
         refused={
             "probability": "it is deprecated; ROC AUC is taken from the decision function",
             "cache_size": CACHE,
@@ -144,7 +139,7 @@ CLASSIFIERS = (
         "decision_tree",
         "One tree of questions about the columns, which people can read.",
         "classification",
-        DecisionTreeClassifier,
+        Late("sklearn.tree", "DecisionTreeClassifier"),
         **TREE,
     ),
     Algorithm.of(
@@ -158,7 +153,7 @@ CLASSIFIERS = (
         "naive_bayes",
         "Each column votes by its normal distribution in each class, as if columns had nothing to do with each other.",
         "classification",
-        GaussianNB,
+        Late("sklearn.naive_bayes", "GaussianNB"),
         refused={"priors": "they are taken from the training rows"},
         needs_dense=True,
     ),
@@ -166,7 +161,7 @@ CLASSIFIERS = (
         "neural_network",
         "A network of fully connected layers (multilayer perceptron).",
         "classification",
-        MLPClassifier,
+        Late("sklearn.neural_network", "MLPClassifier"),
         check=network_fits,
         **NETWORK,
     ),

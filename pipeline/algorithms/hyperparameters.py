@@ -1,19 +1,15 @@
-"""Derives what a hyperparameter accepts from the constraints that scikit-learn's estimators declare.
+"""Defines hyperparameters: the kinds of value that each accepts, and how the value in a request is read.
 
-Unlike scikit-learn, `true` is not an integer, and the double 10.0 is one, as JSON and Avro need.  Values that no
-request can express (callables, matrices, dictionaries) are not offered.
+Unlike scikit-learn, `true` is not an integer, and the double 10.0 is one, as JSON and Avro need.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
-
-from sklearn.utils._param_validation import Hidden, Interval, RealNotInt, StrOptions, make_constraint
 
 from pipeline.jobs import HyperparameterValue
 
@@ -156,55 +152,31 @@ class Integers:
 
 
 def derive(
-    estimator: Any, refused: Iterable[str], overrides: Mapping[str, Sequence[Kind]], caps: Mapping[str, int]
+    declared: Iterable[Hyperparameter],
+    refused: Collection[str],
+    overrides: Mapping[str, Sequence[Kind]],
+    caps: Mapping[str, int],
 ) -> dict[str, Hyperparameter]:
-    """The hyperparameters of an estimator, by name, with its defaults.
+    """The hyperparameters that a request may set, by name, of those that an estimator declares.
 
-    `refused` are left out; `overrides` replace scikit-learn's constraints; `caps` limit counts from above.  A
-    hyperparameter is also left out if no request can express a value for it.
+    `refused` are left out; `overrides` replace the declared kinds; `caps` limit counts from above.  A hyperparameter is
+    also left out if no request can express a value for it.
     """
     found = {}
-    skipped = {*refused, "random_state"}
-    for name, default in sorted(estimator.get_params(deep=False).items()):
-        if name in skipped:
+    for one in declared:
+        if one.name in refused or one.name == "random_state":
             continue
-        kinds = overrides.get(name)
+        kinds = overrides.get(one.name)
         if kinds is None:
-            kinds = _kinds(estimator._parameter_constraints[name], caps.get(name, LARGEST_INTEGER))
+            kinds = [_capped(kind, caps.get(one.name, LARGEST_INTEGER)) for kind in one.kinds]
         if kinds:
-            found[name] = Hyperparameter(name, list(default) if isinstance(default, tuple) else default, kinds)
+            default = list(one.default) if isinstance(one.default, tuple) else one.default
+            found[one.name] = Hyperparameter(one.name, default, kinds)
     return found
 
 
-def _kinds(constraints: Any, cap: int) -> tuple[Kind, ...]:
-    """Numbers before integers: a `max_features` of 1.0 means all and 1 means one.  Null comes last in messages."""
-    kinds = [_kind(constraint, cap) for constraint in constraints if not isinstance(constraint, Hidden)]
-    order = (Choice, Number, Integer, Boolean, Null)
-    return tuple(sorted((kind for kind in kinds if kind is not None), key=lambda kind: order.index(type(kind))))
-
-
-def _kind(constraint: Any, cap: int) -> Kind | None:
-    if constraint is None:
-        return Null()
-    if isinstance(constraint, str):
-        return Boolean() if constraint == "boolean" else None
-    constraint = make_constraint(constraint)
-    if isinstance(constraint, StrOptions):
-        return Choice(frozenset(constraint.options - constraint.deprecated))
-    if isinstance(constraint, Interval):
-        return _interval(constraint, cap)
-    return None
-
-
-def _interval(interval: Any, cap: int) -> Kind:
-    low = -math.inf if interval.left is None else interval.left
-    high = math.inf if interval.right is None else interval.right
-    low_open, high_open = interval.closed in ("right", "neither"), interval.closed in ("left", "neither")
-    if interval.type is Integral:
-        first = low + low_open if math.isfinite(low) else -LARGEST_INTEGER
-        last = min(high - high_open, cap) if math.isfinite(high) else cap
-        return Integer(int(first), int(last))
-    return Number(float(low), float(high), low_open, high_open, strict=interval.type is RealNotInt)
+def _capped(kind: Kind, cap: int) -> Kind:
+    return replace(kind, high=min(kind.high, cap)) if isinstance(kind, Integer) else kind
 
 
 def shown(value: object) -> str:

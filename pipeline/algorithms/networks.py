@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.algorithms.algorithm import Algorithm, Resolved
+from pipeline.algorithms.algorithm import Algorithm, Late, Resolved, Takes
 from pipeline.algorithms.hyperparameters import Boolean, Integer, Integers, Kind, Null, Number
-from pipeline.deep import classifiers
-from pipeline.deep.classifier import DeepClassifier
 
 SIZE = Integer(1, 10_000)
 SHARE = Number(0, 1, high_open=True)
@@ -39,18 +37,18 @@ def _heads_fit(resolved: Resolved) -> None:
 
 
 def _network(
-    name: str, description: str, estimator: type[DeepClassifier], own: Mapping[str, Sequence[Kind]], **rest: Any
+    name: str, description: str, estimator: str, own: Mapping[str, Sequence[Kind]], takes: Takes = "table", **rest: Any
 ) -> Algorithm:
     return Algorithm.of(
         name,
         description,
         "classification",
-        estimator,
+        Late("pipeline.deep.classifiers", estimator),
         overrides={**COMMON, **own},
         needs_dense=True,
-        framework=estimator.framework,
-        takes=estimator.takes,
-        trusted_types=[f"{estimator.__module__}.{estimator.__name__}"],
+        framework=name.partition("_")[0],
+        takes=takes,
+        trusted_types=[f"tensorfleet.model_types.{estimator}"],
         **rest,
     )
 
@@ -59,31 +57,33 @@ NETWORKS = (
     _network(
         "torch_logistic",
         "A linear layer trained by gradient descent (PyTorch); for tables too large for logistic_regression.",
-        classifiers.TorchLogistic,
+        "TorchLogistic",
         {},
     ),
     _network(
         "torch_mlp",
         "A network of fully connected layers with dropout (PyTorch).",
-        classifiers.TorchMLP,
+        "TorchMLP",
         LAYERS,
     ),
     _network(
         "torch_cnn",
         "A convolutional network for images whose pixels are the columns (PyTorch).",
-        classifiers.TorchCNN,
+        "TorchCNN",
         CONVOLUTIONS,
+        takes="image",
     ),
     _network(
         "torch_lstm",
         "A recurrent network for sequences whose steps lie side by side in the columns (PyTorch).",
-        classifiers.TorchLSTM,
+        "TorchLSTM",
         {"hidden_size": (SIZE,), "layers": (Integer(1, 10),), **SHAPED},
+        takes="sequence",
     ),
     _network(
         "torch_transformer",
         "A transformer for sequences whose steps lie side by side in the columns (PyTorch).",
-        classifiers.TorchTransformer,
+        "TorchTransformer",
         {
             "width": (SIZE,),
             "heads": (Integer(1, 64),),
@@ -92,18 +92,20 @@ NETWORKS = (
             "dropout": (SHARE,),
             **SHAPED,
         },
+        takes="sequence",
         check=_heads_fit,
     ),
     _network(
         "keras_dnn",
         "A network of fully connected layers with dropout (Keras on TensorFlow).",
-        classifiers.KerasDNN,
+        "KerasDNN",
         LAYERS,
     ),
     _network(
         "keras_cnn",
         "A convolutional network for images whose pixels are the columns (Keras on TensorFlow).",
-        classifiers.KerasCNN,
+        "KerasCNN",
         CONVOLUTIONS,
+        takes="image",
     ),
 )

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
-from sklearn.linear_model import ElasticNet, LinearRegression, Ridge
-from sklearn.neighbors import KNeighborsRegressor
-from sklearn.neural_network import MLPRegressor
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVR
-from sklearn.tree import DecisionTreeRegressor
-
-from pipeline.algorithms.algorithm import Algorithm, Resolved
+from pipeline.algorithms.algorithm import Algorithm, Late, Resolved
 from pipeline.algorithms.classifiers import (
     BOOSTING,
     CACHE,
@@ -29,12 +20,17 @@ from pipeline.algorithms.classifiers import (
 IN_PLACE = "it would only save a copy"
 
 
-def _standardised(estimator: Any, _: int) -> TransformedTargetRegressor:
+def _standardised(estimator: Any, _: int) -> Any:
     """Standardise the target: the estimator's losses and tolerances assume mean 0 and deviation 1."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.preprocessing import StandardScaler
+
     return TransformedTargetRegressor(estimator, transformer=StandardScaler())
 
 
-def _nearest(**given: Any) -> KNeighborsRegressor:
+def _nearest(**given: Any) -> Any:
+    from sklearn.neighbors import KNeighborsRegressor
+
     return KNeighborsRegressor(algorithm="brute", **given)
 
 
@@ -55,14 +51,14 @@ REGRESSORS = (
         "linear_regression",
         "A weight for each column, by least squares; quick, and its weights can be read.",
         "regression",
-        LinearRegression,
+        Late("sklearn.linear_model", "LinearRegression"),
         refused={"copy_X": IN_PLACE},
     ),
     Algorithm.of(
         "ridge",
         "A linear regression whose weights are kept small (l2), which many or related columns need.",
         "regression",
-        Ridge,
+        Late("sklearn.linear_model", "Ridge"),
         refused={"copy_X": IN_PLACE},
         caps={"max_iter": 100_000},
         check=_ridge_fits,
@@ -71,7 +67,7 @@ REGRESSORS = (
         "elastic_net",
         "A linear regression that leaves columns out (l1) and keeps weights small (l2); l1_ratio 1 is the lasso.",
         "regression",
-        ElasticNet,
+        Late("sklearn.linear_model", "ElasticNet"),
         refused={"copy_X": IN_PLACE, "precompute": "the worker decides how it is computed"},
         caps={"max_iter": 100_000},
     ),
@@ -79,7 +75,7 @@ REGRESSORS = (
         "random_forest_regressor",
         "Many decision trees on random parts of the rows and columns, whose mean counts; a good first choice.",
         "regression",
-        RandomForestRegressor,
+        Late("sklearn.ensemble", "RandomForestRegressor"),
         check=forest_fits,
         **FOREST,
     ),
@@ -87,7 +83,7 @@ REGRESSORS = (
         "gradient_boosting_regressor",
         "Trees that correct each other one after another, on binned columns; often the best on tables.",
         "regression",
-        HistGradientBoostingRegressor,
+        Late("sklearn.ensemble", "HistGradientBoostingRegressor"),
         check=_quantile_given,
         **BOOSTING,
     ),
@@ -95,7 +91,7 @@ REGRESSORS = (
         "svm_regressor",
         "A support vector machine for numbers, on a standardised target; for up to some ten thousand rows.",
         "regression",
-        SVR,
+        Late("sklearn.svm", "SVR"),
         refused={"cache_size": CACHE},
         adapt=_standardised,
         **SUPPORT_VECTORS,
@@ -104,7 +100,7 @@ REGRESSORS = (
         "decision_tree_regressor",
         "One tree of questions about the columns, which people can read.",
         "regression",
-        DecisionTreeRegressor,
+        Late("sklearn.tree", "DecisionTreeRegressor"),
         **TREE,
     ),
     Algorithm.of(
@@ -118,7 +114,7 @@ REGRESSORS = (
         "neural_network_regressor",
         "A network of fully connected layers (multilayer perceptron), on a standardised target.",
         "regression",
-        MLPRegressor,
+        Late("sklearn.neural_network", "MLPRegressor"),
         check=network_fits,
         adapt=_standardised,
         **NETWORK,

@@ -111,7 +111,7 @@ class DatasetCache:
     def at_hand(self, name: str) -> Dataset | None:
         """Return what `ensure` would, but None if the dataset must be fetched, or S3 be asked, first."""
         if name in builtin.BUILTINS:
-            return _builtin(name)
+            return builtin.dataset(name)
         check_name(name)
         if (revision := self._source.revision(name, at_once=True)) is None:
             return None
@@ -133,7 +133,7 @@ class DatasetCache:
         much that there is no room; LoadAbandoned soon after `abandoned` is set, unless the dataset is already there.
         """
         if name in builtin.BUILTINS:
-            return _builtin(name)
+            return builtin.dataset(name)
         check_name(name)
         came = self._begun if came is None else came
         revision = self._source.revision(name)
@@ -352,10 +352,6 @@ def _log_other_reading(name: str, before: _Known, now: _Known) -> None:
             "a dataset is read otherwise than by the version of this program before; `datasets import` keeps its types",
             extra={"dataset": name, "before": before.fingerprint, "fingerprint": now.fingerprint},
         )
-
-
-def _builtin(name: str) -> Dataset:
-    return Dataset(name, builtin.fingerprint(name), None, builtin.TARGETS[name])
 
 
 def _locked(path: Path, lock: int) -> BinaryIO | None:

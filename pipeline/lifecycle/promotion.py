@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from pipeline.aliases import PRODUCTION, Alias, AliasChange, AliasChangeReason, AliasStore
 from pipeline.errors import NotFoundError, RejectedError, WorseError
-from pipeline.evaluation import LOWER_IS_BETTER, METRICS
 from pipeline.jobs import NAME, RegisteredModel, milliseconds
+from pipeline.metrics import LOWER_IS_BETTER, METRICS
 from pipeline.registry import Registry
 
 Clock = Callable[[], datetime]

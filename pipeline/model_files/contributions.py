@@ -52,7 +52,8 @@ class Contributions:
 def check_explainable(estimator: Any, algorithm: str) -> None:
     """Raises RejectedError, naming the algorithms that have contributions, if this estimator has none."""
     if not isinstance(_core(estimator), (*LINEAR, *TREES, *FORESTS)):
-        have = [name for name, entry in catalogue().items() if entry.estimator in (*LINEAR, *TREES, *FORESTS)]
+        made = {name: _core(entry.build(entry.resolve({}, 0))) for name, entry in catalogue().items()}
+        have = [name for name, one in made.items() if isinstance(one, (*LINEAR, *TREES, *FORESTS))]
         raise RejectedError(
             f"a model of {algorithm} has no contributions of columns that are exact and quick to compute; "
             f"those of {', '.join(sorted(have))} have"

@@ -23,6 +23,7 @@ from pipeline.features.examples import Examples, examples
 from pipeline.features.preparation import Rows, take
 from pipeline.features.splitting import Places, folds, split
 from pipeline.jobs import Evaluation, Model, TrainingRequest
+from pipeline.metrics import MAIN
 from pipeline.model_files.model_file import LoadedModel
 
 REPEATS = 5
@@ -63,7 +64,7 @@ def importance(pipeline: Pipeline, data: Examples, test: Places, seed: int, told
     may seem to matter little (Breiman 2001; Fisher, Rudin and Dominici 2019).  None if the metric is not defined, or if
     there are so many columns that this would take longer than the training.
     """
-    metric = evaluation.MAIN["classification" if len(data.classes) else "regression"]
+    metric = MAIN["classification" if len(data.classes) else "regression"]
     names = [column.name for column in data.columns]
     if len(names) * REPEATS * min(LEAST_ROWS, len(test)) > MOST_PREDICTED:
         return None
@@ -125,7 +126,7 @@ def learning_curve(
     back.  With a split by time the latest rows are held back, and the latest before them are fitted on.  Sizes at which
     the estimator cannot be fitted are left out; None if none is left, or the training part cannot be split.
     """
-    metric = evaluation.MAIN["classification" if len(data.classes) else "regression"]
+    metric = MAIN["classification" if len(data.classes) else "regression"]
     try:
         parts = list(folds(data, replace(asked, cv=asked.cv or VALIDATION_FOLDS), train, seed))
     except RejectedError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation import LOWER_IS_BETTER, METRICS
 from pipeline.jobs import RegisteredModel
+from pipeline.metrics import LOWER_IS_BETTER, METRICS
 
 OF_THE_TEST = {*METRICS["classification"], *METRICS["regression"]}
 

@@ -10,9 +10,8 @@ from importlib.util import find_spec
 from pipeline.algorithms import Algorithm
 from pipeline.algorithms.hyperparameters import shown
 from pipeline.errors import RejectedError
-from pipeline.evaluation import METRICS
 from pipeline.jobs import Search, SearchDimension
-from pipeline.search.scorer import scoring
+from pipeline.metrics import METRICS, optimised
 from pipeline.search.space import Values, ends_of, values_of
 from pipeline.search.strategies import STRATEGIES, planned
 
@@ -35,7 +34,7 @@ def check(search: Search, algorithm: Algorithm, given: Values) -> list[str]:
     wrong += [f"{name} is both searched and given in hyperparameters" for name in names if name in given]
     for dimension in search.space:
         wrong += _dimension(dimension, search.strategy, algorithm)
-    if search.scoring is not None and scoring(search, algorithm) not in METRICS[algorithm.task]:
+    if search.scoring is not None and optimised(search.scoring, algorithm.task) not in METRICS[algorithm.task]:
         wrong.append(f"search.scoring takes one of {', '.join(METRICS[algorithm.task])}, not {shown(search.scoring)}")
     if search.cv is not None and not 2 <= search.cv <= 20:
         wrong.append(f"search.cv takes 2 to 20 folds, not {search.cv}")

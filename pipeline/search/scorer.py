@@ -10,23 +10,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from pipeline.algorithms import Algorithm
-from pipeline.evaluation import LOWER_IS_BETTER
-from pipeline.jobs import Search
+from pipeline.metrics import LOWER_IS_BETTER
 from pipeline.search.fitting import Fit, Fitted, Fitting, Fold
 from pipeline.search.space import Values, key_of
-
-SKLEARN_NAMES = {
-    "f1_weighted": "f1",
-    "precision_weighted": "precision",
-    "recall_weighted": "recall",
-    "roc_auc_ovr": "roc_auc",
-    "neg_brier_score": "brier",
-    "neg_log_loss": "log_loss",
-    "neg_mean_absolute_error": "mae",
-    "neg_root_mean_squared_error": "rmse",
-}
-"""scikit-learn's names of metrics that have another name here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +143,3 @@ class Scorer:
         if not error and len(defined) < len(outcome.scores):
             error = f"{self.scoring} is not defined on every fold"
         return Trial(number, candidate, rows, () if error else defined, outcome.fit_s, error)
-
-
-def scoring(search: Search, algorithm: Algorithm) -> str:
-    """The metric that the search optimises, under our name."""
-    default = "accuracy" if algorithm.task == "classification" else "r2"
-    return SKLEARN_NAMES.get(search.scoring or default, search.scoring or default)

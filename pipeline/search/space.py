@@ -1,4 +1,7 @@
-"""The space of a search: lists the values of each hyperparameter, and draws from its ranges."""
+"""The space of a search: lists the values of each hyperparameter, and draws from its ranges.
+
+Only drawing imports scikit-learn and SciPy; a search is checked without them.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
-from scipy.stats import loguniform, randint, uniform  # type: ignore[import-untyped]
-from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from pipeline.algorithms import Algorithm
 from pipeline.algorithms.hyperparameters import Integer
@@ -29,6 +29,8 @@ def grid_size(search: Search, algorithm: Algorithm) -> int:
 
 def candidates_of(search: Search, algorithm: Algorithm, wanted: int, seed: int) -> list[dict[str, Any]]:
     """All candidates of the grid; a random sample if it has more than `wanted`, or a range has no step."""
+    from sklearn.model_selection import ParameterGrid, ParameterSampler
+
     size = grid_size(search, algorithm)
     if size and wanted >= size:
         return list(ParameterGrid({one.name: values_of(one, algorithm) for one in search.space}))
@@ -78,6 +80,8 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 
 def _distribution(dimension: SearchDimension, algorithm: Algorithm) -> Any:
+    from scipy.stats import loguniform, randint, uniform  # type: ignore[import-untyped]
+
     low, high = ends_of(dimension, algorithm)
     if isinstance(low, int) and not dimension.log:
         return randint(low, high + 1)
@@ -110,7 +114,7 @@ def optuna_distribution(dimension: SearchDimension, algorithm: Algorithm) -> Any
 
 def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
     """The candidate with Python numbers instead of numpy's."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in candidate.items()}
+    return {name: value.item() if hasattr(value, "item") else value for name, value in candidate.items()}
 
 
 def key_of(candidate: Mapping[str, Any], rows: int) -> bytes:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.algorithms import Algorithm
 from pipeline.jobs import Search
-from pipeline.search.scorer import Scorer
 from pipeline.search.space import Values, candidates_of, grid_size, optuna_distribution, values_of
+
+if TYPE_CHECKING:
+    from pipeline.search.scorer import Scorer
 
 STRATEGIES = ("grid", "random", "halving", "optuna")
 SAMPLES = 20

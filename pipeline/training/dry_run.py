@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import algorithms, search, validation
+from pipeline import algorithms, validation
 from pipeline.features.examples import examples
 from pipeline.features.preparation import preparation, take
 from pipeline.features.splitting import split, summary
 from pipeline.jobs import HyperparameterValue, SplitSummary, TrainingRequest
+from pipeline.search.strategies import planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,6 @@ def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str) -> Plan
         test_rows=len(parts.test),
         split=summary(data, request.evaluation, parts),
         prepared_columns=rows.shape[1],
-        candidates=0 if request.search is None else search.planned(request.search, algorithm),
+        candidates=0 if request.search is None else planned(request.search, algorithm),
         warnings=list(dict.fromkeys([*data.warnings, *parts.warnings])),
     )

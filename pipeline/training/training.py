@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from pipeline import algorithms, evaluation, search
+from pipeline import algorithms, evaluation
 from pipeline.algorithms import Algorithm
 from pipeline.datasets import Dataset
 from pipeline.deep.classifier import DeepClassifier
@@ -33,9 +33,12 @@ from pipeline.features.leakage import giveaway
 from pipeline.features.preparation import Steps, check_range, preparation, remember_names, take
 from pipeline.features.splitting import Split, folds, split, summary
 from pipeline.jobs import HyperparameterValue, Search, SplitSummary, TrainingRequest, event_id, fields_of
+from pipeline.metrics import optimised
 from pipeline.model_files import model_file
 from pipeline.reports import diagnostics
-from pipeline.search.fitting import fit_algorithm, only_the_users, score_on
+from pipeline.search import running
+from pipeline.search.fitting import Fold, fit_algorithm, only_the_users, score_on
+from pipeline.search.scorer import SearchResult
 from pipeline.training.trained import EPOCH_STATE, MOST_WARNINGS, SEARCH_NOTES, Trained
 
 T = TypeVar("T")
@@ -222,22 +225,22 @@ def _n_classes(data: Examples, places: NDArray[np.intp]) -> int:
     return len(np.unique(data.codes[places])) if len(data.classes) else 0
 
 
-def _search(job: _Job, asked: Search, steps: Steps) -> search.SearchResult:
+def _search(job: _Job, asked: Search, steps: Steps) -> SearchResult:
     data, algorithm, seed = job.data, job.algorithm, job.request.seed
-    evaluated = replace(job.request.evaluation, cv=asked.cv or search.FOLDS)
+    evaluated = replace(job.request.evaluation, cv=asked.cv or running.FOLDS)
     by_time = evaluated.time_column is not None
     prepared = []
     for place, (fit, score) in enumerate(folds(data, evaluated, job.parts.train, seed)):
         rows = fit if by_time else np.random.default_rng([seed % 2**32, place]).permutation(fit)
-        prepared.append(_prepared_fold(job, steps, rows, score, search.scoring(asked, algorithm)))
+        prepared.append(_prepared_fold(job, steps, rows, score, optimised(asked.scoring, algorithm.task)))
         job.report(Stage.TRAINING, 0.0, f"preparing fold {place + 1} of {evaluated.cv}")
 
     def report(done: int, of: int, message: str) -> None:
         job.report(Stage.TRAINING, SEARCH_SHARE * done / of, message)
 
     fit_one = partial(fit_algorithm, algorithm.name, job.request.hyperparameters, seed)
-    with search.fitting_on(None if algorithm.framework else job.dask_scheduler) as fitting:
-        return search.run(
+    with running.fitting_on(None if algorithm.framework else job.dask_scheduler) as fitting:
+        return running.run(
             asked,
             algorithm,
             seed,
@@ -250,7 +253,7 @@ def _search(job: _Job, asked: Search, steps: Steps) -> search.SearchResult:
         )
 
 
-def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArray[np.intp], metric: str) -> search.Fold:
+def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArray[np.intp], metric: str) -> Fold:
     data = job.data
     rows, scored = take(data.rows, fit), take(data.rows, score)
     fresh = [clone(step) for _, step in steps]
@@ -259,12 +262,10 @@ def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArra
         scored = step.transform(scored)
     for prepared in (rows, scored):
         check_range(fresh, prepared, data.columns)
-    return search.Fold(
-        rows, data.target[fit], partial(score_on, scored, evaluation.actual(data, score), data.classes, metric)
-    )
+    return Fold(rows, data.target[fit], partial(score_on, scored, evaluation.actual(data, score), data.classes, metric))
 
 
-def _with_the_best(job: _Job, found: search.SearchResult) -> _Job:
+def _with_the_best(job: _Job, found: SearchResult) -> _Job:
     best = {**job.request.hyperparameters, **found.best.hyperparameters}
     said: tuple[str, ...] = ()
     if found.cut:

@@ -15,9 +15,7 @@ from tests.end_to_end.test_fleet import request
 from tests.end_to_end.verdict import Verdict
 from tests.training_data import QUICK
 
-ALGORITHMS = [
-    name for name, entry in catalogue().items() if entry.estimator.__module__.startswith(("sklearn", "pipeline.alg"))
-]
+ALGORITHMS = [name for name, entry in catalogue().items() if not entry.framework]
 
 
 @pytest.mark.timeout(240)

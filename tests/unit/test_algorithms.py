@@ -12,6 +12,8 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from pipeline import algorithms
 from pipeline.algorithms import Algorithm, catalogue, find
+from pipeline.algorithms.declared import DECLARED
+from pipeline.algorithms.scikit_learn import of_entry
 from pipeline.errors import RejectedError
 
 ALL = list(catalogue().values())
@@ -47,6 +49,10 @@ def test_defaults_are_those_of_the_estimator(algorithm: Algorithm) -> None:
     built = getattr(built, "regressor", built).get_params(deep=False)
     stock = algorithm.estimator().get_params(deep=False)
     assert built == {**stock, **({"random_state": 7} if algorithm.seeded else {})}
+
+
+def test_what_is_declared_without_an_estimator_is_what_the_estimator_declares(algorithm: Algorithm) -> None:
+    assert list(DECLARED[algorithm.name]) == of_entry(algorithm), "run python -m pipeline.algorithms.scikit_learn"
 
 
 def test_every_default_is_a_value_that_the_hyperparameter_takes(algorithm: Algorithm) -> None:

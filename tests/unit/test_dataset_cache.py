@@ -128,7 +128,7 @@ def test_a_built_in_passes_through_without_a_question_to_the_source(
     cache: DatasetCache, source: CountingSource
 ) -> None:
     dataset = cache.ensure("iris")
-    assert dataset == Dataset("iris", builtin.fingerprint("iris"), None, "species")
+    assert dataset == Dataset("iris", builtin.BUILTINS["iris"].fingerprint, None, "species")
     cache.release(dataset)
     assert (source.revisions, source.loads) == (0, [])
 

@@ -16,8 +16,7 @@ import pytest
 from consumer.trainers.lanes import Lanes
 from consumer.trainers.protocol import Done, End, Killed, LaneEvent, Returned, Spec, Taken, Work
 from pipeline.algorithms import framework_of
-from pipeline.datasets import Dataset
-from pipeline.datasets.builtin import fingerprint
+from pipeline.datasets.builtin import dataset
 from pipeline.jobs import HyperparameterValue, TrainingRequest
 
 LONG = 10_000
@@ -34,7 +33,7 @@ class Bench:
 
     def feed(self, job_id: str, algorithm: str, limit_s: float = 60, **given: HyperparameterValue) -> None:
         request = TrainingRequest(job_id, "job", algorithm, "digits", model_name="m", hyperparameters=given)
-        work = Work(request, Dataset("digits", fingerprint("digits"), None, "digit"), self.spool / job_id, MEMORY_BYTES)
+        work = Work(request, dataset("digits"), self.spool / job_id, MEMORY_BYTES)
         self.fed[job_id] = Spec(job_id, work.to_datagram(), limit_s, MEMORY_BYTES, framework_of(algorithm))
         self.lanes.feed(self.fed[job_id])
 

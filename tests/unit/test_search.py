@@ -10,11 +10,12 @@ from typing import Any
 import orjson
 import pytest
 
-from pipeline import search
 from pipeline.algorithms import find
 from pipeline.datasets.builtin import load_frame
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.jobs import Search, SearchDimension
+from pipeline.search.fitting import Fold
+from pipeline.search.running import run
 from pipeline.search.space import values_of
 from pipeline.training.trained import SEARCH_NOTES
 from pipeline.validation import check
@@ -147,8 +148,8 @@ def test_every_strategy_goes_on_from_its_notes_to_the_same_end(bench: Bench, str
 def test_the_best_so_far_is_kept_when_time_runs_out(tmp_path: Path) -> None:
     algorithm = find("decision_tree")
     clock = count()
-    folds = [search.Fold([[0.0]], [0], lambda model: float(model))]  # type: ignore[arg-type]
-    found = search.run(
+    folds = [Fold([[0.0]], [0], lambda model: float(model))]  # type: ignore[arg-type]
+    found = run(
         grid(SearchDimension("max_depth", values=(3, 9, 5, 7)), time_budget_s=2),
         algorithm,
         0,

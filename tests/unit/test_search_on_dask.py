@@ -18,15 +18,14 @@ from distributed import Client, LocalCluster
 from consumer.cli import doctor
 from consumer.trainers.lanes import Lanes
 from consumer.trainers.protocol import Done, Spec, Work
-from pipeline import search
 from pipeline.algorithms import find
-from pipeline.datasets import Dataset
-from pipeline.datasets.builtin import fingerprint
+from pipeline.datasets import builtin
 from pipeline.environment import LIBRARIES, environment
 from pipeline.jobs import Search, SearchDimension
 from pipeline.search import cluster as on_dask
 from pipeline.search.cluster import DaskCluster
-from pipeline.search.fitting import here
+from pipeline.search.fitting import Fold, here
+from pipeline.search.running import run
 from pipeline.training import training
 from pipeline.training.trained import SEARCH_NOTES, Trained
 from tests.searches import fitted_from_now_on
@@ -68,7 +67,7 @@ def _cluster(workers: int = 2) -> Iterator[LocalCluster]:
 def _found(folder: Path, asked: Search, scheduler: str | None, **more: Any) -> tuple[dict[str, Any], Sequence[str]]:
     """What the model file says of the search, but for seconds, and what the training warned of."""
     folder.mkdir(exist_ok=True)
-    dataset = Dataset("digits", fingerprint("digits"), None, "digit")
+    dataset = builtin.dataset("digits")
     wanted = request(more.pop("algorithm", "decision_tree"), "digits", search=asked, **more)
     trained = training.train(wanted, dataset, folder, lambda *_: None, scheduler)
     document: dict[str, Any] = Bench(folder).load(trained).evaluation["search"]
@@ -121,7 +120,7 @@ def test_what_is_noted_is_not_fitted_again_on_a_cluster(
 
 def _outcomes(fitting: DaskCluster, fit: Any, candidates: int = 12, folds: int = 2) -> list[list[float | None]]:
     """The scores of candidates whose score is their number."""
-    prepared = [search.Fold([[0.0]], [0], float) for _ in range(folds)]  # type: ignore[arg-type]
+    prepared = [Fold([[0.0]], [0], float) for _ in range(folds)]  # type: ignore[arg-type]
     asked = [{"max_depth": number} for number in range(candidates)]
     return [list(outcome.scores) for outcome in fitting(prepared, fit, asked, 1)]
 
@@ -137,7 +136,7 @@ def _fits(folder: Path | None, victim: int | None, again: bool, candidate: Any, 
 
 
 def test_when_the_scheduler_goes_away_the_search_goes_on_in_the_trainer_and_says_so() -> None:
-    folds = [search.Fold([[0.0]], [0], float)]  # type: ignore[arg-type]
+    folds = [Fold([[0.0]], [0], float)]  # type: ignore[arg-type]
     with _cluster() as cluster:
         fitting = DaskCluster(cluster.scheduler_address, patience_s=1)
         outcomes = fitting(folds, partial(_fits, None, None, False), [{"max_depth": number} for number in range(30)], 1)
@@ -174,10 +173,10 @@ def test_workers_with_other_libraries_are_not_used(dask: LocalCluster, monkeypat
 
 
 def test_the_time_budget_ends_a_search_on_a_cluster_and_calls_off_the_rest(dask: LocalCluster, tmp_path: Path) -> None:
-    folds = [search.Fold([[0.0]], [0], float)]  # type: ignore[arg-type]
+    folds = [Fold([[0.0]], [0], float)]  # type: ignore[arg-type]
     fitting = DaskCluster(dask.scheduler_address)
     values = tuple(range(1, 401))
-    found = search.run(
+    found = run(
         Search("grid", (SearchDimension("max_depth", values=values),), time_budget_s=1.5),
         find("decision_tree"),
         0,
@@ -233,9 +232,7 @@ def test_what_takes_dask_workers_down_is_fitted_in_the_trainer(tmp_path: Path) -
 def test_a_trainer_is_told_of_the_scheduler_and_uses_it(dask: LocalCluster, tmp_path: Path) -> None:
     asked = request("decision_tree", "iris", search=Search("grid", (DEPTHS,), cv=2))
     limit_bytes = 4 * 2**30
-    work = Work(
-        asked, Dataset("iris", fingerprint("iris"), None, "species"), tmp_path, limit_bytes, dask.scheduler_address
-    )
+    work = Work(asked, builtin.dataset("iris"), tmp_path, limit_bytes, dask.scheduler_address)
     scheduler = dask.scheduler
     assert scheduler is not None
     lanes = Lanes(1)
@@ -269,7 +266,7 @@ def test_the_doctor_looks_at_the_cluster(dask: LocalCluster, monkeypatch: pytest
 
 def test_the_trainer_itself_fits_only_what_is_asked_for() -> None:
     fitted: list[int] = []
-    folds = [search.Fold([[0.0]], [0], float)]  # type: ignore[arg-type]
+    folds = [Fold([[0.0]], [0], float)]  # type: ignore[arg-type]
 
     def fit(candidate: Mapping[str, Any], *_: object) -> int:
         fitted.append(candidate["n"])

@@ -190,13 +190,13 @@ def _require(jobs: list[DemoJob], state: str) -> None:
 
 
 def _algorithms() -> list[str]:
-    """Those that learn classes with scikit-learn; a deep one would take the demo's minute for itself."""
+    """Scikit-learn's classifiers; a deep one would take the demo's minute for itself."""
     from pipeline.algorithms import catalogue
 
     return [
         name
         for name, algorithm in catalogue().items()
-        if algorithm.task == "classification" and algorithm.estimator.__module__.startswith("sklearn.")
+        if algorithm.task == "classification" and getattr(algorithm.estimator, "module", "").startswith("sklearn.")
     ]
 
 

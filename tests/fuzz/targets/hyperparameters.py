@@ -11,12 +11,12 @@ import bson
 import numpy as np
 import orjson
 
-from pipeline import search
 from pipeline.algorithms import Algorithm, catalogue
 from pipeline.errors import RejectedError
 from pipeline.jobs import Search, SearchDimension
+from pipeline.search import checks
 from pipeline.search.space import candidates_of
-from pipeline.search.strategies import planned
+from pipeline.search.strategies import STRATEGIES, planned
 from tests.fuzz import values
 from tests.fuzz.targets.requests import check_message
 
@@ -64,14 +64,14 @@ def _resolved(random: Random, algorithm: Algorithm) -> None:
 
 def _searched(random: Random, algorithm: Algorithm) -> None:
     asked = Search(
-        strategy=random.choice((*search.strategies.STRATEGIES, values.text(random)[:300])),
+        strategy=random.choice((*STRATEGIES, values.text(random)[:300])),
         space=tuple(_dimension(random, algorithm) for _ in range(random.choice((0, 1, 1, 2, 3, 100)))),
         cv=random.choice((None, 3, values.integer(random))),
         scoring=random.choice((None, "accuracy", "r2", values.text(random))),
         max_candidates=random.choice((None, 5, 20, values.integer(random))),
         time_budget_s=random.choice((None, 1.0, values.number(random))),
     )
-    if wrong := search.check(asked, algorithm, {}):
+    if wrong := checks.check(asked, algorithm, {}):
         raise RejectedError("; ".join(wrong))
     if (wanted := planned(asked, algorithm)) <= FEW and asked.strategy != "optuna":
         for candidate in candidates_of(asked, algorithm, wanted, values.integer(random)):
