@@ -42,8 +42,8 @@ from consumer.settings import Settings
 from consumer.stores import Stores, open_cache, open_loaders, open_stores
 from consumer.system import disk
 from consumer.system.machine import gpus
-from consumer.telemetry.logs import MongoCommandLog
 from consumer.telemetry.metrics import Metrics, MongoCommandCount
+from consumer.telemetry.mongodb_log import MongoCommandLog
 from consumer.threads.containment import UncontainedError
 from consumer.threads.inbox import Inbox
 from consumer.threads.neighbour import Neighbour, Surroundings

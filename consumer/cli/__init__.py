@@ -10,8 +10,9 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -75,6 +76,18 @@ def _all(
     ] = False,
 ) -> None:
     """What all commands share."""
+
+
+def program() -> NoReturn:
+    """Run one command as this process, and end it at once with the exit code.
+
+    At the usual end of a program MongoDB's driver waits up to half a second for its threads.
+    """
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):
+            stream.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

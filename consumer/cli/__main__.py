@@ -1,7 +1,5 @@
 """`python -m consumer.cli` is `tensorfleet`."""
 
-import sys
+from consumer.cli import program
 
-from consumer.cli import main
-
-sys.exit(main())
+program()

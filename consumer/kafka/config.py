@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from consumer.settings import Settings
-from consumer.telemetry.logs import kafka_callbacks
+from consumer.telemetry.kafka_log import kafka_callbacks
 
 Config = dict[str, Any]
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 import threading
-import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
-from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.typing import EventDict, Processor
 
@@ -105,84 +101,3 @@ def log_uncaught() -> None:
 
     sys.excepthook = uncaught
     threading.excepthook = lambda ended: uncaught(ended.exc_type, ended.exc_value, ended.exc_traceback)
-
-
-class MongoCommandLog(CommandListener):
-    """Logs at DEBUG every MongoDB command with its collection and its duration, without its values.
-
-    Give it to a MongoClient: `event_listeners=[MongoCommandLog()]`.
-    """
-
-    def __init__(self) -> None:
-        self._log = structlog.get_logger("mongodb")
-        self._level = logging.getLogger("mongodb")
-        self._collections: dict[int, str] = {}
-
-    def started(self, event: CommandStartedEvent) -> None:
-        if self._level.isEnabledFor(logging.DEBUG):
-            named = event.command.get("collection") or event.command.get(event.command_name)
-            self._collections[event.request_id] = named if isinstance(named, str) else ""
-
-    def succeeded(self, event: CommandSucceededEvent) -> None:
-        self._ended(event)
-
-    def failed(self, event: CommandFailedEvent) -> None:
-        # Only the code: the error's text may quote the values of a duplicate key.
-        self._ended(event, code=event.failure.get("code"))
-
-    def _ended(self, event: CommandSucceededEvent | CommandFailedEvent, **more: Any) -> None:
-        collection = self._collections.pop(event.request_id, None)
-        if collection is not None:
-            self._log.debug(
-                "mongodb command",
-                command=event.command_name,
-                database=event.database_name,
-                collection=collection,
-                duration_ms=event.duration_micros / 1000,
-                **more,
-            )
-
-
-def kafka_callbacks() -> dict[str, Any]:
-    """The part of a client's configuration that sends librdkafka's logs and errors to these logs."""
-    logger = logging.getLogger("librdkafka")
-    if not logger.filters:
-        logger.addFilter(Repeats())
-    return {"logger": logger, "error_cb": _kafka_error}
-
-
-class Repeats(logging.Filter):
-    """Passes a client's lines of one kind once per `pause_s`: without a broker librdkafka writes twenty a second.
-
-    The next line that passes has the number of suppressed ones in `repeated`.
-    """
-
-    def __init__(self, pause_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._pause_s = pause_s
-        self._clock = clock
-        self._passed: dict[str, tuple[float, int]] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        kind = record.getMessage().partition("]")[0]  # "FAIL [worker#consumer-1"
-        now = self._clock()
-        at, repeated = self._passed.get(kind, (-math.inf, 0))
-        if now - at < self._pause_s:
-            self._passed[kind] = (at, repeated + 1)
-            return False
-        self._passed[kind] = (now, 0)
-        if repeated:
-            record.repeated = repeated
-        return True
-
-
-def _kafka_error(error: Any) -> None:
-    """Log librdkafka's errors: fatal ones as errors; lost connections, which it repairs and logs itself, at DEBUG."""
-    log = structlog.get_logger("kafka")
-    if error.fatal():
-        write = log.error
-    elif error.name() in ("_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE"):
-        write = log.debug
-    else:
-        write = log.warning
-    write("kafka client", error=error.str(), code=error.name())

@@ -93,6 +93,20 @@ def claim(stores: Stores, *request_ids: str, model_name: str = "flowers") -> Non
         stores.ledger.claim(owner, [NewClaim(request_id, "00" * 32, Home("training-requests", 0, offset), about)])
 
 
+def test_a_command_ends_at_once_with_its_output_and_its_exit_code(tmp_path: Path) -> None:
+    """The usual end would wait for the threads of MongoDB's driver, by a function that it has registered."""
+    code = (
+        "import atexit, sys; atexit.register(print, 'a usual end'); from consumer.cli import program;"
+        "print('before', end=''); sys.argv[1:] = ['models', 'show', 'flowers']; program()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (2, "before")
+    assert "MONGODB_URL is not set" in ended.stderr
+
+
 def test_help_lists_the_commands_and_nothing_unfinished(run: Run) -> None:
     answer = run("--help")
     assert answer.code == 0

@@ -17,6 +17,7 @@ from consumer.client import Client
 from consumer.settings import Settings, SettingsError
 from consumer.stores import open_cache, open_stores
 from examples.import_frame import orders
+from pipeline.datasets import reading
 from pipeline.errors import RejectedError
 from pipeline.features.columns import Reading, Role, describe
 from pipeline.features.columns import read as values_of
@@ -44,7 +45,7 @@ def fleet(settings: Settings) -> Iterator[Client]:
 
 
 def _read(settings: Settings, name: str) -> tuple[pd.DataFrame, str | None]:
-    dataset = open_cache(settings, open_stores(settings).datasets).ensure(name)
+    dataset = open_cache(settings, open_stores(settings).datasets, reading.read).ensure(name)
     return read_frame(dataset), dataset.target_column
 
 

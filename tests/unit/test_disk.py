@@ -16,6 +16,7 @@ from consumer.stores import open_cache, open_stores
 from consumer.system import disk
 from consumer.threads.neighbour import Surroundings
 from consumer.threads.retrying import Breakers
+from pipeline.datasets import reading
 from pipeline.errors import TransientError
 from pipeline.ledger import Owner
 from pipeline.registry.quotas import Quotas
@@ -42,7 +43,7 @@ def test_a_job_that_lacked_space_is_prepared_when_there_is_some(tmp_path: Path) 
         readiness = Readiness(
             Owner("w", 1),
             stores.ledger,
-            open_cache(settings, stores.datasets),
+            open_cache(settings, stores.datasets, reading.read),
             lambda _: None,
             quotas=Quotas.of({}),
             registry=stores.registry,

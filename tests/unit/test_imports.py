@@ -121,6 +121,13 @@ def test_a_command_that_needs_no_rows_and_no_model_imports_no_library_of_trainin
     assert not imports(program, fleet.folder) & OF_TRAININGS
 
 
+@pytest.mark.parametrize("command", ["submit -a svm -d iris", "models list", "requests", "algorithms list"])
+def test_a_command_imports_no_client_of_a_service_that_it_does_not_call(command: str, fleet: Fleet) -> None:
+    found = imports(f"from consumer.cli import main; assert main({command.split()!r}) == 0", fleet.folder)
+    its_own = {"confluent_kafka"} if command.startswith("submit") else set()
+    assert found & {"aiohttp", "confluent_kafka", "minio", "pymongo", "pyarrow", "structlog"} == its_own
+
+
 def test_a_command_that_reads_rows_imports_what_it_needs(fleet: Fleet) -> None:
     """Else the tests above would pass whatever was imported."""
     program = "from consumer.cli import main; assert main(['submit', '-a', 'svm', '-d', 'iris', '--dry-run']) == 0"

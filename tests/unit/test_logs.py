@@ -17,6 +17,8 @@ from pydantic import SecretStr
 from pymongo.monitoring import CommandFailedEvent, CommandStartedEvent, CommandSucceededEvent
 
 from consumer.telemetry import logs
+from consumer.telemetry.kafka_log import Repeats, kafka_callbacks
+from consumer.telemetry.mongodb_log import MongoCommandLog
 
 
 class Terminal(io.StringIO):
@@ -148,7 +150,7 @@ def test_an_exception_that_ends_a_thread_is_a_line() -> None:
     assert "RuntimeError: a bug" in line["exception"]
 
 
-def run_command(log: logs.MongoCommandLog, command: dict[str, Any], failure: dict[str, Any] | None = None) -> None:
+def run_command(log: MongoCommandLog, command: dict[str, Any], failure: dict[str, Any] | None = None) -> None:
     name = next(iter(command))
     address = ("localhost", 27017)
     log.started(CommandStartedEvent(command, "tensorfleet", 7, address, 7))
@@ -161,7 +163,7 @@ def run_command(log: logs.MongoCommandLog, command: dict[str, Any], failure: dic
 
 def test_a_mongodb_command_is_logged_at_debug_with_its_time_and_no_values() -> None:
     stream = configured("DEBUG")
-    log = logs.MongoCommandLog()
+    log = MongoCommandLog()
     run_command(log, {"insert": "model_registry", "documents": [{"name": "hidden"}]})
     run_command(log, {"getMore": 99, "collection": "datasets"})
     run_command(log, {"insert": "model_registry"}, {"code": 11000, "errmsg": "dup key: hidden"})
@@ -176,7 +178,7 @@ def test_a_mongodb_command_is_logged_at_debug_with_its_time_and_no_values() -> N
 
 def test_mongodb_commands_are_silent_above_debug() -> None:
     stream = configured("INFO")
-    run_command(logs.MongoCommandLog(), {"insert": "model_registry"})
+    run_command(MongoCommandLog(), {"insert": "model_registry"})
     assert stream.getvalue() == ""
 
 
@@ -184,7 +186,7 @@ def test_what_librdkafka_logs_is_a_line() -> None:
     from confluent_kafka import Producer
 
     stream = configured("DEBUG")
-    config = {"bootstrap.servers": "127.0.0.1:1", "reconnect.backoff.ms": 50, **logs.kafka_callbacks()}
+    config = {"bootstrap.servers": "127.0.0.1:1", "reconnect.backoff.ms": 50, **kafka_callbacks()}
     producer = Producer(config)
     for _ in range(50):
         producer.poll(0.1)
@@ -196,7 +198,7 @@ def test_what_librdkafka_logs_is_a_line() -> None:
 
 def test_a_broker_that_is_away_does_not_fill_the_log() -> None:
     now_s = 0.0
-    repeats = logs.Repeats(pause_s=30, clock=lambda: now_s)
+    repeats = Repeats(pause_s=30, clock=lambda: now_s)
 
     def passes(message: str) -> logging.LogRecord | None:
         record = logging.LogRecord("librdkafka", logging.ERROR, "", 0, message, (), None)
