@@ -17,7 +17,6 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from consumer import failpoints
 from consumer.events.codec import Codec
 from consumer.events.errors import MissingTopicsError
 from consumer.events.schema_registry import SchemaRegistry
@@ -65,14 +64,8 @@ JOIN_S = 10.0
 EXIT_SUPERSEDED = 75
 
 
-def run_worker(settings: Settings) -> None:
-    """Run a worker until SIGTERM or SIGINT has drained it, and end the process.
-
-    Raises MissingTopicsError, and any error that ended a part.
-    """
-    failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
-    lanes = Lanes(settings.worker_concurrency, settings.cpus_per_training, gpus())
-    lanes.start()
+def run(settings: Settings, lanes: Lanes) -> None:
+    """Run a worker with these lanes, which have been started; see `launch.run_worker`."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

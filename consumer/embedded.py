@@ -270,12 +270,9 @@ def run_worker(parent: int) -> None:
         return
     settings = Settings.model_validate_json(sys.stdin.buffer.read())
 
-    from consumer import app
-    from consumer.telemetry import logs
+    from consumer import launch
 
-    logs.configure(settings.log_level, settings.log_format)
-    logs.log_uncaught()
-    app.run_worker(settings)
+    launch.run_worker(settings)
 
 
 def _alive(pid: int) -> bool:

@@ -38,6 +38,7 @@ IMPORTED = (
     "consumer.cli",
     "consumer.cli.demo",
     "consumer.client",
+    "consumer.launch",
     "consumer.telemetry.logs",
 )
 ONE_THREAD = {**dict.fromkeys(THREAD_VARIABLES, "1"), "OMP_WAIT_POLICY": "PASSIVE"}

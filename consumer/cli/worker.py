@@ -12,9 +12,6 @@ def worker() -> None:
     """
     settings = context.worker_settings()
 
-    from consumer.app import run_worker
-    from consumer.telemetry import logs
+    from consumer.launch import run_worker
 
-    logs.configure(settings.log_level, settings.log_format)
-    logs.log_uncaught()
     run_worker(settings)

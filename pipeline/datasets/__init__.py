@@ -16,11 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import pyarrow as pa
-
 from pipeline.reading.options import NOTHING_SAID, ReadOptions
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipeline.datasets.sink import Sink
 
 

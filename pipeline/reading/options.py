@@ -10,7 +10,6 @@ from typing import Any, Self, TypedDict
 import orjson
 
 from pipeline.errors import RejectedError, did_you_mean
-from pipeline.reading.dates import date_notation
 
 NUMBER, DATE = "number", "date"
 CATEGORY, TEXT, IDENTIFIER = "category", "text", "id"
@@ -117,6 +116,8 @@ def _check_type(column: str, told: str) -> None:
             f"{', '.join(TYPES)}, and date:FORMAT"
         )
     if written:
+        from pipeline.reading.dates import date_notation  # with Arrow, which few need who hand options on
+
         try:
             date_notation(written)
         except ValueError as wrong:
