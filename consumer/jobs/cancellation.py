@@ -25,7 +25,8 @@ from pipeline.ledger import Cancel, Ledger
 
 log = structlog.get_logger(__name__)
 
-POLL_S = 0.2
+POLL_S = 0.5
+"""How long a poll waits for a record; the thread ends between two."""
 METADATA_TIMEOUT_S = 5.0
 REFRESH_S = 300.0
 """How often the tail looks for partitions that were added."""

@@ -183,6 +183,11 @@ class Assignment:
         return self._in_flight is None and not waits
 
     @property
+    def empty(self) -> bool:
+        """Whether no record is unfinished or passed over, and nothing is on its way."""
+        return self.idle and not any(owned.tracker.unfinished for owned in self._owned.values())
+
+    @property
     def refused(self) -> int:
         """How many announcements are quarantined after a refusal by the broker."""
         return self._announcements.quarantined

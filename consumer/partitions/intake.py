@@ -12,6 +12,7 @@ are passed over too, which keeps the order within its models.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -41,6 +42,11 @@ from pipeline.errors import SupersededError
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.1
+"""How long a poll waits for a record: orders are carried out, and the membership is told, between two polls."""
+IDLE_POLL_S = 0.5
+"""The same while the worker is idle: the only order is then to leave, and nothing needs the membership as a proof."""
+IDLE_AFTER_S = 1.0
+"""How long after a record polls stay short: the worker may not have said yet that it has it."""
 BATCH = 500
 COMMITTED_TIMEOUT_S = 2.0
 PATIENCE_S = 0.25
@@ -81,6 +87,8 @@ class Intake(Polling):
         self._unopened: dict[Partition, list[Record]] = {}
         """Records of partitions whose committed progress is not known yet."""
         self._opened: set[Partition] = set()
+        self._read_at = -math.inf
+        """When the last record was read."""
         self.turned_at = time.monotonic()
         """When the loop took its last turn (monotonic seconds), for /livez."""
 
@@ -146,7 +154,7 @@ class Intake(Polling):
         self._obey()
         self._hold()
         room = self._room()
-        message = self._consumer.poll(self._poll_s)
+        message = self._consumer.poll(self._wait_s())
         messages = [] if message is None else [message, *self._consumer.consume(max(0, min(BATCH, room) - 1), 0)]
         rewound: dict[Partition, int] = {}
         read = self._read(messages, rewound)
@@ -155,6 +163,7 @@ class Intake(Polling):
         membership = self._membership()
         self.turned_at = time.monotonic()
         if read:
+            self._read_at = self.turned_at
             failpoints.reach("after_poll")
         self._deliver(Polled(records, opened, membership, rewound))
         return bool(read)
@@ -169,6 +178,11 @@ class Intake(Polling):
         """How many more records may be read, counting those that wait for their partition to open as delivered."""
         waiting = sum(len(waiting) for waiting in self._unopened.values())
         return max(0, self._reading.records - self._delivered - waiting)
+
+    def _wait_s(self) -> float:
+        """How long the next poll waits for a record."""
+        rests = self._reading.idle and not self._unopened and time.monotonic() - self._read_at > IDLE_AFTER_S
+        return IDLE_POLL_S if rests else self._poll_s
 
     def _obey(self) -> None:
         for _ in range(len(self._orders)):

@@ -49,6 +49,7 @@ class ReadAhead:
             closed=assignment.closed(self._passed_limit),
             in_order=assignment.crowded(),
             sated=assignment.holding(self._guest) if self.full else frozenset(),
+            idle=assignment.empty and not unclaimed and not halted,
         )
 
 

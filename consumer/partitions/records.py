@@ -89,12 +89,14 @@ class Reading:
         closed: partitions to pause.
         in_order: partitions in which, once a record is passed over, all later ones are passed over too.
         sated: projects of which the worker holds enough: their records are passed over. As in the record keys.
+        idle: whether the worker holds nothing: until the next record it orders nothing.
     """
 
     records: int = 0
     closed: frozenset[Partition] = frozenset()
     in_order: frozenset[Partition] = frozenset()
     sated: frozenset[bytes] = frozenset()
+    idle: bool = False
 
 
 def project_of(key: bytes | None) -> bytes:

@@ -59,6 +59,8 @@ from pipeline.registry.quotas import Quotas
 log = structlog.get_logger(__name__)
 
 TICK_S = 0.1
+IDLE_TICK_S = 0.5
+"""The longest pause while nothing is in hand: whatever comes then wakes the thread, and only gauges wait."""
 TURNS_WITHIN_S = 30.0
 """The loop never blocks: a turn that takes longer is reported as stuck."""
 TURN_S = 0.05
@@ -119,6 +121,8 @@ class Worker:
         self._gauges = Gauges(self._assignment, self._lanes, metrics, job_events, clock, self._rulings.whereabouts)
         self._announcing = Pace(ANNOUNCE_PACE_S)
         self._sweep_at = 0.0
+        self._idle = False
+        """Whether nothing is in hand, and nothing is waited for."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             Polled: self._polled,
             Ruled: self._rulings.ruled,
@@ -136,6 +140,7 @@ class Worker:
     def drain(self) -> None:
         """Start nothing new, finish running trainings, leave the group. A second call changes nothing."""
         self._handover.ask()
+        self._inbox.wake()
 
     def watched(self) -> Collection[str]:
         """The requests whose cancel flags the heartbeat reads."""
@@ -185,8 +190,9 @@ class Worker:
 
     def _pause_s(self) -> float:
         now = time.monotonic()
-        announcing_s = self._announcing.wait_s(now, self._lanes.saturated) if self._assignment.pending else TICK_S
-        return min(TICK_S, self._endings.wait_s(now), self._job_events.wait_s(now), announcing_s)
+        announcing_s = self._announcing.wait_s(now, self._lanes.saturated) if self._assignment.pending else IDLE_TICK_S
+        tick_s = IDLE_TICK_S if self._idle else TICK_S
+        return min(tick_s, self._endings.wait_s(now), self._job_events.wait_s(now), announcing_s)
 
     # Records come in ----------------------------------------------------------------------------------------------
 
@@ -210,7 +216,9 @@ class Worker:
         """Read only as fast as requests are claimed and finished, and nothing while a service is away."""
         intake, read_ahead = self._neighbours.intake, self._read_ahead
         halted = self._handover.draining or self._breakers.any_open()
-        intake.read(read_ahead.reading(self._assignment, self._rulings.unclaimed, halted=halted))
+        reading = read_ahead.reading(self._assignment, self._rulings.unclaimed, halted=halted)
+        intake.read(reading)
+        self._idle = reading.idle and not len(self._jobs)
         if not read_ahead.full:
             for partition in self._assignment.rewind():
                 intake.rewind(*partition)

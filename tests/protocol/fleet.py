@@ -141,6 +141,8 @@ class Inbox:
     def put(self, message: Any) -> None:
         self.messages.append(message)
 
+    def wake(self) -> None: ...
+
     def take(self, _: float) -> Iterator[Any]:
         for _ in range(min(self.allowed, len(self.messages))):
             yield self.messages.popleft()

@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from consumer.jobs.lease import LEASE_S
 from consumer.partitions.records import Partition
-from consumer.worker.worker import POLLS_WITHIN_S
+from consumer.worker.worker import IDLE_TICK_S, POLLS_WITHIN_S, TICK_S
 from pipeline.jobs import OutcomeKind, TrainingRequest
 from pipeline.ledger import Cancel
 from tests.protocol.broker import Consumer, Producer
@@ -378,3 +378,19 @@ TestTwoWorkers.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_a_worker_pauses_long_only_while_it_has_nothing_in_hand() -> None:
+    with fleet_of({0: [FIRST]}) as fleet:
+        process, _ = begin(fleet)
+        process.turn(10)
+        assert process.worker._pause_s() == IDLE_TICK_S
+        process.poll()
+        process.turn(10)
+        assert process.worker._pause_s() <= TICK_S
+        work(fleet, process, until=fleet.broker.accounted)
+        process.turn(10)
+        assert process.worker._pause_s() == IDLE_TICK_S
+        process.worker.drain()
+        process.turn(10)
+        assert process.worker._pause_s() <= TICK_S

@@ -20,6 +20,14 @@ def test_messages_come_in_order_and_the_inbox_is_readable_while_there_are_any() 
     assert not readable(inbox)
 
 
+def test_the_thread_can_be_woken_without_a_message() -> None:
+    inbox = Inbox()
+    inbox.wake()
+    assert readable(inbox)
+    assert not list(inbox.take(1.0))
+    assert not readable(inbox)
+
+
 def test_what_there_is_no_time_for_is_left_and_keeps_the_inbox_readable() -> None:
     """So that a thousand messages do not keep the worker from its lanes."""
     inbox = Inbox()

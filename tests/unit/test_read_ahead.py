@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from confluent_kafka import TopicPartition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumer.partitions import intake
 from consumer.partitions.announcements import Announcement
 from consumer.partitions.assignment import Assignment, Verdict
 from consumer.partitions.intake import BATCH, Intake
@@ -66,11 +68,14 @@ class Topic:
         self.paused: set[int] = set()
         self._assigned: Callable[[Any, list[TopicPartition]], None] | None = None
         self._turn = 0
+        self.waits: list[float] = []
+        """The time-outs of the polls."""
 
     def subscribe(self, _: list[str], on_assign: Any, **__: Any) -> None:
         self._assigned = on_assign
 
-    def poll(self, _: float) -> Delivered | None:
+    def poll(self, timeout: float) -> Delivered | None:
+        self.waits.append(timeout)
         if self._assigned is not None:
             assigned, self._assigned = self._assigned, None
             assigned(self, [TopicPartition(TOPIC, number) for number in range(len(self.partitions))])
@@ -222,6 +227,23 @@ def test_no_more_is_passed_over_than_there_is_memory_for() -> None:
     reading = Reading(Topic([b"big/m"] * 5_000, [b"big/m"] * 5_000), 100, passed_limit=1_000)
     reading.until_still()
     assert 1_000 <= reading.assignment.passed < 1_000 + 2 * BATCH
+
+
+def test_polls_are_long_only_while_nothing_is_in_hand_and_no_record_has_just_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a commit, which waits for the end of a poll, could wait long."""
+    monkeypatch.setattr(intake, "IDLE_AFTER_S", 3_600.0)
+    topic = Topic([b"a/m"])
+    reading, short = Reading(topic, 100), 0.0
+    for _ in range(2):
+        reading.turn()
+    reading.finish(reading.held[0])
+    reading.turn()
+    assert topic.waits == [intake.IDLE_POLL_S, short, short]
+    monkeypatch.setattr(intake, "IDLE_AFTER_S", 0.0)
+    reading.turn()
+    assert topic.waits[-1] == intake.IDLE_POLL_S
 
 
 def test_a_full_worker_pauses_once_for_each_fifth_of_what_it_holds() -> None:
