@@ -40,6 +40,8 @@ class Reader:
                 **quiet(),
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
+                # The end of a partition is told by the answer to a fetch beyond it: by default after half a second.
+                "fetch.wait.max.ms": 50,
                 "error_cb": self._trouble,
             }
         )
