@@ -25,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from consumer.system.processes import adopt_orphans, children, die_with_parent, memory_limit, private_bytes
+from consumer.system.processes import adopt_orphans, die_with_parent, has_children, memory_limit, private_bytes
 from pipeline.datasets import Fetched, reading
 from pipeline.errors import RejectedError
 from pipeline.reading.options import ReadOptions
@@ -75,7 +75,7 @@ def main() -> None:
         threads = threading.active_count()
         answer = _read(json.loads(job))
         pa.default_memory_pool().release_unused()
-        last = "memory" in answer or bool(children(os.getpid())) or threading.active_count() > threads
+        last = "memory" in answer or has_children() or threading.active_count() > threads
         _send(control, **answer, private_bytes=private_bytes(os.getpid()), last=last)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from consumer import failpoints
-from consumer.system.processes import adopt_orphans, children, die_with_parent, memory_limit
+from consumer.system.processes import adopt_orphans, die_with_parent, has_children, memory_limit
 from consumer.trainers.protocol import JOB_LIMIT_BYTES, RESULT, RESULT_LIMIT_BYTES, Work
 from pipeline.algorithms.classifiers import CLASSIFIERS
 from pipeline.algorithms.regressors import REGRESSORS
@@ -80,13 +80,13 @@ class Leftovers:
 
         The worker restricts a training that takes too many CPUs to fewer of them.
         """
-        running_on = threading.active_count() > 1 or children(os.getpid())
+        running_on = threading.active_count() > 1 or has_children()
         kept_open = _descriptors() - self._descriptors
-        return bool(running_on) or kept_open > MOST_LEFT_OPEN or os.sched_getaffinity(0) != self._cpus
+        return running_on or kept_open > MOST_LEFT_OPEN or os.sched_getaffinity(0) != self._cpus
 
 
 def _descriptors() -> int:
-    return len([*Path("/proc/self/fd").iterdir()])
+    return len([*os.scandir("/proc/self/fd")])
 
 
 def _train(job: dict[str, Any], reporter: Reporter, leftovers: Leftovers) -> bool:
