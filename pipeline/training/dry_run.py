@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline import algorithms, validation
 from pipeline.features.examples import examples
-from pipeline.features.preparation import preparation, take
+from pipeline.features.preparation import fit_steps, preparation, take
 from pipeline.features.splitting import split, summary
 from pipeline.jobs import HyperparameterValue, SplitSummary, TrainingRequest
 from pipeline.search.strategies import planned
@@ -56,8 +56,8 @@ def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str) -> Plan
     algorithm.check_columns(hyperparameters, len(data.columns), data.not_numeric)
     parts = split(data, request.evaluation, request.seed)
     rows: Any = take(data.rows, parts.train)
-    for _, step in preparation(data.columns, rows, needs_dense=algorithm.needs_dense, algorithm=algorithm.name):
-        rows = step.fit_transform(rows, data.target[parts.train])
+    steps = preparation(data.columns, rows, needs_dense=algorithm.needs_dense, algorithm=algorithm.name)
+    prepared = fit_steps(steps, rows, data.target[parts.train])
     return Plan(
         algorithm=algorithm.name,
         task=algorithm.task,
@@ -69,7 +69,7 @@ def plan(request: TrainingRequest, frame: pd.DataFrame, own_target: str) -> Plan
         train_rows=len(parts.train),
         test_rows=len(parts.test),
         split=summary(data, request.evaluation, parts),
-        prepared_columns=rows.shape[1],
+        prepared_columns=prepared.shape[1],
         candidates=0 if request.search is None else planned(request.search, algorithm),
         warnings=list(dict.fromkeys([*data.warnings, *parts.warnings])),
     )

@@ -30,7 +30,16 @@ from pipeline.errors import RejectedError, TrainingFailed, said_by
 from pipeline.features.examples import Examples, examples
 from pipeline.features.frames import read_frame
 from pipeline.features.leakage import giveaway
-from pipeline.features.preparation import Steps, check_range, preparation, remember_names, take
+from pipeline.features.preparation import (
+    Steps,
+    apply_steps,
+    check_range,
+    fit_pipeline,
+    fit_steps,
+    preparation,
+    remember_names,
+    take,
+)
 from pipeline.features.splitting import Split, folds, split, summary
 from pipeline.jobs import HyperparameterValue, Search, SplitSummary, TrainingRequest, event_id, fields_of
 from pipeline.metrics import optimised
@@ -194,9 +203,7 @@ def _fit_and_evaluate(job: _Job) -> tuple[_Job, Pipeline, dict[str, float], dict
     n_classes = _n_classes(data, parts.train)
     pipeline = Pipeline([*steps, ("model", job.algorithm.build(job.hyperparameters, n_classes))])
     unfitted = clone(pipeline) if job.request.evaluation.cv or job.request.evaluation.report else None
-    prepared = rows
-    for _, step in steps:
-        prepared = step.fit_transform(prepared, data.target[parts.train])
+    prepared = fit_steps(steps, rows, data.target[parts.train])
     check_range([step for _, step in steps], prepared, data.columns)
     _fit(job, pipeline[-1], prepared, data.target[parts.train])
     job.report(Stage.EVALUATING, 0.0, f"testing on {len(parts.test):,} rows")
@@ -256,12 +263,10 @@ def _search(job: _Job, asked: Search, steps: Steps) -> SearchResult:
 def _prepared_fold(job: _Job, steps: Steps, fit: NDArray[np.intp], score: NDArray[np.intp], metric: str) -> Fold:
     data = job.data
     rows, scored = take(data.rows, fit), take(data.rows, score)
-    fresh = [clone(step) for _, step in steps]
-    for step in fresh:
-        rows = step.fit_transform(rows, data.target[fit])
-        scored = step.transform(scored)
+    fresh = [(name, clone(step)) for name, step in steps]
+    rows, scored = fit_steps(fresh, rows, data.target[fit]), apply_steps(fresh, scored)
     for prepared in (rows, scored):
-        check_range(fresh, prepared, data.columns)
+        check_range([step for _, step in fresh], prepared, data.columns)
     return Fold(rows, data.target[fit], partial(score_on, scored, evaluation.actual(data, score), data.classes, metric))
 
 
@@ -310,9 +315,7 @@ def _fit_by_epochs(job: _Job, model: DeepClassifier, prepared: Any, target: Any)
 
 def _evaluate(job: _Job, pipeline: Pipeline, prepared: Any) -> tuple[dict[str, float], dict[str, Any]]:
     data, parts, model = job.data, job.parts, pipeline[-1]
-    test: Any = take(data.rows, parts.test)
-    for _, step in pipeline.steps[:-1]:
-        test = step.transform(test)
+    test = apply_steps(pipeline.steps[:-1], take(data.rows, parts.test))
     check_range([step for _, step in pipeline.steps[:-1]], test, data.columns)
     if job.algorithm.task == "regression":
         actual, predicted = data.target[parts.test], model.predict(test)
@@ -335,7 +338,7 @@ def _in_folds(job: _Job, unfitted: Pipeline) -> dict[str, float]:
     data, asked, told = job.data, job.request.evaluation, _told(job, 0)
     results = []
     for fit, score in folds(data, asked, job.parts.train, job.request.seed):
-        pipeline = clone(unfitted).fit(take(data.rows, fit), data.target[fit])
+        pipeline = fit_pipeline(clone(unfitted), take(data.rows, fit), data.target[fit])
         results.append(evaluation.scores(data, pipeline, take(data.rows, score), score))
         told(len(results) / (asked.cv or 1), f"fold {len(results)} of {asked.cv}")
     return evaluation.over_folds(results)

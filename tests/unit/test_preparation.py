@@ -11,13 +11,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from pipeline.errors import RejectedError
 from pipeline.features.columns import Column, Role, UnusableColumnError, describe, read
 from pipeline.features.dates import DateFeatures
 from pipeline.features.frames import frame_of
-from pipeline.features.preparation import WIDEST_DENSE, as_rows, preparation
+from pipeline.features.preparation import WIDEST_DENSE, apply_steps, as_rows, fit_steps, preparation, take
+from pipeline.model_files.skops_writer import dumps
 from tests.training_data import mixed_rows
 
 SENTENCES = [f"the quick brown fox jumps over {n} lazy dogs" for n in range(30)]
@@ -81,6 +85,37 @@ def test_numbers_are_imputed_by_the_median_and_standardised_and_infinity_is_miss
     _, prepared = prepare(pd.DataFrame({"a": [1.0, 2.0, 6.0, np.nan, np.inf, -np.inf]}))
     expected = np.array([1.0, 2, 6, 2, 2, 2])
     assert prepared[:, 0] == pytest.approx((expected - expected.mean()) / expected.std())
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> Any:
+    """Of any type of numbers, far from zero or near, with ties, constant columns, and gaps where the type has them."""
+    shape = draw(st.tuples(st.integers(1, 700), st.one_of(st.integers(1, 5), st.integers(60, 135))))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kind = draw(st.sampled_from(["uint8", "int16", "int64", "float32", "float64"]))
+    scale = 20.0 if kind == "uint8" else 10.0 ** draw(st.integers(0, 4))
+    away = draw(st.sampled_from([0.0, 3.0, 1e14 if kind == "float64" else 1.0]))
+    matrix = random.normal(away * scale, scale, shape).astype(kind)
+    matrix[:, random.random(shape[1]) < 0.1] = 0.1 if matrix.dtype.kind == "f" else 7
+    if matrix.dtype.kind == "f" and draw(st.booleans()):
+        gaps = random.random(shape) < draw(st.sampled_from([0.01, 0.5]))
+        gaps[:, :-1] |= random.random(shape[1] - 1) < 0.05
+        gaps[0, -1] = False  # scikit-learn refuses a matrix without a value
+        matrix[gaps] = np.nan
+    return matrix
+
+
+@pytest.mark.filterwarnings("ignore:Skipping features")
+@given(matrices(), st.integers(0, 9))
+def test_numbers_are_prepared_bit_for_bit_as_scikit_learn_does_it(matrix: Any, seed: int) -> None:
+    columns = [Column(f"x{place}", Role.NUMERIC, "double") for place in range(matrix.shape[1])]
+    steps = preparation(columns, matrix, needs_dense=True, algorithm="some algorithm")
+    places = np.random.default_rng(seed).permutation(len(matrix))
+    plain = Pipeline(clone(Pipeline(steps)).steps)
+    expected = plain.fit_transform(matrix[places].astype(np.float64))
+    np.testing.assert_array_equal(fit_steps(steps, take(matrix, places), places), expected)
+    assert dumps(Pipeline(steps)) == dumps(plain)
+    np.testing.assert_array_equal(apply_steps(steps, take(matrix, places)), expected)
 
 
 def test_only_training_rows_teach_preparation() -> None:
