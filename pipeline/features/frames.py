@@ -41,15 +41,12 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise RejectedError(f"the dataset has more than one column named {', '.join(twice)}")
-    columns: dict[str, Any] = {}
-    shapes = {}
-    for name, column in zip(names, table.columns, strict=True):
-        if shape := tensors.shape_of(column.type):
-            shapes[name] = shape
-            columns.update(zip(tensors.parts(name, shape), tensors.matrix(column).T, strict=True))
-        else:
-            columns[name] = _array(column)
-    frame = pd.DataFrame(columns, copy=False)
+    shapes = {field.name: shape for field in table.schema if (shape := tensors.shape_of(field.type))}
+    plain = {name: _array(table.column(name)) for name in names if name not in shapes}
+    frame = pd.DataFrame(plain, copy=False)
+    if shapes:
+        blocks = {name: tensors.block(name, table.column(name)) for name in shapes}
+        frame = pd.concat([blocks[name] if name in shapes else frame[[name]] for name in names], axis=1)
     tensors.remember_shapes(frame, shapes)
     notations = {field.name: key for field in table.schema if (key := notation_of(field))}
     told = {field.name: said for field in table.schema if (said := told_of(field))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -31,12 +31,17 @@ def shapes_of(frame: pd.DataFrame) -> Mapping[str, Shape]:
 
 def remember_shapes(frame: pd.DataFrame, shapes: Mapping[str, Shape]) -> None:
     if shapes:
-        frame.attrs[_SHAPES] = dict(shapes)
+        frame.attrs[_SHAPES] = _Shapes(shapes)
 
 
 def shape_of(kind: pa.DataType) -> Shape:
     """The shape of one row; empty if the type is not a tensor."""
     return (kind.list_size, *shape_of(kind.value_type)) if pa.types.is_fixed_size_list(kind) else ()
+
+
+def block(name: str, column: Column) -> pd.DataFrame:
+    """The columns of a tensor as a frame of one block, from which pandas takes many of them in one go."""
+    return pd.DataFrame(matrix(column), columns=pd.Index(parts(name, shape_of(column.type))), copy=False)
 
 
 def matrix(column: Column) -> NDArray[Any]:
@@ -74,6 +79,13 @@ def gathered(row: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, A
 
 def shown(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
+
+
+class _Shapes(dict[str, Shape]):
+    """Not copied with each column that is taken out of a frame; nobody changes it."""
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
 
 
 def _block(chunk: Any, width: int) -> NDArray[Any]:

@@ -53,6 +53,21 @@ def test_an_image_becomes_columns_of_numbers_and_the_examples_know_its_shape() -
     assert np.array_equal(np.asarray(data.rows).reshape(-1, 8, 8), _pixels())
 
 
+def test_numbers_of_one_type_keep_it_and_others_are_float64() -> None:
+    whole = _examples(_images(), features=("pixels",))
+    assert np.asarray(whole.rows).dtype == np.uint8
+    assert whole.size_bytes < 2 * ROWS * 64
+    beside = _examples(_images(weight=[0.5] * ROWS))
+    assert np.asarray(beside.rows).dtype == np.float64
+    np.testing.assert_array_equal(np.asarray(beside.rows)[:, :64], whole.rows)
+    gap = pa.array([[1, 2], None, [3, 4], [5, 6]], pa.list_(pa.uint8(), 2))
+    infinite = pa.array([[1, 2], [np.inf, 1], [3, 4], [5, 6]], pa.list_(pa.float32(), 2))
+    for lists in (gap, infinite):
+        rows = np.asarray(_examples(canonical(pa.table({"x": lists, "y": [1, 2, 1, 2]}))).rows)
+        assert rows.dtype == np.float64
+        assert np.isnan(rows).any(axis=1).tolist() == [False, True, False, False]
+
+
 def test_a_request_may_name_the_column_of_lists_or_some_of_its_numbers() -> None:
     table = _images(weight=[0.5] * ROWS)
     assert _examples(table).shape is None, "there is another column too"
