@@ -6,20 +6,25 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pandas.api.extensions import ExtensionArray
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.algorithms import catalogue
 from pipeline.errors import RejectedError, TrainingFailed
+from pipeline.features.columns import Column, Role
 from pipeline.features.examples import Examples, examples
 from pipeline.features.frames import frame_of
+from pipeline.features.leakage import giveaway
 from pipeline.features.splitting import folds, split
 from pipeline.jobs import SplitSummary, TrainingRequest
 from pipeline.reading.options import ReadOptions
@@ -238,6 +243,27 @@ def test_a_giveaway_is_named(bench: Bench) -> None:
     )
     words = rows(labels, noise=random.normal(size=200), code=["x", "y"] * 100)
     assert any("column 'code' alone gives the target away" in said for said in bench.train(request(), words).warnings)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.sampled_from([0.0, 0.05, 0.13, 0.15, 0.17, 0.3]))
+def test_a_number_is_a_giveaway_if_classes_hardly_change_along_it(seed: int, classes: int, noise: float) -> None:
+    random = np.random.default_rng(seed)
+    codes = random.integers(0, classes, 1_500)
+    values = np.round(codes + random.normal(scale=noise, size=1_500), random.integers(1, 6))
+    values[random.random(1_500) < random.choice([0.0, 0.003, 0.008, 0.02])] = np.nan
+    told = np.flatnonzero(~np.isnan(values))
+    ordered = codes[told[np.lexsort((codes[told], values[told]))]]
+    by_value = pd.crosstab(values[told], codes[told])
+    hardly = np.count_nonzero(np.diff(ordered)) < 2 * classes
+    pure = by_value.max(axis=1).sum() >= 0.99 * len(told)
+    asked = SimpleNamespace(
+        rows=np.column_stack([random.normal(size=1_500), values]),
+        columns=[Column("noise", Role.NUMERIC, "double"), Column("same", Role.NUMERIC, "double")],
+        classes=np.arange(classes),
+        codes=codes,
+    )
+    expected = "same" if len(told) >= 0.99 * 1_500 and hardly and pure else None
+    assert giveaway(asked, np.arange(1_500)) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
