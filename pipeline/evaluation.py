@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble._forest import ForestClassifier
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
+from pipeline.deep.classifier import DeepClassifier
+
 if TYPE_CHECKING:
     from pipeline.features.examples import Examples
 
@@ -48,7 +50,7 @@ class Scored:
 def ask(model: Any, prepared: Any, classes: NDArray[Any]) -> Scored:
     """Let a fitted classifier predict prepared rows.  `classes` are all sorted labels; the model may know only some."""
     seen = np.searchsorted(classes, model.classes_)
-    if isinstance(model, ForestClassifier):  # its predict() does the same, and would ask every tree again
+    if isinstance(model, ForestClassifier | DeepClassifier):  # its predict() would compute the same once more
         probabilities = np.asarray(model.predict_proba(prepared), dtype=np.float64)
         return Scored(seen[probabilities.argmax(axis=1)], probabilities, seen, True)
     predicted = np.searchsorted(classes, model.predict(prepared))

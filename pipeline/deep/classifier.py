@@ -22,22 +22,26 @@ from pipeline.deep.shapes import row_shape
 
 CLIPPED_AT = 3.0
 """In standard deviations; without it rare bright pixels cost a convolutional network two points on digits."""
-ROWS_AT_ONCE = 1_024
-"""The number of rows predicted in one call."""
 
 Rows = NDArray[np.float32]
 Codes = NDArray[np.int64]
+Placed = Any
+"""What a network makes of the rows to train on; only it knows the type."""
 
 
 class Network(Protocol):
     """A framework's network with its optimizer.  Rows have the shape (n, *row_shape)."""
 
-    def fit_epoch(self, rows: Rows, codes: Codes, batch_size: int, seed: int) -> float:
-        """Train once over the rows in this order; return the mean loss.  Equal state and seed give equal weights."""
+    def placed(self, rows: Rows, codes: Codes) -> Placed:
+        """The rows to train on with their codes, on the network's device if they leave room for others there."""
+        ...
+
+    def fit_epoch(self, placed: Placed, order: NDArray[np.intp], batch_size: int, seed: int) -> float:
+        """Train once over the rows at these places; return the mean loss.  Equal state and seed give equal weights."""
         ...
 
     def logits(self, rows: Rows) -> NDArray[np.float32]:
-        """Logits of shape (n, classes)."""
+        """Logits of shape (n, classes), computed for some rows at a time."""
         ...
 
     def weights(self) -> Arrays: ...
@@ -102,7 +106,7 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Probabilities of shape (rows, classes), in the order of `classes_`."""
-        logits = _logits(self.live(), self.as_rows(X)).astype(np.float64)
+        logits = self.live().logits(self.as_rows(X)).astype(np.float64)
         grown = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(grown / grown.sum(axis=1, keepdims=True))
 
@@ -126,8 +130,8 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def as_rows(self, X: Any) -> Rows:
         """Prepared rows (rows, features) in the network's shape, clipped."""
         shape = row_shape(self.takes, X.shape[1], getattr(self, "input_shape", None))
-        clipped = np.clip(np.asarray(X, dtype=np.float32), -CLIPPED_AT, CLIPPED_AT)
-        return np.ascontiguousarray(clipped.reshape(len(clipped), *shape))
+        rows = np.array(X, dtype=np.float32, order="C")
+        return np.clip(rows, -CLIPPED_AT, CLIPPED_AT, out=rows).reshape(len(rows), *shape)
 
     @contextmanager
     def _out_of_memory(self) -> Iterator[None]:
@@ -165,10 +169,12 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if state.epoch:
             network.set_weights(state.weights)
             network.set_optimizer_state(state.optimizer)
+        placed = network.placed(rows, codes)
+        held_out_rows, held_out_codes = rows[held_out], codes[held_out]
         while state.epoch < self.epochs and not self._enough(state):
             seed = int(np.random.SeedSequence([self.random_state, state.epoch]).generate_state(1)[0])
             order = fit_on[np.random.default_rng([self.random_state, state.epoch]).permutation(len(fit_on))]
-            loss = network.fit_epoch(rows[order], codes[order], self.batch_size, seed)
+            loss = network.fit_epoch(placed, order, self.batch_size, seed)
             state.epoch += 1
             if not np.isfinite(loss):
                 raise FloatingPointError(
@@ -176,7 +182,7 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 )
             state.losses.append(loss)
             if len(held_out):
-                self._validate(state, network, rows[held_out], codes[held_out])
+                self._validate(state, network, held_out_rows, held_out_codes)
             if watch.due():
                 state.weights, state.optimizer = network.weights(), network.optimizer_state()
                 watch.keep(state)
@@ -185,18 +191,13 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return state
 
     def _validate(self, state: EpochState, network: Network, rows: Rows, codes: Codes) -> None:
-        loss = _cross_entropy(_logits(network, rows), codes)
+        loss = _cross_entropy(network.logits(rows), codes)
         state.validation_losses.append(loss)
         if loss < state.best_loss:
             state.best, state.best_loss, state.best_epoch = network.weights(), loss, state.epoch
 
     def _enough(self, state: EpochState) -> bool:
         return self.early_stopping and state.epoch - state.best_epoch >= self.patience and bool(state.epoch)
-
-
-def _logits(network: Network, rows: Rows) -> NDArray[np.float32]:
-    starts: Sequence[int] = range(0, len(rows), ROWS_AT_ONCE)
-    return np.concatenate([network.logits(rows[start : start + ROWS_AT_ONCE]) for start in starts])
 
 
 def _cross_entropy(logits: NDArray[np.float32], codes: Codes) -> float:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 WRITING_SHARE = 0.05
 """The share of a training's time that checkpoints may take; short epochs do not get one each."""
+FIRST_AFTER_S = 1.0
+"""Shorter trainings get none: the worker stores one every 5 s at most."""
 
 Arrays = Sequence[NDArray[Any]]
 _ARRAYS = ("weights", "optimizer", "best")
@@ -84,13 +86,16 @@ class EpochWatch:
     checkpoint: Path | None = None
     made_on: str = ""
     clock: Callable[[], float] = time.monotonic
-    _next_at: float = 0.0
+    _next_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._next_at = self.clock() + FIRST_AFTER_S
 
     def resumed(self) -> EpochState | None:
         return None if self.checkpoint is None else EpochState.load(self.checkpoint, self.made_on)
 
     def due(self) -> bool:
-        """Whether a checkpoint may be written now, by WRITING_SHARE."""
+        """Whether a checkpoint may be written now, by FIRST_AFTER_S and WRITING_SHARE."""
         return self.checkpoint is not None and self.clock() >= self._next_at
 
     def keep(self, state: EpochState) -> None:

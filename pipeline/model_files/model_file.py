@@ -319,7 +319,7 @@ def _asked(estimator: Any, prepared: Any) -> tuple[NDArray[Any], NDArray[np.floa
     if not hasattr(estimator, "predict_proba"):
         return estimator.predict(prepared), None
     probabilities = estimator.predict_proba(prepared)
-    if isinstance(estimator, ForestClassifier):  # its predict() does the same, and would ask every tree again
+    if isinstance(estimator, ForestClassifier | DeepClassifier):  # its predict() would compute the same once more
         return estimator.classes_.take(probabilities.argmax(axis=1)), probabilities
     return estimator.predict(prepared), probabilities
 

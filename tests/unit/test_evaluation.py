@@ -17,6 +17,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.svm import SVC
 
 from pipeline import evaluation
+from pipeline.deep.classifier import DeepClassifier
 from pipeline.evaluation import Scored
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
@@ -124,6 +125,22 @@ def test_a_support_vector_machine_is_ranked_by_its_decision_function(classes: in
     ]
     assert found["roc_auc"] == pytest.approx(areas[1] if classes == 2 else np.mean(areas))
     assert not {"log_loss", "brier", "calibration_error"} & set(found)
+
+
+def test_a_network_is_asked_once() -> None:
+    asked = []
+
+    class Told(DeepClassifier):
+        classes_ = np.array(["a", "b", "c"])
+
+        def predict_proba(self, X: Any) -> Any:
+            asked.append(len(X))
+            return np.eye(3)[[1, 0, 2]] * 0.5 + 0.1
+
+    scored = evaluation.ask(Told(), np.zeros((3, 1)), np.array(["a", "b", "bb", "c"]))
+    assert asked == [3]
+    assert scored.predicted.tolist() == [1, 0, 3]
+    assert scored.probabilities
 
 
 def test_scores_of_class_pairs_rank_no_classes() -> None:
