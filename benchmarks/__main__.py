@@ -25,6 +25,7 @@ PARTS = (
     "overhead",
     "reading",
     "predicting",
+    "deep",
     "tiny",
     "small",
     "medium",
@@ -37,7 +38,7 @@ PARTS = (
 )
 OWN_WORKERS = ("limits", "fairness", "memory", "endurance", "recovery")
 """Parts that start workers of their own; one serves all others."""
-ALONE = ("overhead", "reading", "predicting")
+ALONE = ("overhead", "reading", "predicting", "deep")
 """Parts that need no worker."""
 
 
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
     from benchmarks import (
+        deep,
         endurance,
         fairness,
         latency,
@@ -101,6 +103,9 @@ def _results(parts: Sequence[str], quick: bool) -> Iterator[Result]:
         if "predicting" in parts:
             for columns, algorithm in product(predicting.COLUMNS, predicting.ALGORITHMS):
                 yield predicting.measure(columns, algorithm, folder, 20_000 if quick else 200_000)
+        if "deep" in parts:
+            for network in deep.NETWORKS:
+                yield deep.measure(network, folder, turns=1 if quick else deep.TURNS)
         parts = [part for part in parts if part not in ALONE]
         if not parts:
             return

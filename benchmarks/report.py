@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.deep import Deep
 from benchmarks.endurance import Endurance
 from benchmarks.fairness import Fairness
 from benchmarks.latency import Latency
@@ -23,7 +24,19 @@ from benchmarks.reading import ReadingCosts
 from benchmarks.recovery import Recovery
 from benchmarks.throughput import Round, Throughput
 
-Result = Overhead | ReadingCosts | Predicting | Throughput | Latency | Limits | Fairness | Memory | Endurance | Recovery
+Result = (
+    Overhead
+    | ReadingCosts
+    | Predicting
+    | Deep
+    | Throughput
+    | Latency
+    | Limits
+    | Fairness
+    | Memory
+    | Endurance
+    | Recovery
+)
 
 
 def table(result: Result) -> RenderableType:
@@ -34,6 +47,8 @@ def table(result: Result) -> RenderableType:
             return _reading(result)
         case Predicting():
             return _predicting(result)
+        case Deep():
+            return _deep(result)
         case Throughput():
             return Group(_rates(result), _cpu(result))
         case Latency():
@@ -95,7 +110,7 @@ def _derived(result: Result) -> Mapping[str, Any]:
                 "repeated_s_per_kill": result.repeated_s_per_kill,
                 "repeated_per_kill": result.repeated_per_kill,
             }
-        case Latency() | Limits() | Overhead() | ReadingCosts() | Predicting():
+        case Latency() | Limits() | Overhead() | ReadingCosts() | Predicting() | Deep():
             return {}
 
 
@@ -127,6 +142,17 @@ def _predicting(result: Predicting) -> Table:
     shown.add_row("bare", f"{result.bare_ms:,.0f}", "")
     shown.add_row("model", f"{result.model_ms:,.0f}", f"{result.ratio:.2f} (target {result.target:.2f})")
     shown.add_row("model, all columns as text", f"{result.text_ms:,.0f}", f"{result.of_text:.2f}")
+    return shown
+
+
+def _deep(result: Deep) -> Table:
+    title = f"{result.algorithm} on {result.rows:,} images, {result.device}: the job against a plain loop"
+    shown = _table(title, "", "s", "of the loop")
+    shown.add_row("loop", f"{result.loop_s:.2f}", "")
+    shown.add_row("job", f"{result.job_s:.2f}", f"{result.ratio:.2f} (target {result.target:.2f})")
+    shown.add_row("job, by CPU time", "", f"{result.of_cpu:.2f}")
+    for part, seconds in result.parts.items():
+        shown.add_row(f"  of it {part}", f"{seconds:.2f}", f"{seconds / result.loop_s:.2f}")
     return shown
 
 
