@@ -156,8 +156,10 @@ def _daemon(me: Troublesome) -> None:
 
 
 def _swell_in_a_grandchild(me: Troublesome) -> None:
-    swell = "import time\nkept = []\nwhile True: kept.append(bytearray(b'x') * 2**25); time.sleep(0.1)"
-    subprocess.run([sys.executable, "-c", swell], check=False)
+    """Several, as one alone would meet the limit that it inherits."""
+    swell = "import time\nkept = []\nwhile True: kept.append(bytearray(b'x') * 2**23); time.sleep(0.1)"
+    for one in [subprocess.Popen([sys.executable, "-c", swell]) for _ in range(4)]:
+        one.wait()
 
 
 def _spin(me: Troublesome) -> None:

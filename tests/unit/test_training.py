@@ -20,6 +20,7 @@ from pandas.api.extensions import ExtensionArray
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.algorithms import catalogue
+from pipeline.datasets.builtin import load_frame
 from pipeline.errors import RejectedError, TrainingFailed
 from pipeline.features.columns import Column, Role
 from pipeline.features.examples import Examples, examples
@@ -95,10 +96,12 @@ def test_the_metrics_of_the_replaced_worker_are_there(bench: Bench) -> None:
 
 
 def test_stages_are_reported_in_their_order(bench: Bench) -> None:
-    told: list[tuple[Stage, float | None, str]] = []
-    bench.train(request(cv=2), report=lambda *what: told.append(what))
-    assert list(dict.fromkeys(stage for stage, _, _ in told)) == list(Stage)
-    assert told[-1] == (Stage.EVALUATING, 1.0, "fold 2 of 2")
+    dataset = bench.dataset(load_frame("iris"), "species")
+    for stages in (list(Stage), [Stage.TRAINING, Stage.EVALUATING]):  # the second has nothing to load
+        told: list[tuple[Stage, float | None, str]] = []
+        bench.train(request(cv=2), dataset, report=lambda *what, told=told: told.append(what))
+        assert list(dict.fromkeys(stage for stage, _, _ in told)) == stages
+        assert told[-1] == (Stage.EVALUATING, 1.0, "fold 2 of 2")
 
 
 def test_a_forest_that_grows_in_slices_is_the_forest_of_one_fit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
