@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC
 from typing import Any, TypeVar
 
+import pymongo
 from bson.codec_options import CodecOptions
 from bson.dbref import DBRef
 from pymongo import MongoClient, ReadPreference, WriteConcern
@@ -35,6 +36,7 @@ TRANSIENT_CODES = frozenset(
 )
 
 
+INDEXING_S = 3_600.0
 NOT_AUTHORIZED = 13
 ACCESS_CODES = frozenset({NOT_AUTHORIZED, 18})
 """Not authorized; authentication failed."""
@@ -95,6 +97,16 @@ def transient(doing: str) -> Iterator[None]:
         if not waiting_helps(error):
             raise
         raise TransientError("mongodb", f"{doing}: {type(error).__name__}: {_short(error)}") from error
+
+
+def create_index(collection: Collection[Document], keys: Any, **options: Any) -> None:
+    """Create the index unless it exists; on a large collection this takes minutes, and up to INDEXING_S.
+
+    The server drops a half-built index when its client gives up, so that no number of short attempts would build it.
+    """
+    collection.database.command("ping")  # fails fast: a client looks for a server as long as a call may take
+    with pymongo.timeout(INDEXING_S):
+        collection.create_index(keys, **options)
 
 
 def insert_new(collection: Collection[Document], documents: Sequence[Document]) -> frozenset[int]:

@@ -28,7 +28,7 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from pipeline.databases.mongodb import Document, durable, insert_new, plain, transient, upserted
+from pipeline.databases.mongodb import Document, create_index, durable, insert_new, plain, transient, upserted
 from pipeline.errors import SupersededError, TransientError
 from pipeline.jobs import Outcome, fields_of
 from pipeline.ledger import Cancel, Claim, Entry, Home, NewClaim, Owner, RequestRow
@@ -38,6 +38,7 @@ UNFINISHED_S = 60 * 86_400.0
 STUB_S = 7 * 86_400.0
 LISTING_S = 60.0
 NEWEST_FIRST = [("claimed_at", pymongo.DESCENDING), ("_id", pymongo.ASCENDING)]
+CANCELLED = {"cancel": {"$exists": True}}
 
 
 def now() -> datetime:
@@ -65,8 +66,10 @@ class MongoLedger:
     @transient("preparing the ledger")
     def prepare(self) -> None:
         for collection in (self._claims, self._outcomes, self._workers):
-            collection.create_index("expires_at", expireAfterSeconds=0)
-        self._claims.create_index(NEWEST_FIRST)
+            create_index(collection, "expires_at", expireAfterSeconds=0)
+        for of in ([], ["summary.project"], ["summary.model_name"]):
+            create_index(self._claims, [*of, *NEWEST_FIRST])
+        create_index(self._claims, "request_id", partialFilterExpression=CANCELLED)
 
     @transient("starting a life of the worker")
     def boot(self, worker_id: str) -> Owner:
@@ -84,7 +87,7 @@ class MongoLedger:
             raise SupersededError(f"worker {me.worker_id} has a newer life than boot {me.boot}") from None
         if not watched:
             return {}
-        query = {"_id": {"$in": list(watched)}, "cancel": {"$exists": True}}
+        query = {"request_id": {"$in": list(watched)}, **CANCELLED}  # in the index of the few that are cancelled
         return {row["_id"]: Cancel(**row["cancel"]) for row in self._claims.find(query, {"cancel": 1})}
 
     @transient("ending the lease")

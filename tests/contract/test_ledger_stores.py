@@ -109,6 +109,13 @@ class TestMongoDB:
             index = mongo_database[collection].index_information()["expires_at_1"]
             assert index["expireAfterSeconds"] == 0
 
+    def test_an_index_may_take_longer_than_any_other_call(
+        self, mongodb: MongoDB, mongo_database: Database[dict[str, Any]]
+    ) -> None:
+        mongo_database["training_requests"].insert_many([{"_id": str(n), "claimed_at": AT} for n in range(100_000)])
+        with connect(mongodb.url, timeout_s=0.1) as client:
+            patiently(MongoLedger(client[mongo_database.name]).prepare, within_s=10)
+
     def test_the_way_of_a_request_is_one_command_a_batch(
         self, mongo_ledger: MongoLedger, mongodb: MongoDB, mongo_database: Database[dict[str, Any]]
     ) -> None:
