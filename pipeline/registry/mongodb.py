@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pymongo
 from pymongo import ReturnDocument
 from pymongo.database import Database
 
-from pipeline.databases.mongodb import Document, durable, insert_new, plain, transient
+from pipeline.databases.mongodb import Document, create_index, durable, insert_new, plain, transient
 from pipeline.errors import RejectedError
 from pipeline.jobs import Model, Outcome, RegisteredModel
 from pipeline.registry import NO_TAGS, Usage
@@ -25,7 +25,10 @@ from pipeline.registry.not_found import no_such_model, no_such_version, only_arc
 LEGACY_PROJECT = "default"
 NUMBERED = {"version_number": {"$gte": 1}}
 NOT_ARCHIVED = {"archived_at": None}
+NEWEST_FIRST = [("created_at", pymongo.DESCENDING), ("version_number", pymongo.DESCENDING)]
 REMEMBERED = 10_000
+NAMES = 10_000
+"""The most names of a project that are looked through for one that was meant."""
 
 ModelKey = tuple[str, str]
 
@@ -43,15 +46,23 @@ class MongoRegistry:
 
     @transient("preparing the registry")
     def prepare(self) -> None:
-        self._models.create_index("request_id", unique=True, partialFilterExpression={"request_id": {"$exists": True}})
-        self._models.create_index(
+        models, exists = self._models, {"$exists": True}
+        create_index(models, "request_id", unique=True, partialFilterExpression={"request_id": exists})
+        create_index(
+            models,
             ["project", "model_name", "version_number"],
             unique=True,
-            partialFilterExpression={"version_number": {"$exists": True}},
+            partialFilterExpression={"version_number": exists},
         )
-        self._models.create_index([("created_at", pymongo.DESCENDING)])
-        self._models.create_index(["project", "version_number", "archived_at", "artifact_bytes"])
-        self._models.create_index(["reuse_key", "project"], partialFilterExpression={"reuse_key": {"$gt": ""}})
+        create_index(models, NEWEST_FIRST)
+        create_index(models, ["project", "archived_at", *NEWEST_FIRST, "artifact_bytes"])
+        create_index(models, ["model_name", *NEWEST_FIRST])
+        create_index(models, ["dataset_name", *NEWEST_FIRST])
+        create_index(
+            models,
+            ["reuse_key", "project", ("created_at", pymongo.DESCENDING)],
+            partialFilterExpression={"reuse_key": {"$gt": ""}},
+        )
 
     @transient("registering models")
     def register(self, outcomes: Sequence[Outcome]) -> Mapping[str, RegisteredModel]:
@@ -101,7 +112,7 @@ class MongoRegistry:
             return _registered(named)
         if newest is not None and version_number is not None:
             raise no_such_version(project, model_name, version_number, newest["version_number"])
-        raise no_such_model(project, model_name, self._models.distinct("model_name", _in_project(project)))
+        raise no_such_model(project, model_name, self._names(project))
 
     @transient("listing models")
     def list(
@@ -119,7 +130,7 @@ class MongoRegistry:
         query |= {k: v for k, v in (("model_name", model_name), ("dataset_name", dataset_name)) if v is not None}
         # The name of a tag may contain dots and dollars, which a path in a query cannot.
         query |= {"$expr": {"$and": [_has_tag(*tag) for tag in tags.items()]}} if tags else {}
-        rows = self._models.find(query, sort=[("created_at", -1), ("version_number", -1)], limit=limit)
+        rows = self._models.find(query, sort=NEWEST_FIRST, limit=limit)
         return [_registered(row) for row in rows]
 
     @transient("archiving a model")
@@ -147,15 +158,10 @@ class MongoRegistry:
 
     @transient("adding up models")
     def usage(self, project: str) -> Usage:
-        counts = {"$ne": [{"$type": "$archived_at"}, "date"]}
-        total = {
-            "_id": None,
-            "models": {"$sum": {"$cond": [counts, 1, 0]}},
-            "bytes": {"$sum": {"$cond": [counts, "$artifact_bytes", 0]}},
-        }
+        not_archived = {"archived_at": {"$not": {"$gte": datetime(1, 1, 1, tzinfo=UTC)}}}  # None would read documents
         stages: list[Document] = [
-            {"$match": {"project": project, **NUMBERED}},
-            {"$group": total},
+            {"$match": {"project": project, **NUMBERED, **not_archived}},
+            {"$group": {"_id": None, "models": {"$sum": 1}, "bytes": {"$sum": "$artifact_bytes"}}},
         ]  # an index covers this query
         for row in self._models.aggregate(stages):
             return Usage(row["models"], row["bytes"])
@@ -167,6 +173,15 @@ class MongoRegistry:
 
     def _newest(self, query: Document) -> Document | None:
         return self._models.find_one(query, sort=[("version_number", pymongo.DESCENDING)])
+
+    def _names(self, project: str) -> Sequence[str]:
+        """At most NAMES models of the project, and as many legacy ones; costs one index entry per model."""
+        queries: list[Document] = [{"project": project, **NUMBERED}]
+        if project == LEGACY_PROJECT:
+            queries.append({"project": None, "version_number": None, "model_name": {"$gt": ""}})
+        names: Document = {"$group": {"_id": "$model_name"}}
+        stages = [[{"$match": query}, names, {"$limit": NAMES}] for query in queries]
+        return [row["_id"] for one in stages for row in self._models.aggregate(one)]
 
     def _insert_next(self, turn: Mapping[ModelKey, Outcome]) -> dict[str, RegisteredModel]:
         """Insert the next version of each model; return those that were not refused."""

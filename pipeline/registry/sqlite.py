@@ -31,6 +31,8 @@ CREATE TABLE IF NOT EXISTS model_registry (
     UNIQUE (project, model_name, version_number)
 );
 CREATE INDEX IF NOT EXISTS newest_models ON model_registry (created_at DESC);
+CREATE INDEX IF NOT EXISTS reusable_models
+    ON model_registry (project, json_extract(document, '$.reuse_key'), created_at DESC, version_number DESC);
 """
 
 

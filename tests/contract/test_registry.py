@@ -412,6 +412,8 @@ class TestMongoDB:
     ) -> None:
         assert mongo_registry.get("default", "churn").version == "v1700000060"
         assert mongo_registry.get("default", "churn", 1_700_000_000).model.model_id == str(legacy[0])
+        with pytest.raises(NotFoundError, match="project default has no model chrun; there is churn"):
+            mongo_registry.get("default", "chrun")
         with pytest.raises(NotFoundError):
             mongo_registry.get("p", "churn")
         mongo_registry.register([registered("r-1")])
@@ -425,6 +427,8 @@ class TestMongoDB:
         (model,) = mongo_registry.list()
         assert (model.version_number, model.model.model_name) == (0, "old")
         assert model.model.created_at == _id.generation_time
+        with pytest.raises(NotFoundError, match="project default has no model new; it has no models"):
+            mongo_registry.get("default", "new")
 
     def test_a_document_of_the_replaced_worker_is_not_archived(
         self, legacy: list[ObjectId], mongo_registry: MongoRegistry, mongo_database: Database[dict[str, Any]]
