@@ -1,4 +1,8 @@
-"""Aliases in MongoDB: one document each, in the collection `model_aliases`."""
+"""Aliases in MongoDB: one document each, in the collection `model_aliases`.
+
+`unannounced` tells whether `announced_sequence` is behind `sequence`; each write sets all three at once.  It is there
+for its index: all workers ask every few seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,9 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from pipeline.aliases import Alias, AliasChange, AliasChangeReason
-from pipeline.databases.mongodb import Document, durable, transient
+from pipeline.databases.mongodb import Document, create_index, durable, transient
+
+UNANNOUNCED = {"unannounced": True}
 
 
 class MongoAliases:
@@ -22,7 +28,8 @@ class MongoAliases:
 
     @transient("preparing the aliases")
     def prepare(self) -> None:
-        self._aliases.create_index(["project", "model_name", "alias"], unique=True)
+        create_index(self._aliases, ["project", "model_name", "alias"], unique=True)
+        create_index(self._aliases, "unannounced", partialFilterExpression=UNANNOUNCED)
 
     @transient("reading an alias")
     def get(self, project: str, model_name: str, alias: str) -> Alias | None:
@@ -41,7 +48,7 @@ class MongoAliases:
         entry = {**asdict(change), "reason": change.reason.value}
         if change.sequence == 1:
             names = {"project": project, "model_name": model_name, "alias": alias}
-            row = {"_id": key, **names, "sequence": 1, "announced_sequence": 0, "history": [entry]}
+            row = {"_id": key, **names, "sequence": 1, "announced_sequence": 0, "history": [entry], **UNANNOUNCED}
             try:
                 self._aliases.insert_one(row)
             except DuplicateKeyError:
@@ -49,20 +56,21 @@ class MongoAliases:
             return _alias(row)
         changed = self._aliases.find_one_and_update(
             {"_id": key, "sequence": change.sequence - 1},
-            {"$push": {"history": entry}, "$set": {"sequence": change.sequence}},
+            {"$push": {"history": entry}, "$set": {"sequence": change.sequence, **UNANNOUNCED}},
             return_document=ReturnDocument.AFTER,
         )
         return self._if_there(project, model_name, alias, change) if changed is None else _alias(changed)
 
     @transient("finding unannounced aliases")
     def unannounced(self) -> Sequence[Alias]:
-        behind = {"$expr": {"$gt": ["$sequence", "$announced_sequence"]}}
-        return [_alias(row) for row in self._aliases.find(behind)]
+        return [_alias(row) for row in self._aliases.find(UNANNOUNCED)]
 
     @transient("noting an announced alias")
     def announced(self, alias: Alias) -> None:
         key = _id(alias.project, alias.model_name, alias.alias)
-        self._aliases.update_one({"_id": key}, {"$max": {"announced_sequence": alias.sequence}})
+        announced = {"announced_sequence": {"$max": ["$announced_sequence", alias.sequence]}}
+        behind = {"unannounced": {"$gt": ["$sequence", "$announced_sequence"]}}
+        self._aliases.update_one({"_id": key}, [{"$set": announced}, {"$set": behind}])
 
     def _if_there(self, project: str, model_name: str, alias: str, change: AliasChange) -> Alias | None:
         found = self.get(project, model_name, alias)
