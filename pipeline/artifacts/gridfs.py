@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +18,13 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from pipeline.artifacts import ListedArtifact, NewArtifact
-from pipeline.databases.mongodb import Document, durable, insert_new, transient
+from pipeline.databases.mongodb import Document, create_index, durable, insert_new, transient
 from pipeline.errors import CorruptArtifactError, NotFoundError, RejectedError
 from pipeline.jobs import StoredArtifact
 
 NAMESPACE_NOT_FOUND = 26
 CHUNK_BYTES = 255 * 1024  # the default of all GridFS drivers
+LAST = chr(sys.maxunicode)  # MongoDB compares text by its bytes in UTF-8, of which these are the highest
 CALL_BYTES = 16 * 1024 * 1024  # a third of a server's largest message, and well within a client's time limit
 
 
@@ -80,15 +82,13 @@ class GridFSStore:
 
     @transient("listing artifacts")
     def listing(self, prefix: str = "") -> Sequence[ListedArtifact]:
-        found = []
+        within = {"$gte": prefix, "$lt": prefix + LAST}
         shown = {"filename": 1, "length": 1, "uploadDate": 1}
-        for file in self._files.find({"filename": {"$gte": prefix}}, shown).sort("filename"):
-            key = file["filename"]
-            if not key.startswith(prefix):
-                break
-            if file["_id"] == _id_of(key):
-                found.append(ListedArtifact(key, self._uri(file["_id"]), file["length"], file["uploadDate"]))
-        return found
+        return [
+            ListedArtifact(file["filename"], self._uri(file["_id"]), file["length"], file["uploadDate"])
+            for file in self._files.find({"filename": within}, shown).sort("filename")
+            if file["_id"] == _id_of(file["filename"])
+        ]
 
     def _document(self, artifact: NewArtifact) -> Document:
         return {
@@ -149,4 +149,4 @@ def _ensure_index(collection: Collection[Document], keys: Mapping[str, int], *, 
             raise
         existing = []
     if keys not in existing:
-        collection.create_index(list(keys.items()), unique=unique)
+        create_index(collection, list(keys.items()), unique=unique)
