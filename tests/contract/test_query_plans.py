@@ -23,7 +23,6 @@ import pytest
 from pymongo.database import Database
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
-from consumer.stores import Stores
 from pipeline.aliases import Alias, AliasStore
 from pipeline.aliases.mongodb import MongoAliases
 from pipeline.aliases.sqlite import SqliteAliases
@@ -73,19 +72,32 @@ FILTERS: Sequence[Mapping[str, Any]] = [
 """What lists are asked for: what many documents have, what few have, and what none has of many."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    ledger: Ledger
+    registry: Registry
+    aliases: AliasStore
+    artifacts: ArtifactStore
+    datasets: DatasetStore
+
+    def prepare(self) -> None:
+        for store in (self.ledger, self.registry, self.aliases, self.artifacts):
+            store.prepare()
+
+
 def _said(by: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={text}" for name, text in by.items())
 
 
-def _requests(by: Mapping[str, Any], stores: Stores, _: Path) -> object:
+def _requests(by: Mapping[str, Any], stores: Opened, _: Path) -> object:
     return stores.ledger.requests(**by, limit=10)
 
 
-def _list(by: Mapping[str, Any], stores: Stores, _: Path) -> object:
+def _list(by: Mapping[str, Any], stores: Opened, _: Path) -> object:
     return stores.registry.list(**by, limit=10)
 
 
-CALLS: Mapping[str, Callable[[Stores, Path], object]] = {
+CALLS: Mapping[str, Callable[[Opened, Path], object]] = {
     "Ledger.prepare": lambda s, _: s.ledger.prepare(),
     "Ledger.boot": lambda s, _: s.ledger.boot("w-9"),
     "Ledger.heartbeat": lambda s, _: s.ledger.heartbeat(ME, 10, [f"r-{n}" for n in range(MANY)]),
@@ -254,12 +266,12 @@ def _stages(stage: Document) -> Iterator[Document]:
 
 
 @pytest.fixture(scope="module")
-def stores(mongodb: MongoDB, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stores, Sent, Database[Any]]]:
-    """Stores with MANY of everything, of which FEW are rare and the oldest; and what they send from here on."""
+def stores(mongodb: MongoDB, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Opened, Sent, Database[Any]]]:
+    """Opened with MANY of everything, of which FEW are rare and the oldest; and what they send from here on."""
     sent = Sent()
     with connect(mongodb.url, listeners=[sent]) as client, mongodb.client() as other:
         database = client[f"t{uuid.uuid4().hex[:12]}"]
-        stores = Stores(
+        stores = Opened(
             MongoLedger(database),
             MongoRegistry(database),
             MongoAliases(database),
@@ -280,7 +292,7 @@ def stores(mongodb: MongoDB, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def plans(
-    stores: tuple[Stores, Sent, Database[Any]], tmp_path_factory: pytest.TempPathFactory
+    stores: tuple[Opened, Sent, Database[Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[str, Sequence[Plan]]:
     """The plans of all commands that each call sends, explained right after it."""
     opened, sent, database = stores
@@ -294,7 +306,7 @@ def plans(
     return found
 
 
-def _fill(stores: Stores, folder: Path, many: int) -> None:
+def _fill(stores: Opened, folder: Path, many: int) -> None:
     file, sha256 = folder / "file", "ab" * 32
     file.write_bytes(b"a model")
     stores.ledger.boot("w-1")
@@ -354,7 +366,7 @@ def test_an_index_covers_what_a_quota_is_compared_with(plans: Mapping[str, Seque
 
 
 def test_every_index_is_one_that_a_command_reads_by_or_that_refuses_or_expires_documents(
-    plans: Mapping[str, Sequence[Plan]], stores: tuple[Stores, Sent, Database[Any]]
+    plans: Mapping[str, Sequence[Plan]], stores: tuple[Opened, Sent, Database[Any]]
 ) -> None:
     _, _, database = stores
     used = {
@@ -373,7 +385,7 @@ def test_in_sqlite_only_what_is_said_to_reads_whole_tables_or_sorts_them(tmp_pat
     path, sent, reading_whole = tmp_path / "stores.sqlite", list[str](), set()
     ledger, registry, aliases = SqliteLedger(path), SqliteRegistry(path), SqliteAliases(path)
     artifacts, datasets = DirectoryStore(tmp_path / "artifacts"), DirectorySource(tmp_path / "datasets")
-    stores = Stores(ledger, registry, aliases, artifacts, datasets)
+    stores = Opened(ledger, registry, aliases, artifacts, datasets)
     stores.prepare()
     _fill(stores, tmp_path, FEW)
     for store in (ledger, registry, aliases):
