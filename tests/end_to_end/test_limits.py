@@ -80,7 +80,7 @@ def test_trainings_that_exceed_a_limit_or_crash_end_and_the_worker_goes_on(
     assert states(fleet, "crash").count("RETRYING") == 2
     for left in ("daemon", "leaves"):
         fleet.until(partial(_is_gone, (tmp_path / left).read_text()), 60)
-    assert not [*(tmp_path / "spool-w" / "w" / "1").iterdir()]
+    assert not [path for path in (tmp_path / "spool-w" / "w" / "1").rglob("*") if path.is_file()]
     said = [orjson.loads(line) for line in worker.lines()]
     chatter = [line for line in said if line.get("source") == "trainer" and line["request_id"] == "chatter"]
     assert 10 < len(chatter) < 200
