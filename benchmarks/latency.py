@@ -15,7 +15,7 @@ from benchmarks.limit import BareProcesses, Order
 from benchmarks.workloads import TINY
 from schemas import RecordType
 
-TARGET_P50_MS = 50.0
+TARGET_P50_MS = 20.0
 WARM_UP = 20
 
 

@@ -67,8 +67,8 @@ def _digits(algorithm: str, **hyperparameters: Any) -> Kind:
     return Kind(algorithm, "digits", hyperparameters)
 
 
-TINY = Workload("tiny", (Kind("decision_tree", "iris", {}),), jobs=2_000, target=0.60)
-SMALL = Workload("small", (Kind("random_forest", "wine", {"n_estimators": 100}),), jobs=400, target=0.90)
+TINY = Workload("tiny", (Kind("decision_tree", "iris", {}),), jobs=2_000, target=0.80)
+SMALL = Workload("small", (Kind("random_forest", "wine", {"n_estimators": 100}),), jobs=400, target=0.98)
 MEDIUM = Workload(
     "medium",
     (
@@ -78,7 +78,7 @@ MEDIUM = Workload(
         _digits("svm"),
     ),
     jobs=80,
-    target=0.95,
+    target=0.97,
 )
 WORKLOADS = (TINY, SMALL, MEDIUM)
 
