@@ -47,15 +47,23 @@ class Scored:
     probabilities: bool
 
 
+def answers(model: Any, prepared: Any) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    """A fitted model's labels for prepared rows, and the probabilities if it gives any."""
+    if not hasattr(model, "predict_proba"):
+        return model.predict(prepared), None
+    if not isinstance(model, ForestClassifier | DeepClassifier):
+        return model.predict(prepared), model.predict_proba(prepared)
+    probabilities = model.predict_proba(prepared)  # its predict() would compute the same once more
+    return model.classes_.take(probabilities.argmax(axis=1)), probabilities
+
+
 def ask(model: Any, prepared: Any, classes: NDArray[Any]) -> Scored:
     """Let a fitted classifier predict prepared rows.  `classes` are all sorted labels; the model may know only some."""
     seen = np.searchsorted(classes, model.classes_)
-    if isinstance(model, ForestClassifier | DeepClassifier):  # its predict() would compute the same once more
-        probabilities = np.asarray(model.predict_proba(prepared), dtype=np.float64)
-        return Scored(seen[probabilities.argmax(axis=1)], probabilities, seen, True)
-    predicted = np.searchsorted(classes, model.predict(prepared))
-    if hasattr(model, "predict_proba"):
-        return Scored(predicted, np.asarray(model.predict_proba(prepared), dtype=np.float64), seen, True)
+    labels, probabilities = answers(model, prepared)
+    predicted = np.searchsorted(classes, labels)
+    if probabilities is not None:
+        return Scored(predicted, np.asarray(probabilities, dtype=np.float64), seen, True)
     scores = model.decision_function(prepared) if hasattr(model, "decision_function") else None
     if scores is not None and scores.ndim == 1:
         scores = np.column_stack([-scores, scores])

@@ -28,7 +28,6 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.ensemble._forest import ForestClassifier
 from sklearn.pipeline import Pipeline
 
 from pipeline.algorithms import catalogue
@@ -36,6 +35,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.deep.classifier import DeepClassifier
 from pipeline.environment import requirements
 from pipeline.errors import CorruptArtifactError, RejectedError
+from pipeline.evaluation import answers
 from pipeline.features import tensors
 from pipeline.features.columns import Column, Role, read
 from pipeline.features.frames import frame_of
@@ -256,7 +256,7 @@ class LoadedModel:
         prepared = self._transformed(list(values.values()))
         check_range([step for _, step in self.pipeline.steps[:-1]], prepared, self.columns)
         estimator = self.pipeline[-1]
-        labels, probabilities = _asked(estimator, prepared)
+        labels, probabilities = answers(estimator, prepared)
         explained = contributions(estimator, prepared, self._owners(), labels) if explain else None
         return Predictions(labels.tolist(), probabilities, classes, extra, unseen, explained)
 
@@ -312,16 +312,6 @@ class LoadedModel:
             if count := int(np.append(is_unknown & ~is_mark, False)[places].sum()):
                 unseen[name] = count
         return values, unseen
-
-
-def _asked(estimator: Any, prepared: Any) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-    """The labels, and the probabilities if there are any."""
-    if not hasattr(estimator, "predict_proba"):
-        return estimator.predict(prepared), None
-    probabilities = estimator.predict_proba(prepared)
-    if isinstance(estimator, ForestClassifier | DeepClassifier):  # its predict() would compute the same once more
-        return estimator.classes_.take(probabilities.argmax(axis=1)), probabilities
-    return estimator.predict(prepared), probabilities
 
 
 def trusted_types() -> list[str]:
