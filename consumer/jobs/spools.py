@@ -13,6 +13,8 @@ from pathlib import Path
 from consumer.system import disk
 
 READABLE = 0o700
+WATCHED = "watched-"
+"""Begins the names of folders that are not used again."""
 
 
 class Spools:
@@ -22,8 +24,6 @@ class Spools:
         self.root = root
         self._made = 0
         self._emptied: deque[Path] = deque()
-        self._again: set[Path] = set()
-        """Folders that may be used again."""
 
     def take(self, *, watched: bool) -> Path:
         """A folder that is empty, or not made yet. A `watched` one, of whose files checkpoints are made, is new."""
@@ -31,19 +31,15 @@ class Spools:
             with suppress(IndexError):
                 return self._emptied.pop()
         self._made += 1
-        folder = self.root / str(self._made)
-        if not watched:
-            self._again.add(folder)
-        return folder
+        return self.root / f"{WATCHED if watched else ''}{self._made}"
 
     def give_back(self, folder: Path) -> None:
         """Remove what is in a folder; it is used again if it holds only files and its rights are what they were."""
-        if folder in self._again:
+        if not folder.name.startswith(WATCHED):
             with suppress(OSError):
                 for path in folder.iterdir():
                     path.unlink()
                 if folder.stat().st_mode & READABLE == READABLE:
                     self._emptied.append(folder)
                     return
-        self._again.discard(folder)
         disk.remove(folder)

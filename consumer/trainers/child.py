@@ -178,10 +178,11 @@ class Reporter(logging.Handler):
         return self._stages
 
     def _enter(self, stage: str, now: float) -> None:
-        if self._stage and stage != self._stage:
+        if stage == self._stage:
+            return
+        if self._stage:
             self._stages[self._stage] = self._stages.get(self._stage, 0.0) + now - self._stage_at
-        if stage != self._stage:
-            self._stage, self._stage_at = stage, now
+        self._stage, self._stage_at = stage, now
 
     def usage(self) -> Mapping[str, float | int]:
         """What `_usage` says, at most MEASURED_EVERY_S old: a training may take less time than a few looks."""

@@ -13,7 +13,6 @@ from consumer.jobs.outcomes import Ending, Result, negative_outcome
 from consumer.jobs.places import Place
 from consumer.jobs.registrar import GROUP_LIMIT, GroupStored, Item, Stored, Unstored, request_id_of
 from consumer.partitions.announcements import Announcement
-from consumer.system import disk
 from consumer.threads.batching import Batching, Pace
 from consumer.threads.containment import PASSED_ON, UncontainedError, contain, contained
 from consumer.trainers.protocol import End
@@ -173,7 +172,7 @@ class JobEndings:
         while self._again:
             _, item = self._again.popleft()
             if isinstance(item, Result):
-                disk.remove(item.spool)
+                self._shared.spools.give_back(item.spool)
             job = self._jobs.get(request_id_of(item))
             if job is not None and job.place is Place.STORING:
                 self.release(job)

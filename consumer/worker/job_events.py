@@ -30,7 +30,6 @@ log = structlog.get_logger(__name__)
 
 WORTH_SAYING_S = 0.05
 """A state that lasts less is not published."""
-NO_MORE: Mapping[str, Any] = {}
 
 _CAUSES = {
     End.TIMED_OUT: "timed_out",
@@ -220,7 +219,7 @@ class JobEvents:
             return
         self._say_start(job)
         if (sequence := job.numbers.following()) is not None:
-            self._send(job, said.state, sequence, said.at, said.more)
+            self._send(job, said.state, sequence, said.at, **said.more)
 
     def _say_start(self, job: Job) -> None:
         """Publish STARTED if that is held, and not announced with the terminal event."""
@@ -230,17 +229,18 @@ class JobEvents:
                 log.info("training started", attempt=job.attempt, **job.ids)
             self._send(job, ProgressState.STARTED, *start)
 
-    def _send(
-        self, job: Job, state: ProgressState, sequence: int, at: datetime, more: Mapping[str, Any] = NO_MORE
-    ) -> None:
+    def _send(self, job: Job, state: ProgressState, sequence: int, at: datetime, **more: Any) -> None:
         job.told = state
-        place: dict[str, Any] = {
-            "attempt": job.attempt,
-            "sequence": sequence,
-            "worker_id": self._worker_id,
-            "occurred_at": at,
-        }
-        self._progress.publish(progress_event(job.request, state, **place, **more), job.request.traceparent)
+        event = progress_event(
+            job.request,
+            state,
+            attempt=job.attempt,
+            sequence=sequence,
+            worker_id=self._worker_id,
+            occurred_at=at,
+            **more,
+        )
+        self._progress.publish(event, job.request.traceparent)
 
 
 def _due(held: Mapping[str, _Said]) -> float:
